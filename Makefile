@@ -1,0 +1,54 @@
+# Needs python3 (3.11 or newer), make and pip; everything else goes into .venv, once.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+# CPU builds of PyTorch. For a GPU: make TORCH_INDEX=https://download.pytorch.org/whl/cu130
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help demo test lint format bench clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1 \t/p' Makefile
+
+demo: $(READY) ## train, cut, run split between two processes; writes runs/demo/report.html
+	@$(BIN)/presplit demo $(ARGS)
+
+test: lint ## lint, types, all tests; ARGS="-k edge" goes to pytest
+	@$(BIN)/pytest $(ARGS)
+
+lint: $(READY) ## formatting, lint, strict types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/basedpyright
+
+format: $(READY) ## put the code in its format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(READY) ## list the benchmarks; ARGS="demo --quick" runs one
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## remove .venv, runs and caches
+	rm -rf .venv runs build dist .pytest_cache .ruff_cache .hypothesis
+	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A torch that is there and fits stays. Otherwise PyTorch's CPU index is asked first, because on Linux the index that
+# pip asks by itself gives the CUDA build, several GB; where it cannot be reached, pip's own index must do.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Presplit needs Python 3.11 or newer, and $(PYTHON) is: $$($(PYTHON) --version 2>&1)." >&2; \
+	    echo "Name another: make PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { \
+	    $(PYTHON) -m venv --without-pip .venv && $(PYTHON) -m pip --python .venv install -q pip; }
+	@echo "Installing what Presplit needs into .venv, once; this takes a few minutes."
+	@$(BIN)/python -c "import torch, sys; sys.exit(torch.__version__ < '2.9')" 2>/dev/null || \
+	  if $(BIN)/python -c "import urllib.request as web; web.urlopen('$(TORCH_INDEX)/torch/', timeout=5)" 2>/dev/null; \
+	  then $(BIN)/python -m pip install -q --index-url $(TORCH_INDEX) '$(TORCH)'; \
+	  else echo "$(TORCH_INDEX) cannot be reached; pip's own index gives its build of $(TORCH)."; \
+	       $(BIN)/python -m pip install -q '$(TORCH)'; fi
+	@$(BIN)/python -m pip install -q -e '.[all,dev]'
+	@touch $@

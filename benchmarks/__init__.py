@@ -1,0 +1,1 @@
+"""One program per question: ``python -m benchmarks`` lists them."""

@@ -1,0 +1,46 @@
+"""``python -m benchmarks NAME [--quick] [--json FILE]``: run one benchmark; without a name, list them.
+
+Exit code 0: all checks hold; 1: one does not; 2: it could not run as asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from benchmarks import runner
+from presplit.core.errors import PresplitError
+
+
+def main(arguments: list[str]) -> int:
+    """Run what ``arguments`` ask for and give the exit code."""
+    names = runner.names()
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: python -m benchmarks NAME [--quick] [--json FILE]\n")
+        print(runner.table([{"name": name, "question": runner.question(name)} for name in names]))
+        return 0
+    name, *rest = arguments
+    if name not in names:
+        print(f"no benchmark named {name!r}; there are: {', '.join(names)}", file=sys.stderr)
+        return 2
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=runner.question(name))
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions: does it work, not how fast is it")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
+    runner.declare_options(parser, name)
+    options = vars(parser.parse_args(rest))
+    file: Path | None = options.pop("json")
+    try:
+        result = runner.run(name, **options)
+        print(runner.text(result))
+        if file is not None:
+            file.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+    except (PresplitError, OSError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    return 0 if all(check["ok"] for check in result["checks"]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,97 @@
+"""What a bundle says of itself: the net, every file with its SHA-256, the ports, the plan, the spec, the versions.
+
+The manifest is canonical JSON (sorted keys; decoding and encoding it again must give the same bytes, which also
+refuses duplicate keys) and carries the SHA-256 of itself with that field empty, so that one atomic replacement
+changes a plan. `Manifest.model_hash` covers only what computes: it stays when the plan changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from presplit.core.spec import Name
+from presplit.core.types import Encoding, Net, Plan, Value, canonical_json
+
+FORMAT = 1
+"""Version of the bundle format that this code writes and reads."""
+
+FileName = Annotated[str, Meta(pattern=r"\A[a-z0-9_][a-z0-9_.-]{0,99}\Z")]
+Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class File(Value, frozen=True):
+    """One file of the bundle besides the manifest."""
+
+    bytes: Count
+    sha256: Sha256
+
+
+class Part(Value, frozen=True):
+    """A piece of the graph, in a file of its own: multiply-accumulates of one sample, weights without biases."""
+
+    file: FileName
+    macs: Count
+    weights: Count
+
+
+class Port(Value, frozen=True):
+    """How a boundary is entered and left, as fragments of ONNX protobuf (see `presplit.bundle.read`).
+
+    ``entry`` maps a codec to the fragment that declares the graph input ``boundary`` and decodes it; ``leave`` is the
+    fragment that declares the boundary as a graph output; ``encodings`` says what the edge must send.
+    """
+
+    entry: dict[str, bytes]
+    leave: bytes
+    encodings: dict[str, Encoding]
+
+
+class Validation(Value, frozen=True):
+    """Held-out evidence for planning: files of float32 scores and bool hits, both ``(exits, samples)``."""
+
+    policy: str
+    samples: Count
+    scores: FileName
+    hits: FileName
+
+
+class Manifest(Value, frozen=True):
+    """Everything about a bundle except the weights."""
+
+    format: int
+    name: Name
+    net: Net
+    header: bytes
+    segments: tuple[Part, ...]
+    exits: dict[str, Part]
+    ports: tuple[Port, ...]
+    files: dict[FileName, File]
+    versions: dict[str, str]
+    created: str
+    labels: tuple[str, ...] = ()
+    validation: Validation | None = None
+    plan: Plan | None = None
+    spec: dict[str, Any] | None = None
+    sha256: str = ""
+
+    @property
+    def model_hash(self) -> str:
+        """SHA-256, in hex, of all that computes: header, ports, segments and exits, in their order."""
+        parts = [*self.segments, *self.exits.values()]
+        seen = (self.net, self.header, self.ports, [(part.file, self.files[part.file].sha256) for part in parts])
+        return hashlib.sha256(canonical_json(seen)).hexdigest()
+
+    def model_name(self, split: int, codec: str) -> str:
+        """The name under which a server hosts the tail from ``split``: ``NAME-HASH12.from-K`` or ``..-CODEC``."""
+        suffix = "" if codec == "float32" else f"-{codec}"
+        return f"{self.name}-{self.model_hash[:12]}.from-{split}{suffix}"
+
+    def sealed(self) -> Manifest:
+        """The same manifest with its own SHA-256 filled in."""
+        empty = msgspec.structs.replace(self, sha256="")
+        return msgspec.structs.replace(self, sha256=hashlib.sha256(canonical_json(empty)).hexdigest())

@@ -1,0 +1,106 @@
+"""Writing a bundle so that a crash or a full disk leaves the old one whole.
+
+Everything goes into a temporary directory beside the target, is synced to the disk, and takes the target's place by
+renaming. A new plan replaces only the manifest, in one atomic step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from presplit.bundle.manifest import File, Manifest
+from presplit.bundle.read import MANIFEST, Bundle, read
+from presplit.core.errors import BundleError, SpecError
+from presplit.core.types import Plan, canonical_json
+
+
+def digest(contents: Mapping[str, bytes]) -> dict[str, File]:
+    """The manifest's list of files for ``contents`` (name to bytes).
+
+    >>> digest({"a.onnx": b""})["a.onnx"].bytes
+    0
+    """
+    return {name: File(len(raw), hashlib.sha256(raw).hexdigest()) for name, raw in contents.items()}
+
+
+def write(path: str | Path, manifest: Manifest, contents: Mapping[str, bytes]) -> Bundle:
+    """Write the bundle to directory ``path``, replacing a bundle that is there, and read it back.
+
+    Raises `BundleError` if ``path`` holds something that is not a bundle, or cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not (path / MANIFEST).is_file():
+        raise BundleError(f"{path}: exists and is not a bundle; choose another path or remove it")
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        temporary.chmod(0o755)
+        for name, raw in (*contents.items(), (MANIFEST, canonical_json(manifest.sealed()))):
+            _write_file(temporary / name, raw)
+        _sync(temporary)
+        _take_place(temporary, path)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be written ({error.strerror}); what was there is unchanged") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return read(path)
+
+
+def write_plan(bundle: Bundle, plan: Plan | None) -> Bundle:
+    """Put ``plan`` into the bundle on disk and give the bundle that carries it. The model's hash stays."""
+    if plan is not None:
+        try:
+            plan.fits(bundle.net)
+        except SpecError as error:
+            raise BundleError(f"{bundle.path}: plan: {error}") from error
+    manifest = msgspec.structs.replace(bundle.manifest, plan=plan).sealed()
+    temporary = bundle.path.parent / f".{bundle.path.name}.{os.getpid()}.manifest"
+    try:
+        _write_file(temporary, canonical_json(manifest))
+        os.replace(temporary, bundle.path / MANIFEST)
+        _sync(bundle.path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise BundleError(f"{bundle.path}: the plan cannot be written ({error.strerror})") from error
+    return dataclasses.replace(bundle, manifest=manifest)
+
+
+def _write_file(path: Path, raw: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(raw)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _take_place(new: Path, path: Path) -> None:
+    """Rename ``new`` to ``path``; an old bundle there is moved aside first and comes back if that fails."""
+    if not path.exists():
+        new.rename(path)
+    else:
+        old = new.with_name(f"{new.name}.old")
+        path.rename(old)
+        try:
+            new.rename(path)
+        except OSError:
+            old.rename(path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    _sync(path.parent)

@@ -1,0 +1,88 @@
+"""``presplit doctor``: what is installed here, what each missing library is for, and whether inference works."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import platform
+import sys
+from typing import Any
+
+import typer
+
+from presplit.cli.options import Json, show
+
+LIBRARIES = {
+    "numpy": "everything",
+    "msgspec": "bundles, specs, plans",
+    "onnxruntime": "edge and server: pip install 'presplit[edge]'",
+    "grpcio": "edge and server: pip install 'presplit[edge]'",
+    "protobuf": "edge and server: pip install 'presplit[edge]'",
+    "torch": "training: pip install 'presplit[train]'",
+    "onnx": "export and inspecting ONNX models: pip install 'presplit[train]'",
+    "onnxscript": "export: pip install 'presplit[train]'",
+    "scikit-learn": "the digits data set: pip install 'presplit[train]'",
+    "safetensors": "checkpoints: pip install 'presplit[train]'",
+    "matplotlib": "plots: pip install 'presplit[report]'",
+    "jinja2": "the HTML report: pip install 'presplit[report]'",
+}
+
+
+def doctor(json: Json = False) -> None:
+    """Say what is installed, run one inference and one request on a free port; exit code 1 if either fails."""
+    versions = {name: _version(name) for name in LIBRARIES}
+    checks = {"engine": _engine(), "loopback": _loopback()}
+    machine = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    lines = [machine]
+    lines += [f"  {name:13} {version or 'missing, for ' + LIBRARIES[name]}" for name, version in versions.items()]
+    lines += [f"  {name:13} {problem or 'works'}" for name, problem in checks.items()]
+    facts: dict[str, Any] = {"machine": machine, "versions": versions, "checks": checks}
+    show(facts, "\n".join(lines), as_json=json)
+    if any(checks.values()):
+        raise typer.Exit(1)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _engine() -> str | None:
+    """Run a tiny net in a process of its own, because a wheel for another processor dies by an illegal instruction."""
+    import subprocess
+
+    done = subprocess.run([sys.executable, "-c", _SMOKE], capture_output=True, text=True, timeout=60)
+    return (
+        None
+        if done.returncode == 0
+        else f"fails: {(done.stderr.strip().splitlines() or [f'signal {-done.returncode}'])[-1]}"
+    )
+
+
+# The bytes are an ONNX model: one Relu from `boundary` (batch, 1) to `logits`.
+_SMOKE = """
+import numpy as np
+from presplit.runtime.engine import Engine
+model = bytes.fromhex(
+    "080a3a610a180a08626f756e6461727912066c6f67697473220452656c751205736d6f6b655a1f0a08626f756e6461727912130a11080112"
+    "0d0a07120562617463680a020801621d0a066c6f6769747312130a110801120d0a07120562617463680a02080142040a001014"
+)
+answer = Engine(model).run({"boundary": np.array([[2.0]], np.float32)})["logits"]
+raise SystemExit(None if answer.tolist() == [[2.0]] else f"a wrong answer, {answer.tolist()}")
+"""
+
+
+def _loopback() -> str | None:
+    """Whether a socket on this machine can be bound and reached."""
+    import socket
+
+    try:
+        with (
+            socket.create_server(("127.0.0.1", 0)) as server,
+            socket.create_connection(server.getsockname(), timeout=5),
+        ):
+            return None
+    except OSError as error:
+        return f"fails: {error}"

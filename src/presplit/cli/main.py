@@ -1,0 +1,54 @@
+"""The command's door: collects the verbs, turns any `PresplitError` into one sentence and exit code 2.
+
+Exit codes: 0 done; 1 a check that the command makes did not hold; 2 what was asked for is wrong; 130 interrupted.
+Verbs import the rooms they need when they run, so that ``--help`` loads neither torch nor anything else large.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from presplit.cli import demo, doctor, evaluate, export, inspect, measure, plan, run, serve, train
+from presplit.cli.options import spread
+from presplit.core.errors import PresplitError
+
+app = typer.Typer(
+    name="presplit",
+    help="Predefined sparsity, early exits and split points for PyTorch classifiers at the edge.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for verb in (demo, train, evaluate, export, inspect, measure, plan, serve, run, doctor):
+    name = verb.__name__.rpartition(".")[2]
+    app.command(name)(getattr(verb, name))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with ``arguments`` (default: the process's own) and give its exit code."""
+    given = spread(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        result = app(given, prog_name="presplit", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except PresplitError as error:
+        print(f"presplit: {error}", file=sys.stderr)
+        return 2
+    except typer.Exit as stop:
+        return stop.exit_code
+    except typer.Abort:
+        return 130
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's own usage errors
+            print(f"presplit: {error.format_message()}", file=sys.stderr)  # type: ignore[attr-defined]
+            return 2
+        raise

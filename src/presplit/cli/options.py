@@ -1,0 +1,102 @@
+"""What several verbs share: options that take a list, the output of results, progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from presplit.core.errors import SpecError
+
+if TYPE_CHECKING:
+    from presplit.core.types import Costs, Plan
+
+LISTS = ("--layers", "--fan-out", "--after")
+"""Options after which several values may stand: ``--layers 800 40 40 10``."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
+
+
+def spread(arguments: list[str]) -> list[str]:
+    """``arguments`` with the option repeated before each of its values, as click wants it.
+
+    >>> spread(["train", "--layers", "800", "40", "--seed", "1"])
+    ['train', '--layers', '800', '--layers', '40', '--seed', '1']
+    """
+    result: list[str] = []
+    option = ""
+    for argument in arguments:
+        if argument.startswith("-"):
+            option = argument if argument in LISTS else ""
+            if not option:
+                result.append(argument)
+        elif option:
+            result += [option, argument]
+        else:
+            result.append(argument)
+    return result
+
+
+def say(text: str) -> None:
+    """A line for people, on standard error: standard output holds results only."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def show(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:
+    """The result of a verb on standard output: ``text`` for people, or the JSON of ``result``."""
+    print(json.dumps(result) if as_json else text, flush=True)
+
+
+def read_costs(path: Path | None) -> Costs | None:
+    """Measured costs from a file of ``presplit measure``; raises `SpecError` if it is none."""
+    if path is None:
+        return None
+    import msgspec
+
+    from presplit.core.types import Costs
+
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Costs)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise SpecError(f"{path}: not a file of measured costs ({error}); presplit measure writes one") from error
+
+
+def plan_with(
+    base: Plan | None,
+    last: int,
+    *,
+    split: int | None,
+    codec: str | None,
+    threshold: list[str],
+    deadline_s: float | None,
+) -> Plan:
+    """``base``, or a plan that keeps all on the edge, with what the command line changes.
+
+    A new split drops the base's thresholds, unless new ones are given as ``EXIT=SCORE``.
+    """
+    import msgspec
+
+    from presplit.core.types import Plan
+
+    changes: dict[str, Any] = {"expected": None}
+    if split is not None:
+        changes |= {"split": split, "thresholds": {}}
+    if codec is not None:
+        changes["codec"] = codec
+    if deadline_s is not None:
+        changes["deadline_s"] = deadline_s
+    if threshold:
+        changes["thresholds"] = dict(_threshold(text) for text in threshold)
+    return msgspec.structs.replace(base or Plan(last), **changes)
+
+
+def _threshold(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise SpecError(f"--threshold {text!r}: expected EXIT=SCORE, as in block1=0.9") from None

@@ -1,0 +1,73 @@
+"""``presplit run``: answer samples on the edge, one line of JSON each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from presplit.cli.options import plan_with, say
+
+if TYPE_CHECKING:
+    from presplit.core.types import Floats
+
+
+def run(
+    bundle: Annotated[Path, typer.Argument(help="A bundle directory.")],
+    samples: Annotated[Path, typer.Argument(help="A .npy file: float32 (n, *shape), or uint8 images scaled to 0..1.")],
+    server: Annotated[
+        str | None, typer.Option(help="HOST:PORT of presplit serve; without it the edge is alone.")
+    ] = None,
+    split: Annotated[int | None, typer.Option(help="Cut here instead of where the bundle's plan does.")] = None,
+    codec: Annotated[str | None, typer.Option(help="float32, float16 or int8.")] = None,
+    threshold: Annotated[
+        list[str], typer.Option(metavar="EXIT=SCORE", help="Least score with which an exit answers.")
+    ] = [],
+    deadline_s: Annotated[float | None, typer.Option(help="Each answer is given by then, in seconds.")] = None,
+    streams: Annotated[int, typer.Option(min=1, help="Samples answered at once.")] = 1,
+    rate: Annotated[float | None, typer.Option(min=0.01, help="Samples a second, as a camera gives them.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of one engine.")] = 1,
+) -> None:
+    """Answer every sample in order: one JSON object a line with label, exit, where, why, elapsed_s, up_bytes, t_s.
+
+    Without a plan in the bundle and without --split, all is answered on the edge.
+    """
+    import json
+    import sys
+    import time
+    from concurrent.futures import ThreadPoolExecutor
+
+    from presplit.bundle import read
+    from presplit.runtime.edge import Edge
+
+    found = read(bundle)
+    images = _read_samples(samples)
+    plan = plan_with(found.plan, found.net.last, split=split, codec=codec, threshold=threshold, deadline_s=deadline_s)
+    with Edge.open(found, server=server, plan=plan, threads=threads) as edge, ThreadPoolExecutor(streams) as pool:
+        began = time.monotonic()
+
+        def one(number: int) -> dict[str, Any]:
+            if rate is not None:
+                time.sleep(max(0.0, began + number / rate - time.monotonic()))
+            asked_s = time.monotonic() - began
+            return {"sample": number, **edge.answer(images[number]).to_builtins(), "t_s": asked_s}
+
+        for answer in pool.map(one, range(len(images))):
+            print(json.dumps(answer), flush=True)
+    say(f"{len(images)} answers in {time.monotonic() - began:.2f} s; torch loaded: {'torch' in sys.modules}")
+
+
+def _read_samples(path: Path) -> Floats:
+    """The samples in a ``.npy`` file as float32."""
+    import numpy as np
+
+    from presplit.core.errors import InputError
+
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: not a readable .npy file of samples ({error})") from error
+    if not isinstance(array, np.ndarray) or array.ndim < 2 or array.dtype.kind not in "fu":
+        raise InputError(f"{path}: an array (n, *shape) of float32 or uint8 is expected")
+    return array.astype(np.float32) / 255 if array.dtype == np.uint8 else array.astype(np.float32)

@@ -1,0 +1,88 @@
+"""``presplit train``: train a spec, or the net that the options describe, into a run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from presplit.cli.options import Json, say, show
+
+if TYPE_CHECKING:
+    from presplit.train import Epoch
+
+
+def train(
+    spec: Annotated[Path | None, typer.Argument(help="A spec.toml; without one the options say what to train.")] = None,
+    layers: Annotated[list[int], typer.Option(help="Sizes of an MLP, input and classes included: 800 40 40 10.")] = [],
+    fan_out: Annotated[
+        list[int], typer.Option(help="Out-degree of each junction, as in arXiv 2407.11763: 2 9 10.")
+    ] = [],
+    density: Annotated[float | None, typer.Option(help="Density of every layer that can have it, in 0..1.")] = None,
+    family: Annotated[str | None, typer.Option(help="Pattern family: grouped, biregular, bernoulli.")] = None,
+    after: Annotated[list[str], typer.Option(help="Submodules that an early exit follows.")] = [],
+    data: Annotated[str | None, typer.Option(help="digits, mnist, or an .npz file.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="How to train: default, or paper (arXiv 2407.11763).")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training part.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Makes the run again, bit by bit on one machine.")] = None,
+    set: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="Change one key of the spec.")] = [],
+    out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+    json: Json = False,
+) -> None:
+    """Train a net into a run directory: spec, metrics, checkpoint, result."""
+    from presplit.core.spec import read_spec, spec_from
+    from presplit.train import runs
+
+    changes = _changes(layers, fan_out, density, family, after, data, recipe, epochs, seed)
+    resolved = read_spec(spec, set=[*changes, *set]) if spec else spec_from({}, set=[*changes, *set])
+    directory = out or Path("runs") / resolved.name
+    total = runs.recipe_of(resolved.training).epochs
+    result = runs.train(resolved, directory, on_epoch=lambda epoch: say(_line(epoch, total)))
+    show({**result, "run": str(directory)}, _text(result, directory), as_json=json)
+
+
+def _changes(
+    layers: list[int],
+    fan_out: list[int],
+    density: float | None,
+    family: str | None,
+    after: list[str],
+    data: str | None,
+    recipe: str | None,
+    epochs: int | None,
+    seed: int | None,
+) -> list[str]:
+    """The options as assignments to the spec's keys; an MLP's input is padded to its first size."""
+    named: dict[str, Any] = {
+        "data.name": data,
+        "sparsity.density": density,
+        "sparsity.family": family or ("biregular" if fan_out else None),
+        "training.recipe": recipe,
+        "training.epochs": epochs,
+        "seed": seed,
+    }
+    changes = [f"{key}={value}" for key, value in named.items() if value is not None]
+    if layers:
+        changes += ['model.kind="mlp"', f"model.layers={layers}", f"data.pad_to={layers[0]}"]
+    if fan_out:
+        changes.append(f"sparsity.fan_out={fan_out}")
+    if after:
+        changes.append(f"exits.after={after}")
+    return changes
+
+
+def _line(epoch: Epoch, total: int) -> str:
+    seen = " ".join(f"{100 * share:.2f} %" for share in epoch.accuracy)
+    return f"epoch {epoch.number:3d}/{total}  loss {epoch.loss:.4f}  validation {seen}  {epoch.seconds:.1f} s"
+
+
+def _text(result: dict[str, Any], directory: Path) -> str:
+    lines = [f"{result['weights']:,} weights; test accuracy:"]
+    lines += [f"  exit {name}: {100 * share:.2f} %" for name, share in result["accuracy"].items()]
+    lines += [
+        f"  at most {100 * row['max_drop']:.1f} points lost: {100 * row['accuracy']:.2f} %, "
+        f"{100 * row['share']:.1f} % leave at the first exit (threshold {row['threshold']:.4f})"
+        for row in result["thresholds"]
+    ]
+    return "\n".join([*lines, f"Run: {directory}. Next: presplit export {directory}"])

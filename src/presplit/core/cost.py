@@ -1,0 +1,125 @@
+"""The one cost formula, used by evaluation, planner and edge.
+
+``T = T_head(split) + P(not exited) * (encode + bytes / up_bps + rtt + queue + T_tail + decode)``
+
+written as a list of outcomes: a sample leaves at one of the exits on the edge, or it is offloaded. The mean, the
+median and the 99th percentile all come from that one list, and so does the energy.
+Source: the expected cost of DESIGN's section 3; with no exits it is the rule of dynamic split computing
+(arXiv 2205.11269): ``T_head + bytes / rate + T_tail``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from presplit.core.types import Costs, Device, Link, Net
+
+WIRE_BYTES = 91
+"""Request bytes on a warm connection besides the payload (Open Inference Protocol over gRPC, measured)."""
+REPLY_BYTES = 140
+"""Reply bytes for some tens of classes, measured likewise."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One way a sample can end: its probability, its time in seconds, the edge's energy in joules, its bytes sent."""
+
+    probability: float
+    seconds: float
+    joules: float
+    up_bytes: float
+
+
+def outcomes(
+    net: Net,
+    *,
+    split: int,
+    leaves: Mapping[str, float],
+    edge: Costs,
+    server: Costs,
+    link: Link,
+    payload_bytes: int,
+    queue_s: float = 0.0,
+    codec_s: float = 0.0,
+) -> list[Outcome]:
+    """Every way one sample can end under a plan.
+
+    ``leaves`` maps each exit that runs on the edge to the share of samples that leave there (shares sum to at
+    most 1; at ``split == net.last`` what is left answers at the last exit). ``payload_bytes`` is the encoded
+    boundary; ``codec_s`` is encode plus decode.
+    """
+    found: list[Outcome] = []
+    seconds = joules = 0.0
+    staying = 1.0
+    done = 0
+    watts = _power(edge)
+    for number, exit_ in enumerate(net.exits):
+        if exit_.after > split or exit_.name not in leaves or exit_.after == net.last:
+            continue
+        seconds += sum(edge.segment_s[done : exit_.after]) + edge.exit_s[number]
+        joules += sum(edge.segment_j[done : exit_.after]) + edge.exit_s[number] * watts
+        done = exit_.after
+        found.append(Outcome(leaves[exit_.name], seconds, joules, 0.0))
+        staying -= leaves[exit_.name]
+    seconds += sum(edge.segment_s[done:split])
+    joules += sum(edge.segment_j[done:split])
+    staying = max(0.0, staying)
+    if split == net.last:
+        return [*found, Outcome(staying, seconds, joules, 0.0)]
+    sent = payload_bytes + WIRE_BYTES
+    up_s = 8 * sent / link.up_bps
+    seconds += codec_s + up_s + link.rtt_s + queue_s + sum(server.segment_s[split:]) + 8 * REPLY_BYTES / link.down_bps
+    return [*found, Outcome(staying, seconds, joules + up_s * link.power_w, payload_bytes)]
+
+
+def _power(costs: Costs) -> float:
+    """Watts while computing, as the segments of ``costs`` imply."""
+    seconds = sum(costs.segment_s)
+    return sum(costs.segment_j) / seconds if seconds else 0.0
+
+
+def quantile(found: Sequence[Outcome], q: float) -> float:
+    """The time in seconds that a share ``q`` (0..1) of all samples does not exceed.
+
+    >>> quantile([Outcome(0.6, 0.001, 0, 0), Outcome(0.4, 0.02, 0, 0)], 0.5)
+    0.001
+    """
+    reached = 0.0
+    ordered = sorted((o for o in found if o.probability > 0), key=lambda o: o.seconds)
+    for outcome in ordered:
+        reached += outcome.probability
+        if reached >= q - 1e-12:
+            return outcome.seconds
+    return ordered[-1].seconds
+
+
+def mean(found: Sequence[Outcome], field: str) -> float:
+    """The expected ``seconds``, ``joules`` or ``up_bytes`` of one sample.
+
+    >>> mean([Outcome(0.5, 0.001, 0, 0), Outcome(0.5, 0.003, 0, 0)], "seconds")
+    0.002
+    """
+    return sum(outcome.probability * float(getattr(outcome, field)) for outcome in found)
+
+
+def counted(device: Device, *, segment_macs: Sequence[int], exit_macs: Sequence[int], when: str) -> Costs:
+    """Costs from multiply-accumulates alone: ``macs / macs_per_s + overhead_s``, energy ``power_w * time``.
+
+    >>> pi = Device("pi", macs_per_s=1e9, memory_bytes=1e9, power_w=4.0)
+    >>> counted(pi, segment_macs=[2_000_000], exit_macs=[0], when="2026-01-01").segment_j
+    (0.008,)
+    """
+
+    def seconds(macs: int) -> float:
+        return macs / device.macs_per_s + (device.overhead_s if macs else 0.0)
+
+    segment_s = tuple(seconds(macs) for macs in segment_macs)
+    return Costs(
+        device=device.name,
+        segment_s=segment_s,
+        exit_s=tuple(seconds(macs) for macs in exit_macs),
+        segment_j=tuple(s * device.power_w for s in segment_s),
+        how="counted",
+        when=when,
+    )

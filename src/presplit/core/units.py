@@ -1,0 +1,66 @@
+"""Numbers as people read them: three significant digits and the unit that fits. Plans and reports both print so."""
+
+from __future__ import annotations
+
+
+def seconds(value: float) -> str:
+    """A time.
+
+    >>> seconds(0.0000042), seconds(0.01234), seconds(0.9996), seconds(75)
+    ('4.2 µs', '12.3 ms', '1 s', '75 s')
+    """
+    return _scaled(value, (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9)))
+
+
+def data(value: float) -> str:
+    """An amount of data, in decimal multiples of a byte.
+
+    >>> data(0), data(784), data(12544), data(2.5e9)
+    ('0 B', '784 B', '12.5 kB', '2.5 GB')
+    """
+    return _scaled(value, (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0)))
+
+
+def joules(value: float) -> str:
+    """An energy.
+
+    >>> joules(0.0021), joules(0)
+    ('2.1 mJ', '0 J')
+    """
+    return _scaled(value, (("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6), ("nJ", 1e-9)))
+
+
+def percent(value: float) -> str:
+    """A share in 0..1.
+
+    >>> percent(0.98765), percent(1.0)
+    ('98.77 %', '100.00 %')
+    """
+    return f"{100 * value:.2f} %"
+
+
+def count(value: float) -> str:
+    """How many: whole and grouped below a million, in multiples above.
+
+    >>> count(2360), count(4_300_000), count(1.25e9)
+    ('2,360', '4.3 M', '1.25 G')
+    """
+    if value < 999_999.5:
+        return f"{value:,.0f}"
+    return _scaled(value, (("G", 1e9), ("M", 1e6)))
+
+
+def _scaled(value: float, units: tuple[tuple[str, float], ...]) -> str:
+    """``value`` in the largest unit in which it is at least 1 after rounding; in the smallest unit otherwise."""
+    if value == 0:
+        return f"0 {next(name for name, size in units if size == 1.0)}"
+    for name, size in units:
+        if abs(value) / size >= 0.9995:
+            return f"{_three_digits(value / size)} {name}"
+    name, size = units[-1]
+    return f"{_three_digits(value / size)} {name}"
+
+
+def _three_digits(value: float) -> str:
+    """Three significant digits, never an exponent: 0.5, 12.3, 1234."""
+    return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:.3g}"

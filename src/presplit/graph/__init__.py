@@ -1,0 +1,27 @@
+"""ONNX graphs: read, find the boundaries, count, cut, run for reference. The only room that knows onnx."""
+
+# ruff: noqa: E402 - a missing onnx is said in one sentence before anything imports it
+from presplit.core.errors import library
+
+library("onnx", need="reading ONNX graphs", extra="train")
+
+from presplit.graph.boundaries import Row, row
+from presplit.graph.count import count_macs, count_weights
+from presplit.graph.cut import Fragment, Fragments, cut, entry, leave
+from presplit.graph.read import Graph, read
+from presplit.graph.run import run
+
+__all__ = [
+    "Fragment",
+    "Fragments",
+    "Graph",
+    "Row",
+    "count_macs",
+    "count_weights",
+    "cut",
+    "entry",
+    "leave",
+    "read",
+    "row",
+    "run",
+]

@@ -1,0 +1,139 @@
+"""Cutting a row of segments into fragments that join by their bytes (see `presplit.bundle.read`).
+
+Every tensor inside a segment or an exit gets that piece's prefix, so pieces never clash: a constant that two segments
+use is stored in both. Boundaries are called ``boundary_00``, ``boundary_01``, ... and the last one ``logits``; an exit
+gives ``logits.NAME``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from presplit.core.types import Boundary, Encoding
+from presplit.graph.boundaries import Row, segment_nodes
+from presplit.graph.count import count_macs, count_weights
+from presplit.graph.read import Graph, needs
+
+_TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "int8": TensorProto.INT8}
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """Nodes and weights of one piece as ONNX protobuf bytes, with what they cost for one sample."""
+
+    onnx: bytes
+    macs: int
+    weights: int
+
+
+@dataclass(frozen=True)
+class Fragments:
+    """A net in pieces: a header, one fragment per segment, one per early exit."""
+
+    header: bytes
+    segments: tuple[Fragment, ...]
+    exits: Mapping[str, Fragment]
+
+
+def boundary_name(number: int, last: int) -> str:
+    """What boundary ``number`` is called in every model made of fragments.
+
+    >>> boundary_name(3, 9), boundary_name(9, 9)
+    ('boundary_03', 'logits')
+    """
+    return "logits" if number == last else f"boundary_{number:02d}"
+
+
+def cut(row: Row) -> Fragments:
+    """``row`` cut at every boundary."""
+    graph, last = row.graph, row.net.last
+    places = {tensor: boundary_name(number, last) for number, tensor in enumerate(row.tensors)}
+    segments: list[Fragment] = []
+    for number, (start, stop) in enumerate(zip(row.tensors, row.tensors[1:], strict=False)):
+        nodes = segment_nodes(graph, start, stop)
+        segments.append(_fragment(graph, nodes, f"segment_{number:02d}/", {t: places[t] for t in (start, stop)}))
+    exits: dict[str, Fragment] = {}
+    for exit_, output in zip(row.net.exits[:-1], row.logits, strict=False):
+        tensor = row.tensors[exit_.after]
+        renamed = {tensor: places[tensor], output: f"logits.{exit_.name}"}
+        nodes = segment_nodes(graph, tensor, output)
+        result = helper.make_tensor_value_info(f"logits.{exit_.name}", TensorProto.FLOAT, ["batch", exit_.classes])
+        exits[exit_.name] = _fragment(graph, nodes, f"exit_{exit_.name}/", renamed, result)
+    header = ModelProto(ir_version=graph.model.ir_version, producer_name="presplit")
+    header.opset_import.extend(graph.model.opset_import)
+    header.graph.name = "presplit"
+    return Fragments(header.SerializeToString(deterministic=True), tuple(segments), exits)
+
+
+def entry(number: int, boundary: Boundary, encoding: Encoding, *, last: int) -> bytes:
+    """The fragment that takes the graph input ``boundary`` in ``encoding`` and gives boundary ``number`` in float32."""
+    name = boundary_name(number, last)
+    shape = ["batch", *boundary.shape]
+    value = helper.make_tensor_value_info("boundary", _TYPES[encoding.dtype], shape)
+    constants: list[TensorProto] = []
+    if encoding.dtype == "float32":
+        node = helper.make_node("Identity", ["boundary"], [name])
+    elif encoding.dtype == "float16":
+        node = helper.make_node("Cast", ["boundary"], [name], to=TensorProto.FLOAT)
+    else:
+        constants = [
+            numpy_helper.from_array(np.array(encoding.scale, np.float32), "entry/scale"),
+            numpy_helper.from_array(np.array(encoding.zero_point, np.int8), "entry/zero_point"),
+        ]
+        node = helper.make_node("DequantizeLinear", ["boundary", "entry/scale", "entry/zero_point"], [name])
+    return _bytes(GraphProto(node=[node], initializer=constants, input=[value]))
+
+
+def leave(number: int, boundary: Boundary, *, last: int) -> bytes:
+    """The fragment that makes boundary ``number`` a graph output."""
+    name = boundary_name(number, last)
+    value = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *boundary.shape])
+    return _bytes(GraphProto(output=[value]))
+
+
+def _fragment(
+    graph: Graph, nodes: Sequence[NodeProto], prefix: str, renamed: Mapping[str, str], *results: ValueInfoProto
+) -> Fragment:
+    """``nodes`` and the constants they use, every tensor prefixed except those in ``renamed``."""
+
+    def name_of(name: str) -> str:
+        return name and renamed.get(name, prefix + name)
+
+    copies: list[NodeProto] = []
+    for number, node in enumerate(nodes):
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        copy.name = f"{prefix}{number}"
+        copy.ClearField("metadata_props")
+        copy.ClearField("doc_string")
+        _rename(copy, name_of)
+        copies.append(copy)
+    constants: list[TensorProto] = []
+    for name in sorted({name for node in nodes for name in needs(node)} & set(graph.initializers)):
+        tensor = TensorProto()
+        tensor.CopyFrom(graph.initializers[name])
+        tensor.name = name_of(name)
+        constants.append(tensor)
+    raw = _bytes(GraphProto(node=copies, initializer=constants, output=results))
+    return Fragment(raw, count_macs(graph, nodes), count_weights(graph, nodes))
+
+
+def _rename(node: NodeProto, name_of: Callable[[str], str]) -> None:
+    """Rename all tensors of ``node``, those of its subgraphs included."""
+    for names in (node.input, node.output):
+        for place, name in enumerate(list(names)):
+            names[place] = name_of(name)
+    for attribute in node.attribute:
+        for body in [attribute.g] if attribute.HasField("g") else list(attribute.graphs):
+            for step in body.node:
+                _rename(step, name_of)
+            for value in (*body.input, *body.output, *body.initializer, *body.value_info):
+                value.name = name_of(value.name)
+
+
+def _bytes(graph: GraphProto) -> bytes:
+    return ModelProto(graph=graph).SerializeToString(deterministic=True)

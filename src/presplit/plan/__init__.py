@@ -1,0 +1,6 @@
+"""Where to cut, when an exit may answer, and how the cut travels: found by exact search over one cost formula."""
+
+from presplit.plan.explain import explain
+from presplit.plan.search import baselines, candidates, search
+
+__all__ = ["baselines", "candidates", "explain", "search"]

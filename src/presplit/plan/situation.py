@@ -1,0 +1,111 @@
+"""Everything that a plan depends on, in one value: what the net costs here and there, and how its exits did.
+
+Costs are measured if they are given, otherwise counted from the multiply-accumulates in the bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from presplit.bundle import Bundle
+from presplit.core import cost
+from presplit.core.errors import PlanError
+from presplit.core.types import Costs, Device, Exit, Floats, Link, Net
+from presplit.profiles import DEVICES, LINKS
+
+BYTES_PER_WEIGHT = 4
+"""Weights are float32 in memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Situation:
+    """A net with its costs on both sides of a link, and the held-out evidence of its exits.
+
+    ``segment_macs`` and ``segment_weights`` have one entry for each segment, ``exit_macs`` and ``exit_weights`` one
+    for each exit (0 for the last, whose layers are the last segment's); ``payload_bytes[k]`` maps the codecs that
+    boundary k has to the bytes of one encoded sample; ``scores`` float32 and ``hits`` bool are ``(exits, samples)``.
+    """
+
+    net: Net
+    edge: Costs
+    server: Costs
+    link: Link
+    memory_bytes: float
+    segment_macs: tuple[int, ...]
+    segment_weights: tuple[int, ...]
+    exit_macs: tuple[int, ...]
+    exit_weights: tuple[int, ...]
+    payload_bytes: tuple[Mapping[str, int], ...]
+    scores: Floats
+    hits: npt.NDArray[np.bool_]
+    policy: str = "confidence"
+
+    @property
+    def early(self) -> tuple[Exit, ...]:
+        """All exits but the net's own classifier, in rising order: exit number e is row e of the evidence."""
+        return self.net.exits[:-1]
+
+    @property
+    def how(self) -> str:
+        """Whether the costs were counted or measured."""
+        same = self.edge.how == self.server.how
+        return self.edge.how if same else f"edge {self.edge.how}, server {self.server.how}"
+
+
+def situation(
+    bundle: Bundle,
+    *,
+    device: str | Device,
+    link: str | Link,
+    server: str | Device,
+    edge_costs: Costs | None = None,
+    server_costs: Costs | None = None,
+) -> Situation:
+    """The situation of ``bundle`` on ``device``, with ``server`` behind ``link`` (names on the shelves, or objects).
+
+    Raises `SpecError` for an unknown name, `BundleError` if the bundle holds no held-out scores, `PlanError` if
+    measured costs belong to another net.
+    """
+    net, manifest = bundle.net, bundle.manifest
+    edge_device = DEVICES.find(device) if isinstance(device, str) else device
+    server_device = DEVICES.find(server) if isinstance(server, str) else server
+    exits = [manifest.exits.get(exit_.name) for exit_ in net.exits]
+    segment_macs = tuple(part.macs for part in manifest.segments)
+    exit_macs = tuple(part.macs if part else 0 for part in exits)
+
+    def costs(measured: Costs | None, where: Device, name: str) -> Costs:
+        if measured is None:
+            return cost.counted(where, segment_macs=segment_macs, exit_macs=exit_macs, when=where.date)
+        got = (len(measured.segment_s), len(measured.segment_j), len(measured.exit_s))
+        if got != (net.last, net.last, len(net.exits)):
+            raise PlanError(
+                f"{name}: this net has {net.last} segments and {len(net.exits)} exits, the costs have"
+                f" {got[0]} (energies: {got[1]}) and {got[2]}; measure this bundle again"
+            )
+        return measured
+
+    scores, hits = bundle.evidence()
+    if scores.shape[1] == 0:
+        raise PlanError(f"{bundle.path}: holds 0 held-out samples, so no accuracy can be planned; export it again")
+    return Situation(
+        net=net,
+        edge=costs(edge_costs, edge_device, "edge_costs"),
+        server=costs(server_costs, server_device, "server_costs"),
+        link=LINKS.find(link) if isinstance(link, str) else link,
+        memory_bytes=edge_device.memory_bytes,
+        segment_macs=segment_macs,
+        segment_weights=tuple(part.weights for part in manifest.segments),
+        exit_macs=exit_macs,
+        exit_weights=tuple(part.weights if part else 0 for part in exits),
+        payload_bytes=tuple(
+            {codec: encoding.nbytes(boundary) for codec, encoding in port.encodings.items()}
+            for boundary, port in zip(net.boundaries, manifest.ports, strict=True)
+        ),
+        scores=scores,
+        hits=hits,
+        policy=manifest.validation.policy if manifest.validation else "confidence",
+    )

@@ -1,0 +1,6 @@
+"""Named numbers of devices and links, each with its source and date: guesses until measured."""
+
+from presplit.profiles.devices import DEVICES
+from presplit.profiles.links import LINKS
+
+__all__ = ["DEVICES", "LINKS"]

@@ -1,0 +1,83 @@
+"""Links by name, for planning before anything was measured.
+
+Each is a typical good day, not a peak: rates are what one TCP connection carries, ``rtt_s`` is the empty round trip
+to a server behind the link, ``power_w`` what the edge's radio draws while it sends. Where a source gives no number,
+it says "guess". A real deployment measures its own.
+"""
+
+from __future__ import annotations
+
+from presplit.core.shelf import Shelf
+from presplit.core.types import Link
+
+_DATE = "2026-11-24"
+
+LINKS: Shelf[Link] = Shelf(
+    "link",
+    {
+        link.name: link
+        for link in (
+            Link(
+                "nb-iot",
+                up_bps=30e3,
+                down_bps=20e3,
+                rtt_s=1.6,
+                jitter_s=0.5,
+                power_w=0.7,
+                source="3GPP release 13, Cat-NB1 multi-tone: peaks of 62.5 kbit/s up and 27.2 down; guess: half of the"
+                " uplink's peak, three quarters of the downlink's, a round trip of 1.6 s, 0.7 W at 23 dBm",
+                date=_DATE,
+            ),
+            Link(
+                "lte",
+                up_bps=6e6,
+                down_bps=13e6,
+                rtt_s=0.07,
+                jitter_s=0.015,
+                power_w=3.9,
+                source="Huang et al., MobiSys 2012: medians of 6 Mbit/s up, 13 down; guess: round trip, jitter, power",
+                date=_DATE,
+            ),
+            Link(
+                "5g",
+                up_bps=30e6,
+                down_bps=150e6,
+                rtt_s=0.025,
+                jitter_s=0.008,
+                power_w=3.0,
+                source="guess: mid-band 5G, non-standalone, a server in the same region",
+                date=_DATE,
+            ),
+            Link(
+                "wifi",
+                up_bps=40e6,
+                down_bps=40e6,
+                rtt_s=0.004,
+                jitter_s=0.002,
+                power_w=1.0,
+                source="IEEE 802.11n, 20 MHz, one stream: 72.2 Mbit/s on the air; guess: 55 % of it, a server on the"
+                " same network",
+                date=_DATE,
+            ),
+            Link(
+                "10mbit",
+                up_bps=10e6,
+                down_bps=10e6,
+                rtt_s=0.02,
+                source="by definition: 10 Mbit/s both ways and a round trip of 20 ms, the shaped link of the demo",
+                date=_DATE,
+            ),
+            Link(
+                "ethernet",
+                up_bps=940e6,
+                down_bps=940e6,
+                rtt_s=0.0004,
+                jitter_s=0.0001,
+                power_w=0.5,
+                source="IEEE 802.3ab: 1 Gbit/s less 6 % of frame, IP and TCP headers; round trip and power are guesses",
+                date=_DATE,
+            ),
+        )
+    },
+)
+"""From the slowest to the fastest."""

@@ -1,0 +1,1 @@
+"""What a user looks at after a run: plain tables, plots and one HTML page that needs nothing from the network."""

@@ -1,0 +1,26 @@
+"""Running a bundle: the edge, the tail server behind it, measuring, and a shaped link to try both. No torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from presplit.runtime.measure import measure
+
+if TYPE_CHECKING:
+    from presplit.runtime.edge import Edge
+    from presplit.runtime.server import serve
+
+__all__ = ["Edge", "measure", "serve"]
+
+
+def __getattr__(name: str) -> Any:
+    """`Edge` and `serve` bring grpc and are imported when they are asked for."""
+    if name == "Edge":
+        from presplit.runtime.edge import Edge
+
+        return Edge
+    if name == "serve":
+        from presplit.runtime.server import serve
+
+        return serve
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,255 @@
+"""The edge: it holds an answer before it asks for a better one.
+
+The head runs up to the plan's split, in one session for each stretch that ends at an exit which may answer. An exit
+that is sure answers at once. Otherwise the boundary goes to the server; what comes back in time and belongs to this
+request is the answer, and in every other case it is the deepest exit that has run here. The deadline enters once and
+only shrinks: whatever the link or the server does becomes an answer's ``why``, never a delay and never an exception.
+
+Source: early exit with offloading after SPINN (arXiv 2008.06402); the held answer is this project's own promise.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from presplit.bundle import Bundle, read
+from presplit.codecs import CODECS
+from presplit.core.errors import InputError, PlanError, SpecError
+from presplit.core.types import Answer, Exit, Floats, Net, Plan, Where, Why
+from presplit.policies import EXITS
+from presplit.runtime.engine import Engine
+from presplit.runtime.wire.client import Client, Failure, Pending
+
+DEFAULT_DEADLINE_S = 1.0
+"""The deadline when neither the call nor the plan gives one: longer than any link that is worth asking over."""
+MARGIN_S = 0.005
+"""Kept back from every deadline: what waking up, reading a reply and building the answer take on a busy machine."""
+PATIENCE_S = 2.0
+"""A connection that is silent for so long, or for the plan's deadline if that is longer, is given up."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """An answer at hand: float32 ``(1, classes)`` logits of ``exit``."""
+
+    exit: str
+    logits: Floats
+
+
+class Stretch:
+    """The segments from boundary ``start`` to ``stop`` as one session, with at most one exit on the way."""
+
+    def __init__(self, bundle: Bundle, start: int, stop: int, exit_: Exit | None, *, threads: int) -> None:
+        last = bundle.net.last
+        early = exit_ is not None and exit_.after < last
+        self.exit = exit_
+        self._boundary = "logits" if stop == last else f"boundary_{stop:02d}"
+        self._logits = f"logits.{exit_.name}" if exit_ is not None and early else "logits"
+        model = bundle.segment(start, stop, exits=[exit_.name] if exit_ is not None and early else [])
+        self._engine = Engine(model, threads=threads)
+
+    def run(self, values: Floats) -> tuple[Floats, Held | None]:
+        """The values at ``stop`` and what the exit says; ``values`` ``(1, *boundary)`` are those at ``start``."""
+        found = self._engine.run({"boundary": values})
+        held = Held(self.exit.name, found[self._logits]) if self.exit is not None else None
+        return found.get(self._boundary, values), held
+
+
+class Edge:
+    """A bundle running on this machine, with a tail server to ask. Made by `Edge.open`; closed by ``with``.
+
+    Safe to use from several threads at once.
+    """
+
+    def __init__(self, bundle: Bundle, plan: Plan, *, client: Client | None, threads: int) -> None:
+        net = bundle.net
+        self._input = net.boundaries[0]
+        self._final = net.exits[-1].name
+        self._all_here = plan.split == net.last
+        self._thresholds = plan.thresholds
+        self._score = EXITS.find(plan.policy)
+        self._deadline_s = plan.deadline_s or DEFAULT_DEADLINE_S
+        self._client = client
+        self._closed = False
+        self._prefix, self._numbers = secrets.token_hex(4), itertools.count()
+        self._head = [Stretch(bundle, *cut, threads=threads) for cut in cuts(net, plan)]
+        self._fallback: Stretch | None = None
+        if not self._all_here:
+            self._codec = CODECS.find(plan.codec)
+            self._encoding = bundle.encoding(plan.split, plan.codec)
+            self._model_name = bundle.manifest.model_name(plan.split, plan.codec)
+            if all(stretch.exit is None for stretch in self._head):
+                following = next(exit_ for exit_ in net.exits if exit_.after > plan.split)
+                self._fallback = Stretch(bundle, plan.split, following.after, following, threads=threads)
+        self._warm_up()
+
+    @classmethod
+    def open(
+        cls, bundle: Bundle | str | Path, *, server: str | None = None, plan: Plan | None = None, threads: int = 1
+    ) -> Edge:
+        """An edge for ``bundle`` (or its path) that asks ``server`` (``HOST:PORT``), ready to answer.
+
+        ``plan`` replaces the bundle's own. Without a server, a plan that wants one has nothing to connect to: the
+        answers come from the exits on the edge with ``why="link_down"``; pass ``Plan(split=net.last)`` to have the
+        whole net answer here. All sessions are made and run once, and connecting begins, before this returns.
+        Raises `BundleError` for a damaged bundle, `PlanError` if there is no plan or it does not fit, `SpecError` for
+        an address or a name that does not exist.
+        """
+        bundle = bundle if isinstance(bundle, Bundle) else read(bundle)
+        plan = plan or bundle.plan
+        if plan is None:
+            raise PlanError(f"{bundle.path}: carries no plan; make one with presplit plan or pass plan=Plan(split=...)")
+        try:
+            plan.fits(bundle.net)
+        except SpecError as error:
+            raise PlanError(f"the plan does not fit {bundle.path}: {error}") from error
+        client = None
+        if server is not None and plan.split < bundle.net.last:
+            patience_s = max(PATIENCE_S, plan.deadline_s or 0.0)
+            client = Client(server, classes=bundle.net.exits[-1].classes, patience_s=patience_s)
+        try:
+            return cls(bundle, plan, client=client, threads=threads)
+        except BaseException:
+            if client is not None:
+                client.close()
+            raise
+
+    def answer(self, image: Floats, *, deadline_s: float | None = None) -> Answer:
+        """The answer for one sample, by ``deadline_s`` from now once the first exit has run.
+
+        ``image``: float32, exactly the net's input shape, without a batch, finite. The deadline is the argument, or
+        the plan's, or `DEFAULT_DEADLINE_S`. ``up_bytes`` counts the payload handed to the link, arrived or not.
+        Raises `InputError` for another array, a deadline that is not positive, or a closed edge; nothing else.
+        """
+        began = time.monotonic()
+        self._check(image)
+        until = began + self._limit(deadline_s) - MARGIN_S
+        values, held = image[np.newaxis], None
+        for stretch in self._head:
+            values, found = stretch.run(values)
+            held = found or held
+            if found is not None and self._is_sure(found):
+                return _answer(began, found, "edge", "confident")
+        if held is not None and self._all_here:
+            return _answer(began, held, "edge", "planned")
+        asked, up_bytes = self._ask(values, until)
+        if held is None:
+            held = self._fall_back(values)
+        reply = asked.wait(until) if isinstance(asked, Pending) else asked
+        if isinstance(reply, Failure):
+            return _answer(began, held, "edge", reply.why, up_bytes, degraded=True)
+        return _answer(began, Held(self._final, reply), "server", "server", up_bytes)
+
+    def close(self) -> None:
+        """Close the channel; further calls to `answer` raise `InputError`."""
+        self._closed = True
+        if self._client is not None:
+            self._client.close()
+
+    def __enter__(self) -> Edge:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check(self, image: Floats) -> None:
+        """Raise `InputError` unless the edge is open and ``image`` is one sample of the net's input."""
+        if self._closed:
+            raise InputError("the edge is closed; open it again to get answers")
+        expected = f"the input must be one float32 sample of shape {self._input.shape}"
+        if not isinstance(image, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance] (callers without types)
+            raise InputError(f"{expected}, got {type(image).__name__}")
+        if image.dtype != np.float32 or image.shape != self._input.shape:
+            raise InputError(f"{expected}, got {image.dtype} of shape {image.shape}")
+        if not np.isfinite(image).all():
+            raise InputError(f"{expected} with finite values, got NaN or infinity")
+
+    def _limit(self, deadline_s: float | None) -> float:
+        """The deadline in seconds from the beginning."""
+        limit = self._deadline_s if deadline_s is None else deadline_s
+        if not (0 < limit < math.inf):
+            raise InputError(f"deadline_s must be a positive number of seconds, got {limit}")
+        return limit
+
+    def _is_sure(self, held: Held) -> bool:
+        """True if the exit may answer and its score reaches its threshold."""
+        threshold = self._thresholds.get(held.exit)
+        return threshold is not None and bool(self._score(held.logits)[0] >= threshold)
+
+    def _ask(self, values: Floats, until: float) -> tuple[Pending | Failure, int]:
+        """The request on its way, or why there is none, and the bytes handed to the link."""
+        if self._client is None:
+            return Failure("link_down", "no server was given"), 0
+        if until <= time.monotonic():
+            return Failure("no_time", "the deadline is too near to ask"), 0
+        codes = self._codec.encode(values, self._encoding)
+        remaining = until - time.monotonic()
+        if remaining <= 0:
+            return Failure("no_time", "encoding took the time that was left"), 0
+        request_id = f"{self._prefix}-{next(self._numbers)}"
+        return self._client.ask(self._model_name, codes, timeout_s=remaining, request_id=request_id), codes.nbytes
+
+    def _fall_back(self, values: Floats) -> Held:
+        """What the next exit after the split says; computed while the reply is on its way."""
+        assert self._fallback is not None, "made whenever the head carries no exit"
+        held = self._fallback.run(values)[1]
+        assert held is not None, "the fallback ends at an exit"
+        return held
+
+    def _warm_up(self) -> None:
+        """Run everything once with zeros, and begin to connect: the first answer is as quick as the others."""
+        values = np.zeros((1, *self._input.shape), np.float32)
+        for stretch in self._head:
+            values, held = stretch.run(values)
+            if held is not None:
+                self._score(held.logits)
+        if self._fallback is not None:
+            self._fallback.run(values)
+        if self._client is not None:
+            self._codec.encode(values, self._encoding)
+            self._client.greet(self._model_name)
+
+
+def cuts(net: Net, plan: Plan) -> list[tuple[int, int, Exit | None]]:
+    """Where each session of the head starts and stops, and the exit that it carries.
+
+    A session ends where an exit may answer, and at the split. The last one carries the deepest exit on its way even
+    if the plan gives it no threshold, so that an answer is held before the server is asked.
+
+    >>> from presplit.core.types import Boundary
+    >>> row = tuple(Boundary(name, (2,)) for name in "abcd")
+    >>> net = Net(row, (Exit("early", 1, 2), Exit("late", 2, 2), Exit("final", 3, 2)))
+    >>> [(start, stop, found and found.name) for start, stop, found in cuts(net, Plan(3, {"early": 0.9}))]
+    [(0, 1, 'early'), (1, 3, 'final')]
+    >>> [(start, stop, found and found.name) for start, stop, found in cuts(net, Plan(2))]
+    [(0, 2, 'late')]
+    """
+    found: list[tuple[int, int, Exit | None]] = []
+    start = 0
+    exits = net.exits_up_to(plan.split)
+    for exit_ in exits:
+        if exit_.name in plan.thresholds and exit_.after < net.last:
+            found.append((start, exit_.after, exit_))
+            start = exit_.after
+    if start < plan.split:
+        on_the_way = [exit_ for exit_ in exits if exit_.after > start]
+        found.append((start, plan.split, on_the_way[-1] if on_the_way else None))
+    return found
+
+
+def _answer(began: float, held: Held, where: Where, why: Why, up_bytes: int = 0, *, degraded: bool = False) -> Answer:
+    """The answer that ``held`` gives, timed from ``began``."""
+    scores = held.logits[0]
+    scores.flags.writeable = False
+    elapsed_s = time.monotonic() - began
+    return Answer(int(scores.argmax()), scores, held.exit, where, why, elapsed_s, up_bytes, degraded)

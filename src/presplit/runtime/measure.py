@@ -1,0 +1,57 @@
+"""Measuring: what each segment and each exit of a bundle costs on this machine.
+
+The parts are timed one after another, round by round, so that a slow second of the machine falls on all of them; the
+median of the rounds is what counts. A part's time includes the call into the engine: joined segments cost a little
+less than the sum of theirs.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from datetime import UTC, datetime
+
+import numpy as np
+
+from presplit.bundle import Bundle
+from presplit.core.errors import SpecError
+from presplit.core.types import Costs, Device, Floats
+from presplit.runtime.engine import Engine
+
+WARM_UPS = 5
+"""Rounds that are run first and not counted."""
+
+
+def measure(bundle: Bundle, *, repeats: int = 200, threads: int = 1, device: Device | str = "this machine") -> Costs:
+    """The costs of every part of ``bundle`` here, one sample at a time: the median of ``repeats`` rounds.
+
+    ``device`` names this machine in the result; a `Device` also gives the watts from which energy is reckoned, and
+    with a name alone the energy is 0. Raises `SpecError` if ``repeats`` is not at least 1.
+    """
+    if repeats < 1:
+        raise SpecError(f"repeats must be at least 1, got {repeats}")
+    net = bundle.net
+    segments = [Engine(bundle.segment(k, k + 1), threads=threads) for k in range(net.last)]
+    exits = {e.name: Engine(bundle.exit(e.name), threads=threads) for e in net.exits if e.after < net.last}
+    values = [np.random.default_rng(0).random((1, *net.boundaries[0].shape), dtype=np.float32)]
+    for engine in segments:
+        values.append(next(iter(engine.run({"boundary": values[-1]}).values())))
+    parts = [*zip(segments, values, strict=False), *((exits[e.name], values[e.after]) for e in net.exits[:-1])]
+    rounds = [[_seconds(engine, inputs) for engine, inputs in parts] for _ in range(WARM_UPS + repeats)]
+    medians = [statistics.median(column) for column in zip(*rounds[WARM_UPS:], strict=True)]
+    watts = device.power_w if isinstance(device, Device) else 0.0
+    return Costs(
+        device=device.name if isinstance(device, Device) else device,
+        segment_s=tuple(medians[: net.last]),
+        exit_s=(*medians[net.last :], 0.0),
+        segment_j=tuple(seconds * watts for seconds in medians[: net.last]),
+        how="measured",
+        when=datetime.now(UTC).strftime("%Y-%m-%d"),
+    )
+
+
+def _seconds(engine: Engine, values: Floats) -> float:
+    """How long one run takes."""
+    began = time.perf_counter()
+    engine.run({"boundary": values})
+    return time.perf_counter() - began

@@ -1,0 +1,36 @@
+"""Training in PyTorch: sparsify, add exits, fit, evaluate, export. The only room that knows torch."""
+
+# ruff: noqa: E402 - a missing library is said in one sentence before anything imports it
+from presplit.core.errors import library
+
+library("torch", need="training", extra="train")
+
+from presplit.train.checkpoint import restore, save
+from presplit.train.evaluate import accuracies, choose_threshold, evaluate, route
+from presplit.train.exits import MultiExit, add_exits
+from presplit.train.export import export
+from presplit.train.fit import RECIPES, Epoch, Recipe, fit, initialise
+from presplit.train.layers import SparseConv2d, SparseLinear
+from presplit.train.sparsify import count_weights, sparsify, summary
+
+__all__ = [
+    "RECIPES",
+    "Epoch",
+    "MultiExit",
+    "Recipe",
+    "SparseConv2d",
+    "SparseLinear",
+    "accuracies",
+    "add_exits",
+    "choose_threshold",
+    "count_weights",
+    "evaluate",
+    "export",
+    "fit",
+    "initialise",
+    "restore",
+    "route",
+    "save",
+    "sparsify",
+    "summary",
+]

@@ -1,0 +1,20 @@
+"""Data sets: read by name from the shelf, or from a user's own ``.npz`` file."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from presplit.core.shelf import Shelf
+from presplit.train.data.digits import digits
+from presplit.train.data.mnist import mnist
+from presplit.train.data.npz import npz
+from presplit.train.data.samples import Dataset, Samples, hold_out
+
+DATASETS: Shelf[Callable[[], Dataset]] = Shelf("data set", {"digits": digits, "mnist": mnist})
+
+
+def load(name: str) -> Dataset:
+    """The data set called ``name``, or the one in the file ``name`` if that ends in ``.npz``."""
+    return npz(Path(name)) if name.endswith(".npz") else DATASETS.find(name)()
+
+
+__all__ = ["DATASETS", "Dataset", "Samples", "digits", "hold_out", "load", "mnist", "npz"]

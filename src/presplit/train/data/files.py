@@ -1,0 +1,86 @@
+"""Finding data files on disk, and fetching them with a checksum where they are missing.
+
+Searched, in this order: the folder in the environment variable ``PRESPLIT_DATA`` (alone, if it is set),
+``../shared/data`` beside the working folder, and the cache (``$XDG_CACHE_HOME/presplit`` or ``~/.cache/presplit``),
+which is also where fetched files are put.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from presplit.core.errors import DataError
+
+MOST_BYTES = 2**28
+"""No file that is read here is larger."""
+WAIT_S = 10.0
+
+
+def folders() -> list[Path]:
+    """Where data sets are searched, the most special first."""
+    own = os.environ.get("PRESPLIT_DATA")
+    return [Path(own)] if own else [Path("../shared/data"), cache()]
+
+
+def cache() -> Path:
+    """Where fetched files are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "presplit"
+
+
+def obtain(folder: str, name: str, *, sha256: str, mirrors: Sequence[str]) -> bytes:
+    """The uncompressed contents of ``folder/name`` (or ``name.gz``), found or fetched, checked against ``sha256``.
+
+    Raises `DataError` naming the file if it is damaged, or all places that were tried if it is nowhere.
+    """
+    for place in folders():
+        for path in (place / folder / name, place / folder / f"{name}.gz"):
+            if path.is_file():
+                return _checked(_unpacked(path.read_bytes(), str(path)), sha256, str(path))
+    return _fetched(folder, name, sha256, mirrors)
+
+
+def _fetched(folder: str, name: str, sha256: str, mirrors: Sequence[str]) -> bytes:
+    """Download from the first mirror that answers, check, keep in the cache."""
+    reasons: list[str] = []
+    for mirror in mirrors:
+        url = f"{mirror}{name}.gz"
+        try:
+            with urllib.request.urlopen(url, timeout=WAIT_S) as reply:
+                packed = reply.read(MOST_BYTES)
+        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            reasons.append(f"{url}: {getattr(error, 'reason', error)}")
+            continue
+        contents = _checked(_unpacked(packed, url), sha256, url)
+        target = cache() / folder / f"{name}.gz"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_suffix(f".{os.getpid()}")
+        temporary.write_bytes(packed)
+        temporary.replace(target)
+        return contents
+    tried = ", ".join(str(place / folder) for place in folders())
+    raise DataError(
+        f"{name} is neither in {tried} nor could it be fetched ({'; '.join(reasons)}); "
+        f"put {name}.gz into {folders()[0] / folder}, or set PRESPLIT_DATA to the folder that holds {folder}/"
+    )
+
+
+def _unpacked(raw: bytes, where: str) -> bytes:
+    if raw[:2] != b"\x1f\x8b":
+        return raw
+    try:
+        return gzip.decompress(raw)
+    except (OSError, EOFError) as error:
+        raise DataError(f"{where}: damaged gzip file ({error}); delete it and try again") from error
+
+
+def _checked(contents: bytes, sha256: str, where: str) -> bytes:
+    found = hashlib.sha256(contents).hexdigest()
+    if found != sha256:
+        raise DataError(f"{where}: SHA-256 of the contents is {found}, expected {sha256}; delete it and try again")
+    return contents

@@ -1,0 +1,72 @@
+"""Labelled samples as plain arrays: small enough to hold in memory, simple enough to index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from presplit.core.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """``x``: float32 ``(n, *shape)``, images in 0..1; ``y``: int64 ``(n,)`` labels. Read-only."""
+
+    x: npt.NDArray[np.float32]
+    y: npt.NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        x, y = np.ascontiguousarray(self.x, np.float32), np.ascontiguousarray(self.y, np.int64)
+        if len(x) != len(y) or len(x) == 0 or x.ndim < 2 or y.ndim != 1:
+            raise DataError(f"x must be (n, ...) and y (n,) with n >= 1, got {x.shape} and {y.shape}")
+        x.flags.writeable = y.flags.writeable = False
+        object.__setattr__(self, "x", x)
+        object.__setattr__(self, "y", y)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, places: npt.NDArray[np.int64] | slice) -> Samples:
+        """The samples at ``places``."""
+        return Samples(self.x[places], self.y[places])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training and a test set with the classes' names."""
+
+    name: str
+    train: Samples
+    test: Samples
+    labels: tuple[str, ...]
+
+    def padded(self, features: int) -> Dataset:
+        """The same with every sample flattened and zero-padded to ``features`` values, as arXiv 2407.11763 does.
+
+        Raises `DataError` if a sample has more.
+        """
+        train, test = (Samples(_pad(part.x, features), part.y) for part in (self.train, self.test))
+        return Dataset(self.name, train, test, self.labels)
+
+
+def _pad(x: npt.NDArray[np.float32], features: int) -> npt.NDArray[np.float32]:
+    flat = x.reshape(len(x), -1)
+    if flat.shape[1] > features:
+        raise DataError(f"a sample has {flat.shape[1]} values, which is more than pad_to = {features}")
+    return np.pad(flat, ((0, 0), (0, features - flat.shape[1])))
+
+
+def hold_out(samples: Samples, share: float, *, seed: int = 0) -> tuple[Samples, Samples]:
+    """``samples`` in two parts, at random: what stays for training, and ``share`` (0..1) of it held out.
+
+    >>> train, held = hold_out(Samples(np.zeros((10, 2)), np.arange(10)), 0.2)
+    >>> len(train), len(held)
+    (8, 2)
+    """
+    held = round(share * len(samples))
+    if not 0 < held < len(samples):
+        raise DataError(f"a share of {share} of {len(samples)} samples leaves nothing to train or to hold out")
+    order = np.random.default_rng(seed).permutation(len(samples))
+    return samples.take(np.sort(order[held:])), samples.take(np.sort(order[:held]))

@@ -1,0 +1,99 @@
+"""Evaluation: all exits' logits once; then accuracies, and any threshold, are table look-ups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from presplit.core.protocols import ExitPolicy
+from presplit.core.types import Floats
+from presplit.policies import EXITS
+from presplit.train.data.samples import Samples
+
+
+def exit_logits(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+    """The logits of every exit, float ``(batch, classes)`` each; a plain classifier has one."""
+    out = model(x)
+    return out if isinstance(out, tuple) else (out,)
+
+
+def evaluate(model: nn.Module, samples: Samples, *, batch: int = 512) -> Floats:
+    """Logits float32 ``(exits, n, classes)`` of every exit for every sample, in evaluation mode."""
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        parts = [
+            torch.stack(exit_logits(model, torch.from_numpy(samples.x[at : at + batch].copy()).to(device)))
+            for at in range(0, len(samples), batch)
+        ]
+    model.train(training)
+    return torch.cat(parts, dim=1).float().cpu().numpy()
+
+
+def accuracies(logits: Floats, labels: npt.NDArray[np.int64]) -> list[float]:
+    """Share of right answers of each exit, were it to answer everything.
+
+    >>> accuracies(np.array([[[1, 0], [1, 0]]], np.float32), np.array([0, 1]))
+    [0.5]
+    """
+    return [float(share) for share in (logits.argmax(-1) == labels).mean(1)]
+
+
+@dataclass(frozen=True)
+class Routed:
+    """What happens if exits answer as soon as they are sure: accuracy, and the share that leaves at each exit."""
+
+    accuracy: float
+    shares: tuple[float, ...]
+
+
+def route(
+    logits: Floats,
+    labels: npt.NDArray[np.int64],
+    thresholds: Sequence[float],
+    *,
+    policy: str | ExitPolicy = "confidence",
+) -> Routed:
+    """Every sample leaves at the first exit whose score reaches its threshold, at the last one otherwise.
+
+    ``thresholds`` has one entry for each exit but the last.
+
+    >>> logits = np.array([[[9, 0], [1, 0]], [[9, 0], [0, 9]]], np.float32)
+    >>> route(logits, np.array([0, 1]), [0.9])
+    Routed(accuracy=1.0, shares=(0.5, 0.5))
+    """
+    score = EXITS.find(policy) if isinstance(policy, str) else policy
+    leaves = np.full(len(labels), len(logits) - 1)
+    for number in reversed(range(len(thresholds))):
+        leaves[score(logits[number]) >= thresholds[number]] = number
+    hits = logits.argmax(-1)[leaves, np.arange(len(labels))] == labels
+    return Routed(float(hits.mean()), tuple(float((leaves == e).mean()) for e in range(len(logits))))
+
+
+def choose_threshold(
+    logits: Floats,
+    labels: npt.NDArray[np.int64],
+    *,
+    exit_number: int = 0,
+    max_drop: float = 0.0,
+    policy: str | ExitPolicy = "confidence",
+) -> float:
+    """The lowest threshold of one exit at which accuracy stays within ``max_drop`` (0..1) of the last exit's.
+
+    Choose it on a held-out part of the training set, never on the test set. Samples that do not leave there are
+    answered by the last exit. A threshold above every score, 1.01 at most, means that the exit never answers.
+    """
+    score = (EXITS.find(policy) if isinstance(policy, str) else policy)(logits[exit_number])
+    early, last = (logits[e].argmax(-1) == labels for e in (exit_number, -1))
+    surest = np.argsort(-score, kind="stable")
+    gained = np.concatenate([[0], np.cumsum(early[surest].astype(int) - last[surest].astype(int))])
+    allowed = np.flatnonzero(gained >= -max_drop * len(labels))
+    ties = np.concatenate([[True], score[surest][:-1] > score[surest][1:], [True]])
+    taken = max(int(place) for place in allowed if ties[place])
+    return float(score[surest[taken - 1]]) if taken else float(np.nextafter(score.max(), np.float32(2)))

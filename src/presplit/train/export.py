@@ -1,0 +1,163 @@
+"""From a trained net to a bundle: export once with all exits, cut, calibrate, check, write."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import datetime
+import importlib.metadata
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import presplit
+from presplit import graph
+from presplit.bundle import Bundle, digest, write
+from presplit.bundle.manifest import FORMAT, Manifest, Part, Port, Validation
+from presplit.codecs import CODECS
+from presplit.core.errors import GraphError
+from presplit.core.types import Boundary, Encoding, Floats, Plan
+from presplit.policies import EXITS
+from presplit.train.data.samples import Samples
+from presplit.train.evaluate import evaluate, exit_logits
+from presplit.train.exits import MultiExit
+
+TOLERANCE = 1e-4
+"""Largest difference between torch and the graph, relative to the largest logit: float32 sums in another order."""
+CALIBRATED_ON = 256
+"""Held-out samples whose range at each boundary the int8 codec takes."""
+
+
+def export(
+    model: nn.Module,
+    example: Samples | Floats | torch.Tensor,
+    path: str | Path,
+    *,
+    name: str = "model",
+    labels: Sequence[str] = (),
+    policy: str = "confidence",
+    plan: Plan | None = None,
+    spec: Mapping[str, Any] | None = None,
+) -> Bundle:
+    """Export ``model`` with its exits, cut it at every boundary, and write the bundle at ``path``.
+
+    ``example``: labelled `Samples` held out of the training set, which give the range of every boundary for the int8
+    codec and the evidence from which plans are made; or just float32 ``(batch, *shape)``, at least one sample, from
+    which no plan with an accuracy can be made.
+    Raises `GraphError` if the net cannot be exported or the graph does not compute what torch does.
+    """
+    held_out = example if isinstance(example, Samples) else None
+    seen = np.asarray(held_out.x if held_out else example, np.float32)[:CALIBRATED_ON]
+    model = copy.deepcopy(model).cpu().float().eval()
+    if isinstance(model, MultiExit):
+        model.materialise(torch.from_numpy(seen[:1].copy()))
+    exported = graph.read(to_onnx(model, torch.from_numpy(seen[:1].copy())))
+    row = graph.row(exported, model.exit_names if isinstance(model, MultiExit) else None)
+    pieces = graph.cut(row)
+    values = graph.run(exported, seen, [*row.tensors[1:], *row.logits])
+    _agree(model, seen, [values[name] for name in row.logits])
+    ranges = [(float(value.min()), float(value.max())) for value in (seen, *(values[t] for t in row.tensors[1:]))]
+    contents = {f"segment-{k:02d}.onnx": piece.onnx for k, piece in enumerate(pieces.segments)}
+    contents |= {f"exit-{k:02d}.onnx": piece.onnx for k, piece in enumerate(pieces.exits.values())}
+    files = list(contents)
+    costs = [(piece.macs, piece.weights) for piece in (*pieces.segments, *pieces.exits.values())]
+    parts = [Part(file, *cost) for file, cost in zip(files, costs, strict=True)]
+    last = row.net.last
+    places = enumerate(zip(row.net.boundaries, ranges, strict=True))
+    evidence = None
+    if held_out is not None:
+        evidence = Validation(policy, len(held_out), "scores.npy", "hits.npy")
+        contents |= _evidence(model, held_out, evidence)
+    manifest = Manifest(
+        format=FORMAT,
+        name=name,
+        net=row.net,
+        header=pieces.header,
+        segments=tuple(parts[:last]),
+        exits=dict(zip(pieces.exits, parts[last:], strict=True)),
+        ports=tuple(_port(k, boundary, *limits, last=last) for k, (boundary, limits) in places),
+        files=digest(contents),
+        versions={
+            "presplit": presplit.__version__,
+            "torch": str(torch.__version__),
+            "onnx": importlib.metadata.version("onnx"),
+        },
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        labels=tuple(labels),
+        validation=evidence,
+        plan=plan,
+        spec=dict(spec) if spec is not None else None,
+    )
+    return write(path, manifest, contents)
+
+
+def to_onnx(model: nn.Module, example: torch.Tensor) -> Any:
+    """``model`` as an `onnx.ModelProto` with a dynamic batch, one output per exit; its input is called ``boundary``."""
+    count = len(exit_logits(model, example[:1]))
+    twice = example[:1].expand(2, *example.shape[1:]).clone()
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                model,
+                (twice,),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                input_names=["boundary"],
+                output_names=[f"logits_{number}" for number in range(count)],
+                verbose=False,
+            )
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
+        raise GraphError(f"torch cannot export {type(model).__name__}: {str(error).strip().splitlines()[0]}") from error
+    assert program is not None
+    return program.model_proto
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's notes about libraries that are not installed, and its own deprecations, to itself."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _agree(model: nn.Module, x: Floats, graph_logits: Sequence[Floats]) -> None:
+    """Raise `GraphError` if an exit of the graph differs from torch's."""
+    with torch.no_grad():
+        own = exit_logits(model, torch.from_numpy(np.array(x)))
+    for number, (ours, theirs) in enumerate(zip(own, graph_logits, strict=True)):
+        difference = float(np.abs(ours.numpy() - theirs).max()) / max(1.0, float(np.abs(theirs).max()))
+        if not difference <= TOLERANCE:
+            raise GraphError(f"exit {number} of the exported graph differs from torch by {difference:.2g} (relative)")
+
+
+def _evidence(model: nn.Module, held_out: Samples, names: Validation) -> dict[str, bytes]:
+    """Scores and hits of every exit on the held-out samples, as ``.npy`` files."""
+    logits = evaluate(model, held_out)
+    score = EXITS.find(names.policy)
+    scores = np.stack([score(of_exit) for of_exit in logits])
+    files: dict[str, bytes] = {}
+    for name, array in ((names.scores, scores), (names.hits, logits.argmax(-1) == held_out.y)):
+        buffer = io.BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        files[name] = buffer.getvalue()
+    return files
+
+
+def _port(number: int, boundary: Boundary, low: float, high: float, *, last: int) -> Port:
+    """How boundary ``number``, whose values were seen in ``low..high``, is entered and left."""
+    encodings: dict[str, Encoding] = {name: codec.calibrate(low, high) for name, codec in CODECS.items()}
+    entries = {name: graph.entry(number, boundary, encoding, last=last) for name, encoding in encodings.items()}
+    return Port(entries, graph.leave(number, boundary, last=last), encodings)

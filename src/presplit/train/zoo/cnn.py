@@ -1,0 +1,89 @@
+"""Small convolutional classifiers with a narrow place to cut, and a residual one.
+
+The narrow place follows the split-computing survey (arXiv 2103.04505, injected bottleneck) and BottleFit
+(arXiv 2201.02693): before the cut, a 1x1 convolution leaves few channels, so that a boundary can be smaller than the
+image. Both nets take images from 8x8 up.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+
+def _conv(n_in: int, n_out: int, *, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, bias=False)
+
+
+def _block(n_in: int, n_out: int, *, kernel: int = 3, stride: int = 1, pool: int = 1) -> nn.Sequential:
+    """Convolution, normalisation, ReLU and, if asked for, max pooling."""
+    parts = OrderedDict[str, nn.Module](
+        conv=_conv(n_in, n_out, kernel=kernel, stride=stride), norm=nn.BatchNorm2d(n_out), relu=nn.ReLU()
+    )
+    if pool > 1:
+        parts["pool"] = nn.MaxPool2d(pool)
+    return nn.Sequential(parts)
+
+
+def small_cnn(
+    *, width: int = 32, bottleneck: int = 8, channels: int = 1, size: int = 28, classes: int = 10
+) -> nn.Sequential:
+    """Stem, two convolutions, a bottleneck of ``bottleneck`` channels, two convolutions, classifier.
+
+    ``channels`` x ``size`` x ``size`` images. The boundary after ``bottleneck`` has ``bottleneck`` maps of about
+    ``size / 8`` (``size / 4`` below 16 pixels) a side.
+
+    >>> net = small_cnn(width=16, size=8)
+    >>> net(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 10])
+    """
+    return nn.Sequential(
+        OrderedDict[str, nn.Module](
+            stem=_block(channels, width, stride=2 if size >= 16 else 1),
+            block1=_block(width, 2 * width, pool=2),
+            block2=_block(2 * width, 2 * width, pool=2),
+            bottleneck=_block(2 * width, bottleneck, kernel=1),
+            block3=_block(bottleneck, 4 * width),
+            block4=_block(4 * width, 4 * width),
+            pool=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(),
+            classifier=nn.Linear(4 * width, classes),
+        )
+    )
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (arXiv 1512.03385), the shortcut a 1x1 convolution where sizes change."""
+
+    def __init__(self, n_in: int, n_out: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = _conv(n_in, n_out, stride=stride), nn.BatchNorm2d(n_out)
+        self.conv2, self.norm2 = _conv(n_out, n_out), nn.BatchNorm2d(n_out)
+        same = n_in == n_out and stride == 1
+        self.shortcut = nn.Identity() if same else _conv(n_in, n_out, kernel=1, stride=stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``: float ``(batch, n_in, height, width)``."""
+        y = torch.relu(self.norm1(self.conv1(x)))
+        return torch.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+def resnet8(*, width: int = 32, channels: int = 3, classes: int = 10) -> nn.Sequential:
+    """Stem and three residual blocks of widths w, 2w, 4w, the later two halving the image.
+
+    >>> resnet8(width=8)(torch.zeros(1, 3, 32, 32)).shape
+    torch.Size([1, 10])
+    """
+    return nn.Sequential(
+        OrderedDict[str, nn.Module](
+            stem=_block(channels, width),
+            block1=Residual(width, width),
+            block2=Residual(width, 2 * width, stride=2),
+            block3=Residual(2 * width, 4 * width, stride=2),
+            pool=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(),
+            classifier=nn.Linear(4 * width, classes),
+        )
+    )

@@ -1,0 +1,158 @@
+"""Planning a bundle: an example to learn from, the choices that must come out, and the refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import msgspec
+import numpy as np
+import pytest
+
+from presplit import plan
+from presplit.bundle import Bundle
+from presplit.core.errors import BundleError, PlanError, SpecError
+from presplit.core.types import Boundary, Costs, Device, Exit, Link, Net
+from presplit.plan.evaluate import LEVELS, MOST_COMBINATIONS, evaluate
+from presplit.plan.situation import situation
+from presplit.profiles import DEVICES, LINKS
+
+PI, GPU = Device("pi", 1e9, 1e9, 5.0), Device("gpu", 1e12, 24e9, 450.0)
+SLOW, FAST = Link("slow", 1e6, 1e6, 0.02), Link("fast", 1e9, 1e9, 0.001)
+
+
+def edited(bundle: Bundle, **changes: object) -> Bundle:
+    return Bundle(bundle.path, msgspec.structs.replace(bundle.manifest, **changes), bundle._files)
+
+
+def test_a_split_with_an_exit_wins_where_the_head_is_cheap_and_the_input_large(bundle: Bundle) -> None:
+    best = plan.search(bundle, device=PI, link=SLOW, server=GPU)
+    assert (best.split, best.codec, list(best.thresholds)) == (1, "int8", ["early"])
+    assert best.expected is not None
+    # The 80 samples that the exit gets right leave there; the server gets 15 of the other 20 right.
+    assert best.expected.edge_share == pytest.approx(0.80)
+    assert best.expected.accuracy == pytest.approx(0.95)
+    assert best.expected.up_bytes == pytest.approx(0.20 * 1000)
+    assert best.expected.macs == pytest.approx(10_000_000 + 10_000)
+    assert best.expected.how == "counted"
+    best.fits(bundle.net)
+
+
+def test_the_server_does_everything_where_the_link_is_free(bundle: Bundle) -> None:
+    best = plan.search(bundle, device=PI, link=FAST, server=GPU)
+    assert (best.split, best.thresholds, best.codec) == (0, {}, "int8")
+    assert best == plan.baselines(bundle, device=PI, link=FAST, server=GPU)["all-server"]
+
+
+def test_the_edge_does_everything_where_the_link_is_hopeless(bundle: Bundle) -> None:
+    best = plan.search(bundle, device=PI, link="nb-iot", server=GPU, max_accuracy_drop=0.0)
+    assert best.expected is not None
+    assert best.expected.edge_share == 1 and best.split == bundle.net.last
+
+
+def test_memory_keeps_a_head_off_the_device(bundle: Bundle) -> None:
+    tiny = Device("tiny", 1e9, 4 * 100_000 + 3_999, 5.0)  # one segment fits, its exit (4,000 bytes) does not
+    best = plan.search(bundle, device=tiny, link=SLOW, server=GPU)
+    assert best.split <= 1 and not best.thresholds
+
+
+def test_no_plan_of_the_candidates_is_faster_than_the_best(bundle: Bundle) -> None:
+    asked = {"device": PI, "link": SLOW, "server": GPU}
+    best, tried = plan.search(bundle, **asked, max_accuracy_drop=0.02), plan.candidates(bundle, **asked)
+    assert best in tried
+    allowed = [p for p in tried if p.expected and p.expected.accuracy >= 0.93 - 1e-9]
+    assert best.expected and best.expected.mean_s == min(p.expected.mean_s for p in allowed if p.expected)
+    # split 0 has no exit: 3 codecs; splits 1 and 2: 3 codecs x ("never" + 21); split 3: one codec x ("never" + 21)
+    assert len(tried) == 3 + 2 * 3 * (1 + LEVELS) + (1 + LEVELS)
+
+
+def test_candidates_and_baselines_carry_the_deadline(bundle: Bundle) -> None:
+    asked = {"device": PI, "link": SLOW, "server": GPU, "deadline_s": 1.0}
+    assert {p.deadline_s for p in plan.candidates(bundle, **asked)} == {1.0}
+    both = plan.baselines(bundle, **asked)
+    assert {name: p.split for name, p in both.items()} == {"all-edge": 3, "all-server": 0}
+    assert both["all-server"].codec == "int8"
+    assert all(not p.thresholds and p.deadline_s == 1.0 for p in both.values())
+
+
+def test_names_and_objects_are_the_same(bundle: Bundle) -> None:
+    named = plan.search(bundle, device="raspberry-pi-4", link="lte", server="rtx-4090")
+    given = plan.search(bundle, device=DEVICES["raspberry-pi-4"], link=LINKS["lte"], server=DEVICES["rtx-4090"])
+    assert named == given
+
+
+def test_equal_times_are_decided_by_fewer_bytes_then_the_smaller_split(bundle: Bundle) -> None:
+    free = Costs("free", (0.0,) * 3, (0.0,) * 2, (0.0,) * 3, "measured", "")
+    endless = Link("endless", up_bps=1e300, down_bps=1e300, rtt_s=0.0)
+    asked = {"device": PI, "link": endless, "server": GPU, "edge_costs": free, "server_costs": free}
+    best = plan.search(bundle, **asked)
+    assert best.expected is not None
+    # All times are 0. No bytes at all: everything leaves at the exit (too inaccurate), or the edge runs to the end.
+    assert (best.split, best.expected.up_bytes) == (3, 0)
+    assert best.expected.accuracy == 0.95  # and of those the most accurate
+
+
+@pytest.mark.parametrize(
+    ("edge", "server", "how"),
+    [(True, True, "measured"), (True, False, "edge measured, server counted"), (False, False, "counted")],
+)
+def test_a_plan_says_how_its_costs_were_reached(bundle: Bundle, edge: bool, server: bool, how: str) -> None:
+    measured = Costs("here", (0.01,) * 3, (0.001, 0.0), (0.1,) * 3, "measured", "")
+    costs = {"edge_costs": measured if edge else None, "server_costs": measured if server else None}
+    best = plan.search(bundle, device=PI, link=SLOW, server=GPU, **costs)
+    assert best.expected is not None and best.expected.how == how
+
+
+def test_more_exits_get_fewer_levels_and_stay_within_the_bound(bundle: Bundle) -> None:
+    found = situation(bundle, device=PI, link=SLOW, server=GPU)
+    count = 5
+    net = Net(
+        tuple(Boundary(f"b{k}", (4,)) for k in range(count + 2)),
+        tuple(Exit(f"e{k}", k + 1, 10) for k in range(count)) + (Exit("final", count + 1, 10),),
+    )
+    costs = Costs("any", (0.01,) * (count + 1), (0.001,) * count + (0.0,), (0.1,) * (count + 1), "measured", "")
+    random = np.random.default_rng(0)
+    wide = dataclasses.replace(
+        found,
+        net=net,
+        edge=costs,
+        server=costs,
+        segment_macs=(1,) * (count + 1),
+        segment_weights=(1,) * (count + 1),
+        exit_macs=(1,) * count + (0,),
+        exit_weights=(1,) * count + (0,),
+        payload_bytes=({"int8": 4},) * (count + 2),
+        scores=random.random((count + 1, 50)).astype(np.float32),
+        hits=random.random((count + 1, 50)) < 0.9,
+    )
+    at_the_end = sum(len(block.mean_s) for block in evaluate(wide) if block.split == net.last)
+    assert 1000 < at_the_end <= MOST_COMBINATIONS
+
+
+def test_an_impossible_deadline_is_refused_with_the_nearest_numbers(bundle: Bundle) -> None:
+    with pytest.raises(
+        PlanError, match=r"deadline_s = 1 ms .* 94\.50 %: .* the fastest takes 39\.9 ms \(split 1, codec int8\)"
+    ):
+        plan.search(bundle, device=PI, link=SLOW, server=GPU, deadline_s=0.001)
+    with pytest.raises(PlanError, match=r"in time the best is 80\.00 %; allow a longer deadline_s or a larger"):
+        plan.search(bundle, device=PI, link=SLOW, server=GPU, deadline_s=0.011)
+
+
+def test_what_is_asked_must_make_sense(bundle: Bundle) -> None:
+    asked = {"device": PI, "link": SLOW, "server": GPU}
+    with pytest.raises(PlanError, match="deadline_s must be above 0, got 0"):
+        plan.search(bundle, **asked, deadline_s=0)
+    with pytest.raises(PlanError, match=r"max_accuracy_drop must be in 0\.\.1, got 5"):
+        plan.search(bundle, **asked, max_accuracy_drop=5)
+    with pytest.raises(SpecError, match=r"no device named 'raspberry-pi' \(nearest: "):
+        plan.search(bundle, device="raspberry-pi", link=SLOW, server=GPU)
+
+
+def test_costs_of_another_net_are_refused(bundle: Bundle) -> None:
+    other = Costs("other", (0.01,) * 5, (0.0,), (0.1,) * 5, "measured", "")
+    with pytest.raises(PlanError, match="edge_costs: this net has 3 segments and 2 exits, the costs have 5"):
+        plan.search(bundle, device=PI, link=SLOW, server=GPU, edge_costs=other)
+
+
+def test_a_bundle_without_held_out_scores_cannot_be_planned(bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match=r"small\.bundle: holds no validation scores"):
+        plan.search(edited(bundle, validation=None), device=PI, link=SLOW, server=GPU)

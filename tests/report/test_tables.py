@@ -1,0 +1,48 @@
+"""Tables: every line as wide as its columns need, every number with its unit."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from presplit.core import units
+from presplit.report.tables import WAYS, Column, markdown, table
+
+
+def test_the_demo_s_table_reads_well(rows: list[dict]) -> None:
+    assert table(rows[:2], WAYS).splitlines() == [
+        "way     accuracy  on the edge     p50    p99  sent/answer  weights  edge MACs",
+        "------  --------  -----------  ------  -----  -----------  -------  ---------",
+        "edge     97.50 %      70.00 %  1.2 ms  31 ms          0 B    4,620        1 M",
+        "server   97.50 %      70.00 %  1.2 ms  31 ms        784 B    4,620        1 M",
+    ]
+
+
+def test_a_missing_number_is_an_empty_cell() -> None:
+    assert table([{"way": "edge"}], WAYS[:2]).splitlines()[-1] == "edge"
+    assert markdown([{"way": "edge"}], WAYS[:2]).splitlines()[-1] == "| edge |  |"
+
+
+def test_a_table_without_rows_is_its_titles() -> None:
+    assert table([], WAYS[:2]).splitlines() == ["way  accuracy", "---  --------"]
+
+
+def test_a_bar_in_a_cell_does_not_break_markdown() -> None:
+    assert markdown([{"a": "x|y"}], [Column("a", "a", str, text=True)]).splitlines()[-1] == r"| x\|y |"
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.text("abcxyz-+", min_size=1), st.floats(0, 1e12)), min_size=1, max_size=5))
+def test_cells_of_a_number_column_end_in_one_place(found: list[tuple[str, float]]) -> None:
+    columns = [Column("name", "name", str, text=True), Column("n", "n", units.count)]
+    lines = table([{"name": name, "n": n} for name, n in found], columns).splitlines()
+    assert len({len(line) for line in lines}) == 1
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.floats(1e-9, 1e9))
+def test_a_time_is_shown_to_three_digits(value: float) -> None:
+    number, unit = units.seconds(value).split()
+    assert "e" not in number
+    shown = float(number) * {"s": 1, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}[unit]
+    assert abs(shown - value) <= 0.006 * value

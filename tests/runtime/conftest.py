@@ -1,0 +1,33 @@
+"""What the runtime's tests share: bundles of small nets, a server of the first, and how to start other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from runpy import run_path
+from typing import Any
+
+import pytest
+
+small = run_path(str(Path(__file__).with_name("small.py")))
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return small["small_bundle"](tmp_path_factory.mktemp("one") / "small.bundle", seed=1)
+
+
+@pytest.fixture(scope="session")
+def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return small["small_bundle"](tmp_path_factory.mktemp("two") / "small.bundle", seed=2)
+
+
+@pytest.fixture(scope="session")
+def start() -> Any:
+    return small["running"]
+
+
+@pytest.fixture(scope="session")
+def server(bundle: Any) -> Iterator[str]:
+    with small["running"]("presplit.runtime.server", str(bundle.path)) as (address, _):
+        yield address

@@ -1,0 +1,81 @@
+"""A small real net as a bundle, and real processes that serve it or shape the link to it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from presplit import graph
+from presplit.bundle import Bundle, Manifest, digest, write
+from presplit.bundle.manifest import Part, Port
+from presplit.codecs import CODECS
+
+WIDTHS = (16, 12, 8, 4)
+
+
+def small_model(seed: int) -> onnx.ModelProto:
+    """An MLP 16-12-8-4 whose two hidden layers each carry an exit, ``early`` and ``middle``."""
+    random = np.random.default_rng(seed)
+    nodes, weights = [], []
+
+    def gemm(source: str, name: str, n_in: int, n_out: int) -> str:
+        weights.append(numpy_helper.from_array(random.normal(size=(n_in, n_out)).astype(np.float32), f"{name}.w"))
+        nodes.append(helper.make_node("Gemm", [source, f"{name}.w"], [name]))
+        return name
+
+    values, outputs = "image", []
+    for depth, exit_name in enumerate(("early", "middle")):
+        nodes.append(helper.make_node("Relu", [gemm(values, f"fc{depth}", *WIDTHS[depth : depth + 2])], [f"h{depth}"]))
+        values = f"h{depth}"
+        outputs.append(gemm(values, exit_name, WIDTHS[depth + 1], 4))
+    outputs.append(gemm(values, "logits", *WIDTHS[2:]))
+    inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 16])]
+    results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in outputs]
+    body = helper.make_graph(nodes, "small", inputs, results, weights)
+    return helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def small_bundle(path: Path, seed: int) -> Bundle:
+    """``small_model`` as a bundle at ``path``, without a plan."""
+    row = graph.row(graph.read(small_model(seed)), ["early", "middle", "final"])
+    pieces, net = graph.cut(row), row.net
+    contents = {f"segment-{k:02d}.onnx": piece.onnx for k, piece in enumerate(pieces.segments)}
+    contents |= {f"exit-{name}.onnx": piece.onnx for name, piece in pieces.exits.items()}
+    ports = []
+    for number, boundary in enumerate(net.boundaries):
+        codes = {name: codec.calibrate(-12.0, 12.0) for name, codec in CODECS.items()}
+        entry = {name: graph.entry(number, boundary, code, last=net.last) for name, code in codes.items()}
+        ports.append(Port(entry, graph.leave(number, boundary, last=net.last), codes))
+    manifest = Manifest(
+        format=1,
+        name="small",
+        net=net,
+        header=pieces.header,
+        segments=tuple(Part(f"segment-{k:02d}.onnx", p.macs, p.weights) for k, p in enumerate(pieces.segments)),
+        exits={name: Part(f"exit-{name}.onnx", p.macs, p.weights) for name, p in pieces.exits.items()},
+        ports=tuple(ports),
+        files=digest(contents),
+        versions={},
+        created="2026-01-01",
+    )
+    return write(path, manifest, contents)
+
+
+@contextlib.contextmanager
+def running(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A module of the runtime as its own process, with the address it says that it listens on."""
+    command = [sys.executable, "-m", *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield json.loads(process.stdout.readline())["address"], process
+        finally:
+            process.kill()

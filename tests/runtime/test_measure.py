@@ -1,0 +1,29 @@
+"""Measured costs have the shape of the net, and the watts of the device."""
+
+from __future__ import annotations
+
+import pytest
+
+from presplit.bundle import Bundle
+from presplit.core.errors import SpecError
+from presplit.core.types import Device
+from presplit.runtime import measure
+
+
+def test_every_segment_and_every_exit_has_its_time(bundle: Bundle) -> None:
+    costs = measure(bundle, repeats=20)
+    assert (costs.device, costs.how, len(costs.segment_s), len(costs.exit_s)) == ("this machine", "measured", 3, 3)
+    assert all(0 < seconds < 0.1 for seconds in (*costs.segment_s, *costs.exit_s[:-1]))
+    assert costs.exit_s[-1] == 0
+    assert costs.segment_j == (0, 0, 0)
+
+
+def test_a_device_gives_its_name_and_its_watts(bundle: Bundle) -> None:
+    costs = measure(bundle, repeats=3, device=Device("pi", macs_per_s=1e9, memory_bytes=1e9, power_w=4.0))
+    assert costs.device == "pi"
+    assert costs.segment_j == tuple(4.0 * seconds for seconds in costs.segment_s)
+
+
+def test_no_rounds_are_refused(bundle: Bundle) -> None:
+    with pytest.raises(SpecError, match="repeats must be at least 1, got 0"):
+        measure(bundle, repeats=0)

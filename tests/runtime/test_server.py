@@ -1,0 +1,284 @@
+"""The tail server as its own process: what it answers, what it refuses and how, and how it starts and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from presplit.bundle import Bundle
+from presplit.core.errors import ServerError
+from presplit.runtime import serve
+from presplit.runtime.engine import Engine
+from presplit.runtime.tail import PLACES_PER_WORKER, Tail
+from presplit.runtime.wire import open_inference_pb2 as messages
+from presplit.runtime.wire.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from presplit.runtime.wire.server import SERVICE, Listener, Overloaded, TooLate
+from presplit.runtime.wire.tensors import Sent, send
+
+Start = Callable[..., contextlib.AbstractContextManager[tuple[str, subprocess.Popen[str]]]]
+
+VALUES = np.random.default_rng(0).random((1, 12), dtype=np.float32)
+REFUSED, MISSING = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
+
+
+@pytest.fixture(scope="module")
+def channel(server: str) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(server) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def stub(channel: grpc.Channel) -> Any:
+    return GRPCInferenceServiceStub(channel)
+
+
+def request(bundle: Bundle, values: np.ndarray = VALUES, **changes: Any) -> messages.ModelInferRequest:
+    """A good request to the tail from boundary 1, with ``changes`` to its fields."""
+    tensor = send("boundary", values)
+    fields = {
+        "model": bundle.manifest.model_name(1, "float32"),
+        "version": "",
+        "id": "7",
+        "name": tensor.name,
+        "datatype": tensor.datatype,
+        "shape": list(tensor.shape),
+        "raw": [tensor.raw],
+        "count": 1,
+        "outputs": [],
+        "contents": None,
+    } | changes
+    one = messages.ModelInferRequest.InferInputTensor(
+        name=fields["name"], datatype=fields["datatype"], shape=fields["shape"], contents=fields["contents"]
+    )
+    asked = [messages.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in fields["outputs"]]
+    return messages.ModelInferRequest(
+        model_name=fields["model"],
+        model_version=fields["version"],
+        id=fields["id"],
+        inputs=[one] * fields["count"],
+        outputs=asked,
+        raw_input_contents=fields["raw"],
+    )
+
+
+def test_a_good_request_gets_the_tails_logits_and_its_own_id(bundle: Bundle, stub: Any) -> None:
+    reply = stub.ModelInfer(request(bundle, id="abc", outputs=["logits"], version="1"), timeout=5)
+    assert (reply.id, reply.model_name, reply.model_version) == ("abc", bundle.manifest.model_name(1, "float32"), "1")
+    output = reply.outputs[0]
+    assert (output.name, output.datatype, list(output.shape)) == ("logits", "FP32", [1, 4])
+    expected = Engine(bundle.segment(1, 3)).run({"boundary": VALUES})["logits"]
+    assert reply.raw_output_contents[0] == expected.tobytes()
+
+
+@pytest.mark.parametrize("batch", [2, 64])
+def test_a_batch_gets_an_answer_for_each_sample(bundle: Bundle, stub: Any, batch: int) -> None:
+    values = np.random.default_rng(batch).random((batch, 12), dtype=np.float32)
+    reply = stub.ModelInfer(request(bundle, values), timeout=5)
+    found = np.frombuffer(reply.raw_output_contents[0], np.float32).reshape(batch, 4)
+    np.testing.assert_allclose(found, Engine(bundle.segment(1, 3)).run({"boundary": values})["logits"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "text"),
+    [
+        ({"model": "small"}, MISSING, "no model 'small' here; hosted: small-"),
+        ({"model": "small-000000000000.from-1"}, MISSING, "hosted: small-"),
+        ({"model": ""}, MISSING, "hosted"),
+        ({"model": "x" * 5000}, MISSING, "hosted"),
+        ({"version": "2"}, MISSING, "has version 1, got '2'"),
+        ({"name": "image"}, REFUSED, "expected a tensor named 'boundary', got 'image'"),
+        ({"datatype": "FP64"}, REFUSED, "must be FP32, got 'FP64'"),
+        ({"datatype": "INT8"}, REFUSED, "must be FP32, got 'INT8'"),
+        ({"datatype": "BYTES"}, REFUSED, "must be FP32"),
+        ({"datatype": ""}, REFUSED, "must be FP32"),
+        ({"shape": [12]}, REFUSED, r"must have shape \(1..64, 12\), got \(12\)"),
+        ({"shape": [1, 13]}, REFUSED, "must have shape"),
+        ({"shape": [1, 1, 12]}, REFUSED, "must have shape"),
+        ({"shape": []}, REFUSED, "must have shape"),
+        ({"shape": [0, 12]}, REFUSED, "must have shape"),
+        ({"shape": [0, 12], "raw": [b""]}, REFUSED, "must have shape"),
+        ({"shape": [-1, 12]}, REFUSED, "must have shape"),
+        ({"shape": [65, 12], "raw": [bytes(65 * 48)]}, REFUSED, "must have shape"),
+        ({"shape": [2**62, 12]}, REFUSED, "must have shape"),
+        ({"shape": [1] * 1000}, REFUSED, "and 992 more"),
+        ({"shape": [2, 12]}, REFUSED, "has 96 bytes, got 48"),
+        ({"raw": [b""]}, REFUSED, "has 48 bytes, got 0"),
+        ({"raw": [bytes(47)]}, REFUSED, "has 48 bytes, got 47"),
+        ({"raw": [bytes(49)]}, REFUSED, "has 48 bytes, got 49"),
+        ({"raw": []}, REFUSED, "expected one input"),
+        ({"raw": [bytes(48), bytes(48)]}, REFUSED, "expected one input"),
+        ({"count": 0}, REFUSED, "expected one input"),
+        ({"count": 2}, REFUSED, "expected one input"),
+        ({"contents": messages.InferTensorContents(fp32_contents=[1.0] * 12)}, REFUSED, "raw_input_contents alone"),
+        ({"raw": [np.full(12, np.nan, np.float32).tobytes()]}, REFUSED, "must be finite"),
+        ({"raw": [np.full(12, -np.inf, np.float32).tobytes()]}, REFUSED, "must be finite"),
+        ({"outputs": ["probabilities"]}, REFUSED, "the only output is 'logits'"),
+        ({"id": "x" * 129}, REFUSED, "id must have at most 128"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_bad_request_is_refused_and_harms_nobody(
+    bundle: Bundle, stub: Any, changes: dict[str, Any], status: grpc.StatusCode, text: str
+) -> None:
+    golden = stub.ModelInfer(request(bundle), timeout=5).SerializeToString(deterministic=True)
+    with pytest.raises(grpc.RpcError, match=text) as caught:
+        stub.ModelInfer(request(bundle, **changes), timeout=5)
+    assert caught.value.code() is status
+    assert len(caught.value.details()) < 1000
+    assert stub.ServerLive(messages.ServerLiveRequest(), timeout=5).live
+    assert stub.ModelInfer(request(bundle), timeout=5).SerializeToString(deterministic=True) == golden
+
+
+@given(raw=st.binary(max_size=200))
+def test_random_bytes_never_break_the_server(bundle: Bundle, channel: grpc.Channel, raw: bytes) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary(f"/{SERVICE}/ModelInfer")(raw, timeout=5)
+    assert caught.value.code() in (REFUSED, MISSING)
+
+
+@pytest.mark.parametrize("position", [0, 5, 20, 60])
+def test_a_flipped_byte_is_refused_or_harmless(bundle: Bundle, channel: grpc.Channel, position: int) -> None:
+    raw = bytearray(request(bundle).SerializeToString())
+    raw[position] ^= 0xFF
+    try:
+        channel.unary_unary(f"/{SERVICE}/ModelInfer")(bytes(raw), timeout=5)
+    except grpc.RpcError as error:
+        assert error.code() in (REFUSED, MISSING)
+
+
+def test_a_request_beyond_the_largest_legal_one_is_cut_off(bundle: Bundle, stub: Any) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(request(bundle, raw=[bytes(2**20)]), timeout=5)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert stub.ModelInfer(request(bundle), timeout=5).id == "7"
+
+
+def test_health_and_metadata_tell_the_contract(bundle: Bundle, stub: Any) -> None:
+    assert stub.ServerLive(messages.ServerLiveRequest(), timeout=5).live
+    assert stub.ServerReady(messages.ServerReadyRequest(), timeout=5).ready
+    assert stub.ServerMetadata(messages.ServerMetadataRequest(), timeout=5).name.startswith("presplit")
+    for split, width in enumerate((16, 12, 8)):
+        for codec, datatype in (("float32", "FP32"), ("float16", "FP16"), ("int8", "INT8")):
+            name = bundle.manifest.model_name(split, codec)
+            assert stub.ModelReady(messages.ModelReadyRequest(name=name), timeout=5).ready
+            found = stub.ModelMetadata(messages.ModelMetadataRequest(name=name), timeout=5)
+            assert (found.name, list(found.versions), found.platform) == (name, ["1"], "onnxruntime_onnx")
+            tensors = [(t.name, t.datatype, list(t.shape)) for t in (*found.inputs, *found.outputs)]
+            assert tensors == [("boundary", datatype, [-1, width]), ("logits", "FP32", [-1, 4])]
+    for call in (stub.ModelReady, stub.ModelMetadata):
+        with pytest.raises(grpc.RpcError) as caught:
+            call(messages.ModelMetadataRequest(name="none"), timeout=5)  # both requests have the same fields
+        assert caught.value.code() is MISSING
+
+
+def test_more_than_it_admits_is_shed_at_once_and_the_rest_is_right(bundle: Bundle) -> None:
+    async def scenario() -> list[Any]:
+        tail = Tail(bundle, threads=os.cpu_count() or 1)  # one worker
+        name = bundle.manifest.model_name(1, "float32")
+        asked = (tail.infer(name, send("boundary", VALUES), until=None) for _ in range(10 * PLACES_PER_WORKER))
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        found.append(await tail.infer(name, send("boundary", VALUES), until=None))
+        tail.close()
+        return found
+
+    found = asyncio.run(scenario())
+    shed = [reply for reply in found if isinstance(reply, Overloaded)]
+    served = [reply for reply in found if not isinstance(reply, Exception)]
+    assert shed
+    assert len(served) >= PLACES_PER_WORKER
+    assert len(served) + len(shed) == len(found)
+    assert {reply.raw for reply in served} == {served[-1].raw}
+
+
+def test_what_is_too_late_is_not_run(bundle: Bundle) -> None:
+    async def scenario() -> None:
+        tail = Tail(bundle)
+        with pytest.raises(TooLate):
+            await tail.infer(
+                bundle.manifest.model_name(1, "float32"), send("boundary", VALUES), until=time.monotonic() - 0.001
+            )
+        tail.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_under_load_ends_it_in_order(bundle: Bundle, start: Start, number: signal.Signals) -> None:
+    with (
+        start("presplit.runtime.server", str(bundle.path)) as (address, process),
+        grpc.insecure_channel(address) as channel,
+    ):
+        infer = GRPCInferenceServiceStub(channel).ModelInfer
+        threading.Timer(0.1, process.send_signal, [number]).start()
+        with pytest.raises(grpc.RpcError) as caught:
+            while True:
+                infer(request(bundle), timeout=5)
+        assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        assert process.wait(timeout=10) == 0
+
+
+def test_what_is_being_answered_is_answered_before_the_end(bundle: Bundle) -> None:
+    class Slow(Tail):
+        async def infer(self, name: str, tensor: Sent, *, until: float | None) -> Sent:
+            await asyncio.sleep(0.3)
+            return await super().infer(name, tensor, until=until)
+
+    async def scenario() -> None:
+        tail = Slow(bundle)
+        listener = Listener(tail)
+        address = await listener.start("127.0.0.1", 0)
+        async with grpc.aio.insecure_channel(address) as channel:
+            call = GRPCInferenceServiceStub(channel).ModelInfer(request(bundle), timeout=5)
+            await asyncio.sleep(0.1)
+            await listener.stop(10.0)
+            assert (await call).id == "7"
+        tail.close()
+
+    asyncio.run(scenario())
+
+
+def run_server(*arguments: str) -> tuple[int, str, str]:
+    command = [sys.executable, "-m", "presplit.runtime.server", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_port_that_is_taken_is_one_sentence(bundle: Bundle, server: str) -> None:
+    port = server.rpartition(":")[2]
+    code, out, err = run_server(str(bundle.path), "--port", port)
+    assert (code, out) == (2, "")
+    cure = "choose another port, or 0 for a free one"
+    assert err == f"cannot listen on 127.0.0.1:{port} (Address already in use); {cure}\n"
+
+
+def test_a_bundle_that_is_not_there_is_one_sentence() -> None:
+    code, out, err = run_server("nowhere.bundle")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
+def test_an_address_that_others_can_reach_must_be_asked_for(bundle: Bundle, host: str) -> None:
+    with pytest.raises(ServerError, match="no TLS yet"):
+        serve(bundle, host=host)
+
+
+def test_it_listens_to_all_when_that_is_asked_for(bundle: Bundle, start: Start) -> None:
+    with start("presplit.runtime.server", str(bundle.path), "--host", "0.0.0.0", "--insecure") as (address, _):
+        assert address.startswith("0.0.0.0:")
+        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=5):
+            pass
