@@ -97,9 +97,24 @@ def follow(s: Situation, plan: Plan, sample: int) -> dict[str, float]:
             seconds += s.edge.segment_s[at]
             joules += s.edge.segment_j[at]
             macs += s.segment_macs[at]
-    answer = {"macs": macs, "hit": s.hits[-1, sample]}
     if plan.split == s.net.last:
-        return {"s": seconds, "j": joules, "bytes": 0, "edge": 1, **answer}
+        return {"s": seconds, "j": joules, "bytes": 0, "edge": 1, "macs": macs, "hit": s.hits[-1, sample]}
+    run = [e for e in s.net.exits[:-1] if e.after <= plan.split and e.name in plan.thresholds]
+    idle = [e for e in s.net.exits[:-1] if 0 < e.after <= plan.split]
+    if idle and idle[-1] not in run:  # the deepest exit on the way is held though it may not answer
+        e = s.net.exits.index(idle[-1])
+        seconds += s.edge.exit_s[e]
+        joules += s.edge.exit_s[e] * watts
+        macs += s.exit_macs[e]
+    elif not idle and not run:  # nothing is held: the next exit runs while the reply is on its way
+        at = plan.split
+        e = min(e for e in range(len(s.net.exits)) if s.net.exits[e].after > plan.split)
+        for at in range(plan.split, s.net.exits[e].after):
+            joules += s.edge.segment_j[at]
+            macs += s.segment_macs[at]
+        joules += s.edge.exit_s[e] * watts
+        macs += s.exit_macs[e]
+    answer = {"macs": macs, "hit": s.hits[-1, sample]}
     payload = s.payload_bytes[plan.split][plan.codec]
     sending = (payload + WIRE_BYTES) * 8 / s.link.up_bps
     seconds += sending + s.link.rtt_s + REPLY_BYTES * 8 / s.link.down_bps

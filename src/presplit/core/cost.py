@@ -10,7 +10,7 @@ Source: the expected cost of DESIGN's section 3; with no exits it is the rule of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from presplit.core.types import Costs, Device, Link, Net
@@ -65,12 +65,38 @@ def outcomes(
     seconds += sum(edge.segment_s[done:split])
     joules += sum(edge.segment_j[done:split])
     staying = max(0.0, staying)
+    held = holding_exit(net, split, leaves)
+    if held is not None:
+        after = net.exits[held].after
+        seconds += edge.exit_s[held] if after <= split else 0.0
+        joules += sum(edge.segment_j[split:after]) + edge.exit_s[held] * watts
     if split == net.last:
         return [*found, Outcome(staying, seconds, joules, 0.0)]
     sent = payload_bytes + WIRE_BYTES
     up_s = 8 * sent / link.up_bps
     seconds += codec_s + up_s + link.rtt_s + queue_s + sum(server.segment_s[split:]) + 8 * REPLY_BYTES / link.down_bps
     return [*found, Outcome(staying, seconds, joules + up_s * link.power_w, payload_bytes)]
+
+
+def holding_exit(net: Net, split: int, used: Container[str]) -> int | None:
+    """Which exit runs although it may not answer, so that an answer is held before the server is asked.
+
+    ``used`` are the exits that may answer. The deepest other exit between the last of them and ``split`` runs on the
+    way; if there is no exit up to ``split`` at all, the next one after it runs while the reply is on its way, which
+    costs energy and no time. None if the deepest exit on the way is used, or all is on the edge.
+
+    >>> from presplit.core.types import Boundary, Exit
+    >>> row = tuple(Boundary(name, (2,)) for name in "abcd")
+    >>> net = Net(row, (Exit("early", 1, 2), Exit("late", 2, 2), Exit("final", 3, 2)))
+    >>> [holding_exit(net, split, {"early"}) for split in (0, 1, 2, 3)]
+    [0, None, 1, None]
+    """
+    if split == net.last:
+        return None
+    ahead = [number for number, exit_ in enumerate(net.exits) if 0 < exit_.after <= split]
+    if not ahead and not any(exit_.name in used for exit_ in net.exits_up_to(split)):
+        return next(number for number, exit_ in enumerate(net.exits) if exit_.after > split)
+    return ahead[-1] if ahead and net.exits[ahead[-1]].name not in used else None
 
 
 def _power(costs: Costs) -> float:

@@ -183,6 +183,9 @@ def _quantile(seconds: Array, shares: Array, q: float) -> Array:
 
 def _edge_macs(found: Situation, split: int, used: tuple[int, ...]) -> Array:
     """Multiply-accumulates on the edge of a sample that leaves at each exit in ``used`` and, last, at none."""
-    places = [(found.early[e].after, found.exit_macs[e]) for e in used] + [(split, 0)]
+    places = [(found.early[e].after, found.exit_macs[e]) for e in used]
+    held = cost.holding_exit(found.net, split, {found.early[e].name for e in used})
+    after, own = (split, 0) if held is None else (max(split, found.net.exits[held].after), found.exit_macs[held])
+    places.append((after, own))
     exits = itertools.accumulate(macs for _, macs in places)
     return np.array([sum(found.segment_macs[:after]) + head for (after, _), head in zip(places, exits, strict=True)])

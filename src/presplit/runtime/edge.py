@@ -22,6 +22,7 @@ import numpy as np
 
 from presplit.bundle import Bundle, read
 from presplit.codecs import CODECS
+from presplit.core.cost import holding_exit
 from presplit.core.errors import InputError, PlanError, SpecError
 from presplit.core.types import Answer, Exit, Floats, Net, Plan, Where, Why
 from presplit.policies import EXITS
@@ -86,8 +87,8 @@ class Edge:
             self._codec = CODECS.find(plan.codec)
             self._encoding = bundle.encoding(plan.split, plan.codec)
             self._model_name = bundle.manifest.model_name(plan.split, plan.codec)
-            if all(stretch.exit is None for stretch in self._head):
-                following = next(exit_ for exit_ in net.exits if exit_.after > plan.split)
+            following = holding(net, plan)
+            if following is not None and following.after > plan.split:
                 self._fallback = Stretch(bundle, plan.split, following.after, following, threads=threads)
         self._warm_up()
 
@@ -236,15 +237,20 @@ def cuts(net: Net, plan: Plan) -> list[tuple[int, int, Exit | None]]:
     """
     found: list[tuple[int, int, Exit | None]] = []
     start = 0
-    exits = net.exits_up_to(plan.split)
-    for exit_ in exits:
+    for exit_ in net.exits_up_to(plan.split):
         if exit_.name in plan.thresholds and exit_.after < net.last:
             found.append((start, exit_.after, exit_))
             start = exit_.after
     if start < plan.split:
-        on_the_way = [exit_ for exit_ in exits if exit_.after > start]
-        found.append((start, plan.split, on_the_way[-1] if on_the_way else None))
+        held = net.exits[-1] if plan.split == net.last else holding(net, plan)
+        found.append((start, plan.split, held if held is not None and held.after <= plan.split else None))
     return found
+
+
+def holding(net: Net, plan: Plan) -> Exit | None:
+    """The exit that runs only to hold an answer, by the rule that plans are costed with."""
+    number = holding_exit(net, plan.split, plan.thresholds)
+    return None if number is None else net.exits[number]
 
 
 def _answer(began: float, held: Held, where: Where, why: Why, up_bytes: int = 0, *, degraded: bool = False) -> Answer:
