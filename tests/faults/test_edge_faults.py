@@ -64,7 +64,7 @@ def assert_held(answers: list[Answer], bundle: Bundle, *, split: int, why: set[s
 def asking(bundle: Bundle, start: Start) -> Iterator[tuple[Edge, subprocess.Popen[str]]]:
     """An edge that has just been answered by a server of its own."""
     with (
-        start("presplit.runtime.server", str(bundle.path)) as (address, process),
+        start("presplit", "serve", str(bundle.path), "--json", "--port", "0") as (address, process),
         Edge.open(bundle, server=address, plan=Plan(1)) as edge,
     ):
         assert edge.answer(IMAGE, deadline_s=5.0).why == "server"
@@ -119,11 +119,11 @@ def test_a_server_killed_while_it_is_asked_loses_no_answer(bundle: Bundle, start
 def test_a_server_that_is_back_is_used_again(bundle: Bundle, start: Start) -> None:
     port = str(free_port())
     plan = Plan(1)
-    with start("presplit.runtime.server", str(bundle.path), "--port", port) as (address, _):
+    with start("presplit", "serve", str(bundle.path), "--json", "--port", "0", "--port", port) as (address, _):
         edge = Edge.open(bundle, server=address, plan=plan)
         assert edge.answer(IMAGE, deadline_s=5.0).why == "server"
     assert_held(answers_in_time(edge), bundle, split=1, why={"link_down"})
-    with edge, start("presplit.runtime.server", str(bundle.path), "--port", port):
+    with edge, start("presplit", "serve", str(bundle.path), "--json", "--port", "0", "--port", port):
         assert comes_back(edge)
 
 
@@ -139,7 +139,7 @@ def comes_back(edge: Edge) -> bool:
 
 def test_another_bundles_server_is_refused(bundle: Bundle, other_bundle: Bundle, start: Start) -> None:
     with (
-        start("presplit.runtime.server", str(other_bundle.path)) as (address, _),
+        start("presplit", "serve", str(other_bundle.path), "--json", "--port", "0") as (address, _),
         Edge.open(bundle, server=address, plan=Plan(1)) as edge,
     ):
         assert_held(answers_in_time(edge, count=10), bundle, split=1, why={"refused"})
@@ -282,7 +282,7 @@ def test_a_port_that_speaks_no_grpc_is_not_believed(bundle: Bundle) -> None:
 def test_a_server_killed_and_restarted_behind_a_slow_link_loses_no_answer(bundle: Bundle, start: Start) -> None:
     port = str(free_port())
     link = ("presplit.runtime.emulate", "--target", f"127.0.0.1:{port}", "--rtt-s", "0.02")
-    serving = ("presplit.runtime.server", str(bundle.path), "--port", port)
+    serving = ("presplit", "serve", str(bundle.path), "--json", "--port", "0", "--port", port)
     with start(*link) as (address, _), contextlib.ExitStack() as last:
         with start(*serving):
             edge = last.enter_context(Edge.open(bundle, server=address, plan=Plan(0)))

@@ -29,5 +29,5 @@ def start() -> Any:
 
 @pytest.fixture(scope="session")
 def server(bundle: Any) -> Iterator[str]:
-    with small["running"]("presplit.runtime.server", str(bundle.path)) as (address, _):
+    with small["running"]("presplit", "serve", str(bundle.path), "--json", "--port", "0") as (address, _):
         yield address

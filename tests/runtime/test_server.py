@@ -220,7 +220,7 @@ def test_what_is_too_late_is_not_run(bundle: Bundle) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_under_load_ends_it_in_order(bundle: Bundle, start: Start, number: signal.Signals) -> None:
     with (
-        start("presplit.runtime.server", str(bundle.path)) as (address, process),
+        start("presplit", "serve", str(bundle.path), "--json", "--port", "0") as (address, process),
         grpc.insecure_channel(address) as channel,
     ):
         infer = GRPCInferenceServiceStub(channel).ModelInfer
@@ -253,7 +253,7 @@ def test_what_is_being_answered_is_answered_before_the_end(bundle: Bundle) -> No
 
 
 def run_server(*arguments: str) -> tuple[int, str, str]:
-    command = [sys.executable, "-m", "presplit.runtime.server", *arguments]
+    command = [sys.executable, "-m", "presplit", "serve", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     return done.returncode, done.stdout, done.stderr
 
@@ -263,7 +263,7 @@ def test_a_port_that_is_taken_is_one_sentence(bundle: Bundle, server: str) -> No
     code, out, err = run_server(str(bundle.path), "--port", port)
     assert (code, out) == (2, "")
     cure = "choose another port, or 0 for a free one"
-    assert err == f"cannot listen on 127.0.0.1:{port} (Address already in use); {cure}\n"
+    assert err == f"presplit: cannot listen on 127.0.0.1:{port} (Address already in use); {cure}\n"
 
 
 def test_a_bundle_that_is_not_there_is_one_sentence() -> None:
@@ -278,7 +278,10 @@ def test_an_address_that_others_can_reach_must_be_asked_for(bundle: Bundle, host
 
 
 def test_it_listens_to_all_when_that_is_asked_for(bundle: Bundle, start: Start) -> None:
-    with start("presplit.runtime.server", str(bundle.path), "--host", "0.0.0.0", "--insecure") as (address, _):
+    with start("presplit", "serve", str(bundle.path), "--json", "--port", "0", "--host", "0.0.0.0", "--insecure") as (
+        address,
+        _,
+    ):
         assert address.startswith("0.0.0.0:")
         with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=5):
             pass

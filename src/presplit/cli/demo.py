@@ -285,8 +285,8 @@ def _report(
         lead=f"One predefined-sparse net with an early exit, cut between an edge and a server, {seconds:.0f} s in all.",
         rows=[{**row, "weights": sparse} for row in result["table"]],
         facts={
-            "Dense net": f"{dense:,} weights, {100 * result['dense_accuracy']:.2f} %",
-            "Sparse net": f"{sparse:,} weights, {sparse / dense:.3f} of the dense net's",
+            f"Dense net, {dense:,} weights": units.percent(result["dense_accuracy"]),
+            f"Sparse net, {sparse:,} weights": units.percent(result["table"][0]["accuracy"]),
             "Answers lost in the outage": str(outage["lost"]),
             "Longest answer in the outage": units.seconds(outage["longest_s"]),
             "Deadline": units.seconds(outage["deadline_s"]),

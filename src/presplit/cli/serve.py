@@ -12,9 +12,12 @@ from presplit.cli.options import Json, show
 
 def serve(
     bundle: Annotated[Path, typer.Argument(help="A bundle directory.")],
-    host: Annotated[str, typer.Option(help="Address to listen on; only this machine's own for now.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; default this machine's own.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 8443,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one engine.")] = 1,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow an address that others can reach: there is no encryption yet.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Serve every tail of a bundle until SIGTERM or SIGINT; says its address when it is ready."""
@@ -23,4 +26,4 @@ def serve(
     def ready(address: str) -> None:
         show({"address": address}, f"Ready at {address}. Stop with Ctrl-C.", as_json=json)
 
-    listen(bundle, host=host, port=port, threads=threads, ready=ready)
+    listen(bundle, host=host, port=port, threads=threads, ready=ready, insecure=insecure)

@@ -22,8 +22,8 @@ def bernoulli(n_in: int, n_out: int, *, density: float, seed: int = 0) -> Patter
     if n_in < 1 or n_out < 1 or not 0 < density <= 1 or round(density * n_in * n_out) < 1:
         raise PatternError(f"{n_in} -> {n_out} at density {density:.4g} has no connection; density must be in 0..1")
     rng = np.random.default_rng(seed)
-    places = rng.choice(n_in * n_out, round(density * n_in * n_out), replace=False)
-    rows = [np.sort(places[places // n_in == row] % n_in) for row in range(n_out)]
+    places = np.sort(rng.choice(n_in * n_out, round(density * n_in * n_out), replace=False))
+    rows = np.split(places % n_in, np.searchsorted(places, np.arange(1, n_out) * n_in))
     index = np.full((n_out, max(len(row) for row in rows)), -1, dtype=np.int32)
     for row, inputs in enumerate(rows):
         index[row, : len(inputs)] = inputs

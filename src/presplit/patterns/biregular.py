@@ -18,6 +18,9 @@ import numpy as np
 from presplit.core.errors import PatternError
 from presplit.core.types import Pattern
 
+SIX_DIGITS = 1e-5
+"""A density written with six digits, as refusals name it, is taken for the legal one; a degree must be exact."""
+
 
 def legal_densities(n_in: int, n_out: int) -> list[float]:
     """The densities ``k / gcd(n_in, n_out)`` that a biregular pattern can have, rising.
@@ -50,7 +53,7 @@ multiples of 25 up to 100; nearest: fan_out 25 (density 0.25), fan_out 50 (densi
     if (density is None) == (fan_out is None):
         raise PatternError("give either density or fan_out")
     wanted = n_out * density if density is not None else float(fan_out or 0)
-    out_degree = _legal_fan_out(n_in, n_out, wanted)
+    out_degree = _legal_fan_out(n_in, n_out, wanted, slack=0.0 if density is None else SIX_DIGITS)
     fan_in = n_in * out_degree // n_out
     rng = np.random.default_rng(seed)
     need = np.full(n_in, out_degree)
@@ -64,18 +67,18 @@ multiples of 25 up to 100; nearest: fan_out 25 (density 0.25), fan_out 50 (densi
     return Pattern(n_in=n_in, tile=1, index=index)
 
 
-def _legal_fan_out(n_in: int, n_out: int, wanted: float) -> int:
+def _legal_fan_out(n_in: int, n_out: int, wanted: float, *, slack: float) -> int:
     """``wanted`` as a legal out-degree, or `PatternError` naming the nearest ones."""
     if n_in < 1 or n_out < 1:
         raise PatternError(f"a layer needs at least one input and one output, got {n_in} -> {n_out}")
-    step = n_out // math.gcd(n_in, n_out)
-    steps = wanted / step
-    if abs(steps - round(steps)) < 1e-6 and 1 <= round(steps) <= n_out // step:
+    most = math.gcd(n_in, n_out)
+    step = n_out // most
+    steps = min(max(0.0, wanted / step), most + 1.0)  # 0 also for NaN
+    if abs(steps - round(steps)) <= slack * steps and 1 <= round(steps) <= most:
         return round(steps) * step
-    below = min(max(math.floor(steps), 1), n_out // step) * step
-    above = min(max(math.ceil(steps), 1), n_out // step) * step
-    nearest = ", ".join(f"fan_out {degree} (density {degree / n_out:.4g})" for degree in sorted({below, above}))
+    below, above = (min(max(round_(steps), 1), most) * step for round_ in (math.floor, math.ceil))
+    nearest = ", ".join(f"fan_out {degree} (density {degree / n_out:.6g})" for degree in sorted({below, above}))
     raise PatternError(
-        f"{n_in} -> {n_out} has no biregular pattern with fan_out {wanted:.4g} (density {wanted / n_out:.4g}): "
+        f"{n_in} -> {n_out} has no biregular pattern with fan_out {wanted:.6g} (density {wanted / n_out:.6g}): "
         f"legal are multiples of {step} up to {n_out}; nearest: {nearest}"
     )

@@ -16,6 +16,9 @@ import numpy as np
 from presplit.core.errors import PatternError
 from presplit.core.types import Pattern
 
+SIX_DIGITS = 1e-5
+"""A density written with six digits, as refusals name it, is taken for the legal one."""
+
 
 def legal_densities(n_in: int, n_out: int) -> list[float]:
     """The densities ``1 / groups`` that a grouped pattern can have, rising; groups divide both sizes.
@@ -43,17 +46,17 @@ dividing 2; nearest: 0.5
     """
     if n_in < 1 or n_out < 1:
         raise PatternError(f"a layer needs at least one input and one output, got {n_in} -> {n_out}")
-    groups = round(1 / density) if density > 0 else 0
     common = math.gcd(n_in, n_out)
-    if groups < 1 or abs(groups * density - 1) > 1e-6 or common % groups:
+    groups = round(1 / density) if density * common > 0.5 else 0
+    if groups < 1 or abs(groups * density - 1) > SIX_DIGITS or common % groups:
         legal = legal_densities(n_in, n_out)
         near = {
             max((d for d in legal if d <= density), default=legal[0]),
             min((d for d in legal if d >= density), default=1),
         }
         raise PatternError(
-            f"{n_in} -> {n_out} has no grouped pattern of density {density:.4g}: legal are 1 / groups with groups "
-            f"dividing {common}; nearest: {', '.join(f'{d:.4g}' for d in sorted(near))}"
+            f"{n_in} -> {n_out} has no grouped pattern of density {density:.6g}: legal are 1 / groups with groups "
+            f"dividing {common}; nearest: {', '.join(f'{d:.6g}' for d in sorted(near))}"
         )
     index = np.arange(n_in, dtype=np.int32).reshape(n_in // groups, groups).T
     return Pattern(n_in=n_in, tile=n_out // groups, index=index)

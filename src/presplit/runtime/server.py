@@ -1,22 +1,18 @@
 """The tail server: a bundle's tails behind the Open Inference Protocol, in one process.
 
-``python -m presplit.runtime.server BUNDLE`` runs it and prints one line of JSON with its address when it is ready;
 SIGTERM or SIGINT ends it after the requests that are being answered.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import ipaddress
-import json
 import signal
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from presplit.bundle import Bundle, read
-from presplit.core.errors import PresplitError, ServerError
+from presplit.core.errors import ServerError
 from presplit.runtime.tail import Tail
 from presplit.runtime.wire.server import Listener
 
@@ -83,35 +79,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the server from the command line; exit code 2 and one sentence for what a user can mend."""
-    parser = argparse.ArgumentParser(prog="python -m presplit.runtime.server", description="Serve a bundle's tails.")
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=0, help="0: any free one")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--insecure", action="store_true", help="allow an address that others can reach")
-    chosen = parser.parse_args(arguments)
-
-    def tell(address: str) -> None:
-        print(json.dumps({"address": address}), flush=True)
-
-    try:
-        serve(
-            chosen.bundle,
-            host=chosen.host,
-            port=chosen.port,
-            threads=chosen.threads,
-            ready=tell,
-            insecure=chosen.insecure,
-        )
-    except PresplitError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -62,7 +62,7 @@ def export(
     row = graph.row(exported, model.exit_names if isinstance(model, MultiExit) else None)
     pieces = graph.cut(row)
     values = graph.run(exported, seen, [*row.tensors[1:], *row.logits])
-    _agree(model, seen, [values[name] for name in row.logits])
+    _agree(model, seen, [values[name] for name in exported.outputs])
     ranges = [(float(value.min()), float(value.max())) for value in (seen, *(values[t] for t in row.tensors[1:]))]
     contents = {f"segment-{k:02d}.onnx": piece.onnx for k, piece in enumerate(pieces.segments)}
     contents |= {f"exit-{k:02d}.onnx": piece.onnx for k, piece in enumerate(pieces.exits.values())}
@@ -74,7 +74,7 @@ def export(
     evidence = None
     if held_out is not None:
         evidence = Validation(policy, len(held_out), "scores.npy", "hits.npy")
-        contents |= _evidence(model, held_out, evidence)
+        contents |= _evidence(model, held_out, evidence, [exported.outputs.index(name) for name in row.logits])
     manifest = Manifest(
         format=FORMAT,
         name=name,
@@ -143,9 +143,9 @@ def _agree(model: nn.Module, x: Floats, graph_logits: Sequence[Floats]) -> None:
             raise GraphError(f"exit {number} of the exported graph differs from torch by {difference:.2g} (relative)")
 
 
-def _evidence(model: nn.Module, held_out: Samples, names: Validation) -> dict[str, bytes]:
-    """Scores and hits of every exit on the held-out samples, as ``.npy`` files."""
-    logits = evaluate(model, held_out)
+def _evidence(model: nn.Module, held_out: Samples, names: Validation, order: Sequence[int]) -> dict[str, bytes]:
+    """Scores and hits of every exit on the held-out samples, as ``.npy`` files, in the ``order`` in which they run."""
+    logits = evaluate(model, held_out)[list(order)]
     score = EXITS.find(names.policy)
     scores = np.stack([score(of_exit) for of_exit in logits])
     files: dict[str, bytes] = {}

@@ -27,7 +27,7 @@ class Recipe:
     ``fan_in``: scale initial values by the connections that exist ("sparse") or as if all did ("dense").
     """
 
-    epochs: int = 30
+    epochs: int = 50
     batch: int = 128
     rate: float = 5e-3
     schedule: str = "one_cycle"
