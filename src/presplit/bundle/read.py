@@ -55,7 +55,7 @@ class Bundle:
         ``codec`` is how the input arrives. With ``start == stop`` only the exits are left.
         Raises `SpecError` for boundaries, exits or codecs that the bundle does not have there.
         """
-        last, named = self.net.last, tuple(exits)
+        last, named = self.net.last, tuple(dict.fromkeys(exits))
         if not 0 <= start <= stop <= last or (start == stop and not named):
             raise SpecError(f"a segment runs from 0 <= start to start < stop <= {last}, got {start}, {stop}")
         port = self.manifest.ports[start]
@@ -72,11 +72,15 @@ class Bundle:
 
     def exit(self, name: str) -> bytes:
         """The ONNX model of exit ``name`` alone: from its boundary to its logits."""
-        after = next((e.after for e in self.net.exits if e.name == name), -1)
+        if name not in self.manifest.exits:
+            raise SpecError(f"no exit {name!r} of its own; there are: {', '.join(self.manifest.exits)}")
+        after = next(e.after for e in self.net.exits if e.name == name)
         return self.segment(after, after, exits=[name])
 
     def encoding(self, boundary: int, codec: str) -> Encoding:
         """How ``codec`` sends the values at ``boundary``."""
+        if not 0 <= boundary <= self.net.last:
+            raise SpecError(f"boundary must be in 0..{self.net.last}, got {boundary}")
         found = self.manifest.ports[boundary].encodings
         if codec not in found:
             raise SpecError(f"boundary {boundary} has no codec {codec!r}; there are: {', '.join(found)}")
@@ -90,7 +94,12 @@ class Bundle:
                 f"{self.path}: holds no validation scores, so no accuracy can be planned; export it again"
             )
         shape = (len(self.net.exits), held.samples)
-        scores, hits = (np.load(io.BytesIO(self._files[name]), allow_pickle=False) for name in (held.scores, held.hits))
+        try:
+            scores, hits = (
+                np.load(io.BytesIO(self._files[name]), allow_pickle=False) for name in (held.scores, held.hits)
+            )
+        except (ValueError, EOFError, OSError) as error:
+            raise BundleError(f"{self.path}: validation scores cannot be read ({error})") from error
         if scores.shape != shape or hits.shape != shape or scores.dtype != np.float32 or hits.dtype != np.bool_:
             raise BundleError(f"{self.path}: validation scores must be float32 and bool of shape {shape}")
         return scores, hits
@@ -101,7 +110,7 @@ def read(path: str | Path) -> Bundle:
     path = Path(path)
     if not path.is_dir():
         raise BundleError(f"{path}: no such bundle (a bundle is a directory with a {MANIFEST})")
-    manifest = _manifest(path)
+    manifest = read_manifest(path)
     found = {entry.name for entry in path.iterdir()} - {MANIFEST}
     for name in sorted(found ^ set(manifest.files)):
         state = "is missing" if name in manifest.files else "is not in the manifest"
@@ -126,10 +135,14 @@ def _plain_bytes(path: Path, *, limit: int) -> bytes:
         raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _manifest(path: Path) -> Manifest:
-    """The verified manifest of the bundle in ``path``."""
+def read_manifest(path: Path) -> Manifest:
+    """The verified manifest of the bundle in ``path``, whatever its files hold."""
     file = path / MANIFEST
-    raw = _plain_bytes(file, limit=MAX_MANIFEST_BYTES)
+    return parse_manifest(_plain_bytes(file, limit=MAX_MANIFEST_BYTES), file)
+
+
+def parse_manifest(raw: bytes, file: Path) -> Manifest:
+    """The manifest in ``raw``, the bytes of ``file``; raises `BundleError` unless all is as it was written."""
     damaged = f"{file}: damaged: its SHA-256 does not match; copy or export the bundle again"
     try:
         version = msgspec.json.decode(raw, type=_Format).format

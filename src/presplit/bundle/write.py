@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from presplit.bundle.manifest import File, Manifest
-from presplit.bundle.read import MANIFEST, Bundle, read
+from presplit.bundle.read import MANIFEST, Bundle, parse_manifest, read, read_manifest
 from presplit.core.errors import BundleError, SpecError
 from presplit.core.types import Plan, canonical_json
 
@@ -34,9 +34,12 @@ def digest(contents: Mapping[str, bytes]) -> dict[str, File]:
 def write(path: str | Path, manifest: Manifest, contents: Mapping[str, bytes]) -> Bundle:
     """Write the bundle to directory ``path``, replacing a bundle that is there, and read it back.
 
-    Raises `BundleError` if ``path`` holds something that is not a bundle, or cannot be written.
+    Raises `BundleError`, with ``path`` unchanged, if it holds something that is not a bundle, if it cannot be written,
+    or if manifest and contents do not make a bundle that can be read.
     """
     path = Path(path)
+    sealed = canonical_json(manifest.sealed())
+    _refuse_unreadable(path, manifest, sealed, contents)
     if path.exists() and not (path / MANIFEST).is_file():
         raise BundleError(f"{path}: exists and is not a bundle; choose another path or remove it")
     temporary = None
@@ -44,7 +47,7 @@ def write(path: str | Path, manifest: Manifest, contents: Mapping[str, bytes]) -
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         temporary.chmod(0o755)
-        for name, raw in (*contents.items(), (MANIFEST, canonical_json(manifest.sealed()))):
+        for name, raw in (*contents.items(), (MANIFEST, sealed)):
             _write_file(temporary / name, raw)
         _sync(temporary)
         _take_place(temporary, path)
@@ -63,6 +66,8 @@ def write_plan(bundle: Bundle, plan: Plan | None) -> Bundle:
             plan.fits(bundle.net)
         except SpecError as error:
             raise BundleError(f"{bundle.path}: plan: {error}") from error
+    if read_manifest(bundle.path).model_hash != bundle.manifest.model_hash:
+        raise BundleError(f"{bundle.path}: holds another model since it was read; read it again and plan for that one")
     manifest = msgspec.structs.replace(bundle.manifest, plan=plan).sealed()
     temporary = bundle.path.parent / f".{bundle.path.name}.{os.getpid()}.manifest"
     try:
@@ -73,6 +78,17 @@ def write_plan(bundle: Bundle, plan: Plan | None) -> Bundle:
         temporary.unlink(missing_ok=True)
         raise BundleError(f"{bundle.path}: the plan cannot be written ({error.strerror})") from error
     return dataclasses.replace(bundle, manifest=manifest)
+
+
+def _refuse_unreadable(path: Path, manifest: Manifest, sealed: bytes, contents: Mapping[str, bytes]) -> None:
+    """Raise `BundleError` unless ``sealed``, the manifest's bytes, and ``contents`` can be read back."""
+    if digest(contents) != manifest.files:
+        raise BundleError(f"{path}: the manifest lists {sorted(manifest.files)}, the contents are {sorted(contents)}")
+    try:
+        msgspec.json.decode(sealed, type=Manifest)
+    except (msgspec.MsgspecError, SpecError) as error:
+        raise BundleError(f"{path}: not a manifest that can be read: {error}") from error
+    parse_manifest(sealed, path / MANIFEST)
 
 
 def _write_file(path: Path, raw: bytes) -> None:

@@ -38,6 +38,7 @@ class Settings:
     rate: float
     exit: str
     """The submodule that the early exit follows."""
+    width: int
     bottleneck: int
     layers: dict[str, float]
     streams: int
@@ -53,6 +54,7 @@ SETTINGS = {
         batch=32,
         rate=5e-3,
         exit="stem",
+        width=32,
         bottleneck=8,
         layers={"block1.conv": 0.25, "block2.conv": 0.25, "block4.conv": 0.125},
         streams=1,
@@ -65,11 +67,12 @@ SETTINGS = {
         batch=128,
         rate=5e-3,
         exit="block1",
+        width=24,
         bottleneck=16,
         layers={"block1.conv": 0.25, "block2.conv": 0.25, "block3.conv": 0.5, "block4.conv": 0.125},
-        streams=4,
-        images_per_s=300,
-        outage_s=(10.0, 18.0),
+        streams=6,
+        images_per_s=400,
+        outage_s=(8.0, 14.0),
         max_drop=0.001,
     ),
 }
@@ -151,7 +154,7 @@ def _specs(data: str, settings: Settings, seed: int) -> dict[str, Spec]:
     common = {
         "seed": seed,
         "data": {"name": data},
-        "model": {"kind": "cnn", "width": 32, "bottleneck": settings.bottleneck},
+        "model": {"kind": "cnn", "width": settings.width, "bottleneck": settings.bottleneck},
         "training": {"epochs": settings.epochs, "batch": settings.batch, "rate": settings.rate},
     }
     sparse = {"sparsity": {"family": "grouped", "layers": settings.layers}, "exits": {"after": [settings.exit]}}
@@ -210,7 +213,7 @@ def _plans(bundle: Bundle, threshold: float, deadline_s: float) -> dict[str, Pla
     from presplit.core.types import Plan
 
     last = bundle.net.last
-    cut = next(k for k, boundary in enumerate(bundle.net.boundaries) if boundary.name.startswith(f"{CUT}.relu"))
+    cut = max(k for k, boundary in enumerate(bundle.net.boundaries) if boundary.name.startswith(CUT))
     split = Plan(cut, codec="int8", deadline_s=deadline_s)
     early = Plan(cut, {bundle.net.exits[0].name: threshold}, codec="int8", deadline_s=deadline_s)
     return {

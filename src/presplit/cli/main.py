@@ -19,7 +19,6 @@ from presplit.core.errors import PresplitError
 app = typer.Typer(
     name="presplit",
     help="Predefined sparsity, early exits and split points for PyTorch classifiers at the edge.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -31,13 +30,12 @@ for verb in (demo, train, evaluate, export, inspect, measure, plan, serve, run, 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with ``arguments`` (default: the process's own) and give its exit code."""
-    given = spread(list(sys.argv[1:] if arguments is None else arguments))
+    given = spread(list(sys.argv[1:] if arguments is None else arguments)) or ["--help"]
     try:
         result = app(given, prog_name="presplit", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except PresplitError as error:
-        print(f"presplit: {error}", file=sys.stderr)
-        return 2
+        return _refused(str(error))
     except typer.Exit as stop:
         return stop.exit_code
     except typer.Abort:
@@ -49,6 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         if hasattr(error, "format_message"):  # click's own usage errors
-            print(f"presplit: {error.format_message()}", file=sys.stderr)  # type: ignore[attr-defined]
-            return 2
+            return _refused(error.format_message())  # type: ignore[attr-defined]
         raise
+
+
+def _refused(problem: str) -> int:
+    """Say ``problem`` as one line on standard error; the exit code for it."""
+    print(f"presplit: {' '.join(problem.splitlines())}", file=sys.stderr)
+    return 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,10 +30,10 @@ def spread(arguments: list[str]) -> list[str]:
     """
     result: list[str] = []
     option = ""
-    for argument in arguments:
+    for argument, following in zip(arguments, [*arguments, "-"][1:], strict=True):
         if argument.startswith("-"):
             option = argument if argument in LISTS else ""
-            if not option:
+            if not option or following.startswith("-"):  # without a value it stays, and click refuses it
                 result.append(argument)
         elif option:
             result += [option, argument]
@@ -88,6 +89,8 @@ def plan_with(
     if codec is not None:
         changes["codec"] = codec
     if deadline_s is not None:
+        if not 0 < deadline_s < math.inf:
+            raise SpecError(f"--deadline-s: expected a number of seconds above 0, got {deadline_s}")
         changes["deadline_s"] = deadline_s
     if threshold:
         changes["thresholds"] = dict(_threshold(text) for text in threshold)
@@ -95,8 +98,11 @@ def plan_with(
 
 
 def _threshold(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
+    name, _, value = text.rpartition("=")
     try:
-        return name, float(value)
+        score = float(value)
     except ValueError:
-        raise SpecError(f"--threshold {text!r}: expected EXIT=SCORE, as in block1=0.9") from None
+        score = math.nan
+    if not name or not math.isfinite(score):
+        raise SpecError(f"--threshold {text!r}: expected EXIT=SCORE, as in block1=0.9")
+    return name, score

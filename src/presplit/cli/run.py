@@ -60,13 +60,16 @@ def run(
 
 def _read_samples(path: Path) -> Floats:
     """The samples in a ``.npy`` file as float32."""
+    import zipfile
+
     import numpy as np
 
     from presplit.core.errors import InputError
 
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with path.open("rb") as file:
+            array = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a readable .npy file of samples ({error})") from error
     if not isinstance(array, np.ndarray) or array.ndim < 2 or array.dtype.kind not in "fu":
         raise InputError(f"{path}: an array (n, *shape) of float32 or uint8 is expected")

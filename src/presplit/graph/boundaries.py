@@ -88,7 +88,10 @@ def _hanging_place(graph: Graph, output: str, spine: Sequence[str]) -> str:
 
 
 def _distinct(graph: Graph, spine: Sequence[str], *, keep: Sequence[str]) -> tuple[str, ...]:
-    """Of neighbouring places without a multiplication between them, the smallest (the last of equals) and ``keep``."""
+    """Of neighbouring places without a multiplication between them, the smallest and ``keep``.
+
+    Of equals it is the last, but for those that only move data: the permutation before a sparse layer belongs to it.
+    """
     runs: list[list[str]] = [[spine[0]]]
     for before, tensor in zip(spine, spine[1:], strict=False):
         between = segment_nodes(graph, before, tensor)
@@ -101,6 +104,7 @@ def _distinct(graph: Graph, spine: Sequence[str], *, keep: Sequence[str]) -> tup
         sizes = {name: _sample_size(graph, name) for name in run}
         smallest = min(sizes.values())
         best = [name for name in run if sizes[name] == smallest]
+        best = [name for name in best if name not in graph.producer or not _moves_only(graph.producer[name])] or best
         kept = {name for name in run if name in keep}
         if graph.outputs[-1] in run:
             kept |= {graph.outputs[-1]}
@@ -108,6 +112,11 @@ def _distinct(graph: Graph, spine: Sequence[str], *, keep: Sequence[str]) -> tup
             kept |= {best[-1]}
         chosen += [name for name in run if name in kept]
     return tuple(chosen)
+
+
+def _moves_only(node: NodeProto) -> bool:
+    """True if ``node`` computes nothing new."""
+    return node.op_type in {"Gather", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
 
 
 def segment_nodes(graph: Graph, start: str, stop: str) -> list[NodeProto]:

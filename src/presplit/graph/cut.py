@@ -59,8 +59,10 @@ def cut(row: Row) -> Fragments:
     exits: dict[str, Fragment] = {}
     for exit_, output in zip(row.net.exits[:-1], row.logits, strict=False):
         tensor = row.tensors[exit_.after]
-        renamed = {tensor: places[tensor], output: f"logits.{exit_.name}"}
         nodes = segment_nodes(graph, tensor, output)
+        if output == tensor:  # the place itself is the exit's logits
+            output, nodes = "itself", [helper.make_node("Identity", [tensor], ["itself"])]
+        renamed = {tensor: places[tensor], output: f"logits.{exit_.name}"}
         result = helper.make_tensor_value_info(f"logits.{exit_.name}", TensorProto.FLOAT, ["batch", exit_.classes])
         exits[exit_.name] = _fragment(graph, nodes, f"exit_{exit_.name}/", renamed, result)
     header = ModelProto(ir_version=graph.model.ir_version, producer_name="presplit")

@@ -24,13 +24,17 @@ _onnx: Any = onnx  # some of its signatures name a bare PathLike, which strict t
 
 Shape = tuple[int | None, ...]
 
+PROBE = 9973
+"""A batch size to infer shapes with: a prime that no other size of a net is likely to be."""
+
 
 @dataclass(frozen=True)
 class Graph:
     """An ONNX classifier with what is needed to cut it.
 
-    ``shapes`` maps float32 tensors to their shape with None where it is not a constant; ``outputs`` are the exits in
-    order, the net's own logits last; ``nodes`` are in the order in which they run.
+    ``shapes`` maps float32 tensors to their shape with None for the batch, or for what cannot be told; an axis that
+    holds several rows for each sample has their number. ``outputs`` are the exits in order, the net's own logits last;
+    ``nodes`` are in the order in which they run.
     """
 
     model: ModelProto
@@ -79,7 +83,7 @@ class Graph:
         shape = self.shapes.get(tensor, ())
         sample = tuple(size for size in shape[1:] if size is not None)
         fixed = len(shape) >= 2 and len(sample) == len(shape) - 1 and all(size > 0 for size in sample)
-        return sample if fixed and (tensor == self.input or shape[:1] == (None,)) else None
+        return sample if fixed and shape[:1] == (None,) else None
 
 
 def needs(node: NodeProto) -> list[str]:
@@ -108,16 +112,17 @@ def read(source: str | Path | bytes | ModelProto) -> Graph:
         model = inliner.inline_local_functions(model) if model.functions else model
         model = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
         model = _without_batch_arithmetic(model)
+        shapes = _shapes_of_one_sample(model)
     except (onnx.checker.ValidationError, shape_inference.InferenceError, ValueError) as error:
         raise GraphError(f"{where}: not a valid ONNX model: {str(error).strip().splitlines()[0]}") from error
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
     if len(inputs) != 1:
         raise GraphError(f"{where}: a classifier with one input is expected, got {[value.name for value in inputs]}")
-    graph = Graph(model, inputs[0].name, tuple(value.name for value in model.graph.output), _shapes(model))
+    graph = Graph(model, inputs[0].name, tuple(value.name for value in model.graph.output), shapes)
     if graph.batch_first(graph.input) is None:
         raise GraphError(
-            f"{where}: input {graph.input!r} must be float32 with the batch first and all other sizes fixed, "
+            f"{where}: input {graph.input!r} must be float32 with an open batch first and all other sizes fixed, "
             f"got {list(graph.shapes.get(graph.input, ()))}"
         )
     for name in graph.outputs:
@@ -135,7 +140,7 @@ def _parse(source: str | Path | bytes | ModelProto) -> tuple[ModelProto, str]:
     try:
         if isinstance(source, bytes):
             return onnx.load_from_string(source), "model"
-        return _onnx.load(str(source)), str(source)
+        return _onnx.load(str(source), format="protobuf"), str(source)
     except FileNotFoundError as error:
         raise GraphError(f"{source}: no such file") from error
     except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
@@ -150,6 +155,30 @@ def _shapes(model: ModelProto) -> dict[str, Shape]:
         if tensor.elem_type == TensorProto.FLOAT and tensor.HasField("shape"):
             shapes[value.name] = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
     return shapes
+
+
+def _shapes_of_one_sample(model: ModelProto) -> dict[str, Shape]:
+    """`_shapes` with what is open told apart: the batch itself stays None, a multiple of it becomes the factor."""
+    probed = ModelProto()
+    probed.CopyFrom(model)
+    for value in probed.graph.input:
+        for axis in value.type.tensor_type.shape.dim[:1]:
+            axis.dim_value = PROBE
+    for value in probed.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    del probed.graph.value_info[:]
+    found = _shapes(shape_inference.infer_shapes(probed, data_prop=True))
+
+    def told(size: int | None, seen: int | None) -> int | None:
+        if size is not None or seen is None or seen == PROBE:
+            return size
+        return seen // PROBE if seen % PROBE == 0 else seen
+
+    shapes = _shapes(model)
+    same_rank = {name for name, shape in shapes.items() if len(found.get(name, ())) == len(shape)}
+    return {
+        name: tuple(map(told, shape, found[name])) if name in same_rank else shape for name, shape in shapes.items()
+    }
 
 
 def _without_batch_arithmetic(model: ModelProto) -> ModelProto:

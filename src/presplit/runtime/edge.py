@@ -77,7 +77,7 @@ class Edge:
         self._all_here = plan.split == net.last
         self._thresholds = plan.thresholds
         self._score = EXITS.find(plan.policy)
-        self._deadline_s = plan.deadline_s or DEFAULT_DEADLINE_S
+        self._deadline_s = DEFAULT_DEADLINE_S if plan.deadline_s is None else plan.deadline_s
         self._client = client
         self._closed = False
         self._prefix, self._numbers = secrets.token_hex(4), itertools.count()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
-from presplit.core.errors import DataError, library
+from presplit.core.errors import DataError, PatternError, library
 
 safetensors = library("safetensors", need="saving a checkpoint", extra="train")
 library("safetensors.torch", need="saving a checkpoint", extra="train")
@@ -20,7 +20,11 @@ library("safetensors.torch", need="saving a checkpoint", extra="train")
 def save(path: str | Path, model: nn.Module, about: Mapping[str, str] | None = None) -> None:
     """Write the state of ``model`` and the strings ``about`` it to ``path``: temporary file, sync, rename."""
     path = Path(path)
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    state = model.state_dict()
+    for name, tensor in state.items():
+        if isinstance(tensor, nn.UninitializedParameter):
+            raise DataError(f"{path}: {name} has no size yet: run an example through the net before saving it")
+    tensors = {name: tensor.clone().contiguous() for name, tensor in state.items()}  # what is shared is stored twice
     raw = safetensors.torch.save(tensors, metadata=dict(about or {}))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -51,6 +55,6 @@ def restore(path: str | Path, model: nn.Module) -> dict[str, str]:
             about = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         model.load_state_dict(tensors)
-    except (safetensors.SafetensorError, RuntimeError, OSError) as error:
+    except (safetensors.SafetensorError, PatternError, RuntimeError, OSError) as error:
         raise DataError(f"{path}: not a checkpoint of this net ({str(error).splitlines()[0]})") from error
     return dict(about)

@@ -68,6 +68,9 @@ class MultiExit(nn.Module):
         for name in self.after:
             if name not in seen:
                 raise GraphError(f"exit after {name!r}: this submodule was not called")
+            if not isinstance(seen[name], Tensor):
+                kind = type(seen[name]).__name__
+                raise GraphError(f"exit after {name!r}: its output is a {kind}, an exit needs one tensor")
         return (*(head(seen[name]) for name, head in zip(self.after, self.heads, strict=True)), final)
 
     def materialise(self, example: Tensor) -> None:

@@ -56,7 +56,7 @@ def export(
     held_out = example if isinstance(example, Samples) else None
     seen = np.asarray(held_out.x if held_out else example, np.float32)[:CALIBRATED_ON]
     model = copy.deepcopy(model).cpu().float().eval()
-    if isinstance(model, MultiExit):
+    if isinstance(model, MultiExit) and len(seen):
         model.materialise(torch.from_numpy(seen[:1].copy()))
     exported = graph.read(to_onnx(model, torch.from_numpy(seen[:1].copy())))
     row = graph.row(exported, model.exit_names if isinstance(model, MultiExit) else None)
@@ -100,10 +100,12 @@ def export(
 
 def to_onnx(model: nn.Module, example: torch.Tensor) -> Any:
     """``model`` as an `onnx.ModelProto` with a dynamic batch, one output per exit; its input is called ``boundary``."""
-    count = len(exit_logits(model, example[:1]))
+    if not len(example):
+        raise GraphError("an export needs at least one sample to run through the net, got none")
     twice = example[:1].expand(2, *example.shape[1:]).clone()
     try:
         with _quiet():
+            count = len(exit_logits(model, example[:1]))
             program = torch.onnx.export(
                 model,
                 (twice,),

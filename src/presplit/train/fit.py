@@ -76,19 +76,25 @@ def fit(
     recipe = RECIPES.find(recipe) if isinstance(recipe, str) else recipe
     recipe = replace(recipe, epochs=epochs or recipe.epochs)
     device = next(model.parameters()).device
+    torch.manual_seed(seed)  # what dropout draws, and the heads that get their sizes only now
     x, y = torch.from_numpy(train.x.copy()).to(device), torch.from_numpy(train.y.copy()).to(device)
     if isinstance(model, MultiExit):
         model.materialise(x[:2])
-    weights = list(exit_weights or [1.0] * (len(model.exit_names) if isinstance(model, MultiExit) else 1))
+    if x.ndim == 4:  # images: convolutions, grouped ones above all, run faster with channels last
+        model.to(memory_format=torch.channels_last)
+    exits = len(model.exit_names) if isinstance(model, MultiExit) else 1
+    weights = list(exit_weights or [1.0] * exits)
+    if len(weights) != exits:
+        raise SpecError(f"exit_weights: expected one for each of {exits} exits, got {weights}")
     order = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.rate)
-    steps = -(-len(train) // recipe.batch)
+    steps = len(_batches(torch.arange(len(train)), recipe.batch))
     schedule = _schedule(optimiser, recipe, steps)
     history: list[Epoch] = []
     for number in range(1, recipe.epochs + 1):
         began, losses = time.perf_counter(), torch.zeros((), device=device)
         model.train()
-        for places in torch.randperm(len(train), generator=order).to(device).split(recipe.batch):
+        for places in _batches(torch.randperm(len(train), generator=order).to(device), recipe.batch):
             with torch.autocast(device.type, torch.bfloat16) if recipe.bf16 else contextlib.nullcontext():
                 loss = joint_loss(exit_logits(model, x[places]), y[places], weights)
             optimiser.zero_grad()
@@ -100,6 +106,7 @@ def fit(
         history.append(Epoch(number, float(losses) / steps, seen, time.perf_counter() - began))
         if on_epoch:
             on_epoch(history[-1])
+    model.to(memory_format=torch.contiguous_format)
     model.eval()
     return history
 
@@ -117,8 +124,16 @@ def initialise(model: nn.Module, recipe: str | Recipe = "default", *, seed: int 
                 nn.init.constant_(layer.bias, recipe.bias)
 
 
+def _batches(places: torch.Tensor, size: int) -> list[torch.Tensor]:
+    """``places`` in batches of ``size``; a single one left over, which has no variance, joins the batch before it."""
+    batches = list(places.split(size))
+    if len(batches) > 1 and len(batches[-1]) == 1 < size:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
 def _schedule(optimiser: torch.optim.Optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    """The rate over ``steps`` a epoch."""
+    """The rate over ``steps`` an epoch."""
     total = recipe.epochs * steps
     if recipe.schedule == "one_cycle":
         return torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=recipe.rate, total_steps=total + 1)

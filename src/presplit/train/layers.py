@@ -30,7 +30,8 @@ Dense = TypeVar("Dense", nn.Linear, nn.Conv2d)
 class SparseLayer(nn.Module):
     """What both sparse layers hold: ``values``, an optional ``bias`` and the pattern's index.
 
-    ``values``: float ``(tiles, tile, fan_in, *kernel)``, or ``(connections, *kernel)`` if the outputs' fan-in differs.
+    ``values``: float ``(tiles, tile, fan_in)``, for a convolution ``(n_out, fan_in, height, width)`` in tile order, or
+    ``(connections, *kernel)`` if the outputs' fan-in differs.
     ``index``: int32 buffer as in `Pattern`, saved with the values, so that a checkpoint needs no seed to be read.
     """
 
@@ -40,20 +41,20 @@ class SparseLayer(nn.Module):
     out_order: Tensor | None
     _gather: Tensor
     _place: Tensor | None
-    _where: Tensor
+    _where: Tensor | None
 
     def __init__(self, pattern: Pattern, *, kernel: tuple[int, ...] = (), bias: bool = True) -> None:
         super().__init__()
         self.tile = pattern.tile
         self.n_in, self.n_out, self.kernel = pattern.n_in, pattern.n_out, kernel
-        shape = (
-            (*pattern.index.shape[:1], pattern.tile, pattern.fan_in) if pattern.is_regular else (pattern.connections,)
-        )
+        rows = (self.n_out,) if kernel else (len(pattern.index), self.tile)
+        shape = (*rows, pattern.fan_in) if pattern.is_regular else (pattern.connections,)
         self.values = nn.Parameter(torch.empty(*shape, *kernel))
         self.bias = nn.Parameter(torch.empty(self.n_out)) if bias else None
         self.register_buffer("index", torch.from_numpy(pattern.index.copy()))
         order = None if pattern.out_order is None else torch.from_numpy(pattern.out_order.copy())
         self.register_buffer("out_order", order)
+        self.register_load_state_dict_pre_hook(_fit_index)
         self.register_load_state_dict_post_hook(lambda layer, _: layer._derive())
         self._derive()
         self.reset_parameters()
@@ -70,14 +71,10 @@ class SparseLayer(nn.Module):
         degree = (self.index >= 0).sum(1).clamp(min=1).float()
         per_row = torch.full_like(degree, self.n_in) if fan_in == "dense" else degree
         std = (2.0 / (per_row * area)).sqrt()
-        if self.values.ndim == 3 + len(self.kernel):
-            scale = std.view(-1, *(1,) * (self.values.ndim - 1))
-        else:
-            rows = torch.repeat_interleave(std, self.tile)
-            scale = torch.repeat_interleave(rows, torch.repeat_interleave(degree_of(self.index), self.tile))
-            scale = scale.view(-1, *(1,) * len(self.kernel))
+        scale = std.repeat_interleave(self.tile * (self.index >= 0).sum(1))
+        connections = self.values.shape[: self.values.ndim - len(self.kernel)]
         with torch.no_grad():
-            self.values.normal_().mul_(scale)
+            self.values.normal_().mul_(scale.view(*connections, *(1,) * len(self.kernel)))
             if self.bias is not None:
                 self.bias.fill_(bias)
 
@@ -85,41 +82,55 @@ class SparseLayer(nn.Module):
         """The weight as a dense layer would hold it, ``(n_out, n_in, *kernel)``, with zeros where nothing exists."""
         area = math.prod(self.kernel)
         empty = self.values.new_zeros(self.n_out * self.n_in, area)
-        place = self._where.view(-1, 1).expand(-1, area)
+        place = self._places().view(-1, 1).expand(-1, area)
         return empty.scatter(0, place, self.values.reshape(-1, area)).view(self.n_out, self.n_in, *self.kernel)
 
     def take_dense(self, weight: Tensor, bias: Tensor | None) -> None:
         """Take over the values of a dense layer where connections exist."""
         with torch.no_grad():
-            taken = weight.reshape(self.n_out * self.n_in, -1)[self._where]
+            taken = weight.reshape(self.n_out * self.n_in, -1)[self._places()]
             self.values.copy_(taken.view(self.values.shape))
             if self.bias is not None and bias is not None:
                 self.bias.copy_(bias)
 
     def _derive(self) -> None:
-        """Recompute what follows from the index: the form, what to gather, each value's place in a dense weight."""
+        """Recompute what follows from the index: the form, what to gather, where outputs and scattered values go."""
         pattern = self.pattern
+        held = self.values.numel() // math.prod(self.kernel)
+        if pattern.connections != held:
+            raise PatternError(f"the pattern has {pattern.connections} connections, the layer holds {held}")
         shared = pattern.tile >= BATCHED_TILE or (pattern.tile > 1 and pattern.is_partition)
         self.form = "batched" if pattern.is_regular and shared else "scattered"
-        order = np.arange(pattern.n_out) if pattern.out_order is None else pattern.out_order
-        outputs = order.reshape(-1, pattern.tile, 1)
-        flat = outputs * pattern.n_in + pattern.index[:, None, :]
-        keep = np.broadcast_to(pattern.index[:, None, :] >= 0, flat.shape)
-        device = self.index.device
-        self.register_buffer("_where", torch.from_numpy(flat[keep].astype(np.int64)).to(device), persistent=False)
+        device, order = self.index.device, pattern.out_order
+        place = None if order is None else torch.from_numpy(np.argsort(order)).to(device)
         self.register_buffer("_gather", self.index.reshape(-1).long(), persistent=False)
-        place = None if pattern.out_order is None else torch.from_numpy(np.argsort(order)).to(device)
         self.register_buffer("_place", place, persistent=False)
+        self.register_buffer("_where", None, persistent=False)
+        if self.form == "scattered":
+            self._where = self._places()
+
+    def _places(self) -> Tensor:
+        """int64 ``(connections,)``: each value's place in a flat dense weight; kept only if used every time."""
+        if self._where is not None:
+            return self._where
+        pattern = self.pattern
+        order = np.arange(pattern.n_out) if pattern.out_order is None else pattern.out_order
+        flat = order.reshape(-1, pattern.tile, 1).astype(np.int64) * pattern.n_in + pattern.index[:, None, :]
+        keep = np.broadcast_to(pattern.index[:, None, :] >= 0, flat.shape)
+        return torch.from_numpy(flat[keep]).to(self.index.device)
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows."""
-        share = self._where.numel() / (self.n_in * self.n_out)
+        share = self.pattern.density
         return f"{self.n_in}, {self.n_out}, density={share:.4g}, tile={self.tile}, form={self.form}"
 
 
-def degree_of(index: Tensor) -> Tensor:
-    """int64 ``(tiles,)``: how many inputs each row of ``index`` names."""
-    return (index >= 0).sum(1)
+def _fit_index(layer: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Make room for a saved index of other width: where degrees differ, the widest row depends on the seed."""
+    assert isinstance(layer, SparseLayer)
+    saved = state.get(f"{prefix}index")
+    if saved is not None and saved.ndim == 2 and len(saved) == len(layer.index):
+        layer.index = layer.index.new_empty(saved.shape)
 
 
 class SparseLinear(SparseLayer):
@@ -156,7 +167,7 @@ class SparseLinear(SparseLayer):
     def from_dense(cls, dense: nn.Linear, pattern: Pattern) -> SparseLinear:
         """``dense`` restricted to ``pattern``; raises `PatternError` if the sizes differ."""
         _same_size(pattern, dense.in_features, dense.out_features)
-        layer = cls(pattern, bias=dense.bias is not None)
+        layer = cls(pattern, bias=dense.bias is not None).to(dense.weight)
         layer.take_dense(dense.weight, dense.bias)
         return layer
 
@@ -167,7 +178,7 @@ class SparseConv2d(SparseLayer):
     >>> from presplit.patterns import grouped
     >>> layer = SparseConv2d(grouped(8, 4, density=0.5), kernel_size=(3, 3), padding=(1, 1))
     >>> layer.values.shape, layer(torch.ones(1, 8, 6, 6)).shape
-    (torch.Size([2, 2, 4, 3, 3]), torch.Size([1, 4, 6, 6]))
+    (torch.Size([4, 4, 3, 3]), torch.Size([1, 4, 6, 6]))
     """
 
     def __init__(
@@ -187,13 +198,12 @@ class SparseConv2d(SparseLayer):
         """``x``: float ``(batch, n_in, height, width)``."""
         if self.form == "scattered":
             return F.conv2d(x, self.dense_weight(), self.bias, self.stride, self.padding, self.dilation)
-        tiles, tile, fan_in = self.values.shape[:3]
-        weight = self.values.reshape(tiles * tile, fan_in, *self.kernel)
         bias = self.bias
         if bias is not None and self.out_order is not None:
             bias = bias[self.out_order.long()]
         taken = x.index_select(1, self._gather)
-        y = F.conv2d(taken, weight, bias, self.stride, self.padding, self.dilation, groups=tiles)
+        tiles = len(self.index)
+        y = F.conv2d(taken, self.values, bias, self.stride, self.padding, self.dilation, groups=tiles)
         return y if self._place is None else y.index_select(1, self._place)
 
     def to_dense(self) -> nn.Conv2d:
@@ -217,7 +227,7 @@ class SparseConv2d(SparseLayer):
             padding=dense.padding if isinstance(dense.padding, str) else (dense.padding[0], dense.padding[1]),
             dilation=(dense.dilation[0], dense.dilation[1]),
             bias=dense.bias is not None,
-        )
+        ).to(dense.weight)
         layer.take_dense(dense.weight, dense.bias)
         return layer
 

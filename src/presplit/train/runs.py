@@ -128,6 +128,7 @@ def train(spec: Spec, directory: str | Path, *, on_epoch: Callable[[Epoch], None
     run = build(spec)
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        (directory / MODEL).unlink(missing_ok=True)  # of an older run: an interrupted one has none
         (directory / "spec.json").write_bytes(spec_json(spec))
         (directory / "versions.json").write_bytes(msgspec.json.encode(versions()))
         metrics = (directory / METRICS).open("wb")

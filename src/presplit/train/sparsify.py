@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,8 +14,11 @@ from presplit.core.errors import GraphError, PatternError, context
 from presplit.core.protocols import Family
 from presplit.core.types import Pattern
 from presplit.patterns import PATTERNS
+from presplit.train.exits import MultiExit
 from presplit.train.layers import Form, SparseConv2d, SparseLayer, SparseLinear
 
+PLAIN = (nn.Linear, nn.Conv2d)
+"""What can become sparse. Kinds of them do more, or are read by their parents (attention reads its projection)."""
 LEAST_FEATURES = 8
 """Without being named, a layer stays dense if its outputs would read fewer features: such groups run no faster."""
 
@@ -52,6 +56,10 @@ def sparsify(
     >>> [(row.name, row.weights, row.form) for row in summary(model)]
     [('0', 1024, 'batched'), ('2', 640, 'dense')]
     """
+    if isinstance(model, MultiExit) and density is not None:
+        raise GraphError(
+            "the model has exits already: call sparsify before add_exits, or name layers instead of density"
+        )
     draw = PATTERNS.find(family) if isinstance(family, str) else family
     model = copy.deepcopy(model)
     dense = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
@@ -66,6 +74,7 @@ def sparsify(
         if glob is not None:
             wanted = asked[glob]
             with context(f"layer {name}"):
+                _refuse_special(layer)
                 pattern = wanted if isinstance(wanted, Pattern) else _draw(draw, layer, wanted, seed + number)
         elif density is not None and name != classifier:
             pattern = _fitting(draw, layer, density, seed + number)
@@ -73,7 +82,7 @@ def sparsify(
             pattern = None
         if pattern is not None:
             with context(f"layer {name}"):
-                _replace(model, name, _sparse(layer, pattern))
+                model = _replaced(model, layer, _sparse(layer, pattern))
             changed += 1
     if not changed:
         raise GraphError(f"no layer of {type(model).__name__} can have density {density}; name layers and densities")
@@ -86,8 +95,10 @@ def summary(model: nn.Module) -> list[LayerSummary]:
     for name, layer in model.named_modules():
         if isinstance(layer, SparseLayer):
             weights, n_in, n_out, form = layer.values.numel(), layer.n_in, layer.n_out, str(layer.form)
-            full = n_in * n_out * weights // max(1, layer._where.numel())
+            full = n_in * n_out * math.prod(layer.kernel)
         elif isinstance(layer, nn.Linear | nn.Conv2d):
+            if isinstance(layer.weight, nn.UninitializedParameter):
+                raise GraphError(f"layer {name} has no size yet: run an example through the model first")
             weights = full = layer.weight.numel()
             n_out, n_in, form = layer.weight.shape[0], layer.weight.shape[1], "dense"
         else:
@@ -114,6 +125,8 @@ def _size(layer: nn.Module) -> tuple[int, int]:
 
 def _fitting(draw: Family, layer: nn.Module, density: float, seed: int) -> Pattern | None:
     """A pattern for a layer that was not named, or None if it is better left dense."""
+    if type(layer) not in PLAIN:
+        return None
     if isinstance(layer, nn.Conv2d) and (layer.groups != 1 or layer.padding_mode != "zeros"):
         return None
     try:
@@ -132,9 +145,18 @@ def _sparse(layer: nn.Module, pattern: Pattern) -> SparseLayer:
         assert isinstance(layer, nn.Conv2d)
         sparse = SparseConv2d.from_dense(layer, pattern)
     sparse.reset_parameters()
-    return sparse.to(next(layer.parameters()))
+    return sparse
 
 
-def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, layer)
+def _refuse_special(layer: nn.Module) -> None:
+    if type(layer) not in PLAIN:
+        raise GraphError(f"only a plain Linear or Conv2d becomes sparse, got {type(layer).__name__}")
+
+
+def _replaced(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
+    """``model`` with ``new`` wherever ``old`` stood, under each of its names."""
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if module is old and name:
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, new)
+    return new if model is old else model

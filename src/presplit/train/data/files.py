@@ -1,17 +1,19 @@
 """Finding data files on disk, and fetching them with a checksum where they are missing.
 
-Searched, in this order: the folder in the environment variable ``PRESPLIT_DATA`` (alone, if it is set),
-``../shared/data`` beside the working folder, and the cache (``$XDG_CACHE_HOME/presplit`` or ``~/.cache/presplit``),
-which is also where fetched files are put.
+Searched, in this order: the folder in the environment variable ``PRESPLIT_DATA`` or, without it, ``../shared/data``
+beside the working folder; then the cache, ``$XDG_CACHE_HOME/presplit`` or ``~/.cache/presplit``, where fetched files
+are put.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
+import http.client
 import os
-import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +27,7 @@ WAIT_S = 10.0
 def folders() -> list[Path]:
     """Where data sets are searched, the most special first."""
     own = os.environ.get("PRESPLIT_DATA")
-    return [Path(own)] if own else [Path("../shared/data"), cache()]
+    return [Path(own or "../shared/data"), cache()]
 
 
 def cache() -> Path:
@@ -41,28 +43,33 @@ def obtain(folder: str, name: str, *, sha256: str, mirrors: Sequence[str]) -> by
     for place in folders():
         for path in (place / folder / name, place / folder / f"{name}.gz"):
             if path.is_file():
-                return _checked(_unpacked(path.read_bytes(), str(path)), sha256, str(path))
+                return _checked(_unpacked(_bytes(path), str(path)), sha256, str(path))
     return _fetched(folder, name, sha256, mirrors)
 
 
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
 def _fetched(folder: str, name: str, sha256: str, mirrors: Sequence[str]) -> bytes:
-    """Download from the first mirror that answers, check, keep in the cache."""
+    """Download from the first mirror that has the right file, and keep that in the cache."""
     reasons: list[str] = []
     for mirror in mirrors:
         url = f"{mirror}{name}.gz"
         try:
             with urllib.request.urlopen(url, timeout=WAIT_S) as reply:
                 packed = reply.read(MOST_BYTES)
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            contents = _checked(_unpacked(packed, url), sha256, url)
+        except DataError as error:
+            reasons.append(str(error))
+        except (OSError, http.client.HTTPException) as error:
             reasons.append(f"{url}: {getattr(error, 'reason', error)}")
-            continue
-        contents = _checked(_unpacked(packed, url), sha256, url)
-        target = cache() / folder / f"{name}.gz"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_suffix(f".{os.getpid()}")
-        temporary.write_bytes(packed)
-        temporary.replace(target)
-        return contents
+        else:
+            _keep(packed, cache() / folder / f"{name}.gz")
+            return contents
     tried = ", ".join(str(place / folder) for place in folders())
     raise DataError(
         f"{name} is neither in {tried} nor could it be fetched ({'; '.join(reasons)}); "
@@ -70,12 +77,24 @@ def _fetched(folder: str, name: str, sha256: str, mirrors: Sequence[str]) -> byt
     )
 
 
+def _keep(packed: bytes, target: Path) -> None:
+    """Put ``packed`` at ``target``; a cache that cannot be written costs a download the next time, and no more."""
+    temporary = target.with_suffix(f".{os.getpid()}")
+    with contextlib.suppress(OSError):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(packed)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
 def _unpacked(raw: bytes, where: str) -> bytes:
     if raw[:2] != b"\x1f\x8b":
         return raw
     try:
         return gzip.decompress(raw)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{where}: damaged gzip file ({error}); delete it and try again") from error
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,11 @@ from presplit.core.errors import DataError, context
 from presplit.train.data.samples import Dataset, Samples
 
 _NEEDED = ("x_train", "y_train", "x_test", "y_test")
+_DAMAGED = (
+    *(OSError, EOFError, ValueError, KeyError, OverflowError, MemoryError, RuntimeError),
+    *(struct.error, zlib.error, zipfile.BadZipFile),
+)
+"""What zipfile, zlib and numpy raise for files that are no archive of arrays, or are damaged, encrypted, too big."""
 
 
 def npz(path: str | Path) -> Dataset:
@@ -19,30 +26,54 @@ def npz(path: str | Path) -> Dataset:
     Raises `DataError` if the file is missing, an array is missing, or shapes disagree. Nothing in it is executed.
     """
     path = Path(path)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in _NEEDED if name not in file]
-            if missing:
-                raise DataError(f"{path}: arrays {', '.join(_NEEDED)} are expected, {', '.join(missing)} missing")
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a readable .npz file ({error})") from error
+    arrays = _arrays(path)
     with context(str(path)):
+        missing = [name for name in _NEEDED if name not in arrays]
+        if missing:
+            raise DataError(f"arrays {', '.join(_NEEDED)} are expected, {', '.join(missing)} missing")
         train, test = (_samples(arrays, part) for part in ("train", "test"))
         if train.x.shape[1:] != test.x.shape[1:]:
             raise DataError(f"training samples are {train.x.shape[1:]}, test samples {test.x.shape[1:]}")
-        classes = int(max(train.y.max(), test.y.max())) + 1
-        labels = tuple(str(label) for label in arrays.get("labels", np.arange(classes)))
-        if min(train.y.min(), test.y.min()) < 0 or len(labels) < classes:
-            raise DataError(f"labels must be in 0..{len(labels) - 1}, got up to {classes - 1}")
+        labels = _labels(arrays.get("labels"), train, test)
     return Dataset(path.stem, train, test, labels)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays in ``path`` that are of use here."""
+    try:
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            if not isinstance(found, np.lib.npyio.NpzFile):
+                raise ValueError("one array, not an archive of arrays")
+            arrays = {name: found[name] for name in (*_NEEDED, "labels") if name in found}
+    except _DAMAGED as error:
+        raise DataError(f"{path}: not a readable .npz file ({error})") from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise DataError(f"{path}: not a readable .npz file ({name} is not an array)")
+    return arrays
 
 
 def _samples(arrays: dict[str, np.ndarray], part: str) -> Samples:
     x = arrays[f"x_{part}"]
     if x.dtype.kind not in "fiu" or arrays[f"y_{part}"].dtype.kind not in "iu":
         raise DataError(f"x_{part} must hold numbers and y_{part} integers")
-    scaled = x.astype(np.float32) / 255 if x.dtype == np.uint8 else x.astype(np.float32)
+    with np.errstate(over="ignore"):  # a value too large for float32 becomes infinite, and is refused
+        scaled = x.astype(np.float32) / 255 if x.dtype == np.uint8 else x.astype(np.float32)
     if not np.isfinite(scaled).all():
         raise DataError(f"x_{part} holds values that are not finite")
     return Samples(scaled, arrays[f"y_{part}"].astype(np.int64))
+
+
+def _labels(given: np.ndarray | None, train: Samples, test: Samples) -> tuple[str, ...]:
+    """The classes' names: ``given``, or their numbers."""
+    if given is not None and given.ndim != 1:
+        raise DataError(f"labels must be a list of names, got shape {given.shape}")
+    lowest, highest = int(min(train.y.min(), test.y.min())), int(max(train.y.max(), test.y.max()))
+    classes = len(train) + len(test) if given is None else len(given)
+    if lowest < 0 or highest >= classes:
+        raise DataError(f"labels must be in 0..{classes - 1}, got {lowest}..{highest}")
+    names = range(highest + 1) if given is None else given
+    if len(names) < 2:
+        raise DataError(f"at least two classes are needed, got {len(names)}")
+    return tuple(str(name) for name in names)

@@ -1,0 +1,250 @@
+"""Torch, the whole ONNX graph and the joined segments agree: every split, exit and codec, on random small nets."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from presplit import graph
+from presplit.bundle import Bundle, Manifest, digest
+from presplit.bundle.manifest import Part, Port
+from presplit.codecs import CODECS
+from presplit.patterns import PATTERNS
+from presplit.runtime.engine import Engine
+from presplit.train import MultiExit, add_exits, export, initialise, sparsify
+from presplit.train.evaluate import exit_logits
+from presplit.train.export import to_onnx
+from presplit.train.zoo import mlp, resnet8, small_cnn
+from presplit.train.zoo.cnn import Residual
+
+CLOSE = 2e-5
+"""Relative to the largest value: float32 sums of a few hundred terms, taken in another order by each side."""
+BATCHES = (1, 5)
+
+Arrays = dict[str, np.ndarray]
+an_export_costs_a_second = settings(max_examples=3, suppress_health_check=list(HealthCheck))
+
+
+@st.composite
+def perceptrons(draw: st.DrawFn, family: str) -> tuple[MultiExit, tuple[int, ...]]:
+    """MLPs of 1-3 hidden layers, some of them sparse, with an exit after any of the hidden ones."""
+    sizes = draw(st.lists(st.sampled_from([16, 24, 32, 64]), min_size=2, max_size=4))
+    model: nn.Module = mlp([*sizes, 5])
+    junctions = draw(st.sets(st.integers(1, len(sizes) - 1), min_size=1))
+    density = draw(st.sampled_from([0.125, 0.25, 0.5]))
+    model = sparsify(model, layers={f"fc{j}": density for j in junctions}, family=family, seed=draw(st.integers(0, 9)))
+    hidden = draw(st.sets(st.integers(1, len(sizes) - 1)))
+    return with_exits(model, [f"relu{j}" for j in sorted(hidden)], torch.zeros(1, sizes[0])), (sizes[0],)
+
+
+@st.composite
+def residual_cnns(draw: st.DrawFn, family: str) -> tuple[MultiExit, tuple[int, ...]]:
+    """A stem and 1-3 plain or residual blocks on images of 8 x 8, with an exit after any of them."""
+    width = draw(st.sampled_from([8, 16]))
+    blocks: list[nn.Module] = []
+    for _ in range(draw(st.integers(1, 3))):
+        if draw(st.booleans()):
+            blocks.append(Residual(width, width, stride=draw(st.sampled_from([1, 2]))))
+        else:
+            blocks.append(nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU()))
+    model = nn.Sequential(
+        nn.Conv2d(1, width, 3, padding=1), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 5)
+    )
+    sparse = sparsify(model, layers={"[1-9].*": draw(st.sampled_from([0.25, 0.5]))}, family=family)
+    exits = draw(st.sets(st.integers(1, len(blocks))))
+    return with_exits(sparse, [str(block) for block in sorted(exits)], torch.zeros(1, 1, 8, 8)), (1, 8, 8)
+
+
+def with_exits(model: nn.Module, after: list[str], example: Tensor) -> MultiExit:
+    """``model`` with exits and values that leave nothing at its default, ready to evaluate."""
+    net = add_exits(model, after, example=example)
+    initialise(net, seed=1)
+    draw = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for layer in net.modules():
+            if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+                for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
+                    assert tensor is not None
+                    tensor.copy_(0.5 + torch.rand(tensor.shape, generator=draw))
+    return net.eval()
+
+
+def whole_and_pieces(model: nn.Module, names: tuple[str, ...], x: np.ndarray) -> tuple[onnx.ModelProto, Bundle]:
+    """One exported graph, and the same graph cut into a bundle that is held in memory."""
+    whole = to_onnx(model, torch.from_numpy(x[:1].copy()))
+    row = graph.row(graph.read(whole), names)
+    pieces, net = graph.cut(row), row.net
+    contents = {f"segment-{k}": piece.onnx for k, piece in enumerate(pieces.segments)}
+    contents |= {f"exit-{name}": piece.onnx for name, piece in pieces.exits.items()}
+    values = graph.run(row.graph, x, row.tensors[1:])
+    ports = []
+    for number, (boundary, at) in enumerate(zip(net.boundaries, [x, *values.values()], strict=True)):
+        codes = {name: codec.calibrate(float(at.min()), float(at.max())) for name, codec in CODECS.items()}
+        entry = {name: graph.entry(number, boundary, code, last=net.last) for name, code in codes.items()}
+        ports.append(Port(entry, graph.leave(number, boundary, last=net.last), codes))
+    manifest = Manifest(
+        format=1,
+        name="net",
+        net=net,
+        header=pieces.header,
+        segments=tuple(Part(f"segment-{k}", piece.macs, piece.weights) for k, piece in enumerate(pieces.segments)),
+        exits={name: Part(f"exit-{name}", piece.macs, piece.weights) for name, piece in pieces.exits.items()},
+        ports=tuple(ports),
+        files=digest(contents),
+        versions={},
+        created="",
+    )
+    return whole, Bundle(Path("net.bundle"), manifest, contents)
+
+
+def check(model: nn.Module, names: tuple[str, ...], whole: onnx.ModelProto, bundle: Bundle, shape: tuple) -> None:
+    """Torch, ``whole`` and every split of ``bundle`` give the same logits at every exit, for all `BATCHES`."""
+    one_graph = Engine(whole.SerializeToString())
+    splits = [Split(bundle, split) for split in range(bundle.net.last + 1)]
+    for batch in BATCHES:
+        x = np.random.default_rng(batch).normal(size=(batch, *shape)).astype(np.float32)
+        with torch.no_grad():
+            logits = exit_logits(model, torch.from_numpy(x.copy()))
+        expected = {name: tensor.numpy() for name, tensor in zip(names, logits, strict=True)}
+        same(dict(zip(names, one_graph.run({"boundary": x}).values(), strict=True)), expected)
+        for split in splits:
+            same(split.run(x), expected)
+            split.check_codecs(x)
+
+
+class Split:
+    """A bundle cut once: the head with the exits before the cut, and the tail, by codec, with those after it."""
+
+    def __init__(self, bundle: Bundle, split: int) -> None:
+        net, self.bundle, self.split = bundle.net, bundle, split
+        early = [e for e in net.exits if e.after < net.last]
+        here, there = ([e.name for e in early if (e.after <= split) == side] for side in (True, False))
+        self.place = "logits" if split == net.last else f"boundary_{split:02d}"
+        self.head = Engine(bundle.segment(0, split, exits=here)) if split else None
+        ports = bundle.manifest.ports[split].entry if split < net.last else {}
+        self.tails = {codec: Engine(bundle.segment(split, net.last, exits=there, codec=codec)) for codec in ports}
+
+    def run(self, x: np.ndarray) -> Arrays:
+        """The logits of every exit by its name, head and tail together."""
+        found = self.head.run({"boundary": x}) if self.head else {self.place: x}
+        values = found.pop(self.place)
+        found |= self.tails["float32"].run({"boundary": values}) if self.tails else {"logits": values}
+        return {name.partition(".")[2] or "final": array for name, array in found.items()}
+
+    def check_codecs(self, x: np.ndarray) -> None:
+        """The tail decodes a codec's codes to the very values that numpy decodes them to."""
+        values = self.head.run({"boundary": x})[self.place] if self.head else x
+        for name, tail in self.tails.items():
+            encoding = self.bundle.encoding(self.split, name)
+            codes = CODECS[name].encode(values, encoding)
+            decoded = CODECS[name].decode(codes, encoding)
+            same(tail.run({"boundary": codes}), self.tails["float32"].run({"boundary": decoded}))
+
+
+def same(found: Arrays, expected: Arrays) -> None:
+    assert sorted(found) == sorted(expected)
+    for name, array in expected.items():
+        assert found[name].shape == array.shape and found[name].dtype == np.float32
+        np.testing.assert_allclose(found[name], array, rtol=0, atol=CLOSE * max(1.0, float(np.abs(array).max())))
+
+
+@pytest.mark.parametrize("nets", [perceptrons, residual_cnns])
+@pytest.mark.parametrize("family", PATTERNS)
+@an_export_costs_a_second
+@given(data=st.data())
+def test_random_nets_agree_whole_and_cut(
+    nets: Callable[[str], st.SearchStrategy[tuple[MultiExit, tuple[int, ...]]]], family: str, data: st.DataObject
+) -> None:
+    model, shape = data.draw(nets(family))
+    x = np.random.default_rng(0).normal(size=(8, *shape)).astype(np.float32)
+    check(model, model.exit_names, *whole_and_pieces(model, model.exit_names, x), shape)
+
+
+class Viewing(nn.Module):
+    """Flattens by the batch size, as much code does; adds what it has computed three layers before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 4, 3)
+        self.pool = nn.AvgPool2d(2)
+        self.hidden = nn.Linear(36, 36)
+        self.classifier = nn.Linear(36, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``: float ``(batch, 2, 8, 8)``."""
+        flat = self.pool(self.stem(x)).view(x.size(0), -1)
+        return self.classifier(torch.relu(self.hidden(flat)) + flat)
+
+
+def dropped() -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(7, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Dropout(0.5), nn.Linear(12, 12), nn.Tanh(), nn.Linear(12, 4)
+    )
+
+
+def concatenating() -> nn.Module:
+    class Dense(nn.Module):
+        """A block that gives its input beside what it makes of it (arXiv 1608.06993)."""
+
+        def __init__(self, n_in: int) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(n_in, 4, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([x, torch.relu(self.conv(x))], 1)
+
+    head = [nn.AvgPool2d(2), nn.Flatten(), nn.Linear(9 * 9, 4)]
+    return nn.Sequential(Dense(1), Dense(5), *head)
+
+
+AD_HOC: dict[str, tuple[nn.Module, list[str], tuple[int, ...]]] = {
+    "one input axis, dropout, BatchNorm1d": (dropped(), ["2", "5"], (7,)),
+    "view by batch size, average pooling": (Viewing(), ["pool"], (2, 8, 8)),
+    "concatenated skips": (concatenating(), ["0"], (1, 6, 6)),
+    "no exit": (nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), [], (3, 2, 2)),
+    "small_cnn": (sparsify(small_cnn(width=8, size=8), density=0.5), ["bottleneck"], (1, 8, 8)),
+    "resnet8": (sparsify(resnet8(width=8, channels=1), density=0.25), ["block1", "block2"], (1, 8, 8)),
+}
+
+
+@pytest.mark.parametrize("name", AD_HOC)
+def test_exported_bundles_agree_with_torch_and_the_whole_graph(name: str, tmp_path: Path) -> None:
+    plain, after, shape = AD_HOC[name]
+    torch.manual_seed(0)
+    model = with_exits(plain, after, torch.zeros(1, *shape))
+    x = np.random.default_rng(0).normal(size=(8, *shape)).astype(np.float32)
+    bundle = export(model, x, tmp_path / "net.bundle")
+    assert [e.name for e in bundle.net.exits] == [*after, "final"]
+    check(model, model.exit_names, to_onnx(model, torch.from_numpy(x[:1].copy())), bundle, shape)
+
+
+def test_exits_may_be_added_in_another_order_than_they_run(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3))
+    model = with_exits(net, ["3", "1"], torch.zeros(1, 8))
+    x = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
+    bundle = export(model, x, tmp_path / "net.bundle")
+    assert [e.name for e in bundle.net.exits] == ["1", "3", "final"]
+    check(model, model.exit_names, to_onnx(model, torch.from_numpy(x[:1].copy())), bundle, (8,))
+
+
+def test_every_pair_of_segments_in_a_row_joins(tmp_path: Path) -> None:
+    """Three tiers (device, gateway, server) are the same row cut twice."""
+    model = mlp([12, 8, 8, 8, 3]).eval()
+    x = np.random.default_rng(0).normal(size=(5, 12)).astype(np.float32)
+    bundle = export(model, x, tmp_path / "net.bundle")
+    last = bundle.net.last
+    expected = {"logits": model(torch.from_numpy(x)).detach().numpy()}
+    for device, gateway in itertools.combinations(range(1, last), 2):
+        values = {"boundary": x}
+        for start, stop in itertools.pairwise((0, device, gateway, last)):
+            (values["boundary"],) = Engine(bundle.segment(start, stop)).run(values).values()
+        same({"logits": values["boundary"]}, expected)

@@ -1,0 +1,203 @@
+"""Training: the same seed gives the same bits, rates follow their recipe, all exits learn, nothing else changes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from presplit.core.errors import SpecError
+from presplit.train import (
+    RECIPES,
+    MultiExit,
+    Recipe,
+    SparseLinear,
+    accuracies,
+    add_exits,
+    evaluate,
+    fit,
+    initialise,
+    sparsify,
+)
+from presplit.train.data import Samples, digits, hold_out
+from presplit.train.fit import _schedule
+from presplit.train.losses import joint_loss
+from presplit.train.zoo import mlp
+
+QUICK = Recipe(epochs=2, batch=64)
+
+
+@pytest.fixture(scope="module")
+def few() -> Samples:
+    return hold_out(digits().train, 0.2)[1]
+
+
+def dropping() -> nn.Module:
+    """A net that draws random numbers while it trains, and one exit whose size is not known before it does."""
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.3), nn.Linear(32, 10))
+    return add_exits(sparsify(net, density=0.25), ["2"])
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_the_same_seed_gives_the_same_bits_whatever_was_drawn_before(few: Samples) -> None:
+    found = []
+    for before in (0, 1):
+        model = dropping()
+        torch.manual_seed(before)
+        fit(model, few, recipe=QUICK, seed=5)
+        found.append(weights(model))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
+def test_another_seed_gives_other_weights(few: Samples) -> None:
+    found = []
+    for seed in (5, 6):
+        model = dropping()
+        fit(model, few, recipe=QUICK, seed=seed)
+        found.append(weights(model))
+    assert (found[0]["model.1.values"] != found[1]["model.1.values"]).any()
+
+
+@pytest.mark.parametrize("family", ["grouped", "biregular", "bernoulli"])
+def test_training_changes_values_and_never_the_pattern(family: str, few: Samples) -> None:
+    model = sparsify(mlp([64, 32, 10]), density=0.25, family=family)
+    layer = model.get_submodule("fc1")
+    assert isinstance(layer, SparseLinear)
+    before, index = layer.values.detach().clone(), layer.index.clone()
+    fit(model, few, recipe=QUICK)
+    assert (layer.values != before).any()
+    torch.testing.assert_close(layer.index, index, rtol=0, atol=0)
+    assert not layer.to_dense().weight.detach().numpy()[~layer.pattern.mask()].any()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_loss_falls_and_every_exit_learns(name: str, few: Samples) -> None:
+    model = add_exits(mlp([64, 64, 32, 10]), ["relu1"], example=torch.zeros(1, 64))
+    initialise(model, name, seed=0)
+    history = fit(model, few, recipe=name, epochs=40, validation=few)
+    assert history[-1].loss < 0.7 * history[0].loss
+    assert min(history[-1].accuracy) > 0.5, "chance is 0.1"
+
+
+def test_the_history_has_one_entry_an_epoch_as_it_was_told(few: Samples) -> None:
+    told = []
+    model = add_exits(mlp([64, 16, 10]), ["relu1"])
+    history = fit(model, few, recipe=QUICK, epochs=3, validation=few, on_epoch=told.append)
+    assert told == history and [epoch.number for epoch in history] == [1, 2, 3]
+    assert history[-1].accuracy == tuple(accuracies(evaluate(model, few), few.y))
+    assert fit(model, few, recipe=QUICK)[-1].accuracy == () and not model.training
+
+
+def rates(recipe: Recipe, steps: int) -> list[float]:
+    """The rate of each step, and of the one after the last."""
+    optimiser = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=recipe.rate)
+    schedule = _schedule(optimiser, recipe, steps)
+    found = [optimiser.param_groups[0]["lr"]]
+    for _ in range(recipe.epochs * steps):
+        optimiser.step()
+        schedule.step()
+        found.append(optimiser.param_groups[0]["lr"])
+    return found
+
+
+def test_the_paper_s_rate_decays_with_every_step() -> None:
+    recipe = RECIPES["paper"]
+    assert (recipe.epochs, recipe.batch, recipe.rate, recipe.decay) == (50, 256, 1e-3, 1e-5)
+    assert rates(recipe, 4) == pytest.approx([1e-3 / (1 + 1e-5 * step) for step in range(201)])
+
+
+def test_the_default_rate_rises_to_its_height_once_and_ends_at_nothing() -> None:
+    recipe = RECIPES["default"]
+    found = rates(recipe, 10)
+    top = found.index(max(found))
+    assert found[top] == pytest.approx(recipe.rate, rel=0.01)
+    assert all(a <= b for a, b in itertools.pairwise(found[: top + 1]))
+    assert all(a >= b for a, b in itertools.pairwise(found[top:]))
+    assert found[-1] < 1e-3 * recipe.rate
+
+
+def test_a_cosine_rate_falls_from_its_height_to_nothing() -> None:
+    recipe = Recipe(epochs=2, rate=0.1, schedule="cosine")
+    expected = [0.1 * (1 + math.cos(math.pi * step / 20)) / 2 for step in range(21)]
+    assert rates(recipe, 10) == pytest.approx(expected, abs=1e-12)
+
+
+def test_an_epoch_sees_every_sample_once(few: Samples) -> None:
+    seen: list[int] = []
+
+    class Watching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(1, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.extend(x[:, 0].long().tolist())
+            return self.layer(x)
+
+    numbers = np.arange(100, dtype=np.float32)[:, None]
+    fit(Watching(), Samples(numbers, np.zeros(100)), recipe=Recipe(epochs=1, batch=32))
+    assert sorted(seen) == list(range(100)) and seen != list(range(100))
+
+
+def test_a_last_batch_of_one_sample_does_not_stop_batch_normalisation() -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+    samples = Samples(np.random.default_rng(0).normal(size=(33, 4)), np.zeros(33))
+    assert len(fit(net, samples, recipe=Recipe(epochs=2, batch=32))) == 2
+
+
+def test_an_exit_s_weight_says_what_its_loss_counts(few: Samples) -> None:
+    found = {}
+    for weight in (1e-6, 1e6):
+        model = add_exits(mlp([64, 32, 32, 10]), ["relu1"], example=torch.zeros(1, 64))
+        initialise(model, seed=0)
+        found[weight] = fit(model, few, recipe=Recipe(20, 64), validation=few, exit_weights=[weight, 1])[-1].accuracy
+    assert found[1e-6][1] > found[1e6][1] and found[1e6][0] > found[1e-6][0]
+
+
+def test_the_joint_loss_is_the_weighted_mean_of_the_exits_losses() -> None:
+    unsure, sure = torch.zeros(2, 2), torch.tensor([[99.0, 0.0], [99.0, 0.0]])
+    assert float(joint_loss([unsure, sure], torch.tensor([0, 0]), [1, 3])) == pytest.approx(math.log(2) / 4)
+
+
+def test_bfloat16_trains_and_leaves_float32_weights(few: Samples) -> None:
+    model = sparsify(mlp([64, 32, 10]), density=0.25)
+    history = fit(model, few, recipe=Recipe(epochs=2, batch=64, bf16=True))
+    assert history[1].loss < history[0].loss
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_values_begin_as_the_recipe_says(name: str) -> None:
+    model = sparsify(mlp([1024, 256, 10]), density=0.25)
+    initialise(model, name, seed=0)
+    layer = model.get_submodule("fc1")
+    assert isinstance(layer, SparseLinear)
+    degree, bias = (1024, 0.1) if name == "paper" else (256, 0.0)
+    assert float(layer.values.detach().std()) == pytest.approx((2 / degree) ** 0.5, rel=0.02)
+    assert all((p == bias).all() for n, p in model.named_parameters() if n.endswith("bias"))
+    again = sparsify(mlp([1024, 256, 10]), density=0.25)
+    initialise(again, name, seed=0)
+    torch.testing.assert_close(again.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+def test_an_unknown_recipe_or_schedule_is_refused(few: Samples) -> None:
+    with pytest.raises(SpecError, match="no recipe named 'papers' .nearest: paper."):
+        fit(mlp([64, 10]), few, recipe="papers")
+    with pytest.raises(SpecError, match="schedule must be one_cycle, cosine or inverse_time, got 'step'"):
+        fit(mlp([64, 10]), few, recipe=Recipe(schedule="step"))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_exit_weights_of_another_number_are_refused(count: int, few: Samples) -> None:
+    model = add_exits(mlp([64, 16, 10]), ["relu1"])
+    assert isinstance(model, MultiExit)
+    with pytest.raises(SpecError, match=r"exit_weights: expected one for each of 2 exits, got \[.*\]"):
+        fit(model, few, recipe=QUICK, exit_weights=[1.0] * count)

@@ -1,0 +1,188 @@
+"""A run directory repeats, evaluates and exports what was trained; an unfinished one is never taken for a run."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from presplit.core.errors import DataError, GraphError, PatternError, SpecError
+from presplit.core.spec import read_spec, spec_from
+from presplit.train import RECIPES, SparseLinear, accuracies, choose_threshold, count_weights, evaluate, route, runs
+
+SMALL = {
+    "name": "small",
+    "seed": 3,
+    "model": {"width": 8},
+    "sparsity": {"density": 0.5},
+    "exits": {"after": ["block1"], "weights": [0.5]},
+    "training": {"epochs": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("runs") / "small"
+    runs.train(spec_from(SMALL), directory)
+    return directory
+
+
+def result(directory: Path) -> dict:
+    return json.loads((directory / "result.json").read_text())
+
+
+def mlp_spec(**changes: object) -> dict:
+    """A sparse MLP on digits, padded from 64 to 80 inputs."""
+    base = {"model": {"kind": "mlp", "layers": [80, 40, 10]}, "data": {"pad_to": 80}, "training": {"epochs": 1}}
+    return {**base, **changes}
+
+
+def test_a_run_that_is_read_back_gives_the_same_logits(small: Path) -> None:
+    first, second = runs.read_run(small), runs.read_run(small)
+    logits = evaluate(first.model, first.data.test)
+    np.testing.assert_array_equal(evaluate(second.model, second.data.test), logits)
+    assert result(small)["accuracy"] == dict(
+        zip(("block1", "final"), accuracies(logits, first.data.test.y), strict=True)
+    )
+
+
+@pytest.mark.parametrize("family", ["grouped", "biregular", "bernoulli"])
+def test_the_same_spec_trains_the_same_bits(family: str, tmp_path: Path) -> None:
+    spec = spec_from(mlp_spec(sparsity={"family": family, "density": 0.5}))
+    for name in ("one", "two"):
+        runs.train(spec, tmp_path / name)
+    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_the_written_spec_says_all_that_the_recipe_left_open(small: Path) -> None:
+    written = read_spec(small / "spec.json")
+    recipe = RECIPES["default"]
+    training = written.training
+    assert (training.epochs, training.batch, training.rate) == (2, recipe.batch, recipe.rate)
+    assert written.seed == 3 and written.exits is not None and written.exits.weights == (0.5,)
+
+
+def test_metrics_have_a_line_an_epoch(small: Path) -> None:
+    lines = [json.loads(line) for line in (small / "metrics.jsonl").read_text().splitlines()]
+    assert [line["number"] for line in lines] == [1, 2]
+    assert all(len(line["accuracy"]) == 2 for line in lines)
+
+
+def test_thresholds_are_chosen_on_the_held_out_part_and_judged_on_the_test_set(small: Path) -> None:
+    run = runs.read_run(small)
+    held, test = evaluate(run.model, run.held_out), evaluate(run.model, run.data.test)
+    rows = result(small)["thresholds"]
+    assert [row["max_drop"] for row in rows] == [0.0, 0.001, 0.002, 0.005, 0.01]
+    for row in rows:
+        assert row["threshold"] == choose_threshold(held, run.held_out.y, max_drop=row["max_drop"])
+        routed = route(test, run.data.test.y, [row["threshold"]])
+        assert (row["accuracy"], row["share"]) == (routed.accuracy, routed.shares[0])
+
+
+def test_held_out_samples_are_not_trained_on(small: Path) -> None:
+    run = runs.read_run(small)
+    assert len(run.train) + len(run.held_out) == len(run.data.train)
+    trained = {image.tobytes() for image in run.train.x}
+    assert sum(image.tobytes() in trained for image in run.held_out.x) == 0
+
+
+def test_the_paper_s_net_by_its_own_vocabulary_has_2360_weights() -> None:
+    spec = spec_from(
+        {
+            "model": {"kind": "mlp", "layers": [800, 40, 40, 10]},
+            "data": {"pad_to": 800},
+            "sparsity": {"family": "biregular", "fan_out": [2, 9, 10]},
+            "training": {"recipe": "paper"},
+        }
+    )
+    run = runs.build(spec)
+    assert count_weights(run.model) == 2360
+    fan_outs = [set(layer.pattern.fan_out.tolist()) for layer in run.model.modules() if isinstance(layer, SparseLinear)]
+    assert fan_outs == [{2}, {9}], "the last junction is complete and stays dense"
+    assert all((p == 0.1).all() for name, p in run.model.named_parameters() if name.endswith("bias"))
+
+
+def test_training_again_leaves_no_old_checkpoint_beside_a_new_spec(small: Path, tmp_path: Path) -> None:
+    """Interrupted in the first epoch, the second training must not pass the first one's weights off as its own."""
+    runs.train(spec_from(mlp_spec()), tmp_path)
+
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runs.train(spec_from(mlp_spec(seed=1)), tmp_path, on_epoch=interrupt)
+    with pytest.raises(DataError, match="not a finished run"):
+        runs.read_run(tmp_path)
+
+
+def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a finished run .spec.json and model.safetensors are expected.*"):
+        runs.read_run(tmp_path)
+
+
+def test_a_run_whose_checkpoint_is_damaged_is_refused(tmp_path: Path) -> None:
+    runs.train(spec_from(mlp_spec()), tmp_path)
+    raw = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(raw[:-1])
+    with pytest.raises(DataError, match="model.safetensors: not a checkpoint of this net"):
+        runs.read_run(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_may_not_be_written_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(DataError, match="the run cannot be written .Permission denied."):
+        runs.train(spec_from(mlp_spec()), tmp_path / "run")
+
+
+def test_a_file_in_the_place_of_the_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(DataError, match="run: the run cannot be written .File exists."):
+        runs.train(spec_from(mlp_spec()), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"data": {}}, SpecError, r"model.layers: digits needs 64 inputs and at least 10 outputs, got \[80, 40, 10\]"),
+        ({"data": {"name": "digit"}}, SpecError, "no data set named 'digit' .nearest: digits."),
+        ({"sparsity": {"family": "group", "density": 0.5}}, SpecError, "sparsity: no pattern family named 'group'"),
+        ({"sparsity": {"layers": {"fc7": 0.5}}}, GraphError, "sparsity: no linear layer or conv.* is called 'fc7'"),
+        ({"sparsity": {"layers": {"fc1": 0.3}}}, PatternError, "sparsity: layer fc1: 80 -> 40 has no grouped pattern"),
+        ({"sparsity": {"family": "bernoulli", "fan_out": [2, 10]}}, SpecError, "fan_out is the vocabulary of bireg"),
+        ({"sparsity": {"fan_out": [41, 10]}}, SpecError, r"sparsity.fan_out\[0\]: expected 1..40"),
+        (
+            {
+                "sparsity": {"fan_out": [39, 10]},
+                "data": {"pad_to": 81},
+                "model": {"kind": "mlp", "layers": [81, 40, 10]},
+            },
+            PatternError,
+            r"sparsity: fan_out\[0\]: 81 -> 40 has no biregular pattern with fan_out 39",
+        ),
+        ({"exits": {"after": ["relu9"]}}, GraphError, "exits.after: no submodule is called 'relu9'; there are: f"),
+    ],
+)
+def test_a_spec_that_does_not_fit_is_refused_with_its_key(changes: dict, kind: type, message: str) -> None:
+    with pytest.raises(kind, match=message):
+        runs.build(spec_from(mlp_spec(**changes)))
+
+
+def test_a_cnn_wants_square_images(tmp_path: Path) -> None:
+    y = np.array([0, 1, 0, 1])
+    np.savez(tmp_path / "flat.npz", x_train=np.zeros((4, 6)), y_train=y, x_test=np.zeros((4, 6)), y_test=y)
+    with pytest.raises(SpecError, match=r"model.kind: a cnn needs square images, flat has samples of shape \(6,\)"):
+        runs.build(spec_from({"data": {"name": str(tmp_path / "flat.npz"), "validation": 0.3}}))
+
+
+def test_building_draws_the_same_values_whatever_was_drawn_before() -> None:
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        found.append(runs.build(spec_from(SMALL)).model.state_dict())
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)

@@ -1,0 +1,202 @@
+"""Sparsify changes what is asked for, leaves the rest, never touches the user's model, and refuses the impossible."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from presplit.core.errors import GraphError, PatternError, SpecError
+from presplit.core.types import Pattern
+from presplit.patterns import PATTERNS, biregular
+from presplit.train import SparseConv2d, SparseLinear, add_exits, count_weights, sparsify, summary
+from presplit.train.zoo import mlp, resnet8, small_cnn
+
+
+def forms(model: nn.Module) -> dict[str, str]:
+    return {row.name: str(row.form) for row in summary(model)}
+
+
+@pytest.mark.parametrize("family", PATTERNS)
+def test_every_layer_but_the_classifier_gets_exactly_the_density(family: str) -> None:
+    model = sparsify(mlp([64, 64, 32, 16]), density=0.25, family=family)
+    assert [row.density for row in summary(model)] == [0.25, 0.25, 1.0]
+    assert count_weights(model) == 64 * 16 + 64 * 8 + 32 * 16
+
+
+def test_the_user_s_model_is_unchanged() -> None:
+    model = mlp([64, 32, 10])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    sparsify(model, density=0.25)
+    assert all(isinstance(layer, nn.Linear) for name, layer in model.named_children() if name.startswith("fc"))
+    torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("family", ["biregular", "bernoulli"])
+def test_the_seed_chooses_the_pattern_and_layers_differ(family: str) -> None:
+    one, same, other = (sparsify(mlp([64, 64, 64, 8]), density=0.25, family=family, seed=s) for s in (1, 1, 2))
+    masks = [
+        [layer.pattern.mask() for layer in model.modules() if isinstance(layer, SparseLinear)]
+        for model in (one, same, other)
+    ]
+    np.testing.assert_array_equal(masks[0], masks[1])
+    assert (masks[0][0] != masks[2][0]).any() and (masks[0][0] != masks[0][1]).any()
+
+
+def test_unsuitable_layers_stay_dense_unless_they_are_named() -> None:
+    """32 -> 7 has no such density; 16 -> 32 would read 4 features; the depthwise convolution is grouped already."""
+    net = nn.Sequential(
+        OrderedDict[str, nn.Module](
+            good=nn.Conv2d(64, 32, 3),
+            odd=nn.Conv2d(32, 7, 1),
+            back=nn.Conv2d(7, 16, 1),
+            depthwise=nn.Conv2d(16, 16, 3, groups=16),
+            reflecting=nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect"),
+            narrow=nn.Conv2d(16, 32, 1),
+            flat=nn.Flatten(),
+            classifier=nn.LazyLinear(10),
+        )
+    )
+    net(torch.zeros(1, 64, 8, 8))
+    assert {name for name, form in forms(sparsify(net, density=0.25)).items() if form != "dense"} == {"good"}
+    named = sparsify(net, layers={"narrow": 0.25, "good": 0.5})
+    assert {name for name, form in forms(named).items() if form != "dense"} == {"good", "narrow"}
+
+
+def test_names_win_over_the_density_and_globs_match_many() -> None:
+    model = sparsify(resnet8(width=16), density=0.5, layers={"block1.*": 0.25, "classifier": 0.5})
+    found = {row.name: row.density for row in summary(model)}
+    assert found["block1.conv1"] == found["block1.conv2"] == 0.25
+    assert found["block3.conv2"] == found["classifier"] == 0.5
+
+
+def test_the_first_name_that_matches_counts() -> None:
+    model = sparsify(mlp([64, 64, 64, 8]), layers={"fc1": 0.125, "fc*": 0.25})
+    assert [row.density for row in summary(model)] == [0.125, 0.25, 0.25]
+
+
+def test_a_pattern_of_one_s_own_is_taken_as_it_is() -> None:
+    pattern = biregular(800, 40, fan_out=2)
+    model = sparsify(mlp([800, 40, 10]), layers={"fc1": pattern})
+    layer = model.get_submodule("fc1")
+    assert isinstance(layer, SparseLinear)
+    np.testing.assert_array_equal(layer.pattern.index, pattern.index)
+
+
+def test_a_family_of_one_s_own_is_taken_as_it_is() -> None:
+    def first(n_in: int, n_out: int, *, density: float, seed: int = 0) -> Pattern:
+        return Pattern(n_in, n_out, np.arange(round(density * n_in))[None])
+
+    model = sparsify(mlp([64, 16, 4]), density=0.5, family=first)
+    assert forms(model) == {"fc1": "batched", "fc2": "dense"}
+
+
+def test_the_summary_says_how_each_layer_runs() -> None:
+    model = sparsify(small_cnn(width=16, size=8), density=0.25)
+    rows = {row.name: row for row in summary(model)}
+    assert rows["stem.conv"].form == "dense" and rows["block2.conv"].form == "batched"
+    assert rows["block2.conv"].weights == 32 * 32 * 9 // 4
+    scattered = sparsify(mlp([64, 64, 8]), density=0.25, family="biregular")
+    assert forms(scattered)["fc1"] == "scattered"
+    assert "density=0.25, tile=1, form=scattered" in repr(scattered)
+
+
+def test_values_are_drawn_for_their_own_fan_in() -> None:
+    torch.manual_seed(0)
+    layer = sparsify(mlp([1024, 256, 10]), density=0.25).get_submodule("fc1")
+    assert isinstance(layer, SparseLinear)
+    assert float(layer.values.detach().std()) == pytest.approx((2 / 256) ** 0.5, rel=0.02)
+
+
+def test_a_layer_under_two_names_becomes_sparse_under_both() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.once = self.twice = nn.Linear(32, 32)
+            self.classifier = nn.Linear(32, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.classifier(self.twice(self.once(x)))
+
+    model = sparsify(Tied(), density=0.25)
+    assert isinstance(model.once, SparseLinear) and model.twice is model.once
+
+
+def test_a_model_that_is_one_layer_becomes_a_sparse_layer() -> None:
+    assert isinstance(sparsify(nn.Linear(16, 16), layers={"*": 0.5}), SparseLinear)
+    assert isinstance(sparsify(nn.Conv2d(16, 16, 3), layers={"*": 0.5}), SparseConv2d)
+
+
+def test_layers_that_are_more_than_linear_stay_as_they_are() -> None:
+    """An attention's output projection is read by the attention itself, which knows no sparse layer."""
+
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(32, 2, batch_first=True)
+            self.hidden, self.classifier = nn.Linear(32, 64), nn.Linear(64, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.classifier(self.hidden(self.attention(x, x, x)[0]).mean(1))
+
+    model = sparsify(Attending(), density=0.25)
+    assert {name for name, form in forms(model).items() if form != "dense"} == {"hidden"}
+    assert model(torch.zeros(2, 5, 32)).shape == (2, 4)
+
+
+def test_a_head_that_has_no_size_yet_stays_dense_and_is_not_summed_up() -> None:
+    net = sparsify(add_exits(mlp([64, 64, 64, 8]), ["relu1", "relu2"]), layers={"model.fc*": 0.25})
+    assert isinstance(net.get_submodule("model.fc2"), SparseLinear)
+    with pytest.raises(GraphError, match=r"layer heads.0.linear has no size yet: run an example"):
+        summary(net)
+    assert [logits.shape for logits in net(torch.zeros(2, 64))] == [(2, 8)] * 3
+    assert forms(net)["heads.1.linear"] == "dense"
+
+
+@pytest.mark.parametrize("name", ["fc9", "FC1", "relu1", ""])
+def test_a_name_that_matches_no_layer_is_refused(name: str) -> None:
+    with pytest.raises(GraphError, match=f"no linear layer or convolution is called '{name}'; there are: fc1, fc2"):
+        sparsify(mlp([64, 64, 8]), layers={name: 0.25})
+
+
+def test_a_density_that_a_named_layer_cannot_have_is_refused_with_the_layer_s_name() -> None:
+    with pytest.raises(PatternError, match=r"layer fc1: 64 -> 64 has no grouped pattern of density 0.3"):
+        sparsify(mlp([64, 64, 8]), layers={"fc1": 0.3})
+
+
+def test_a_pattern_of_another_size_is_refused_with_the_layer_s_name() -> None:
+    with pytest.raises(PatternError, match=r"layer fc1: the layer is 64 -> 64, the pattern 800 -> 40"):
+        sparsify(mlp([64, 64, 8]), layers={"fc1": biregular(800, 40, fan_out=2)})
+
+
+def test_a_grouped_convolution_that_is_named_is_refused_with_its_name() -> None:
+    with pytest.raises(GraphError, match="layer 0: only plain convolutions become sparse"):
+        sparsify(nn.Sequential(nn.Conv2d(16, 16, 3, groups=2), nn.Linear(4, 4)), layers={"0": 0.5})
+
+
+def test_a_layer_that_is_more_than_linear_is_refused_if_it_is_named() -> None:
+    attention = nn.Sequential(nn.MultiheadAttention(32, 2), nn.Linear(32, 4))
+    with pytest.raises(GraphError, match="layer 0.out_proj: .*NonDynamicallyQuantizableLinear"):
+        sparsify(attention, layers={"0.out_proj": 0.25})
+    with pytest.raises(GraphError, match="layer 0: .*LazyLinear"):
+        sparsify(nn.Sequential(nn.LazyLinear(4)), layers={"0": 0.25})
+
+
+@pytest.mark.parametrize("model", [mlp([64, 10]), nn.Sequential(nn.ReLU()), mlp([60, 50, 7])])
+def test_a_model_in_which_nothing_can_become_sparse_is_refused(model: nn.Module) -> None:
+    with pytest.raises(GraphError, match="no layer of Sequential can have density 0.25"):
+        sparsify(model, density=0.25)
+
+
+def test_an_unknown_family_is_refused_with_those_there_are() -> None:
+    with pytest.raises(SpecError, match="no pattern family named 'group' .nearest: grouped.*biregular, bernoulli"):
+        sparsify(mlp([64, 64, 8]), density=0.25, family="group")
+
+
+def test_one_density_for_a_model_with_exits_is_refused() -> None:
+    model = add_exits(mlp([8, 16, 4]), after=["relu1"])
+    with pytest.raises(GraphError, match="call sparsify before add_exits"):
+        sparsify(model, density=0.5)
