@@ -262,7 +262,8 @@ def test_a_file_that_is_there_is_read_plain_or_packed(name: str, raw: bytes, pla
 
 def test_a_file_that_is_nowhere_is_refused_with_every_place_and_the_cure(places: Path) -> None:
     expected = (
-        f"thing is neither in {places}/data/any, {places}/cache/presplit/any nor could it be fetched .*127.0.0.1:9/thing.gz: .*refused.*; put "
+        f"thing is neither in {places}/data/any, {places}/cache/presplit/any nor could it be fetched "
+        ".*127.0.0.1:9/thing.gz: .*refused.*; put "
         f"thing.gz into {places}/data/any, or set PRESPLIT_DATA to the folder that holds any/"
     )
     with pytest.raises(DataError, match=expected) as caught:
