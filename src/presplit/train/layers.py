@@ -37,6 +37,8 @@ class SparseLayer(nn.Module):
 
     form: Form
     """How the layer runs: "batched" is faster than dense, "scattered" is exact only."""
+    dealt: bool
+    """True if the inputs are dealt to the tiles in turn, like cards: then the gather is a channel shuffle."""
     index: Tensor
     out_order: Tensor | None
     _gather: Tensor
@@ -103,6 +105,8 @@ class SparseLayer(nn.Module):
         self.form = "batched" if pattern.is_regular and shared else "scattered"
         device, order = self.index.device, pattern.out_order
         place = None if order is None else torch.from_numpy(np.argsort(order)).to(device)
+        tiles, fan_in = pattern.index.shape
+        self.dealt = tiles * fan_in == self.n_in and np.array_equal(pattern.index.T.ravel(), np.arange(self.n_in))
         self.register_buffer("_gather", self.index.reshape(-1).long(), persistent=False)
         self.register_buffer("_place", place, persistent=False)
         self.register_buffer("_where", None, persistent=False)
@@ -201,8 +205,8 @@ class SparseConv2d(SparseLayer):
         bias = self.bias
         if bias is not None and self.out_order is not None:
             bias = bias[self.out_order.long()]
-        taken = x.index_select(1, self._gather)
-        tiles = len(self.index)
+        tiles, fan_in = self.index.shape
+        taken = F.channel_shuffle(x, fan_in) if self.dealt else x.index_select(1, self._gather)
         y = F.conv2d(taken, self.values, bias, self.stride, self.padding, self.dilation, groups=tiles)
         return y if self._place is None else y.index_select(1, self._place)
 
