@@ -6,4 +6,5 @@ from pathlib import Path
 from runpy import run_path
 
 shared = run_path(str(Path(__file__).parents[1] / "runtime" / "conftest.py"))
-bundle, other_bundle, start, server = (shared[name] for name in ("bundle", "other_bundle", "start", "server"))
+names = ("bundle", "other_bundle", "slow_bundle", "start", "server")
+bundle, other_bundle, slow_bundle, start, server = (shared[name] for name in names)

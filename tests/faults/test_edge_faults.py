@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import socket
 import statistics
@@ -14,11 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+import msgspec
 import numpy as np
 import pytest
 
 from presplit.bundle import Bundle
-from presplit.core.types import Answer, Plan
+from presplit.core.types import Answer, Net, Plan
 from presplit.runtime import Edge
 from presplit.runtime.engine import Engine
 from presplit.runtime.wire import open_inference_pb2 as messages
@@ -44,6 +46,12 @@ def answers_in_time(edge: Edge, *, count: int = 20, deadline_s: float = DEADLINE
     assert statistics.median(took) <= deadline_s + SLACK_S
     assert max(took) <= deadline_s + STALL_S
     return found
+
+
+def without_exits(bundle: Bundle) -> Bundle:
+    """The same net with its own classifier only."""
+    net = Net(bundle.net.boundaries, bundle.net.exits[-1:])
+    return dataclasses.replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, net=net, exits={}))
 
 
 def held(bundle: Bundle, split: int) -> np.ndarray:
@@ -189,6 +197,29 @@ def test_the_liar_is_believed_when_it_does_not_lie(bundle: Bundle) -> None:
     with liar(honest) as address, Edge.open(bundle, server=address, plan=Plan(1)) as edge:
         answer = edge.answer(IMAGE, deadline_s=5.0)
     assert (answer.why, answer.label) == ("server", 0)
+
+
+def test_a_reply_that_is_there_is_not_delayed_by_the_answer_that_is_held(slow_bundle: Bundle) -> None:
+    """Nothing is held at the split, and the next exit takes far longer than the server."""
+    bare = without_exits(slow_bundle)
+    with Edge.open(bare, plan=Plan(bare.net.last)) as edge:
+        alone_s = min(edge.answer(IMAGE).elapsed_s for _ in range(3))
+    with liar(honest) as address, Edge.open(bare, server=address, plan=Plan(1, deadline_s=5.0)) as edge:
+        answers = [edge.answer(IMAGE) for _ in range(5)]
+    assert {answer.why for answer in answers} == {"server"}
+    assert statistics.median(answer.elapsed_s for answer in answers) < alone_s / 2
+
+
+@pytest.mark.parametrize("early", [{}, {"early": 2.0}, {"early": 2.0, "middle": 2.0}])
+def test_nothing_is_begun_that_would_end_after_the_deadline(slow_bundle: Bundle, early: dict[str, float]) -> None:
+    """Once an exit has run, a slow rest of the edge's own net is no reason to be late."""
+    last = slow_bundle.net.last
+    with Edge.open(slow_bundle, plan=Plan(last, early or {"middle": 2.0})) as edge:
+        full = edge.answer(IMAGE, deadline_s=10.0)
+        answers = answers_in_time(edge, count=5, deadline_s=min(0.02, full.elapsed_s / 2))
+    assert (full.why, full.exit, full.degraded) == ("planned", "final", False)
+    assert {(answer.why, answer.degraded) for answer in answers} == {("no_time", True)}
+    assert {answer.exit for answer in answers} <= {"early", "middle"}
 
 
 @pytest.mark.parametrize(

@@ -145,9 +145,23 @@ def key(plan: Plan) -> tuple[object, ...]:
 
 
 def head_bytes(s: Situation, plan: Plan) -> int:
-    weights = sum(s.segment_weights[: plan.split])
-    weights += sum(s.exit_weights[e] for e, exit_ in enumerate(s.net.exits) if exit_.name in plan.thresholds)
-    return 4 * weights
+    """All that the edge loads: the head, its exits, and what only serves to hold an answer."""
+    on_the_way = [e for e, exit_ in enumerate(s.net.exits[:-1]) if 0 < exit_.after <= plan.split]
+    loaded = {e for e, exit_ in enumerate(s.net.exits) if exit_.name in plan.thresholds}
+    reached = plan.split
+    if plan.split < s.net.last:
+        if on_the_way:
+            loaded.add(on_the_way[-1])
+        elif not loaded:
+            following = min(e for e, exit_ in enumerate(s.net.exits) if exit_.after > plan.split)
+            loaded.add(following)
+            reached = s.net.exits[following].after
+    return 4 * (sum(s.segment_weights[:reached]) + sum(s.exit_weights[e] for e in loaded))
+
+
+def by(s: Situation, plan: Plan, deadline_s: float) -> float:
+    """When a plan's answers must be there: 5 ms are kept back from the deadline if it asks the server."""
+    return deadline_s if plan.split == s.net.last else deadline_s - 0.005
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -169,17 +183,17 @@ def test_no_allowed_plan_is_better_than_the_chosen_one(s: Situation, drop: float
     tried = [(plan, brute_force(s, plan)) for plan in all_plans(s)]
     deadline_s = None if share is None else share * max(numbers["p99_s"] for _, numbers in tried)
     # A plan that meets the deadline only by rounding may fall on either side: not what this law is about.
-    assume(deadline_s is None or all(abs(n["p99_s"] - deadline_s) > CLOSE * deadline_s for _, n in tried))
+    assume(deadline_s is None or all(abs(n["p99_s"] - by(s, p, deadline_s)) > CLOSE * deadline_s for p, n in tried))
     least = s.hits[-1].mean() - drop - CLOSE
     allowed = [
         (plan, numbers)
         for plan, numbers in tried
         if numbers["accuracy"] >= least
-        and (deadline_s is None or numbers["p99_s"] <= deadline_s)
+        and (deadline_s is None or numbers["p99_s"] <= by(s, plan, deadline_s))
         and head_bytes(s, plan) <= s.memory_bytes
     ]
     if not allowed:
-        with pytest.raises(PlanError, match="no plan has a p99 within"):
+        with pytest.raises(PlanError, match="no plan (has a p99 within|fits the device)"):
             choose(s, deadline_s=deadline_s, max_accuracy_drop=drop)
         return
     best = choose(s, deadline_s=deadline_s, max_accuracy_drop=drop)

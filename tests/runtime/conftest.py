@@ -23,6 +23,12 @@ def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="session")
+def slow_bundle(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Its last segment takes some tens of milliseconds; the others microseconds."""
+    return small["small_bundle"](tmp_path_factory.mktemp("slow") / "small.bundle", seed=3, slow=60)
+
+
+@pytest.fixture(scope="session")
 def start() -> Any:
     return small["running"]
 

@@ -21,8 +21,11 @@ from presplit.codecs import CODECS
 WIDTHS = (16, 12, 8, 4)
 
 
-def small_model(seed: int) -> onnx.ModelProto:
-    """An MLP 16-12-8-4 whose two hidden layers each carry an exit, ``early`` and ``middle``."""
+def small_model(seed: int, *, slow: int = 0) -> onnx.ModelProto:
+    """An MLP 16-12-8-4 whose two hidden layers each carry an exit, ``early`` and ``middle``.
+
+    ``slow`` puts so many products with a 2048 x 2048 matrix, about a millisecond each, before the classifier.
+    """
     random = np.random.default_rng(seed)
     nodes, weights = [], []
 
@@ -36,16 +39,24 @@ def small_model(seed: int) -> onnx.ModelProto:
         nodes.append(helper.make_node("Relu", [gemm(values, f"fc{depth}", *WIDTHS[depth : depth + 2])], [f"h{depth}"]))
         values = f"h{depth}"
         outputs.append(gemm(values, exit_name, WIDTHS[depth + 1], 4))
-    outputs.append(gemm(values, "logits", *WIDTHS[2:]))
+    if slow:
+        start = values = gemm(values, "up", WIDTHS[2], 2048)
+        weights.append(numpy_helper.from_array(random.normal(size=(2048, 2048)).astype(np.float32) / 50, "slow.w"))
+        for step in range(slow):
+            nodes.append(helper.make_node("Gemm", [values, "slow.w"], [f"slow{step}"]))
+            values = f"slow{step}"
+        nodes.append(helper.make_node("Add", [values, start], ["slow"]))  # a skip, so that no boundary lies inside
+        values = "slow"
+    outputs.append(gemm(values, "logits", 2048 if slow else WIDTHS[2], WIDTHS[3]))
     inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 16])]
     results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in outputs]
     body = helper.make_graph(nodes, "small", inputs, results, weights)
     return helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
-def small_bundle(path: Path, seed: int) -> Bundle:
+def small_bundle(path: Path, seed: int, *, slow: int = 0) -> Bundle:
     """``small_model`` as a bundle at ``path``, without a plan."""
-    row = graph.row(graph.read(small_model(seed)), ["early", "middle", "final"])
+    row = graph.row(graph.read(small_model(seed, slow=slow)), ["early", "middle", "final"])
     pieces, net = graph.cut(row), row.net
     contents = {f"segment-{k:02d}.onnx": piece.onnx for k, piece in enumerate(pieces.segments)}
     contents |= {f"exit-{name}.onnx": piece.onnx for name, piece in pieces.exits.items()}

@@ -20,6 +20,10 @@ WIRE_BYTES = 91
 REPLY_BYTES = 140
 """Reply bytes for some tens of classes, measured likewise."""
 
+MARGIN_S = 0.005
+"""Kept back from a deadline when a server is asked: what waking up, reading a reply and building the answer take on a
+busy machine. The edge stops waiting so much earlier, so a plan must count on a reply by then."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -97,6 +101,30 @@ def holding_exit(net: Net, split: int, used: Container[str]) -> int | None:
     if not ahead and not any(exit_.name in used for exit_ in net.exits_up_to(split)):
         return next(number for number, exit_ in enumerate(net.exits) if exit_.after > split)
     return ahead[-1] if ahead and net.exits[ahead[-1]].name not in used else None
+
+
+def edge_macs(
+    net: Net, *, split: int, used: Container[str], segment_macs: Sequence[int], exit_macs: Sequence[int]
+) -> list[int]:
+    """Multiply-accumulates on the edge of a sample that leaves at each exit in ``used`` and, last, at none.
+
+    ``exit_macs`` has one entry for each exit of ``net``. The exit that only holds an answer is counted in the last.
+
+    >>> from presplit.core.types import Boundary, Exit
+    >>> row = tuple(Boundary(name, (2,)) for name in "abc")
+    >>> net = Net(row, (Exit("early", 1, 2), Exit("final", 2, 2)))
+    >>> edge_macs(net, split=2, used={"early"}, segment_macs=[100, 50], exit_macs=[7, 0])
+    [107, 157]
+    """
+    found: list[int] = []
+    exits = 0
+    for number, exit_ in enumerate(net.exits[:-1]):
+        if exit_.after <= split and exit_.name in used:
+            exits += exit_macs[number]
+            found.append(sum(segment_macs[: exit_.after]) + exits)
+    held = holding_exit(net, split, used)
+    reached = split if held is None else max(split, net.exits[held].after)
+    return [*found, sum(segment_macs[:reached]) + exits + (0 if held is None else exit_macs[held])]
 
 
 def _power(costs: Costs) -> float:

@@ -26,10 +26,10 @@ WHYS: tuple[Why, ...] = get_args(Why)
 """Why an answer is what it is.
 
 ``confident`` an early exit was sure; ``planned`` the plan answers everything on the edge; ``server`` the tail
-answered in time. All others mean that the edge answered although a server was planned: ``late`` no reply by the
-deadline, ``no_time`` too little time was left to ask, ``link_down`` no connection or it broke, ``overloaded`` the
-server shed the request, ``refused`` the server would not take it (another bundle, another contract),
-``bad_reply`` the reply was not what a tail of this bundle sends.
+answered in time. All others mean that the edge answered although more was planned: ``late`` no reply by the
+deadline, ``no_time`` too little time was left to go on or to ask, ``link_down`` no connection or it broke,
+``overloaded`` the server shed the request, ``refused`` the server would not take it (another bundle, another
+contract), ``bad_reply`` the reply was not what a tail of this bundle sends.
 """
 
 NonNegative = Annotated[float, Meta(ge=0)]
@@ -292,7 +292,7 @@ class Answer:
     """One answer of the edge.
 
     ``scores``: float32 ``(classes,)`` logits; ``exit`` the exit that gave them; ``where`` they were computed; ``why``
-    from the closed list `WHYS`; ``up_bytes`` payload sent for it; ``degraded`` True if a server's answer was planned
+    from the closed list `WHYS`; ``up_bytes`` payload sent for it; ``degraded`` True if a better answer was planned
     and did not come.
     """
 

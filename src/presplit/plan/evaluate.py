@@ -161,7 +161,7 @@ def _block(
         split=split,
         codec=codec,
         exits=names,
-        head_bytes=BYTES_PER_WEIGHT * (sum(found.segment_weights[:split]) + sum(found.exit_weights[e] for e in used)),
+        head_bytes=_head_bytes(found, split, names),
         thresholds=thresholds,
         mean_s=shares @ seconds,
         p50_s=_quantile(seconds, shares, 0.5),
@@ -170,7 +170,7 @@ def _block(
         edge_share=np.ones(len(shares)) if split == found.net.last else 1 - shares[:, -1],
         up_bytes=shares @ np.array([outcome.up_bytes for outcome in outcomes]),
         energy_j=shares @ np.array([outcome.joules for outcome in outcomes]),
-        macs=shares @ _edge_macs(found, split, used),
+        macs=shares @ _edge_macs(found, split, names),
     )
 
 
@@ -181,11 +181,17 @@ def _quantile(seconds: Array, shares: Array, q: float) -> Array:
     return seconds[order][reached.argmax(axis=1)]
 
 
-def _edge_macs(found: Situation, split: int, used: tuple[int, ...]) -> Array:
-    """Multiply-accumulates on the edge of a sample that leaves at each exit in ``used`` and, last, at none."""
-    places = [(found.early[e].after, found.exit_macs[e]) for e in used]
-    held = cost.holding_exit(found.net, split, {found.early[e].name for e in used})
-    after, own = (split, 0) if held is None else (max(split, found.net.exits[held].after), found.exit_macs[held])
-    places.append((after, own))
-    exits = itertools.accumulate(macs for _, macs in places)
-    return np.array([sum(found.segment_macs[:after]) + head for (after, _), head in zip(places, exits, strict=True)])
+def _edge_macs(found: Situation, split: int, names: tuple[str, ...]) -> Array:
+    """Multiply-accumulates on the edge of a sample that leaves at each exit in ``names`` and, last, at none."""
+    macs = cost.edge_macs(
+        found.net, split=split, used=names, segment_macs=found.segment_macs, exit_macs=found.exit_macs
+    )
+    return np.array(macs)
+
+
+def _head_bytes(found: Situation, split: int, names: tuple[str, ...]) -> int:
+    """Bytes of the weights that the edge holds, those that only serve to hold an answer included."""
+    held = cost.holding_exit(found.net, split, names)
+    reached = split if held is None else max(split, found.net.exits[held].after)
+    exits = [e for e, exit_ in enumerate(found.net.exits) if exit_.name in names or e == held]
+    return BYTES_PER_WEIGHT * (sum(found.segment_weights[:reached]) + sum(found.exit_weights[e] for e in exits))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from presplit.bundle import Bundle
-from presplit.core import units
+from presplit.core import cost, units
 from presplit.core.errors import PlanError
 from presplit.core.types import Costs, Device, Link, Plan
 from presplit.plan.evaluate import Block, evaluate
@@ -98,7 +98,7 @@ def choose(found: Situation, *, deadline_s: float | None, max_accuracy_drop: flo
     blocks = list(evaluate(found))
     best: tuple[tuple[float, float, int, float], Block, int] | None = None
     for block in blocks:
-        feasible = (block.p99_s <= latest) & (block.accuracy >= least - ROUNDING)
+        feasible = (block.p99_s <= _by(found, block, latest)) & (block.accuracy >= least - ROUNDING)
         if block.head_bytes > found.memory_bytes or not feasible.any():
             continue
         rows = np.flatnonzero(feasible)
@@ -112,6 +112,11 @@ def choose(found: Situation, *, deadline_s: float | None, max_accuracy_drop: flo
     return best[1].plan(best[2], policy=found.policy, how=found.how, deadline_s=deadline_s)
 
 
+def _by(found: Situation, block: Block, latest: float) -> float:
+    """When the answers of ``block`` must be there: the edge keeps a margin back from the deadline if it asks."""
+    return latest - (cost.MARGIN_S if block.split < found.net.last else 0.0)
+
+
 def plans(found: Situation, *, deadline_s: float | None = None) -> list[Plan]:
     """`candidates` in a situation that is already at hand."""
     return [
@@ -122,22 +127,30 @@ def plans(found: Situation, *, deadline_s: float | None = None) -> list[Plan]:
 
 
 def _why_none(found: Situation, blocks: Sequence[Block], *, latest: float, least: float) -> str:
-    """Which constraint cannot be met, and the nearest numbers that can.
-
-    Sending every input to the server always keeps the accuracy and the memory, so it is the deadline that fails.
-    """
+    """Which constraint cannot be met, and the nearest numbers that can."""
     fitting = [block for block in blocks if block.head_bytes <= found.memory_bytes]
+    if not fitting:
+        smallest = min(block.head_bytes for block in blocks)
+        return (
+            f"no plan fits the device's memory of {units.data(found.memory_bytes)}: the smallest holds weights of"
+            f" {units.data(smallest)}; add an earlier exit or take a larger device"
+        )
 
     def fastest(block: Block) -> float:
         return float(block.p99_s[block.accuracy >= least - ROUNDING].min(initial=np.inf))
 
     nearest = min(fitting, key=fastest)
-    best = max(float(block.accuracy[block.p99_s <= latest].max(initial=-1.0)) for block in fitting)
+    in_time = [block.accuracy[block.p99_s <= _by(found, block, latest)].max(initial=-1.0) for block in fitting]
+    best = float(max(in_time))
     within = "no plan at all is in time" if best < 0 else f"in time the best is {units.percent(best)}"
+    if np.isfinite(fastest(nearest)):
+        takes = f"{units.seconds(fastest(nearest))} (split {nearest.split}, codec {nearest.codec})"
+        accurate = f"of that accuracy the fastest takes {takes}"
+    else:
+        accurate = "none that fits has that accuracy"
     left_out = len({block.split for block in blocks} - {block.split for block in fitting})
     memory = f" ({left_out} splits left out: their heads exceed {units.data(found.memory_bytes)})" if left_out else ""
     return (
         f"no plan has a p99 within deadline_s = {units.seconds(latest)} and an accuracy of {units.percent(least)}:"
-        f" of that accuracy the fastest takes {units.seconds(fastest(nearest))} (split {nearest.split}, codec"
-        f" {nearest.codec}){memory}; {within}; allow a longer deadline_s or a larger max_accuracy_drop"
+        f" {accurate}{memory}; {within}; allow a longer deadline_s or a larger max_accuracy_drop"
     )

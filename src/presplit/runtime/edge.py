@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import secrets
+import statistics
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +25,7 @@ import numpy as np
 
 from presplit.bundle import Bundle, read
 from presplit.codecs import CODECS
-from presplit.core.cost import holding_exit
+from presplit.core.cost import MARGIN_S, holding_exit
 from presplit.core.errors import InputError, PlanError, SpecError
 from presplit.core.types import Answer, Exit, Floats, Net, Plan, Where, Why
 from presplit.policies import EXITS
@@ -31,10 +34,10 @@ from presplit.runtime.wire.client import Client, Failure, Pending
 
 DEFAULT_DEADLINE_S = 1.0
 """The deadline when neither the call nor the plan gives one: longer than any link that is worth asking over."""
-MARGIN_S = 0.005
-"""Kept back from every deadline: what waking up, reading a reply and building the answer take on a busy machine."""
 PATIENCE_S = 2.0
 """A connection that is silent for so long, or for the plan's deadline if that is longer, is given up."""
+WARM_UP_RUNS = 5
+"""Times that each session is run at opening, to know what it takes."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,23 @@ class Stretch:
         self._logits = f"logits.{exit_.name}" if exit_ is not None and early else "logits"
         model = bundle.segment(start, stop, exits=[exit_.name] if exit_ is not None and early else [])
         self._engine = Engine(model, threads=threads)
+        self.seconds = 0.0
 
     def run(self, values: Floats) -> tuple[Floats, Held | None]:
         """The values at ``stop`` and what the exit says; ``values`` ``(1, *boundary)`` are those at ``start``."""
         found = self._engine.run({"boundary": values})
         held = Held(self.exit.name, found[self._logits]) if self.exit is not None else None
         return found.get(self._boundary, values), held
+
+    def time(self, values: Floats) -> tuple[Floats, Held | None]:
+        """The same, run `WARM_UP_RUNS` times; ``seconds`` is then what a run is expected to take: the median."""
+        result, took = self.run(values), list[float]()
+        for _ in range(WARM_UP_RUNS):
+            began = time.monotonic()
+            result = self.run(values)
+            took.append(time.monotonic() - began)
+        self.seconds = statistics.median(took)
+        return result
 
 
 class Edge:
@@ -83,6 +97,7 @@ class Edge:
         self._prefix, self._numbers = secrets.token_hex(4), itertools.count()
         self._head = [Stretch(bundle, *cut, threads=threads) for cut in cuts(net, plan)]
         self._fallback: Stretch | None = None
+        self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="edge")
         if not self._all_here:
             self._codec = CODECS.find(plan.codec)
             self._encoding = bundle.encoding(plan.split, plan.codec)
@@ -126,6 +141,9 @@ class Edge:
     def answer(self, image: Floats, *, deadline_s: float | None = None) -> Answer:
         """The answer for one sample, by ``deadline_s`` from now once the first exit has run.
 
+        From then on nothing is begun on the edge that would not be over in time, and a reply is waited for only until
+        the deadline less `MARGIN_S`.
+
         ``image``: float32, exactly the net's input shape, without a batch, finite. The deadline is the argument, or
         the plan's, or `DEFAULT_DEADLINE_S`. ``up_bytes`` counts the payload handed to the link, arrived or not.
         Raises `InputError` for another array, a deadline that is not positive, or a closed edge; nothing else.
@@ -135,6 +153,8 @@ class Edge:
         until = began + self._limit(deadline_s) - MARGIN_S
         values, held = image[np.newaxis], None
         for stretch in self._head:
+            if held is not None and time.monotonic() + stretch.seconds > until:
+                return _answer(began, held, "edge", "no_time", degraded=True)
             values, found = stretch.run(values)
             held = found or held
             if found is not None and self._is_sure(found):
@@ -142,16 +162,21 @@ class Edge:
         if held is not None and self._all_here:
             return _answer(began, held, "edge", "planned")
         asked, up_bytes = self._ask(values, until)
-        if held is None:
-            held = self._fall_back(values)
+        meanwhile = self._fall_back(values) if held is None else None
         reply = asked.wait(until) if isinstance(asked, Pending) else asked
-        if isinstance(reply, Failure):
-            return _answer(began, held, "edge", reply.why, up_bytes, degraded=True)
-        return _answer(began, Held(self._final, reply), "server", "server", up_bytes)
+        if not isinstance(reply, Failure):
+            if meanwhile is not None:
+                meanwhile.cancel()
+            return _answer(began, Held(self._final, reply), "server", "server", up_bytes)
+        if held is None:
+            assert meanwhile is not None, "the fallback runs whenever nothing is held"
+            held = meanwhile.result()
+        return _answer(began, held, "edge", reply.why, up_bytes, degraded=True)
 
     def close(self) -> None:
         """Close the channel; further calls to `answer` raise `InputError`."""
         self._closed = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
         if self._client is not None:
             self._client.close()
 
@@ -200,18 +225,26 @@ class Edge:
         request_id = f"{self._prefix}-{next(self._numbers)}"
         return self._client.ask(self._model_name, codes, timeout_s=remaining, request_id=request_id), codes.nbytes
 
-    def _fall_back(self, values: Floats) -> Held:
-        """What the next exit after the split says; computed while the reply is on its way."""
-        assert self._fallback is not None, "made whenever the head carries no exit"
-        held = self._fallback.run(values)[1]
-        assert held is not None, "the fallback ends at an exit"
-        return held
+    def _fall_back(self, values: Floats) -> Future[Held]:
+        """What the next exit after the split will say; computed while the reply is on its way, never before it."""
+        fallback = self._fallback
+        assert fallback is not None, "made whenever the head carries no exit"
+
+        def compute() -> Held:
+            held = fallback.run(values)[1]
+            assert held is not None, "the fallback ends at an exit"
+            return held
+
+        try:
+            return self._pool.submit(compute)
+        except RuntimeError as error:
+            raise InputError("the edge was closed while it answered") from error
 
     def _warm_up(self) -> None:
-        """Run everything once with zeros, and begin to connect: the first answer is as quick as the others."""
+        """Run and time everything with zeros, and begin to connect: the first answer is as quick as the others."""
         values = np.zeros((1, *self._input.shape), np.float32)
         for stretch in self._head:
-            values, held = stretch.run(values)
+            values, held = stretch.time(values)
             if held is not None:
                 self._score(held.logits)
         if self._fallback is not None:
@@ -224,8 +257,7 @@ class Edge:
 def cuts(net: Net, plan: Plan) -> list[tuple[int, int, Exit | None]]:
     """Where each session of the head starts and stops, and the exit that it carries.
 
-    A session ends where an exit may answer, and at the split. The last one carries the deepest exit on its way even
-    if the plan gives it no threshold, so that an answer is held before the server is asked.
+    A session ends at each exit that may answer, at the one that only holds an answer, and at the split.
 
     >>> from presplit.core.types import Boundary
     >>> row = tuple(Boundary(name, (2,)) for name in "abcd")
@@ -234,6 +266,8 @@ def cuts(net: Net, plan: Plan) -> list[tuple[int, int, Exit | None]]:
     [(0, 1, 'early'), (1, 3, 'final')]
     >>> [(start, stop, found and found.name) for start, stop, found in cuts(net, Plan(2))]
     [(0, 2, 'late')]
+    >>> [(start, stop, found and found.name) for start, stop, found in cuts(net, Plan(1))]
+    [(0, 1, 'early')]
     """
     found: list[tuple[int, int, Exit | None]] = []
     start = 0
@@ -241,9 +275,12 @@ def cuts(net: Net, plan: Plan) -> list[tuple[int, int, Exit | None]]:
         if exit_.name in plan.thresholds and exit_.after < net.last:
             found.append((start, exit_.after, exit_))
             start = exit_.after
+    held = holding(net, plan)
+    if held is not None and held.after <= plan.split:
+        found.append((start, held.after, held))
+        start = held.after
     if start < plan.split:
-        held = net.exits[-1] if plan.split == net.last else holding(net, plan)
-        found.append((start, plan.split, held if held is not None and held.after <= plan.split else None))
+        found.append((start, plan.split, net.exits[-1] if plan.split == net.last else None))
     return found
 
 
