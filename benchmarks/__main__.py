@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from presplit.core.errors import PresplitError
 
 def main(arguments: list[str]) -> int:
     """Run what ``arguments`` ask for and give the exit code."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
     names = runner.names()
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: python -m benchmarks NAME [--quick] [--json FILE]\n")

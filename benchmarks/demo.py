@@ -12,6 +12,8 @@ import sys
 import tempfile
 from typing import Any
 
+from presplit.core.errors import PresplitError, SpecError
+
 TARGETS = {
     "digits": {"dense": None, "drop": 0.02, "split+exit": None, "edge_share": None},
     "mnist": {"dense": 0.99, "drop": None, "split+exit": 0.987, "edge_share": 0.6},
@@ -20,10 +22,15 @@ TARGETS = {
 
 def run(quick: bool, *, data: str = "digits") -> dict[str, Any]:
     """The demo's table for ``data``; ``quick`` answers 100 test images instead of all."""
+    if data not in TARGETS:
+        raise SpecError(f"--data: expected one of {', '.join(TARGETS)}, got {data!r}")
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, "-m", "presplit", "demo", "--data", data, "--out", out, "--json"]
         command += ["--images", "100"] if quick else []
-        found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if not done.stdout:
+        raise PresplitError(f"presplit demo ended with exit code {done.returncode}")
+    found = json.loads(done.stdout)
     by_way = {row["way"]: row for row in found["table"]}
     outage, wanted, early = found["outage"], TARGETS[data], by_way["split+exit"]
     ratio = found["sparse_weights"] / found["dense_weights"]

@@ -40,7 +40,7 @@ def run(quick: bool, *, seeds: tuple[int, ...] = (0, 1, 2)) -> dict[str, Any]:
 def _row(
     name: str, layers: tuple[int, ...], fan_out: tuple[int, ...], recipe: str, *, seeds: tuple[int, ...], quick: bool
 ) -> dict[str, Any]:
-    results = [_train(layers, fan_out, recipe, int(seed), quick) for seed in seeds]
+    results = [_train(layers, fan_out, recipe, seed, quick) for seed in seeds]
     found = [result["accuracy"]["final"] for result in results]
     return {
         "row": name,

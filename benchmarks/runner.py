@@ -44,7 +44,8 @@ def declare_options(parser: argparse.ArgumentParser, name: str) -> None:
         if isinstance(option.default, bool):
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=option.default)
         elif isinstance(option.default, tuple):
-            parser.add_argument(flag, nargs="+", default=option.default)
+            kind = type(option.default[0]) if option.default else str
+            parser.add_argument(flag, nargs="+", type=kind, default=option.default)
         else:
             parser.add_argument(flag, type=type(option.default), default=option.default)
 

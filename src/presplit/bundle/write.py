@@ -1,11 +1,12 @@
 """Writing a bundle so that a crash or a full disk leaves the old one whole.
 
 Everything goes into a temporary directory beside the target, is synced to the disk, and takes the target's place by
-renaming. A new plan replaces only the manifest, in one atomic step.
+renaming: on Linux in one atomic exchange. A new plan replaces only the manifest, in one atomic step.
 """
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import hashlib
 import os
@@ -107,10 +108,13 @@ def _sync(directory: Path) -> None:
 
 
 def _take_place(new: Path, path: Path) -> None:
-    """Rename ``new`` to ``path``; an old bundle there is moved aside first and comes back if that fails."""
+    """Rename ``new`` to ``path``; a bundle that is there changes places with it in one step.
+
+    Where the system has no such step, the old one is moved aside first and comes back if the second step fails.
+    """
     if not path.exists():
         new.rename(path)
-    else:
+    elif not _exchange(new, path):
         old = new.with_name(f"{new.name}.old")
         path.rename(old)
         try:
@@ -120,3 +124,12 @@ def _take_place(new: Path, path: Path) -> None:
             raise
         shutil.rmtree(old, ignore_errors=True)
     _sync(path.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two directories atomically (renameat2 of Linux); False where that cannot be done."""
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    try:
+        return ctypes.CDLL(None).renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+    except (AttributeError, OSError):
+        return False

@@ -28,15 +28,16 @@ def run(
     streams: Annotated[int, typer.Option(min=1, help="Samples answered at once.")] = 1,
     rate: Annotated[float | None, typer.Option(min=0.01, help="Samples a second, as a camera gives them.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one engine.")] = 1,
+    json: Annotated[bool, typer.Option("--json", help="Lines of JSON are what it prints anyway.")] = True,
 ) -> None:
     """Answer every sample in order: one JSON object a line with label, exit, where, why, elapsed_s, up_bytes, t_s.
 
     Without a plan in the bundle and without --split, all is answered on the edge.
     """
-    import json
     import sys
     import time
     from concurrent.futures import ThreadPoolExecutor
+    from json import dumps
 
     from presplit.bundle import read
     from presplit.runtime.edge import Edge
@@ -54,7 +55,7 @@ def run(
             return {"sample": number, **edge.answer(images[number]).to_builtins(), "t_s": asked_s}
 
         for answer in pool.map(one, range(len(images))):
-            print(json.dumps(answer), flush=True)
+            print(dumps(answer), flush=True)
     say(f"{len(images)} answers in {time.monotonic() - began:.2f} s; torch loaded: {'torch' in sys.modules}")
 
 

@@ -48,12 +48,12 @@ class Stage(contextlib.AbstractContextManager["Stage"]):
             process.communicate()
 
     def answer(
-        self, plan: Plan, images: Path, *, breaking: tuple[float, tuple[float, float]] | None = None
+        self, plan: Plan, images: Path, *, breaking: tuple[float, float, float] | None = None
     ) -> list[dict[str, Any]]:
         """What a fresh edge process says of each image in the file ``images`` under ``plan``.
 
         ``breaking`` is the images' rate a second, and when, in seconds after the first answer, the server is killed by
-        SIGKILL and when it is started again.
+        SIGKILL and when it is started again. Raises `PresplitError` if that did not happen while images came.
         """
         options: list[object] = ["--split", plan.split, "--codec", plan.codec, "--deadline-s", plan.deadline_s]
         options += [part for name, least in plan.thresholds.items() for part in ("--threshold", f"{name}={least!r}")]
@@ -62,13 +62,15 @@ class Stage(contextlib.AbstractContextManager["Stage"]):
         edge = _start("presplit", "run", str(self.bundle.path), str(images), *map(str, options))
         assert edge.stdout is not None
         lines = [edge.stdout.readline()]
-        faults = self._break(*breaking[1]) if breaking else iter(())
+        faults = self._break(*breaking[1:]) if breaking else iter(())
         for line in edge.stdout:
             lines.append(line)
             next(faults, None)
         problem = edge.communicate()[1].strip()
         if edge.returncode != 0 or "torch loaded: False" not in problem:
             raise PresplitError(f"the edge process failed, or loaded torch: {problem}")
+        if breaking and self.broken == (0.0, 0.0):
+            raise PresplitError("the images were over before the server was killed and back: take more images")
         return [json.loads(line) for line in lines if line.strip()]
 
     def _break(self, killed_s: float, restarted_s: float) -> Iterator[None]:

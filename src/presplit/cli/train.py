@@ -57,7 +57,7 @@ def _changes(
     named: dict[str, Any] = {
         "data.name": data,
         "sparsity.density": density,
-        "sparsity.family": family or ("biregular" if fan_out else None),
+        "sparsity.family": family,
         "training.recipe": recipe,
         "training.epochs": epochs,
         "seed": seed,

@@ -42,5 +42,5 @@ class Int8:
         return (codes.astype(np.float32) - np.float32(encoding.zero_point)) * np.float32(encoding.scale)
 
     def error(self, values: Floats, encoding: Encoding) -> Floats:
-        """Half a step, and a little rounding of float32 on top; a full step at the ends, where 0 was kept exact."""
-        return np.full_like(values, encoding.scale * 1.001)
+        """Half a step, and a little for the rounding of float32."""
+        return np.full_like(values, 0.501 * encoding.scale)

@@ -58,7 +58,8 @@ class Sparsity(Value, frozen=True):
     out-degree of each junction of an MLP, the vocabulary of arXiv 2407.11763.
     """
 
-    family: Text = "grouped"
+    family: Text | None = None
+    """None is biregular with ``fan_out``, grouped otherwise."""
     density: Density | None = None
     layers: dict[Text, Density] = {}
     fan_out: tuple[Size, ...] = ()
@@ -94,7 +95,7 @@ class Planning(Value, frozen=True):
     link: Text | None = None
     server: Text | None = None
     deadline_s: Positive | None = None
-    max_accuracy_drop: Share = 0.01
+    max_accuracy_drop: Share = 0.005
 
 
 class Spec(Value, frozen=True):
@@ -286,6 +287,8 @@ def _consistent(spec: Spec) -> None:
 
 
 def _consistent_sparsity(sparsity: Sparsity, layers: tuple[int, ...]) -> None:
+    if sparsity.fan_out and sparsity.family not in (None, "biregular"):
+        raise SpecError(f"sparsity.family: fan_out is the vocabulary of biregular patterns, got {sparsity.family!r}")
     fan_out, by_density = sparsity.fan_out, sparsity.density is not None or bool(sparsity.layers)
     if by_density == bool(fan_out):
         got = "both" if fan_out else "neither"

@@ -98,7 +98,7 @@ def export(
     return write(path, manifest, contents)
 
 
-def to_onnx(model: nn.Module, example: torch.Tensor) -> Any:
+def to_onnx(model: nn.Module, example: Floats | torch.Tensor) -> Any:
     """``model`` as an `onnx.ModelProto` with a dynamic batch, one output per exit; its input is called ``boundary``."""
     if not len(example):
         raise GraphError("an export needs at least one sample to run through the net, got none")

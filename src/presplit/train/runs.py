@@ -65,7 +65,7 @@ def build(spec: Spec) -> Run:
                 model,
                 density=spec.sparsity.density,
                 layers=layers,
-                family=spec.sparsity.family,
+                family=spec.sparsity.family or "grouped",
                 seed=spec.seed,
             )
     if spec.exits is not None:
@@ -108,8 +108,6 @@ def _dense(spec: Spec, data: Dataset) -> nn.Module:
 def _fan_out(spec: Spec) -> dict[str, Pattern]:
     """The paper's vocabulary: one out-degree for each junction; that of a dense one is the next layer's size."""
     assert spec.sparsity is not None
-    if spec.sparsity.fan_out and spec.sparsity.family not in ("grouped", "biregular"):
-        raise SpecError(f"fan_out is the vocabulary of biregular patterns, got family {spec.sparsity.family!r}")
     patterns: dict[str, Pattern] = {}
     sizes = spec.model.layers
     for junction, (n_in, n_out, degree) in enumerate(
