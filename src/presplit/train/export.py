@@ -102,10 +102,11 @@ def to_onnx(model: nn.Module, example: Floats | torch.Tensor) -> Any:
     """``model`` as an `onnx.ModelProto` with a dynamic batch, one output per exit; its input is called ``boundary``."""
     if not len(example):
         raise GraphError("an export needs at least one sample to run through the net, got none")
-    twice = example[:1].expand(2, *example.shape[1:]).clone()
+    one = torch.as_tensor(np.array(example[:1], dtype=np.float32))
+    twice = torch.cat([one, one])
     try:
         with _quiet():
-            count = len(exit_logits(model, example[:1]))
+            count = len(exit_logits(model, one))
             program = torch.onnx.export(
                 model,
                 (twice,),
