@@ -102,7 +102,7 @@ def to_onnx(model: nn.Module, example: Floats | torch.Tensor) -> Any:
     """``model`` as an `onnx.ModelProto` with a dynamic batch, one output per exit; its input is called ``boundary``."""
     if not len(example):
         raise GraphError("an export needs at least one sample to run through the net, got none")
-    one = torch.as_tensor(np.array(example[:1], dtype=np.float32))
+    one = example[:1] if isinstance(example, torch.Tensor) else torch.from_numpy(example[:1].copy())
     twice = torch.cat([one, one])
     try:
         with _quiet():
