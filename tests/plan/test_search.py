@@ -50,9 +50,11 @@ def test_the_edge_does_everything_where_the_link_is_hopeless(bundle: Bundle) -> 
 
 
 def test_memory_keeps_a_head_off_the_device(bundle: Bundle) -> None:
-    tiny = Device("tiny", 1e9, 4 * 100_000 + 3_999, 5.0)  # one segment fits, its exit (4,000 bytes) does not
-    best = plan.search(bundle, device=tiny, link=SLOW, server=GPU)
-    assert best.split <= 1 and not best.thresholds
+    small = Device("small", 1e9, 4 * 100_000 + 4_000, 5.0)  # one segment and its exit (4,000 bytes) fit, no more
+    assert plan.search(bundle, device=small, link=SLOW, server=GPU).split <= 1
+    tiny = Device("tiny", 1e9, 4 * 100_000 + 3_999, 5.0)  # not even the exit that would hold an answer
+    with pytest.raises(PlanError, match="no plan fits the device's memory of 404 kB: the smallest holds weights of"):
+        plan.search(bundle, device=tiny, link=SLOW, server=GPU)
 
 
 def test_no_plan_of_the_candidates_is_faster_than_the_best(bundle: Bundle) -> None:

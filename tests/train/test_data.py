@@ -155,7 +155,7 @@ def test_an_npz_file_of_floats_is_taken_as_it_is(tmp_path: Path) -> None:
         ({"x_train": np.full((4, 1, 3, 3), 1e300)}, "x_train holds values that are not finite"),
         ({"x_train": np.array(["a"] * 4)}, "x_train must hold numbers and y_train integers"),
         ({"y_train": np.array([0.0, 1, 2, 1])}, "x_train must hold numbers and y_train integers"),
-        ({"y_train": np.array([0, -1, 2, 1])}, r"labels must be in 0..5, got -1..2"),
+        ({"y_train": np.array([0, -1, 2, 1])}, r"y must hold whole numbers from 0 on, got -1..2"),
         ({"labels": np.array(["cat"])}, r"labels must be in 0..0, got 0..2"),
         ({"labels": np.array("cat")}, "labels must be a list of names"),
         ({"y_train": np.zeros(4, int), "y_test": np.zeros(2, int)}, "at least two classes are needed, got 1"),
@@ -305,3 +305,11 @@ def test_a_damaged_mnist_file_is_refused_with_its_name(places: Path) -> None:
     (places / "data" / "mnist" / name).write_bytes(idx(np.zeros((2, 3, 3), np.uint8)))
     with pytest.raises(DataError, match=f"data/mnist/{name}: SHA-256 of the contents is .*delete it and try again"):
         mnist()
+
+
+def test_eight_bit_images_are_scaled_and_labels_are_whole() -> None:
+    assert Samples(np.array([[0, 51, 255]], np.uint8), np.array([1.0])).x.tolist() == [[0.0, pytest.approx(0.2), 1.0]]
+    with pytest.raises(DataError, match="y must hold whole numbers from 0 on, got 1.5"):
+        Samples(np.zeros((1, 2)), np.array([1.5]))
+    with pytest.raises(DataError, match="x holds values that are not finite"):
+        Samples(np.array([[np.nan]]), np.array([0]))

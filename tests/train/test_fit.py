@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from presplit.core.errors import SpecError
+from presplit.core.errors import DataError, SpecError
 from presplit.train import (
     RECIPES,
     MultiExit,
@@ -201,3 +201,19 @@ def test_exit_weights_of_another_number_are_refused(count: int, few: Samples) ->
     assert isinstance(model, MultiExit)
     with pytest.raises(SpecError, match=r"exit_weights: expected one for each of 2 exits, got \[.*\]"):
         fit(model, few, recipe=QUICK, exit_weights=[1.0] * count)
+
+
+def test_no_epochs_and_other_data_than_samples_are_refused() -> None:
+    net, data = mlp([4, 3, 2]), Samples(np.zeros((4, 4)), np.array([0, 1, 0, 1]))
+    with pytest.raises(SpecError, match="epochs must be at least 1, got 0"):
+        fit(net, data, epochs=0)
+    with pytest.raises(DataError, match=r"fit trains on Samples\(x, y\).*, got tuple"):
+        fit(net, (data.x, data.y))  # type: ignore[arg-type]
+
+
+def test_a_training_that_diverges_is_said_at_once() -> None:
+    net, data = mlp([4, 3, 2]), Samples(np.ones((4, 4)), np.array([0, 1, 0, 1]))
+    with torch.no_grad():
+        net.get_submodule("fc2").get_parameter("bias").fill_(math.nan)
+    with pytest.raises(DataError, match="training diverged: the loss of epoch 1 is nan; lower the rate"):
+        fit(net, data, epochs=2)

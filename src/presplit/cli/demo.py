@@ -17,12 +17,12 @@ import typer
 
 from presplit.cli.options import Json, say, show
 from presplit.cli.stage import Stage
-from presplit.core.errors import PresplitError, SpecError
+from presplit.core.errors import MissingLibrary, PresplitError, SpecError
 
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
     from presplit.core.spec import Spec
-    from presplit.core.types import Floats, Plan
+    from presplit.core.types import Floats, Link, Plan
     from presplit.train import Epoch
 
 TOLERANCE = 1e-4
@@ -120,7 +120,10 @@ def demo(
         "table": rows,
         "outage": outage,
     }
-    report = _report(out, result, answers, broken, data, time.monotonic() - began)
+    try:
+        report = str(_report(out, result, answers, broken, data, found_link, time.monotonic() - began))
+    except MissingLibrary as missing:
+        report = f"none: {missing}"
     say(f"[5/5] done in {time.monotonic() - began:.0f} s")
     show(result, _text(result, report), as_json=json)
     if outage["lost"] or outage["longest_s"] > deadline_s + SLACK_S:
@@ -146,7 +149,7 @@ def _progress(name: str, epochs: int) -> Callable[[Epoch], None]:
 
     def note(epoch: Epoch) -> None:
         if epoch.number % max(1, epochs // 5) == 0:
-            seen = f"validation {100 * epoch.accuracy[-1]:.2f} %, {epoch.seconds:.1f} s"
+            seen = f"validation {100 * epoch.accuracy[-1]:.2f} %, {epoch.seconds:.1f} s an epoch"
             say(f"      {name}, epoch {epoch.number} of {epochs}: {seen}")
 
     return note
@@ -289,6 +292,7 @@ def _report(
     answers: list[dict[str, Any]],
     broken: tuple[float, float],
     data: str,
+    link: Link,
     seconds: float,
 ) -> Path:
     """Write the HTML report; give its path."""
@@ -310,6 +314,7 @@ def _report(
             "Answers lost in the outage": str(outage["lost"]),
             "Longest answer in the outage": units.seconds(outage["longest_s"]),
             "Deadline": units.seconds(outage["deadline_s"]),
+            f"Link, round trip {units.seconds(link.rtt_s)}": f"{link.up_bps / 1e6:g} Mbit/s",
         },
         figures=[
             Figure("Accuracy against bytes", "Up and to the left is better.", accuracy_against_bytes(result["table"])),
@@ -321,7 +326,7 @@ def _report(
     )
 
 
-def _text(result: dict[str, Any], report: Path) -> str:
+def _text(result: dict[str, Any], report: str) -> str:
     """The table and the outage line, for people."""
     from presplit.report.tables import WAYS as COLUMNS
     from presplit.report.tables import table

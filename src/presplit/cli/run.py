@@ -24,7 +24,7 @@ def run(
     threshold: Annotated[
         list[str], typer.Option(metavar="EXIT=SCORE", help="Least score with which an exit answers.")
     ] = [],
-    deadline_s: Annotated[float | None, typer.Option(help="Each answer is given by then, in seconds.")] = None,
+    deadline_s: Annotated[float | None, typer.Option(help="Deadline of each answer, in seconds.")] = None,
     streams: Annotated[int, typer.Option(min=1, help="Samples answered at once.")] = 1,
     rate: Annotated[float | None, typer.Option(min=0.01, help="Samples a second, as a camera gives them.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one engine.")] = 1,
@@ -36,6 +36,7 @@ def run(
     """
     import sys
     import time
+    from collections import Counter
     from concurrent.futures import ThreadPoolExecutor
     from json import dumps
 
@@ -45,6 +46,9 @@ def run(
     found = read(bundle)
     images = _read_samples(samples)
     plan = plan_with(found.plan, found.net.last, split=split, codec=codec, threshold=threshold, deadline_s=deadline_s)
+    if server is None and plan.split < found.net.last:
+        say("no --server was given: what would be sent is answered by the exit that ran here (why: link_down)")
+    whys: Counter[str] = Counter()
     with Edge.open(found, server=server, plan=plan, threads=threads) as edge, ThreadPoolExecutor(streams) as pool:
         began = time.monotonic()
 
@@ -55,8 +59,13 @@ def run(
             return {"sample": number, **edge.answer(images[number]).to_builtins(), "t_s": asked_s}
 
         for answer in pool.map(one, range(len(images))):
+            whys[answer["why"]] += 1
             print(dumps(answer), flush=True)
-    say(f"{len(images)} answers in {time.monotonic() - began:.2f} s; torch loaded: {'torch' in sys.modules}")
+    counts = ", ".join(f"{count} {why}" for why, count in whys.most_common())
+    took = time.monotonic() - began
+    say(f"{len(images)} answers in {took:.2f} s ({counts}); torch loaded: {'torch' in sys.modules}")
+    if whys["refused"]:
+        say(f"{server} refused: it hosts another bundle, or is no tail server of this one")
 
 
 def _read_samples(path: Path) -> Floats:

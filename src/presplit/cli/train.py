@@ -37,6 +37,8 @@ def train(
     changes = _changes(layers, fan_out, density, family, after, data, recipe, epochs, seed)
     resolved = read_spec(spec, set=[*changes, *set]) if spec else spec_from({}, set=[*changes, *set])
     directory = out or Path("runs") / resolved.name
+    if (directory / "spec.json").exists():
+        say(f"{directory} holds a run: it is replaced; a bundle that was exported from it is not")
     total = runs.recipe_of(resolved.training).epochs
     result = runs.train(resolved, directory, on_epoch=lambda epoch: say(_line(epoch, total)))
     show({**result, "run": str(directory)}, _text(result, directory), as_json=json)
@@ -74,7 +76,7 @@ def _changes(
 
 def _line(epoch: Epoch, total: int) -> str:
     seen = " ".join(f"{100 * share:.2f} %" for share in epoch.accuracy)
-    return f"epoch {epoch.number:3d}/{total}  loss {epoch.loss:.4f}  validation {seen}  {epoch.seconds:.1f} s"
+    return f"epoch {epoch.number:3d}/{total}  loss {epoch.loss:.4f}  validation {seen}  {epoch.seconds:.1f} s an epoch"
 
 
 def _text(result: dict[str, Any], directory: Path) -> str:

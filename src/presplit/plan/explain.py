@@ -14,7 +14,7 @@ _ROWS: tuple[tuple[str, Callable[[Estimate], str]], ...] = (
     ("accuracy", lambda e: units.percent(e.accuracy)),
     ("answered on the edge", lambda e: units.percent(e.edge_share)),
     ("sent per sample", lambda e: units.data(e.up_bytes)),
-    ("edge energy per sample", lambda e: units.joules(e.energy_j)),
+    ("edge energy per sample", lambda e: units.joules(e.energy_j) if e.energy_j else "unknown"),
     ("edge MACs per sample", lambda e: units.count(e.macs)),
 )
 
@@ -41,7 +41,8 @@ def explain(plan: Plan, *, net: Net | None = None, baselines: Mapping[str, Plan]
     edge energy per sample    20 mJ
     edge MACs per sample      1.5 M
     <BLANKLINE>
-    Times and energies are counted; accuracy is on held-out samples.
+    Times of computing are counted; the link is its profile's, without jitter, loss or queues, and energy is
+    what the profiles' watts give; accuracy is on held-out samples.
     """
     lines = [_headline(plan, net), *_rules(plan)]
     if plan.deadline_s is not None:
@@ -54,19 +55,24 @@ def explain(plan: Plan, *, net: Net | None = None, baselines: Mapping[str, Plan]
         lines += ["", *_columns(shown)]
     if plan.expected is not None:
         how = plan.expected.how
-        lines += ["", f"Times and energies are {how}; accuracy is on held-out samples."]
+        lines += [
+            "",
+            f"Times of computing are {how}; the link is its profile's, without jitter, loss or queues, and energy is",
+            "what the profiles' watts give; accuracy is on held-out samples.",
+        ]
     return "\n".join(lines)
 
 
 def _headline(plan: Plan, net: Net | None) -> str:
     """Where the split is, or that there should be none."""
-    on_edge = plan.expected.edge_share if plan.expected else None
-    if on_edge == 1 or (net is not None and plan.split == net.last):
+    everywhere = plan.expected is not None and plan.expected.edge_share == 1
+    if plan.split == net.last if net is not None else everywhere and not plan.thresholds:
         return f"Do not split: the edge answers everything (split {plan.split})."
     if plan.split == 0 and not plan.thresholds:
         return f"Do not split: the server answers everything (split 0, the input sent as {plan.codec})."
     name = f" ({net.boundaries[plan.split].name}) of 0..{net.last}" if net is not None else ""
-    return f"Split at boundary {plan.split}{name}, sent as {plan.codec}."
+    where = f"Split at boundary {plan.split}{name}, sent as {plan.codec}."
+    return f"{where} Every held-out sample was answered before it; what is not goes on there." if everywhere else where
 
 
 def _rules(plan: Plan) -> list[str]:
@@ -87,8 +93,9 @@ def _gain(plan: Plan, baselines: Mapping[str, Plan]) -> list[str]:
         if other.expected is None or own == 0:
             continue
         ratio = other.expected.mean_s / own
-        told.append(f"as fast as {name}" if abs(ratio - 1) < 0.005 else f"{ratio:.3g} x the speed of {name}")
-    return [f"On average it has {' and '.join(told)}."] if told else []
+        times = f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
+        told.append(f"as fast as {name}" if abs(ratio - 1) < 0.005 else f"{times} times as fast as {name}")
+    return [f"On average it is {' and '.join(told)}."] if told else []
 
 
 def _columns(shown: Mapping[str, Estimate]) -> list[str]:

@@ -37,7 +37,8 @@ def search(
     Of all plans whose p99 is at most ``deadline_s``, whose held-out accuracy is at most ``max_accuracy_drop`` (a
     share) below that of the net's own classifier, and whose head (its segments and the exits in use) fits the
     device's memory, it is the one with the least mean time. Equal times (to a picosecond) are decided by fewer bytes,
-    then the smaller split, then the higher accuracy.
+    then all on the edge (which needs no server for the sample that no exit is sure of), then the smaller split, then
+    the higher accuracy.
 
     ``device``, ``link`` and ``server`` are names on the shelves of `presplit.profiles`, or objects; ``edge_costs``
     and ``server_costs`` are measured costs that replace what would be counted. Raises `PlanError` with the nearest
@@ -104,7 +105,8 @@ def choose(found: Situation, *, deadline_s: float | None, max_accuracy_drop: flo
         rows = np.flatnonzero(feasible)
         mean_s = np.round(block.mean_s[rows], 12)
         row = int(rows[np.lexsort((-block.accuracy[rows], block.up_bytes[rows], mean_s))[0]])
-        rank = (float(mean_s.min()), float(block.up_bytes[row]), block.split, -float(block.accuracy[row]))
+        place = -1 if block.split == found.net.last else block.split
+        rank = (float(mean_s.min()), float(block.up_bytes[row]), place, -float(block.accuracy[row]))
         if best is None or rank < best[0]:
             best = rank, block, row
     if best is None:

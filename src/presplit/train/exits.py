@@ -102,7 +102,12 @@ def _taps(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]
 
 
 def add_exits(
-    model: nn.Module, after: Sequence[str], *, classes: int | None = None, example: Tensor | None = None, pool: int = 3
+    model: nn.Module,
+    after: str | Sequence[str],
+    *,
+    classes: int | None = None,
+    example: Tensor | None = None,
+    pool: int = 3,
 ) -> MultiExit:
     """``model`` (a copy) with an early exit after each named submodule, in the order they run.
 
@@ -114,6 +119,7 @@ def add_exits(
     >>> [tuple(logits.shape) for logits in add_exits(net, after=["1"])(torch.ones(5, 8))]
     [(5, 3), (5, 3)]
     """
+    after = [after] if isinstance(after, str) else after
     model = copy.deepcopy(model)
     names = dict(model.named_modules())
     for name in after:

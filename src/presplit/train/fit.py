@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from presplit.core.errors import SpecError
+from presplit.core.errors import DataError, SpecError
 from presplit.core.shelf import Shelf
 from presplit.train.data.samples import Samples
 from presplit.train.evaluate import accuracies, evaluate, exit_logits
@@ -74,7 +74,11 @@ def fit(
     where it starts. Returns one `Epoch` each; ``on_epoch`` sees them as they end.
     """
     recipe = RECIPES.find(recipe) if isinstance(recipe, str) else recipe
-    recipe = replace(recipe, epochs=epochs or recipe.epochs)
+    recipe = replace(recipe, epochs=recipe.epochs if epochs is None else epochs)
+    if recipe.epochs < 1:
+        raise SpecError(f"epochs must be at least 1, got {recipe.epochs}")
+    if not isinstance(train, Samples):
+        raise DataError(f"fit trains on Samples(x, y) of presplit.train.data, got {type(train).__name__}")
     device = next(model.parameters()).device
     torch.manual_seed(seed)  # what dropout draws, and the heads that get their sizes only now
     x, y = torch.from_numpy(train.x.copy()).to(device), torch.from_numpy(train.y.copy()).to(device)
@@ -103,6 +107,8 @@ def fit(
             schedule.step()
             losses += loss.detach()
         seen = tuple(accuracies(evaluate(model, validation), validation.y)) if validation is not None else ()
+        if not torch.isfinite(losses):
+            raise DataError(f"training diverged: the loss of epoch {number} is {float(losses):.3g}; lower the rate")
         history.append(Epoch(number, float(losses) / steps, seen, time.perf_counter() - began))
         if on_epoch:
             on_epoch(history[-1])

@@ -12,15 +12,30 @@ from presplit.core.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """``x``: float32 ``(n, *shape)``, images in 0..1; ``y``: int64 ``(n,)`` labels. Read-only."""
+    """``x``: float32 ``(n, *shape)``, images in 0..1; ``y``: int64 ``(n,)`` labels. Read-only.
+
+    uint8 images are scaled to 0..1. Raises `DataError` for sizes that disagree, values that are not finite, and labels
+    that are not whole numbers from 0 on.
+
+    >>> Samples(np.full((1, 2), 255, np.uint8), np.array([3])).x.tolist()
+    [[1.0, 1.0]]
+    """
 
     x: npt.NDArray[np.float32]
     y: npt.NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        x, y = np.ascontiguousarray(self.x, np.float32), np.ascontiguousarray(self.y, np.int64)
+        given, labels = np.asarray(self.x), np.asarray(self.y)
+        x = np.ascontiguousarray(given, np.float32)
+        if given.dtype == np.uint8:
+            x = x / np.float32(255)
+        y = np.ascontiguousarray(labels, np.int64)
         if len(x) != len(y) or len(x) == 0 or x.ndim < 2 or y.ndim != 1:
             raise DataError(f"x must be (n, ...) and y (n,) with n >= 1, got {x.shape} and {y.shape}")
+        if not np.isfinite(x).all():
+            raise DataError("x holds values that are not finite")
+        if not np.array_equal(y, labels) or y.min() < 0:
+            raise DataError(f"y must hold whole numbers from 0 on, got {labels.min()}..{labels.max()} ({labels.dtype})")
         x.flags.writeable = y.flags.writeable = False
         object.__setattr__(self, "x", x)
         object.__setattr__(self, "y", y)
