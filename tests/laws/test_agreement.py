@@ -115,7 +115,7 @@ def check(model: nn.Module, names: tuple[str, ...], whole: onnx.ModelProto, bund
         with torch.no_grad():
             logits = exit_logits(model, torch.from_numpy(x.copy()))
         expected = {name: tensor.numpy() for name, tensor in zip(names, logits, strict=True)}
-        same(dict(zip(names, one_graph.run({"boundary": x}).values(), strict=True)), expected)
+        same(dict(zip(names, one_graph.run({"input": x}).values(), strict=True)), expected)
         for split in splits:
             same(split.run(x), expected)
             split.check_codecs(x)

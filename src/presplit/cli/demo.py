@@ -209,7 +209,7 @@ def _agreement(bundle: Bundle, model: Any, images: Floats) -> float:
     x, last = images[:64], bundle.net.last
     own = evaluate(model, Samples(x, np.zeros(len(x), np.int64)))
     early = bundle.net.exits[0]
-    whole = Engine(to_onnx(model, x).SerializeToString()).run({"boundary": x})
+    whole = Engine(to_onnx(model, x).SerializeToString()).run({"input": x})
     pairs = [(whole[f"logits_{number}"], own[number]) for number in range(len(own))]
     for split in range(last + 1):
         before, after = ([early.name], []) if early.after <= split else ([], [early.name])

@@ -99,7 +99,7 @@ def export(
 
 
 def to_onnx(model: nn.Module, example: Floats | torch.Tensor) -> Any:
-    """``model`` as an `onnx.ModelProto` with a dynamic batch, one output per exit; its input is called ``boundary``."""
+    """``model`` as an `onnx.ModelProto` with a dynamic batch, one output per exit; its input is called ``input``."""
     if not len(example):
         raise GraphError("an export needs at least one sample to run through the net, got none")
     one = example[:1] if isinstance(example, torch.Tensor) else torch.from_numpy(example[:1].copy())
@@ -112,7 +112,7 @@ def to_onnx(model: nn.Module, example: Floats | torch.Tensor) -> Any:
                 (twice,),
                 dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
-                input_names=["boundary"],
+                input_names=["input"],
                 output_names=[f"logits_{number}" for number in range(count)],
                 verbose=False,
             )
