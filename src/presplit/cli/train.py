@@ -25,7 +25,9 @@ def train(
     data: Annotated[str | None, typer.Option(help="digits, mnist, or an .npz file.")] = None,
     recipe: Annotated[str | None, typer.Option(help="How to train: default, or paper (arXiv 2407.11763).")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training part.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same run, on one machine and thread count.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed gives the same run, on one machine and thread count.")
+    ] = None,
     set: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="Change one key of the spec.")] = [],
     out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
     json: Json = False,
