@@ -46,10 +46,10 @@ def run(
     found = read(bundle)
     images = _read_samples(samples)
     plan = plan_with(found.plan, found.net.last, split=split, codec=codec, threshold=threshold, deadline_s=deadline_s)
-    if server is None and plan.split < found.net.last:
-        say("no --server was given: what would be sent is answered by the exit that ran here (why: link_down)")
     whys: Counter[str] = Counter()
     with Edge.open(found, server=server, plan=plan, threads=threads) as edge, ThreadPoolExecutor(streams) as pool:
+        if server is None and plan.split < found.net.last:
+            say("no --server was given: what would be sent is answered by the exit that ran here (why: link_down)")
         began = time.monotonic()
 
         def one(number: int) -> dict[str, Any]:
