@@ -14,16 +14,19 @@ from hypothesis import strategies as st
 
 from presplit.core.errors import PatternError
 from presplit.core.types import Pattern
-from presplit.patterns import PATTERNS
+from presplit.patterns import LEGAL, PATTERNS
 from presplit.patterns.bernoulli import bernoulli
 from presplit.patterns.biregular import biregular
 from presplit.patterns.biregular import legal_densities as biregular_densities
 from presplit.patterns.grouped import grouped
 from presplit.patterns.grouped import legal_densities as grouped_densities
 
-RANDOM = ("biregular", "bernoulli")
-"""Families in which the seed chooses; there is one best grouped pattern."""
-LEGAL = {"biregular": biregular_densities, "grouped": grouped_densities}
+RANDOM = [family for family in PATTERNS if family not in ("grouped", "radix")]
+"""Families in which the seed chooses; there is one best grouped pattern, and as many RadiX patterns as digits."""
+ROUNDING = "bernoulli"
+"""The family that takes any density, rounded to whole connections."""
+REGULAR = [family for family in PATTERNS if family not in ("bernoulli", "expander", "n_of_m")]
+"""Families with equal degrees on both sides at every legal density."""
 
 sizes = st.integers(1, 40)
 
@@ -39,7 +42,7 @@ def layers(draw: st.DrawFn) -> tuple[int, int]:
 @settings(max_examples=30)
 @given(layer=layers(), seed=st.integers(0, 2**32 - 1))
 def test_one_seed_gives_one_pattern(family: str, layer: tuple[int, int], seed: int) -> None:
-    for density in LEGAL.get(family, biregular_densities)(*layer):
+    for density in LEGAL[family](*layer):
         first, second = (PATTERNS[family](*layer, density=density, seed=seed) for _ in range(2))
         np.testing.assert_array_equal(first.index, second.index)
         assert first.tile == second.tile and first.out_order is None and second.out_order is None
@@ -47,7 +50,7 @@ def test_one_seed_gives_one_pattern(family: str, layer: tuple[int, int], seed: i
 
 @pytest.mark.parametrize("family", RANDOM)
 def test_another_seed_gives_another_pattern(family: str) -> None:
-    masks = [PATTERNS[family](32, 16, density=0.25, seed=seed).mask() for seed in range(5)]
+    masks = [PATTERNS[family](256, 128, density=0.25, seed=seed).mask() for seed in range(5)]
     assert all((one != other).any() for one, other in itertools.combinations(masks, 2))
 
 
@@ -60,7 +63,7 @@ def test_every_seed_gives_the_one_grouped_pattern() -> None:
 @settings(max_examples=30)
 @given(layer=layers())
 def test_the_density_asked_for_is_the_density_of_the_pattern(family: str, layer: tuple[int, int]) -> None:
-    for density in LEGAL.get(family, biregular_densities)(*layer):
+    for density in LEGAL[family](*layer):
         pattern = PATTERNS[family](*layer, density=density)
         assert (pattern.n_in, pattern.n_out) == layer
         assert pattern.connections == round(density * layer[0] * layer[1])
@@ -81,6 +84,29 @@ def test_a_pattern_is_whole_in_what_is_stored(family: str, layer: tuple[int, int
     pattern = PATTERNS[family](*layer, density=1 / math.gcd(*layer), seed=seed)
     again = Pattern(pattern.n_in, pattern.tile, np.array(pattern.index.tolist(), np.int32), pattern.out_order)
     np.testing.assert_array_equal(again.mask(), pattern.mask())
+
+
+@pytest.mark.parametrize("family", REGULAR)
+@settings(max_examples=30)
+@given(layer=layers(), seed=st.integers(0, 9))
+def test_degrees_are_equal_on_both_sides(family: str, layer: tuple[int, int], seed: int) -> None:
+    n_in, n_out = layer
+    for density in LEGAL[family](n_in, n_out):
+        mask = PATTERNS[family](n_in, n_out, density=density, seed=seed).mask()
+        assert set(mask.sum(axis=0).tolist()) == {round(density * n_out)}
+        assert set(mask.sum(axis=1).tolist()) == {round(density * n_in)}
+
+
+@pytest.mark.parametrize("family", PATTERNS)
+@settings(max_examples=30)
+@given(layer=layers())
+def test_legal_densities_rise_to_1(family: str, layer: tuple[int, int]) -> None:
+    legal = LEGAL[family](*layer)
+    assert legal == sorted(set(legal)) and legal[0] > 0 and legal[-1] == 1
+
+
+def test_every_family_says_which_densities_are_legal() -> None:
+    assert list(LEGAL) == list(PATTERNS)
 
 
 @pytest.mark.parametrize("family", PATTERNS)
@@ -127,8 +153,8 @@ def test_a_biregular_refusal_names_the_nearest_legal_out_degrees(n_in: int, n_ou
         assert fan_out in legal
 
 
-@pytest.mark.parametrize("family", LEGAL)
-@settings(max_examples=100)
+@pytest.mark.parametrize("family", [family for family in PATTERNS if family != ROUNDING])
+@settings(max_examples=40)
 @given(layer=layers(), density=st.floats(1e-4, 1.5))
 def test_a_density_that_a_refusal_names_can_be_typed_in(family: str, layer: tuple[int, int], density: float) -> None:
     try:

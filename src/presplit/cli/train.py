@@ -20,7 +20,7 @@ def train(
         list[int], typer.Option(help="Out-degree of each junction, as in arXiv 2407.11763: 2 9 10.")
     ] = [],
     density: Annotated[float | None, typer.Option(help="Density of every layer that can have it, in 0..1.")] = None,
-    family: Annotated[str | None, typer.Option(help="Pattern family: grouped, biregular, bernoulli.")] = None,
+    family: Annotated[str | None, typer.Option(help="Pattern family: grouped, tiled, biregular, ...")] = None,
     after: Annotated[list[str], typer.Option(help="Submodules that an early exit follows.")] = [],
     data: Annotated[str | None, typer.Option(help="digits, mnist, or an .npz file.")] = None,
     recipe: Annotated[str | None, typer.Option(help="How to train: default, or paper (arXiv 2407.11763).")] = None,

@@ -12,6 +12,15 @@ from presplit.core.errors import PatternError
 from presplit.core.types import Pattern
 
 
+def legal_densities(n_in: int, n_out: int) -> list[float]:
+    """The densities ``k / n_in``, rising, for who must choose among some; `bernoulli` rounds any other.
+
+    >>> legal_densities(4, 7)
+    [0.25, 0.5, 0.75, 1.0]
+    """
+    return [k / n_in for k in range(1, n_in + 1)]
+
+
 def bernoulli(n_in: int, n_out: int, *, density: float, seed: int = 0) -> Pattern:
     """``round(density * n_in * n_out)`` connections at uniform places; raises `PatternError` if that is none.
 

@@ -5,6 +5,12 @@ one permutation and one batched matmul, or as a grouped convolution. Inputs are 
 cards (the channel shuffle of ShuffleNet, arXiv 1707.01083): if the layer before was grouped too, every group receives
 an equal share of each of its groups, so two layers already connect every input with every output whenever a group
 holds at least as many features as there are groups.
+
+No order mixes faster. Let ``f`` be the features of a group and ``G`` the groups. Group ``g`` reads the inputs
+``g + G k``, ``k = 0..f-1``, which the groups ``floor((g + G k) / f)`` of the layer before made. Floors nest, so ``L``
+layers further back the groups met are ``floor((g + G K) / f**L)``, ``K = 0..f**L - 1``: steps of ``G / f**L``, from 0
+to ``G - 1``, and no group is left out as soon as ``f**L >= G``. One more layer reads all inputs of all groups. So
+``f**layers >= G f`` is enough; it is also needed, because ``f**layers`` is the number of paths that end in an output.
 """
 
 from __future__ import annotations
@@ -15,9 +21,7 @@ import numpy as np
 
 from presplit.core.errors import PatternError
 from presplit.core.types import Pattern
-
-SIX_DIGITS = 1e-5
-"""A density written with six digits, as refusals name it, is taken for the legal one."""
+from presplit.patterns.legal import check_sizes, divisors, legal_density
 
 
 def legal_densities(n_in: int, n_out: int) -> list[float]:
@@ -26,8 +30,7 @@ def legal_densities(n_in: int, n_out: int) -> list[float]:
     >>> legal_densities(12, 8)
     [0.25, 0.5, 1.0]
     """
-    g = math.gcd(n_in, n_out)
-    return [1 / groups for groups in range(g, 0, -1) if g % groups == 0]
+    return [1 / groups for groups in reversed(divisors(math.gcd(n_in, n_out)))]
 
 
 def grouped(n_in: int, n_out: int, *, density: float, seed: int = 0) -> Pattern:
@@ -44,19 +47,27 @@ def grouped(n_in: int, n_out: int, *, density: float, seed: int = 0) -> Pattern:
     presplit.core.errors.PatternError: 6 -> 4 has no grouped pattern of density 0.3: legal are 1 / groups with groups \
 dividing 2; nearest: 0.5
     """
-    if n_in < 1 or n_out < 1:
-        raise PatternError(f"a layer needs at least one input and one output, got {n_in} -> {n_out}")
-    common = math.gcd(n_in, n_out)
-    groups = round(1 / density) if density * common > 0.5 else 0
-    if groups < 1 or abs(groups * density - 1) > SIX_DIGITS or common % groups:
-        legal = legal_densities(n_in, n_out)
-        near = {
-            max((d for d in legal if d <= density), default=legal[0]),
-            min((d for d in legal if d >= density), default=1),
-        }
-        raise PatternError(
-            f"{n_in} -> {n_out} has no grouped pattern of density {density:.6g}: legal are 1 / groups with groups "
-            f"dividing {common}; nearest: {', '.join(f'{d:.6g}' for d in sorted(near))}"
-        )
+    check_sizes(n_in, n_out)
+    rule = f"1 / groups with groups dividing {math.gcd(n_in, n_out)}"
+    groups = round(1 / legal_density(n_in, n_out, density, legal_densities(n_in, n_out), family="grouped", rule=rule))
     index = np.arange(n_in, dtype=np.int32).reshape(n_in // groups, groups).T
     return Pattern(n_in=n_in, tile=n_out // groups, index=index)
+
+
+def layers_to_mix(width: int, *, density: float) -> int:
+    """How many grouped layers of this ``width`` in a row let every output depend on every input: the fewest possible.
+
+    It is the least ``layers`` with ``(density * width) ** layers >= width``; the head of this file proves that the deal
+    needs no more and that no pattern of this fan-in needs less. Raises `PatternError` for an illegal density, and for
+    ``1 / width``, which mixes nothing.
+
+    >>> layers_to_mix(1024, density=0.25), layers_to_mix(1024, density=1 / 64)
+    (2, 3)
+    """
+    fan_in = grouped(width, width, density=density).fan_in
+    if fan_in == 1 < width:
+        raise PatternError(f"groups of one feature never mix: {width} -> {width} at density {density:.6g}")
+    layers = 1
+    while fan_in**layers < width:
+        layers += 1
+    return layers

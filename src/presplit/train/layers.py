@@ -152,12 +152,14 @@ class SparseLinear(SparseLayer):
             return F.linear(x, self.dense_weight(), self.bias)
         rows = x if x.ndim == 2 else x.reshape(-1, self.n_in)
         tiles, tile, fan_in = self.values.shape
-        taken = rows.t().index_select(0, self._gather).reshape(tiles, fan_in, -1)
-        if self.bias is None:
-            y = torch.bmm(self.values, taken)
+        bias = self.bias if self.bias is None or self.out_order is None else self.bias[self.out_order.long()]
+        if not torch.compiler.is_exporting() and len(rows) == 1:  # no rows of features to move: row-major is faster
+            taken, values = rows.index_select(1, self._gather).view(tiles, 1, fan_in), self.values.transpose(1, 2)
+            bias = None if bias is None else bias.view(tiles, 1, tile)
         else:
-            bias = self.bias if self.out_order is None else self.bias[self.out_order.long()]
-            y = torch.baddbmm(bias.view(tiles, tile, 1), self.values, taken)
+            taken, values = self.values, rows.t().index_select(0, self._gather).view(tiles, fan_in, -1)
+            bias = None if bias is None else bias.view(tiles, tile, 1)
+        y = torch.bmm(taken, values) if bias is None else torch.baddbmm(bias, taken, values)
         y = y.reshape(self.n_out, -1)
         y = (y if self._place is None else y.index_select(0, self._place)).t()
         return y if x.ndim == 2 else y.reshape(*x.shape[:-1], self.n_out)

@@ -1,0 +1,49 @@
+"""Honest timing: candidates in turn, one thread, process CPU time, medians; forms are checked before they are timed."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+Work = Callable[[], object]
+
+
+def medians(candidates: Mapping[str, Work], *, seconds: float, least: int = 7, most: int = 400) -> dict[str, float]:
+    """Median CPU seconds of each candidate over rounds in which all take their turn.
+
+    Rounds go on for ``seconds`` of CPU time in all, but at least ``least`` and at most ``most`` times. The first two
+    rounds warm up and do not count. CPU time, because the machine is shared; so candidates must run in this process.
+    """
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    spent, rounds = 0.0, 0
+    while rounds < least + 2 or (spent < seconds and rounds < most):
+        for name, work in candidates.items():
+            began = time.process_time()
+            work()
+            taken = time.process_time() - began
+            spent += taken
+            if rounds >= 2:
+                times[name].append(taken)
+        rounds += 1
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def cycled(works: list[Work]) -> Work:
+    """Each call runs the next of ``works``: with weights of more than the caches in all, every run starts cold."""
+    place = 0
+
+    def run() -> object:
+        nonlocal place
+        place = (place + 1) % len(works)
+        return works[place]()
+
+    return run
+
+
+def relative_error(found: object, expected: object) -> float:
+    """Largest difference of two arrays (or tensors), relative to the largest expected value."""
+    one, other = (np.asarray(value, dtype=np.float64) for value in (found, expected))
+    return float(np.abs(one - other).max() / max(np.abs(other).max(), 1e-30))

@@ -1,0 +1,104 @@
+"""One budget for a net: what layers cost at each density, and the choice of densities that spends it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from presplit.core.errors import PatternError
+from presplit.patterns.knapsack import Option, cheapest
+
+Unit = Literal["weights", "macs", "bytes"]
+Wish = tuple[float, float]
+"""(density, penalty) of one option of a layer."""
+
+
+@dataclass(frozen=True)
+class LayerSize:
+    """A layer as the allocation sees it.
+
+    ``legal``: the densities that its family can have (`presplit.patterns.LEGAL`), rising; ``kernel``: the sides of a
+    convolution's kernel; ``positions``: how often the weights are used for one sample, height x width of a
+    convolution's output; ``tile``: outputs that share a fan-in set, None for grouped patterns, whose index is a
+    permutation.
+    """
+
+    name: str
+    n_in: int
+    n_out: int
+    legal: tuple[float, ...]
+    kernel: tuple[int, ...] = ()
+    positions: int = 1
+    tile: int | None = None
+
+    def cost(self, density: float, unit: Unit = "weights") -> int:
+        """What this layer costs at ``density``; biases are left out, bytes are float32 values and int32 index.
+
+        >>> size = LayerSize("conv", 16, 32, (0.25, 1.0), kernel=(3, 3), positions=64)
+        >>> size.cost(0.25), size.cost(0.25, "macs"), size.cost(0.25, "bytes"), size.cost(1.0, "bytes")
+        (1152, 73728, 4672, 18432)
+        """
+        connections = round(density * self.n_in * self.n_out)
+        weights = connections * math.prod(self.kernel)
+        if unit == "bytes":
+            index = self.n_in if self.tile is None else connections // self.tile
+            return 4 * weights + (4 * index if density < 1 else 0)
+        return weights * self.positions if unit == "macs" else weights
+
+
+def total(layers: Sequence[LayerSize], unit: Unit = "weights") -> int:
+    """What all layers cost when dense.
+
+    >>> total([LayerSize("fc1", 800, 100, (1.0,)), LayerSize("fc2", 100, 10, (1.0,))])
+    81000
+    """
+    return sum(layer.cost(1.0, unit) for layer in layers)
+
+
+def spend(
+    layers: Sequence[LayerSize], tries: Sequence[Sequence[Sequence[Wish]]], budget: float, unit: Unit, tolerance: float
+) -> dict[str, float]:
+    """One density for each layer: least penalty within the budget; `PatternError` says what is possible if none is.
+
+    ``tries``: rows of options, one row a layer; the first that can meet the budget is taken, the last has all options.
+    """
+    if not 0 < budget < math.inf or not 0 <= tolerance < 1:
+        raise PatternError(f"a budget is a positive number of {unit}, a tolerance in 0..1, got {budget}, {tolerance}")
+    low, high = math.ceil(budget * (1 - tolerance)), math.floor(budget * (1 + tolerance))
+    for rows in tries:
+        picks = cheapest(_options(layers, rows, unit), low, high)
+        if picks is not None:
+            return {layer.name: row[pick][0] for layer, row, pick in zip(layers, rows, picks, strict=True)}
+    raise PatternError(_impossible(_options(layers, tries[-1], unit), budget, low, high, unit))
+
+
+def _options(layers: Sequence[LayerSize], rows: Sequence[Sequence[Wish]], unit: Unit) -> list[list[Option]]:
+    """The rows with what each density costs in place of the density."""
+    return [[(layer.cost(d, unit), penalty) for d, penalty in row] for layer, row in zip(layers, rows, strict=True)]
+
+
+def _impossible(options: Sequence[Sequence[Option]], budget: float, low: int, high: int, unit: Unit) -> str:
+    """What to say if no total of ``options`` is in ``low..high``."""
+    least, most = (sum(pick(cost for cost, _ in row) for row in options) for pick in (min, max))
+    if high < least or low > most:
+        return f"a budget of {budget:.6g} {unit} is impossible: {least}..{most} are possible"
+    near: list[int] = []
+    for sign, start, stop in ((-1, least, low - 1), (1, high + 1, most)):
+        rows = [[(cost, float(sign * cost)) for cost, _ in row] for row in options]
+        picks = cheapest(rows, start, stop)
+        near += [sum(row[pick][0] for row, pick in zip(rows, picks, strict=True))] if picks else []
+    nearest = " and ".join(str(cost) for cost in near)
+    return f"no legal densities cost {low}..{high} {unit}; the nearest totals are {nearest}: change budget or tolerance"
+
+
+def check_layers(layers: Sequence[LayerSize]) -> None:
+    """Raise `PatternError` unless there are layers, of different names, with legal densities that rise to at most 1."""
+    names = [layer.name for layer in layers]
+    if not layers or len(set(names)) != len(names):
+        raise PatternError(f"a budget needs layers of different names, got {names}")
+    for layer in layers:
+        legal = layer.legal
+        if not legal or list(legal) != sorted(set(legal)) or not 0 < legal[0] <= legal[-1] <= 1:
+            raise PatternError(f"layer {layer.name}: legal densities must rise within 0..1, got {legal}")
