@@ -15,8 +15,8 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Evaluate a run on its test set; thresholds are chosen on the held-out part of the training set."""
-    from presplit.cli.train import _text
+    from presplit.cli.train import text
     from presplit.train import runs
 
     result = runs.judge(runs.read_run(run))
-    show(result, _text(result, run), as_json=json)
+    show(result, text(result, run), as_json=json)

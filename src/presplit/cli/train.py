@@ -43,7 +43,7 @@ def train(
         say(f"{directory} holds a run: it is replaced; a bundle that was exported from it is not")
     total = runs.recipe_of(resolved.training).epochs
     result = runs.train(resolved, directory, on_epoch=lambda epoch: say(_line(epoch, total)))
-    show({**result, "run": str(directory)}, _text(result, directory), as_json=json)
+    show({**result, "run": str(directory)}, text(result, directory), as_json=json)
 
 
 def _changes(
@@ -81,7 +81,8 @@ def _line(epoch: Epoch, total: int) -> str:
     return f"epoch {epoch.number:3d}/{total}  loss {epoch.loss:.4f}  validation {seen}  {epoch.seconds:.1f} s an epoch"
 
 
-def _text(result: dict[str, Any], directory: Path) -> str:
+def text(result: dict[str, Any], directory: Path) -> str:
+    """A run's result for people."""
     lines = [f"{result['weights']:,} weights; test accuracy:"]
     lines += [f"  exit {name}: {100 * share:.2f} %" for name, share in result["accuracy"].items()]
     lines += [

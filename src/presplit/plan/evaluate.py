@@ -6,8 +6,8 @@ end of the edge. Only the shares depend on the thresholds, so the formula is ask
 of exits in use, and the thresholds are weighed all at once.
 
 The thresholds of an exit are quantiles of its own held-out scores, from the lowest (everything leaves there) to the
-highest, and "never" (the exit is not run). What is left out: codecs are taken to cost no accuracy and no time, links
-to have no jitter and no loss, servers to have no queue.
+highest, and "never" (the exit answers nothing). What is left out: codecs are taken to cost no accuracy and no time,
+links to have no jitter and no loss, servers to have no queue.
 """
 
 from __future__ import annotations
