@@ -11,16 +11,22 @@ import numpy as np
 Work = Callable[[], object]
 
 
-def medians(candidates: Mapping[str, Work], *, seconds: float, least: int = 7, most: int = 400) -> dict[str, float]:
+def medians(
+    candidates: Mapping[str, Work], *, seconds: float, least: int = 7, most: int = 400, hot: bool = True
+) -> dict[str, float]:
     """Median CPU seconds of each candidate over rounds in which all take their turn.
 
     Rounds go on for ``seconds`` of CPU time in all, but at least ``least`` and at most ``most`` times. The first two
-    rounds warm up and do not count. CPU time, because the machine is shared; so candidates must run in this process.
+    rounds warm up and do not count. A ``hot`` turn is two runs, of which the second counts: what the candidate before
+    left in the caches is not its own cost. CPU time, because the machine is shared; so candidates must run in this
+    process.
     """
     times: dict[str, list[float]] = {name: [] for name in candidates}
     spent, rounds = 0.0, 0
     while rounds < least + 2 or (spent < seconds and rounds < most):
         for name, work in candidates.items():
+            if hot:
+                work()
             began = time.process_time()
             work()
             taken = time.process_time() - began

@@ -12,6 +12,7 @@ from torch import nn
 from presplit.core.errors import GraphError, PatternError, SpecError
 from presplit.core.types import Pattern
 from presplit.patterns import PATTERNS, biregular
+from presplit.patterns.periodic_kernel import periodic_kernel
 from presplit.train import SparseConv2d, SparseLinear, add_exits, count_weights, sparsify, summary
 from presplit.train.zoo import mlp, resnet8, small_cnn
 
@@ -172,9 +173,51 @@ def test_a_pattern_of_another_size_is_refused_with_the_layer_s_name() -> None:
         sparsify(mlp([64, 64, 8]), layers={"fc1": biregular(800, 40, fan_out=2)})
 
 
-def test_a_grouped_convolution_that_is_named_is_refused_with_its_name() -> None:
-    with pytest.raises(GraphError, match="layer 0: only plain convolutions become sparse"):
-        sparsify(nn.Sequential(nn.Conv2d(16, 16, 3, groups=2), nn.Linear(4, 4)), layers={"0": 0.5})
+def test_a_depthwise_convolution_is_refused_if_it_is_named_and_left_alone_if_not() -> None:
+    net = nn.Sequential(nn.Conv2d(16, 16, 3, groups=16), nn.Conv2d(16, 64, 1), nn.Flatten(), nn.Linear(64, 4))
+    with pytest.raises(GraphError, match="layer 0: a depthwise convolution has no connections"):
+        sparsify(net, layers={"0": 0.5})
+    rows = {row.name: row for row in summary(sparsify(net, density=0.5))}
+    assert rows["0"].form == "dense" and rows["0"].note == "depthwise: each output reads one channel already"
+    assert rows["1"].form == "batched" and rows["3"].note == "the classifier stays dense unless it is named"
+
+
+@pytest.mark.parametrize("family", PATTERNS)
+def test_a_convolution_with_groups_is_sparse_within_each_of_them(family: str) -> None:
+    dense = nn.Conv2d(32, 16, 3, groups=2, padding=1, padding_mode="circular")
+    model = sparsify(nn.Sequential(dense, nn.Flatten(), nn.Linear(16, 4)), layers={"0": 0.25}, family=family)
+    layer = model.get_submodule("0")
+    assert isinstance(layer, SparseConv2d)
+    mask = layer.pattern.mask()
+    assert not mask[:8, 16:].any() and not mask[8:, :16].any()
+    assert layer.values.numel() == dense.weight.numel() // 4
+    layer.take_dense(torch.ones(16, 32, 3, 3), dense.bias)
+    x = torch.randn(2, 32, 5, 5)
+    torch.testing.assert_close(layer(x), layer.to_dense()(x), rtol=1e-5, atol=1e-5)
+
+
+def test_kernels_keep_the_entries_that_are_asked_for() -> None:
+    supports = periodic_kernel((3, 3), support=2, period=9)
+    net = sparsify(resnet8(width=16), density=0.5, kernels={"block?.conv?": supports})
+    rows = {row.name: row for row in summary(net, torch.zeros(1, 3, 32, 32))}
+    assert rows["block1.conv1"].weights == 16 * 8 * 2 and rows["block1.conv1"].density == 1 / 9
+    assert "2 of 9 entries a kernel" in rows["block1.conv1"].pattern
+    alone = sparsify(resnet8(width=16), kernels={"stem.conv": supports}).get_submodule("stem.conv")
+    assert isinstance(alone, SparseConv2d) and alone.values.shape == (16, 3, 2)
+    with pytest.raises(GraphError, match="layer fc1: only convolutions have kernels"):
+        sparsify(mlp([8, 8, 4]), kernels={"fc1": supports})
+    with pytest.raises(
+        PatternError, match=r"layer shortcut: the layer's kernels are \(1, 1\), the supports are of \(3, 3\)"
+    ):
+        sparsify(nn.Sequential(OrderedDict(shortcut=nn.Conv2d(8, 8, 1))), kernels={"shortcut": supports})
+
+
+def test_the_summary_prints_a_table_that_says_who_profits() -> None:
+    text = str(summary(sparsify(mlp([784, 1024, 64, 10]), density=0.25), torch.zeros(1, 784))).splitlines()
+    assert "grouped: 4 tiles of 256 outputs x 196 inputs" in text[1] and "PyTorch, ONNX Runtime, OpenVINO" in text[1]
+    assert text[1].split()[-6:-4] == ["200,704", "200,704"]
+    assert "runs as dense where it is exported" in text[2] and "the classifier stays dense" in text[3]
+    assert text[-1].split() == ["all", "217,728", "217,728"]
 
 
 def test_a_layer_that_is_more_than_linear_is_refused_if_it_is_named() -> None:

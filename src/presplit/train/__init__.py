@@ -6,20 +6,24 @@ from presplit.core.errors import library
 library("torch", need="training", extra="train")
 
 from presplit.train.checkpoint import restore, save
+from presplit.train.convolution import SparseConv2d
 from presplit.train.evaluate import accuracies, choose_threshold, evaluate, route
 from presplit.train.exits import MultiExit, add_exits
 from presplit.train.export import export
 from presplit.train.fit import RECIPES, Epoch, Recipe, fit, initialise
-from presplit.train.layers import SparseConv2d, SparseLinear
-from presplit.train.sparsify import count_weights, sparsify, summary
+from presplit.train.layers import SparseLinear
+from presplit.train.sparsify import sparsify
+from presplit.train.summary import LayerSummary, Summary, count_weights, summary
 
 __all__ = [
     "RECIPES",
     "Epoch",
+    "LayerSummary",
     "MultiExit",
     "Recipe",
     "SparseConv2d",
     "SparseLinear",
+    "Summary",
     "accuracies",
     "add_exits",
     "choose_threshold",

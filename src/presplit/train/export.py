@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from onnxscript.optimizer import optimize as optimise
 from torch import nn
 
 import presplit
@@ -31,6 +32,8 @@ from presplit.train.exits import MultiExit
 
 TOLERANCE = 1e-4
 """Largest difference between torch and the graph, relative to the largest logit: float32 sums in another order."""
+FOLDED = 64
+"""Constants of up to so many values are computed on export, such as shapes; a layer's index stays as small as it is."""
 CALIBRATED_ON = 256
 """Held-out samples whose range at each boundary the int8 codec takes."""
 
@@ -115,25 +118,29 @@ def to_onnx(model: nn.Module, example: Floats | torch.Tensor) -> Any:
                 input_names=["input"],
                 output_names=[f"logits_{number}" for number in range(count)],
                 verbose=False,
+                optimize=False,
             )
+            assert program is not None
+            optimise(program.model, input_size_limit=FOLDED, output_size_limit=FOLDED)
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
         raise GraphError(f"torch cannot export {type(model).__name__}: {str(error).strip().splitlines()[0]}") from error
-    assert program is not None
     return program.model_proto
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's notes about libraries that are not installed, and its own deprecations, to itself."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    logs = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
 
 
 def _agree(model: nn.Module, x: Floats, graph_logits: Sequence[Floats]) -> None:

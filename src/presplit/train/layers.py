@@ -1,8 +1,9 @@
 """Sparse layers: only the connections that exist have a value, a gradient and an optimiser state.
 
 Execution follows from the pattern (DESIGN section 3). Tiles that partition the inputs, or tiles of at least
-`BATCHED_TILE` outputs, run as one gather of whole features and one batched matmul (a grouped convolution for images).
-Finer patterns scatter their values into a dense weight for the multiply: exact, and no faster than dense.
+`BATCHED_TILE` outputs, run as one batched matmul over gathered features (a grouped convolution for images); where the
+inputs are dealt to the tiles in turn, the gather is a view and costs nothing. Finer patterns scatter their values into
+a dense weight for the multiply: exact, and no faster than dense. (`presplit.train.convolution` has the convolution.)
 Activations are feature-major inside ``(features, batch)``: the layer works on ``x.t()`` and returns ``y.t()``, so
 between sparse layers the transposes are strides, not copies.
 """
@@ -10,20 +11,27 @@ between sparse layers the transposes are strides, not copies.
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from presplit.core.errors import GraphError, PatternError
-from presplit.core.types import Pattern
+from presplit.core.errors import PatternError
+from presplit.core.types import Ints, Pattern
+from presplit.patterns.periodic_kernel import KernelSupports
 
 BATCHED_TILE = 16
 """From this many outputs a tile on, gathering a shared fan-in set pays (KERNELS: between 8 and 64)."""
+SPLIT_FAN_IN = 128
+"""From this many inputs a tile on, ONNX Runtime multiplies one tile after the other faster than all as a batch."""
+SMALL = 2**16
+"""ONNX Runtime multiplies a dense weight of up to this size in less time than it takes to start what sparsity needs."""
 
 Form = Literal["batched", "scattered"]
+Order = Literal["straight", "dealt", "any"]
 Dense = TypeVar("Dense", nn.Linear, nn.Conv2d)
 
 
@@ -31,34 +39,43 @@ class SparseLayer(nn.Module):
     """What both sparse layers hold: ``values``, an optional ``bias`` and the pattern's index.
 
     ``values``: float ``(tiles, tile, fan_in)``, for a convolution ``(n_out, fan_in, height, width)`` in tile order, or
-    ``(connections, *kernel)`` if the outputs' fan-in differs.
-    ``index``: int32 buffer as in `Pattern`, saved with the values, so that a checkpoint needs no seed to be read.
+    ``(connections, *kernel)`` if the outputs' fan-in differs; where kernels keep some entries only,
+    ``(n_out, fan_in, support)``, or ``(entries,)`` if supports differ in size.
+    ``index``: int32 buffer as in `Pattern`, saved with the values, so that a checkpoint needs no seed to be read; so is
+    ``kept``, int32 ``(period, support)``, the index of `KernelSupports`, or None if kernels are whole.
     """
 
     form: Form
     """How the layer runs: "batched" is faster than dense, "scattered" is exact only."""
-    dealt: bool
-    """True if the inputs are dealt to the tiles in turn, like cards: then the gather is a channel shuffle."""
+    order: Order
+    """How inputs go to the tiles: neighbours together, dealt in turn like cards (both are views), or any other way."""
+    family: str = ""
+    """The name of the pattern's family, if it has one: for summaries only."""
     index: Tensor
+    kept: Tensor | None
     out_order: Tensor | None
-    _gather: Tensor
     _place: Tensor | None
     _where: Tensor | None
+    _entries: Tensor | None
 
-    def __init__(self, pattern: Pattern, *, kernel: tuple[int, ...] = (), bias: bool = True) -> None:
+    def __init__(
+        self,
+        pattern: Pattern,
+        *,
+        kernel: tuple[int, ...] = (),
+        supports: KernelSupports | None = None,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
         self.tile = pattern.tile
         self.n_in, self.n_out, self.kernel = pattern.n_in, pattern.n_out, kernel
-        rows = (self.n_out,) if kernel else (len(pattern.index), self.tile)
-        shape = (*rows, pattern.fan_in) if pattern.is_regular else (pattern.connections,)
-        self.values = nn.Parameter(torch.empty(*shape, *kernel))
-        self.bias = nn.Parameter(torch.empty(self.n_out)) if bias else None
         self.register_buffer("index", torch.from_numpy(pattern.index.copy()))
-        order = None if pattern.out_order is None else torch.from_numpy(pattern.out_order.copy())
-        self.register_buffer("out_order", order)
+        self.register_buffer("out_order", _tensor(pattern.out_order))
+        self.register_buffer("kept", None if supports is None else _kept(supports, pattern, kernel))
+        self.values = nn.Parameter(torch.empty(self._derive()))
+        self.bias = nn.Parameter(torch.empty(self.n_out)) if bias else None
         self.register_load_state_dict_pre_hook(_fit_index)
-        self.register_load_state_dict_post_hook(lambda layer, _: layer._derive())
-        self._derive()
+        self.register_load_state_dict_post_hook(_derive_again)
         self.reset_parameters()
 
     @property
@@ -67,74 +84,104 @@ class SparseLayer(nn.Module):
         order = None if self.out_order is None else self.out_order.cpu().numpy()
         return Pattern(n_in=self.n_in, tile=self.tile, index=self.index.cpu().numpy(), out_order=order)
 
+    @property
+    def density(self) -> float:
+        """Weights that exist, as a share of the dense layer's."""
+        return self.values.numel() / (self.n_in * self.n_out * math.prod(self.kernel))
+
     def reset_parameters(self, *, fan_in: Literal["sparse", "dense"] = "sparse", bias: float = 0.0) -> None:
         """He initialisation (arXiv 1502.01852) scaled by the connections that exist, or as if all did (``dense``)."""
-        area = math.prod(self.kernel)
-        degree = (self.index >= 0).sum(1).clamp(min=1).float()
-        per_row = torch.full_like(degree, self.n_in) if fan_in == "dense" else degree
-        std = (2.0 / (per_row * area)).sqrt()
-        scale = std.repeat_interleave(self.tile * (self.index >= 0).sum(1))
-        connections = self.values.shape[: self.values.ndim - len(self.kernel)]
+        degree = (self.index >= 0).sum(1)
+        area = self.values.numel() / (self.tile * int(degree.sum()))  # entries of a kernel, on average
+        per_tile = degree.clamp(min=1) * area if fan_in == "sparse" else degree * 0 + self.n_in * math.prod(self.kernel)
+        std = (2.0 / per_tile).sqrt()
+        scale = std[0] if self._where is None else std.repeat_interleave(self.tile * degree)
         with torch.no_grad():
-            self.values.normal_().mul_(scale.view(*connections, *(1,) * len(self.kernel)))
+            self.values.normal_().mul_(scale.view(-1, *(1,) * (self.values.ndim - 1)))
             if self.bias is not None:
                 self.bias.fill_(bias)
 
     def dense_weight(self) -> Tensor:
         """The weight as a dense layer would hold it, ``(n_out, n_in, *kernel)``, with zeros where nothing exists."""
-        area = math.prod(self.kernel)
-        empty = self.values.new_zeros(self.n_out * self.n_in, area)
-        place = self._places().view(-1, 1).expand(-1, area)
-        return empty.scatter(0, place, self.values.reshape(-1, area)).view(self.n_out, self.n_in, *self.kernel)
+        kernels, area = self.kernels(), math.prod(self.kernel)
+        if self._where is not None:
+            place = self._where.long().view(-1, 1).expand(-1, area)
+            flat = kernels.new_zeros(self.n_out * self.n_in, area).scatter(0, place, kernels.reshape(-1, area))
+            return flat.view(self.n_out, self.n_in, *self.kernel)
+        place = self._inputs(area)
+        empty = kernels.new_zeros(*place.shape[:2], self.n_in, area)
+        weight = empty.scatter(2, place, kernels.reshape(place.shape)).view(self.n_out, self.n_in, *self.kernel)
+        return weight if self._place is None else weight.index_select(0, self._place)
 
     def take_dense(self, weight: Tensor, bias: Tensor | None) -> None:
         """Take over the values of a dense layer where connections exist."""
+        area = math.prod(self.kernel)
         with torch.no_grad():
-            taken = weight.reshape(self.n_out * self.n_in, -1)[self._places()]
-            self.values.copy_(taken.view(self.values.shape))
+            if self._where is not None:
+                taken = weight.reshape(self.n_out * self.n_in, area)[self._where.long()]
+            else:
+                rows = weight if self.out_order is None else weight.index_select(0, self.out_order)
+                place = self._inputs(area)
+                taken = rows.reshape(*place.shape[:2], self.n_in, area).gather(2, place)
+            if self._entries is not None:
+                taken = taken.reshape(-1)[self._entries.long()]
+            elif self.kept is not None:
+                taken = taken.reshape(self.n_out, -1, area).gather(2, self._supports(self.kept))
+            self.values.copy_(taken.reshape(self.values.shape))
             if self.bias is not None and bias is not None:
                 self.bias.copy_(bias)
 
-    def _derive(self) -> None:
-        """Recompute what follows from the index: the form, what to gather, where outputs and scattered values go."""
+    def kernels(self) -> Tensor:
+        """One whole kernel for each connection: ``values`` with zeros where kernels keep nothing."""
+        if self.kept is None:
+            return self.values
+        area, fan_in = math.prod(self.kernel), self.index.shape[1]
+        if self._entries is not None:
+            empty = self.values.new_zeros(self.n_out * fan_in * area)
+            whole = empty.scatter(0, self._entries.long(), self.values)
+        else:
+            whole = self.values.new_zeros(self.n_out, fan_in, area).scatter(2, self._supports(self.kept), self.values)
+        return whole.view(self.n_out, fan_in, *self.kernel)
+
+    def _inputs(self, area: int) -> Tensor:
+        """int64 ``(tiles, tile, fan_in, area)``, without memory of its own: the input that each value multiplies."""
+        tiles, fan_in = self.index.shape
+        return self.index.long().view(tiles, 1, fan_in, 1).expand(tiles, self.tile, fan_in, area)
+
+    def _supports(self, kept: Tensor) -> Tensor:
+        """int64 ``(n_out, fan_in, support)``: the entries of each connection's kernel."""
+        tiles, fan_in = self.index.shape
+        outputs = torch.arange(self.n_out, device=kept.device) if self.out_order is None else self.out_order
+        numbers = (outputs.view(tiles, self.tile, 1) + self.index.view(tiles, 1, fan_in)) % len(kept)
+        return kept.long()[numbers.view(self.n_out, fan_in)]
+
+    def _derive(self) -> tuple[int, ...]:
+        """The shape of ``values``; recomputes what follows from the index: form, order, places of unequal rows."""
         pattern = self.pattern
-        held = self.values.numel() // math.prod(self.kernel)
-        if pattern.connections != held:
-            raise PatternError(f"the pattern has {pattern.connections} connections, the layer holds {held}")
         shared = pattern.tile >= BATCHED_TILE or (pattern.tile > 1 and pattern.is_partition)
         self.form = "batched" if pattern.is_regular and shared else "scattered"
-        device, order = self.index.device, pattern.out_order
-        place = None if order is None else torch.from_numpy(np.argsort(order)).to(device)
-        tiles, fan_in = pattern.index.shape
-        self.dealt = tiles * fan_in == self.n_in and np.array_equal(pattern.index.T.ravel(), np.arange(self.n_in))
-        self.register_buffer("_gather", self.index.reshape(-1).long(), persistent=False)
-        self.register_buffer("_place", place, persistent=False)
-        self.register_buffer("_where", None, persistent=False)
-        if self.form == "scattered":
-            self._where = self._places()
-
-    def _places(self) -> Tensor:
-        """int64 ``(connections,)``: each value's place in a flat dense weight; kept only if used every time."""
-        if self._where is not None:
-            return self._where
-        pattern = self.pattern
-        order = np.arange(pattern.n_out) if pattern.out_order is None else pattern.out_order
-        flat = order.reshape(-1, pattern.tile, 1).astype(np.int64) * pattern.n_in + pattern.index[:, None, :]
-        keep = np.broadcast_to(pattern.index[:, None, :] >= 0, flat.shape)
-        return torch.from_numpy(flat[keep]).to(self.index.device)
+        self.order = _order(pattern)
+        entries, shape = None, _shape(pattern, self.kernel)
+        if self.kept is not None:
+            held = self._supports(self.kept)
+            shape = tuple(held.shape)
+            if bool((held < 0).any()):
+                flat = held + math.prod(self.kernel) * torch.arange(held[..., 0].numel()).view(*held.shape[:2], 1)
+                entries = flat[held >= 0].int()
+                shape = (entries.numel(),)
+        place = None if pattern.out_order is None else np.argsort(pattern.out_order)
+        where = None if pattern.is_regular else _places(pattern)
+        for name, found in (("_place", _tensor(place)), ("_where", _tensor(where)), ("_entries", entries)):
+            self.register_buffer(name, None if found is None else found.to(self.index.device), persistent=False)
+        if "values" in self._parameters and shape != tuple(self.values.shape):
+            raise PatternError(
+                f"the pattern's connections need values of shape {shape}, the layer holds {tuple(self.values.shape)}"
+            )
+        return shape
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows."""
-        share = self.pattern.density
-        return f"{self.n_in}, {self.n_out}, density={share:.4g}, tile={self.tile}, form={self.form}"
-
-
-def _fit_index(layer: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Make room for a saved index of other width: where degrees differ, the widest row depends on the seed."""
-    assert isinstance(layer, SparseLayer)
-    saved = state.get(f"{prefix}index")
-    if saved is not None and saved.ndim == 2 and len(saved) == len(layer.index):
-        layer.index = layer.index.new_empty(saved.shape)
+        return f"{self.n_in}, {self.n_out}, density={self.density:.4g}, tile={self.tile}, form={self.form}"
 
 
 class SparseLinear(SparseLayer):
@@ -148,97 +195,134 @@ class SparseLinear(SparseLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x``: float ``(..., n_in)``."""
-        if self.form == "scattered":
+        exporting = torch.compiler.is_exporting()
+        if self.form == "scattered" or (exporting and self.n_in * self.n_out <= SMALL):
             return F.linear(x, self.dense_weight(), self.bias)
         rows = x if x.ndim == 2 else x.reshape(-1, self.n_in)
-        tiles, tile, fan_in = self.values.shape
-        bias = self.bias if self.bias is None or self.out_order is None else self.bias[self.out_order.long()]
-        if not torch.compiler.is_exporting() and len(rows) == 1:  # no rows of features to move: row-major is faster
-            taken, values = rows.index_select(1, self._gather).view(tiles, 1, fan_in), self.values.transpose(1, 2)
-            bias = None if bias is None else bias.view(tiles, 1, tile)
+        if exporting and self.order != "any":
+            y = self._row_major(rows)
+        elif not exporting and len(rows) == 1:
+            y = self._one(rows)
         else:
-            taken, values = self.values, rows.t().index_select(0, self._gather).view(tiles, fan_in, -1)
-            bias = None if bias is None else bias.view(tiles, tile, 1)
-        y = torch.bmm(taken, values) if bias is None else torch.baddbmm(bias, taken, values)
-        y = y.reshape(self.n_out, -1)
-        y = (y if self._place is None else y.index_select(0, self._place)).t()
+            y = self._feature_major(rows.t()).t()
         return y if x.ndim == 2 else y.reshape(*x.shape[:-1], self.n_out)
+
+    def _feature_major(self, features: Tensor) -> Tensor:
+        """``features`` ``(n_in, batch)`` to ``(n_out, batch)``: one batched matmul."""
+        tiles, tile, fan_in = self.values.shape
+        batch = features.shape[1]
+        if self.order == "any":
+            taken = features.index_select(0, self.index.view(-1)).view(tiles, fan_in, batch)
+        elif self.order == "straight":
+            taken = features.contiguous().view(tiles, fan_in, batch)
+        else:
+            taken = features.contiguous().view(fan_in, tiles, batch).transpose(0, 1)
+        bias = self._bias()
+        y = (
+            torch.bmm(self.values, taken)
+            if bias is None
+            else torch.baddbmm(bias.view(tiles, tile, 1), self.values, taken)
+        )
+        y = y.view(self.n_out, batch)
+        return y if self._place is None else y.index_select(0, self._place)
+
+    def _one(self, row: Tensor) -> Tensor:
+        """A single sample ``(1, n_in)``: there are no rows of features to move, row-major is faster."""
+        tiles, tile, fan_in = self.values.shape
+        taken, bias = row.index_select(1, self.index.view(-1)).view(tiles, 1, fan_in), self._bias()
+        turned = self.values.transpose(1, 2)
+        y = torch.bmm(taken, turned) if bias is None else torch.baddbmm(bias.view(tiles, 1, tile), taken, turned)
+        y = y.view(1, self.n_out)
+        return y if self._place is None else y.index_select(1, self._place)
+
+    def _row_major(self, rows: Tensor) -> Tensor:
+        """The graph that ONNX Runtime runs fastest if the gather is a view, at batch 1 above all."""
+        tiles, _, fan_in = self.values.shape
+        taken = (
+            rows.reshape(-1, tiles, fan_in)
+            if self.order == "straight"
+            else rows.reshape(-1, fan_in, tiles).transpose(1, 2)
+        )
+        if fan_in >= SPLIT_FAN_IN:
+            parts = taken.reshape(-1, self.n_in).split(fan_in, dim=1)
+            y = torch.cat([part @ self.values[t].t() for t, part in enumerate(parts)], dim=1)
+        else:
+            y = (taken.transpose(0, 1) @ self.values.transpose(1, 2)).transpose(0, 1).reshape(-1, self.n_out)
+        bias = self._bias()
+        y = y if bias is None else y + bias
+        return y if self._place is None else y.index_select(1, self._place)
+
+    def _bias(self) -> Tensor | None:
+        """The bias in tile order."""
+        return self.bias if self.bias is None or self.out_order is None else self.bias.index_select(0, self.out_order)
 
     def to_dense(self) -> nn.Linear:
         """The dense layer that computes the same."""
         dense = nn.Linear(self.n_in, self.n_out, bias=self.bias is not None)
-        return _fill(dense, self)
+        return fill(dense, self)
 
     @classmethod
     def from_dense(cls, dense: nn.Linear, pattern: Pattern) -> SparseLinear:
         """``dense`` restricted to ``pattern``; raises `PatternError` if the sizes differ."""
-        _same_size(pattern, dense.in_features, dense.out_features)
+        check_size(pattern, dense.in_features, dense.out_features)
         layer = cls(pattern, bias=dense.bias is not None).to(dense.weight)
         layer.take_dense(dense.weight, dense.bias)
         return layer
 
 
-class SparseConv2d(SparseLayer):
-    """A 2-D convolution whose connections between channels are predefined; every kernel of a connection exists.
-
-    >>> from presplit.patterns import grouped
-    >>> layer = SparseConv2d(grouped(8, 4, density=0.5), kernel_size=(3, 3), padding=(1, 1))
-    >>> layer.values.shape, layer(torch.ones(1, 8, 6, 6)).shape
-    (torch.Size([4, 4, 3, 3]), torch.Size([1, 4, 6, 6]))
-    """
-
-    def __init__(
-        self,
-        pattern: Pattern,
-        *,
-        kernel_size: tuple[int, int],
-        stride: tuple[int, int] = (1, 1),
-        padding: tuple[int, int] | str = (0, 0),
-        dilation: tuple[int, int] = (1, 1),
-        bias: bool = True,
-    ) -> None:
-        super().__init__(pattern, kernel=kernel_size, bias=bias)
-        self.stride, self.padding, self.dilation = stride, padding, dilation
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``x``: float ``(batch, n_in, height, width)``."""
-        if self.form == "scattered":
-            return F.conv2d(x, self.dense_weight(), self.bias, self.stride, self.padding, self.dilation)
-        bias = self.bias
-        if bias is not None and self.out_order is not None:
-            bias = bias[self.out_order.long()]
-        tiles, fan_in = self.index.shape
-        taken = F.channel_shuffle(x, fan_in) if self.dealt else x.index_select(1, self._gather)
-        y = F.conv2d(taken, self.values, bias, self.stride, self.padding, self.dilation, groups=tiles)
-        return y if self._place is None else y.index_select(1, self._place)
-
-    def to_dense(self) -> nn.Conv2d:
-        """The dense convolution that computes the same."""
-        size = (self.kernel[0], self.kernel[1])
-        dense = nn.Conv2d(
-            self.n_in, self.n_out, size, self.stride, self.padding, self.dilation, bias=self.bias is not None
-        )
-        return _fill(dense, self)
-
-    @classmethod
-    def from_dense(cls, dense: nn.Conv2d, pattern: Pattern) -> SparseConv2d:
-        """``dense`` restricted to ``pattern``; raises `GraphError` for a grouped, transposed or padded-by-mode one."""
-        if dense.groups != 1 or dense.padding_mode != "zeros" or dense.transposed:
-            raise GraphError(f"only plain convolutions become sparse, got {dense}")
-        _same_size(pattern, dense.in_channels, dense.out_channels)
-        layer = cls(
-            pattern,
-            kernel_size=(dense.kernel_size[0], dense.kernel_size[1]),
-            stride=(dense.stride[0], dense.stride[1]),
-            padding=dense.padding if isinstance(dense.padding, str) else (dense.padding[0], dense.padding[1]),
-            dilation=(dense.dilation[0], dense.dilation[1]),
-            bias=dense.bias is not None,
-        ).to(dense.weight)
-        layer.take_dense(dense.weight, dense.bias)
-        return layer
+def _order(pattern: Pattern) -> Order:
+    """Whether the gather of all tiles' inputs is a view of the inputs."""
+    inputs = np.arange(pattern.n_in)
+    if np.array_equal(pattern.index.ravel(), inputs):
+        return "straight"
+    return "dealt" if np.array_equal(pattern.index.T.ravel(), inputs) else "any"
 
 
-def _fill(dense: Dense, layer: SparseLayer) -> Dense:
+def _shape(pattern: Pattern, kernel: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of values with whole kernels."""
+    if not pattern.is_regular:
+        return (pattern.connections, *kernel)
+    return (
+        (pattern.n_out, pattern.fan_in, *kernel) if kernel else (*pattern.index.shape[:1], pattern.tile, pattern.fan_in)
+    )
+
+
+def _places(pattern: Pattern) -> Ints:
+    """int32 ``(connections,)``: each connection's place in a flat dense weight."""
+    if pattern.n_out * pattern.n_in >= 2**31:
+        raise PatternError(f"{pattern.n_in} -> {pattern.n_out} is too large for outputs of unequal fan-in")
+    order = np.arange(pattern.n_out) if pattern.out_order is None else pattern.out_order
+    flat = order.reshape(-1, pattern.tile, 1).astype(np.int64) * pattern.n_in + pattern.index[:, None, :]
+    return flat[np.broadcast_to(pattern.index[:, None, :] >= 0, flat.shape)].astype(np.int32)
+
+
+def _kept(supports: KernelSupports, pattern: Pattern, kernel: tuple[int, ...]) -> Tensor:
+    """The index of ``supports``; raises `PatternError` if it does not go along with pattern and kernel."""
+    if supports.kernel != kernel:
+        raise PatternError(f"the layer's kernels are {kernel}, the supports are of {supports.kernel}")
+    if not pattern.is_regular:
+        raise PatternError("kernels that keep some entries need outputs that read equally many channels")
+    return torch.from_numpy(supports.index.copy())
+
+
+def _tensor(array: npt.NDArray[Any] | None) -> Tensor | None:
+    return None if array is None else torch.from_numpy(array.copy())
+
+
+def _fit_index(layer: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Make room for a saved index of other width: where degrees differ, the widest row depends on the seed."""
+    assert isinstance(layer, SparseLayer)
+    saved = state.get(f"{prefix}index")
+    if saved is not None and saved.ndim == 2 and len(saved) == len(layer.index):
+        layer.index = layer.index.new_empty(saved.shape)
+
+
+def _derive_again(layer: nn.Module, _: object) -> None:
+    assert isinstance(layer, SparseLayer)
+    layer._derive()
+
+
+def fill(dense: Dense, layer: SparseLayer) -> Dense:
     """``dense`` with the weights of ``layer``, on its device and of its dtype."""
     dense.to(layer.values)
     with torch.no_grad():
@@ -248,6 +332,20 @@ def _fill(dense: Dense, layer: SparseLayer) -> Dense:
     return dense
 
 
-def _same_size(pattern: Pattern, n_in: int, n_out: int) -> None:
+def check_size(pattern: Pattern, n_in: int, n_out: int) -> None:
+    """Raise `PatternError` unless ``pattern`` is of a layer's size."""
     if (pattern.n_in, pattern.n_out) != (n_in, n_out):
         raise PatternError(f"the layer is {n_in} -> {n_out}, the pattern {pattern.n_in} -> {pattern.n_out}")
+
+
+class FeatureMajorLinear(nn.Linear):
+    """A dense linear layer after sparse ones: it takes their feature-major activations as they are."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``input``: float ``(..., in_features)``."""
+        feature_major = input.ndim == 2 and input.stride(0) == 1 < input.stride(1)
+        if not feature_major or torch.compiler.is_exporting():
+            return F.linear(input, self.weight, self.bias)
+        features = input.t()
+        y = self.weight @ features if self.bias is None else torch.addmm(self.bias.view(-1, 1), self.weight, features)
+        return y.t()

@@ -28,7 +28,8 @@ from presplit.train.data import Dataset, Samples, hold_out, load
 from presplit.train.evaluate import accuracies, choose_threshold, evaluate, route
 from presplit.train.exits import MultiExit, add_exits
 from presplit.train.fit import RECIPES, Epoch, Recipe, fit, initialise
-from presplit.train.sparsify import count_weights, sparsify
+from presplit.train.sparsify import sparsify
+from presplit.train.summary import count_weights
 from presplit.train.zoo import mlp, small_cnn
 
 MODEL, METRICS, RESULT = "model.safetensors", "metrics.jsonl", "result.json"

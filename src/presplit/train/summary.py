@@ -1,0 +1,144 @@
+"""What a net is made of: each layer's weights, multiplications and pattern, and which runtimes run it faster."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from presplit.core.errors import GraphError
+from presplit.train.layers import SMALL, Form, SparseLayer
+
+LEAST_FAST = 16
+"""Groups of fewer features are smaller than the dense layer and not faster (KERNELS section 3b)."""
+FAST = ("PyTorch", "ONNX Runtime", "OpenVINO")
+"""The runtimes whose stock kernels run a batched layer faster than a dense one."""
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """One layer with weights.
+
+    ``form``: how it runs, "dense", "batched" or "scattered"; ``macs``: multiplications of one sample that the weights
+    stand for, 0 unless an example was given; ``faster_in``: the runtimes that run it faster than dense; ``note``: why
+    it is dense, or why it is not faster.
+    """
+
+    name: str
+    n_in: int
+    n_out: int
+    weights: int
+    density: float
+    form: Form | str
+    pattern: str = "dense"
+    macs: int = 0
+    faster_in: tuple[str, ...] = ()
+    note: str = ""
+
+
+class Summary(tuple[LayerSummary, ...]):
+    """The layers of a net in order; printed, it is a table."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        """One line a layer, and the sums."""
+        head = ("layer", "size", "pattern", "density", "weights", "MACs", "faster in", "")
+        lines = [head, *(_cells(row) for row in self)]
+        weights, macs = sum(row.weights for row in self), sum(row.macs for row in self)
+        lines.append(("all", "", "", "", f"{weights:,}", f"{macs:,}" if macs else "", "", ""))
+        widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
+
+        def aligned(line: tuple[str, ...]) -> str:
+            cells = enumerate(zip(line, widths, strict=True))
+            return "  ".join(c.rjust(width) if k in (3, 4, 5) else c.ljust(width) for k, (c, width) in cells)
+
+        return "\n".join(aligned(line).rstrip() for line in lines)
+
+
+def summary(model: nn.Module, example: Tensor | None = None) -> Summary:
+    """Every layer of ``model`` that has weights; biases and normalisation are not counted.
+
+    ``example``: a batch of samples, with which multiplications are counted too. Raises `GraphError` if a layer has no
+    size yet.
+
+    >>> print(summary(nn.Sequential(nn.Linear(8, 4)), torch.zeros(1, 8)))
+    layer  size    pattern  density  weights  MACs  faster in
+    0      8 -> 4  dense          1       32    32
+    all                                   32    32
+    """
+    positions = _positions(model, example) if example is not None else {}
+    rows: list[LayerSummary] = []
+    for name, layer in model.named_modules():
+        if isinstance(layer, SparseLayer):
+            weights, n_in, n_out, form = layer.values.numel(), layer.n_in, layer.n_out, str(layer.form)
+            density, pattern, (faster, note) = layer.density, _pattern(layer), _faster(layer)
+        elif isinstance(layer, nn.Linear | nn.Conv2d):
+            if isinstance(layer.weight, nn.UninitializedParameter):
+                raise GraphError(f"layer {name} has no size yet: run an example through the model first")
+            groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+            weights, form, density, pattern, faster = layer.weight.numel(), "dense", 1.0, "dense", ()
+            n_out, n_in = layer.weight.shape[0], layer.weight.shape[1] * groups
+            note = str(getattr(layer, "left_dense", ""))
+        else:
+            continue
+        macs = weights * positions.get(name, 0)
+        rows.append(LayerSummary(name, n_in, n_out, weights, density, form, pattern, macs, faster, note))
+    return Summary(rows)
+
+
+def count_weights(model: nn.Module) -> int:
+    """Weights that exist in ``model``, without biases and normalisation."""
+    return sum(row.weights for row in summary(model))
+
+
+def _positions(model: nn.Module, example: Tensor) -> dict[str, int]:
+    """How often each layer uses its weights for one sample."""
+    found: dict[str, int] = {}
+
+    def seen(name: str) -> object:
+        def hook(_: nn.Module, __: object, out: Tensor) -> None:
+            channels = out.shape[1] if out.ndim == 4 else out.shape[-1]
+            found[name] = found.get(name, 0) + out.numel() // (len(example) * channels)
+
+        return hook
+
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, SparseLayer | nn.Linear | nn.Conv2d)]
+    handles = [layer.register_forward_hook(seen(name)) for name, layer in layers]  # type: ignore[arg-type]
+    training = model.training
+    try:
+        model.eval()
+        with torch.no_grad():
+            model(example)
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _pattern(layer: SparseLayer) -> str:
+    tiles = len(layer.index)
+    family = f"{layer.family}: " if layer.family else ""
+    kernels = "" if layer.kept is None else f", {layer.kept.shape[1]} of {math.prod(layer.kernel)} entries a kernel"
+    return f"{family}{tiles} tiles of {layer.tile} outputs x {layer.index.shape[1]} inputs{kernels}"
+
+
+def _faster(layer: SparseLayer) -> tuple[tuple[str, ...], str]:
+    """In which runtimes a layer is faster than dense, and why not in others."""
+    if layer.form == "scattered":
+        return (), "exact, as fast as dense"
+    if layer.index.shape[1] < LEAST_FAST:
+        return (), f"reads only {layer.index.shape[1]} features: smaller, not faster"
+    if layer.kept is not None:
+        return FAST, "kernels are multiplied whole"
+    if not layer.kernel and layer.n_in * layer.n_out <= SMALL:
+        return ("PyTorch",), "runs as dense where it is exported: too small to gain"
+    return FAST, ""
+
+
+def _cells(row: LayerSummary) -> tuple[str, ...]:
+    size, density, macs = f"{row.n_in} -> {row.n_out}", f"{row.density:.4g}", f"{row.macs:,}" if row.macs else ""
+    return (row.name, size, row.pattern, density, f"{row.weights:,}", macs, ", ".join(row.faster_in), row.note)
