@@ -57,7 +57,7 @@ def sparsify(
             "the model has exits already: call sparsify before add_exits, or name layers instead of density"
         )
     draw = PATTERNS.find(family) if isinstance(family, str) else family
-    named = family if isinstance(family, str) else getattr(family, "__name__", "")
+    label = family if isinstance(family, str) else getattr(family, "__name__", "")
     model = copy.deepcopy(model)
     dense = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
     classifier = list(dense)[-1] if dense else ""
@@ -80,10 +80,10 @@ def sparsify(
                 pattern = _fitting(drawn, layer, density, seed + number, is_classifier=name == classifier)
             if pattern is None and kept is not None:
                 pattern = _draw(grouped, layer, 1.0, seed)
-            if pattern is None or (pattern.density == 1 and kept is None):
+            if pattern is None or (wanted == 1 and kept is None):
                 continue
             sparse = _sparse(layer, pattern, kept)
-        sparse.family = "" if isinstance(wanted, Pattern) or pattern.density == 1 else named
+        sparse.family = "" if isinstance(wanted, Pattern) or pattern.density == 1 else label
         model = _replaced(model, layer, sparse)
         convolutions += isinstance(sparse, SparseConv2d)
         changed += 1
