@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from presplit.bundle import Bundle
 from presplit.core.errors import SpecError
@@ -48,6 +51,17 @@ def measure(bundle: Bundle, *, repeats: int = 200, threads: int = 1, device: Dev
         how="measured",
         when=datetime.now(UTC).strftime("%Y-%m-%d"),
     )
+
+
+def seconds_of(model: bytes, inputs: Mapping[str, npt.NDArray[Any]], *, repeats: int = 50, threads: int = 1) -> float:
+    """Median seconds of one run of an ONNX model here; raises `BundleError` if it is not one."""
+    engine = Engine(model, threads=threads)
+    taken: list[float] = []
+    for _ in range(WARM_UPS + repeats):
+        began = time.perf_counter()
+        engine.run(inputs)
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken[WARM_UPS:])
 
 
 def _seconds(engine: Engine, values: Floats) -> float:

@@ -5,11 +5,12 @@ from presplit.core.errors import library
 
 library("torch", need="training", extra="train")
 
+from presplit.train.allocate import allocate, layer_times
 from presplit.train.checkpoint import restore, save
 from presplit.train.convolution import SparseConv2d
 from presplit.train.evaluate import accuracies, choose_threshold, evaluate, route
 from presplit.train.exits import MultiExit, add_exits
-from presplit.train.export import export
+from presplit.train.export import export, to_onnx
 from presplit.train.fit import RECIPES, Epoch, Recipe, fit, initialise
 from presplit.train.layers import SparseLinear
 from presplit.train.sparsify import sparsify
@@ -26,15 +27,18 @@ __all__ = [
     "Summary",
     "accuracies",
     "add_exits",
+    "allocate",
     "choose_threshold",
     "count_weights",
     "evaluate",
     "export",
     "fit",
     "initialise",
+    "layer_times",
     "restore",
     "route",
     "save",
     "sparsify",
     "summary",
+    "to_onnx",
 ]

@@ -42,8 +42,8 @@ def sparsify(
     end stay dense (`summary` shows which and why). ``layers`` maps name patterns (``"fc1"``, ``"layer1.*"``) to a
     density or a `Pattern`, and wins over ``density``; a density of 1 keeps a layer dense. `allocate` divides a budget
     into such densities. ``kernels`` maps name patterns to the entries that the kernels of these convolutions keep,
-    whatever their density between channels. What is named and impossible is an error. A convolution with groups is sparse
-    within each of its groups, and its density is a share of the weights that it has.
+    whatever their density between channels. What is named and impossible is an error. A convolution with groups is
+    sparse within each of its groups, and its density is a share of the weights that it has.
 
     Raises `GraphError` if a name matches no layer or nothing becomes sparse, `PatternError` for an illegal density.
 
@@ -72,6 +72,8 @@ def sparsify(
         drawn = _straight if draw is grouped and isinstance(layer, nn.Conv2d) and convolutions % 2 == 0 else draw
         with context(f"layer {name}"):
             pattern = None
+            if wanted == 1 and kept is None:
+                continue
             if wanted is not None or kept is not None:
                 _refuse_special(layer)
             if wanted is not None:
@@ -80,7 +82,7 @@ def sparsify(
                 pattern = _fitting(drawn, layer, density, seed + number, is_classifier=name == classifier)
             if pattern is None and kept is not None:
                 pattern = _draw(grouped, layer, 1.0, seed)
-            if pattern is None or (wanted == 1 and kept is None):
+            if pattern is None:
                 continue
             sparse = _sparse(layer, pattern, kept)
         sparse.family = "" if isinstance(wanted, Pattern) or pattern.density == 1 else label
@@ -88,7 +90,8 @@ def sparsify(
         convolutions += isinstance(sparse, SparseConv2d)
         changed += 1
     if not changed:
-        raise GraphError(f"no layer of {type(model).__name__} can have density {density}; name layers and densities")
+        share = "a density below 1" if density is None else f"density {density}"
+        raise GraphError(f"no layer of {type(model).__name__} can have {share}; name layers and densities")
     return _feature_major(model)
 
 
@@ -108,7 +111,7 @@ def _straight(n_in: int, n_out: int, *, density: float, seed: int = 0) -> Patter
 
 def _draw(draw: Family, layer: nn.Module, density: float, seed: int) -> Pattern:
     """A pattern between all channels; within each group where the layer has groups."""
-    n_out, n_in, groups = _size(layer)
+    n_out, n_in, groups = size_of(layer)
     parts = [draw(n_in // groups, n_out // groups, density=density, seed=seed + 1000 * k) for k in range(groups)]
     return _side_by_side(parts)
 
@@ -132,7 +135,7 @@ def _side_by_side(parts: Sequence[Pattern]) -> Pattern:
     return Pattern(int(starts[-1]), parts[0].tile, np.concatenate(rows), kept)
 
 
-def _size(layer: nn.Module) -> tuple[int, int, int]:
+def size_of(layer: nn.Module) -> tuple[int, int, int]:
     """(outputs, inputs, groups) of a dense layer."""
     if isinstance(layer, nn.Conv2d):
         return layer.out_channels, layer.in_channels, layer.groups
@@ -158,6 +161,11 @@ def _fitting(draw: Family, layer: nn.Module, density: float, seed: int, *, is_cl
             why, pattern = f"outputs would read only {pattern.fan_in} features", None
     layer.left_dense = why  # type: ignore[assignment]
     return pattern
+
+
+def can_be_sparse(layer: nn.Module) -> bool:
+    """True for linear layers and convolutions that are not more than that, depthwise ones excepted."""
+    return type(layer) in PLAIN and not _is_depthwise(layer)
 
 
 def _is_depthwise(layer: nn.Module) -> bool:

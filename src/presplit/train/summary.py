@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +70,7 @@ def summary(model: nn.Module, example: Tensor | None = None) -> Summary:
     0      8 -> 4  dense          1       32    32
     all                                   32    32
     """
-    positions = _positions(model, example) if example is not None else {}
+    seen = observe(model, example) if example is not None else {}
     rows: list[LayerSummary] = []
     for name, layer in model.named_modules():
         if isinstance(layer, SparseLayer):
@@ -84,7 +85,7 @@ def summary(model: nn.Module, example: Tensor | None = None) -> Summary:
             note = str(getattr(layer, "left_dense", ""))
         else:
             continue
-        macs = weights * positions.get(name, 0)
+        macs = weights * (seen[name].positions if name in seen else 0)
         rows.append(LayerSummary(name, n_in, n_out, weights, density, form, pattern, macs, faster, note))
     return Summary(rows)
 
@@ -94,19 +95,28 @@ def count_weights(model: nn.Module) -> int:
     return sum(row.weights for row in summary(model))
 
 
-def _positions(model: nn.Module, example: Tensor) -> dict[str, int]:
-    """How often each layer uses its weights for one sample."""
-    found: dict[str, int] = {}
+@dataclass(frozen=True)
+class Seen:
+    """What one layer met: its last inputs, and how often it uses its weights for one sample."""
 
-    def seen(name: str) -> object:
-        def hook(_: nn.Module, __: object, out: Tensor) -> None:
+    inputs: Tensor
+    positions: int
+
+
+def observe(model: nn.Module, example: Tensor) -> dict[str, Seen]:
+    """What each layer with weights meets when ``model`` runs ``example``, a batch, in evaluation mode."""
+    found: dict[str, Seen] = {}
+
+    def watch(name: str) -> Any:
+        def hook(_: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
             channels = out.shape[1] if out.ndim == 4 else out.shape[-1]
-            found[name] = found.get(name, 0) + out.numel() // (len(example) * channels)
+            before = found[name].positions if name in found else 0
+            found[name] = Seen(given[0], before + out.numel() // (len(example) * channels))
 
         return hook
 
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, SparseLayer | nn.Linear | nn.Conv2d)]
-    handles = [layer.register_forward_hook(seen(name)) for name, layer in layers]  # type: ignore[arg-type]
+    handles = [layer.register_forward_hook(watch(name)) for name, layer in layers]
     training = model.training
     try:
         model.eval()

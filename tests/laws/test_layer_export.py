@@ -1,0 +1,165 @@
+"""Every sparse layer, exported and run by ONNX Runtime, computes what it computes in torch, and its file is as small."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from presplit.core.types import Pattern
+from presplit.patterns import PATTERNS
+from presplit.patterns.periodic_kernel import periodic_kernel
+from presplit.runtime.engine import Engine
+from presplit.train import SparseConv2d, SparseLinear, sparsify
+from presplit.train.export import to_onnx
+from presplit.train.layers import FeatureMajorLinear, SparseLayer
+from presplit.train.zoo import mlp, resnet8
+
+CLOSE = 2e-5
+"""Relative to the largest value: float32 sums of a few hundred terms, taken in another order by each side."""
+BATCHES = (1, 2, 7)
+NODES = 8192
+"""Bytes of the graph itself for one layer: at most some 20 nodes with their names and places in the source."""
+
+
+class Beside(nn.Module):
+    """Layers that read the same input, so that one export serves them all."""
+
+    def __init__(self, layers: dict[str, SparseLayer]) -> None:
+        super().__init__()
+        self.names, self.layers = list(layers), nn.ModuleList(layers.values())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(layer(x) for layer in self.layers)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def check(net: nn.Module, shape: tuple[int, ...], names: list[str]) -> onnx.ModelProto:
+    """The exported graph gives torch's outputs at every batch."""
+    torch.manual_seed(0)
+    model = to_onnx(net.eval(), torch.randn(1, *shape))
+    engine = Engine(model.SerializeToString())
+    for batch in BATCHES:
+        x = torch.randn(batch, *shape)
+        with torch.no_grad():
+            out = net(x)
+        ours = out if isinstance(out, tuple) else (out,)
+        theirs = engine.run({"input": x.numpy()})
+        for name, own, of_graph in zip(names, ours, theirs.values(), strict=True):
+            assert own.shape == of_graph.shape
+            assert np.abs(own.numpy() - of_graph).max() <= CLOSE * max(1.0, float(own.abs().max())), (name, batch)
+    return model
+
+
+def check_size(model: onnx.ModelProto, layers: dict[str, SparseLayer]) -> None:
+    """Four bytes for each value and each number of the index; eight for each output that has a place and a bias."""
+    held = 0
+    for layer in layers.values():
+        held += 4 * layer.values.numel() + 4 * layer.index.numel() + 4 * layer.n_out * (layer.bias is not None)
+        held += 0 if layer.kept is None else 4 * layer.kept.numel()
+        held += 0 if layer.out_order is None else 12 * layer.n_out
+    assert len(model.SerializeToString()) <= held + NODES * len(layers)
+
+
+def linears(families: dict[str, Pattern]) -> dict[str, SparseLayer]:
+    torch.manual_seed(0)
+    made: dict[str, SparseLayer] = {}
+    for number, (name, pattern) in enumerate(families.items()):
+        layer = SparseLinear(pattern, bias=number % 3 > 0)
+        layer.reset_parameters(bias=0.2)
+        made[name] = layer
+    return made
+
+
+@pytest.mark.parametrize(("n_in", "n_out", "density"), [(64, 48, 0.25), (512, 256, 0.25), (512, 256, 0.0625)])
+def test_a_linear_layer_of_every_family_is_the_same_in_onnx_runtime(n_in: int, n_out: int, density: float) -> None:
+    """Small ones run as dense; wide groups of 128 inputs are multiplied one by one, narrow ones of 32 as a batch."""
+    layers = linears({family: PATTERNS[family](n_in, n_out, density=density) for family in PATTERNS})
+    check_size(check(Beside(layers), (n_in,), list(layers)), layers)
+
+
+def forms(n_in: int, n_out: int, groups: int) -> dict[str, Pattern]:
+    """Every way in which inputs go to tiles, with outputs in their order and in another."""
+    random = np.random.default_rng(0)
+    fan_in, tile = n_in // groups, n_out // groups
+    indices = {
+        "straight": np.arange(n_in).reshape(groups, fan_in),
+        "dealt": np.arange(n_in).reshape(fan_in, groups).T,
+        "any partition": random.permutation(n_in).reshape(groups, fan_in),
+        "overlapping": np.stack([random.choice(n_in, fan_in, replace=False) for _ in range(groups)]),
+        "ragged": np.stack([np.where(np.arange(fan_in) < fan_in - k, np.arange(fan_in), -1) for k in range(groups)]),
+    }
+    patterns = {name: Pattern(n_in, tile, index) for name, index in indices.items()}
+    order = random.permutation(n_out)
+    return patterns | {f"{name}, ordered": Pattern(n_in, tile, p.index, order) for name, p in patterns.items()}
+
+
+@pytest.mark.parametrize("groups", [4, 16])
+def test_a_linear_layer_of_every_form_is_the_same_in_onnx_runtime(groups: int) -> None:
+    layers = linears(forms(512, 256, groups))
+    check_size(check(Beside(layers), (512,), list(layers)), layers)
+
+
+def test_a_linear_layer_with_positions_is_the_same_in_onnx_runtime() -> None:
+    layers = linears(forms(512, 256, 4))
+    check(Beside(layers), (3, 512), list(layers))
+
+
+def test_a_convolution_of_every_family_and_form_is_the_same_in_onnx_runtime() -> None:
+    torch.manual_seed(0)
+    families = {family: PATTERNS[family](32, 64, density=0.25) for family in PATTERNS}
+    layers: dict[str, SparseLayer] = {}
+    for number, (name, pattern) in enumerate((families | forms(32, 64, 4)).items()):
+        mode = ("zeros", "reflect", "circular", "replicate")[number % 4]
+        padding = "same" if number % 2 else (1, 1)
+        layers[name] = SparseConv2d(
+            pattern, kernel_size=(3, 3), padding=padding, padding_mode=mode, bias=number % 3 > 0
+        )
+    check_size(check(Beside(layers), (32, 5, 4), list(layers)), layers)
+
+
+def test_a_convolution_whose_kernels_keep_entries_is_the_same_in_onnx_runtime() -> None:
+    torch.manual_seed(0)
+    regular = {name: pattern for name, pattern in forms(32, 64, 4).items() if pattern.is_regular}
+    layers: dict[str, SparseLayer] = {}
+    for name, pattern in regular.items():
+        for dense in (0, 2):
+            supports = periodic_kernel((3, 3), support=2, period=9, dense=dense)
+            layers[f"{name}, {dense} whole"] = SparseConv2d(pattern, kernel_size=(3, 3), supports=supports)
+    check_size(check(Beside(layers), (32, 5, 4), list(layers)), layers)
+
+
+def test_whole_nets_are_the_same_in_onnx_runtime() -> None:
+    net = sparsify(mlp([784, 1024, 512, 64, 10]), density=0.25)
+    assert isinstance(net[-1], FeatureMajorLinear)  # type: ignore[index]
+    check(net, (784,), ["logits"])
+    images = sparsify(resnet8(width=16), density=0.25, kernels={"block1.conv?": periodic_kernel(support=3)})
+    check(images, (3, 8, 8), ["logits"])
+
+
+def test_a_grouped_layer_is_exported_without_a_gather_or_a_dense_weight() -> None:
+    """Where inputs are dealt in turn, the gather is a view: reshapes, products, one sum."""
+    wide, narrow = (linears({"one": PATTERNS["grouped"](512, 256, density=d)}) for d in (0.25, 0.0625))
+    for layers, products in ((wide, 4), (narrow, 1)):
+        layers["one"].bias = None
+        found = Counter(node.op_type for node in to_onnx(Beside(layers), torch.zeros(1, 512)).graph.node)
+        assert found["MatMul"] + found["Gemm"] == products
+        assert not set(found) & {"Gather", "ScatterElements", "GatherND", "ScatterND"}
+
+
+def test_a_partition_of_channels_is_exported_as_one_grouped_convolution() -> None:
+    layer = SparseConv2d(PATTERNS["grouped"](32, 64, density=0.25), kernel_size=(3, 3))
+    (node,) = [n for n in to_onnx(layer, torch.zeros(1, 32, 5, 5)).graph.node if n.op_type == "Conv"]
+    assert next(a.i for a in node.attribute if a.name == "group") == 4

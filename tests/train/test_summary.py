@@ -1,0 +1,136 @@
+"""A summary counts what exists and says who profits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from presplit.patterns import LEGAL, PATTERNS
+from presplit.patterns.periodic_kernel import periodic_kernel
+from presplit.train import LayerSummary, SparseConv2d, SparseLinear, count_weights, sparsify, summary
+from presplit.train.summary import FAST
+from presplit.train.zoo import mlp, resnet8
+
+
+def only(model: nn.Module, example: Tensor | None = None) -> LayerSummary:
+    (row,) = summary(model, example)
+    return row
+
+
+@settings(max_examples=30)
+@given(family=st.sampled_from([*PATTERNS]), data=st.data(), leading=st.sampled_from([(1,), (3,), (2, 5)]))
+def test_a_linear_layer_multiplies_by_each_weight_once_at_each_position(
+    family: str, data: st.DataObject, leading: tuple[int, ...]
+) -> None:
+    pattern = PATTERNS[family](24, 36, density=data.draw(st.sampled_from(LEGAL[family](24, 36))))
+    row = only(SparseLinear(pattern), torch.zeros(*leading, 24))
+    positions = 5 if len(leading) > 1 else 1
+    assert (row.weights, row.macs) == (pattern.connections, pattern.connections * positions)
+    assert (row.n_in, row.n_out, row.density) == (24, 36, pattern.density)
+
+
+@settings(max_examples=30)
+@given(
+    family=st.sampled_from([*PATTERNS]),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 2),
+    dilation=st.integers(1, 2),
+    groups=st.sampled_from([1, 2]),
+)
+def test_a_convolution_multiplies_by_each_weight_once_at_each_place(
+    family: str, stride: int, padding: int, dilation: int, groups: int
+) -> None:
+    dense = nn.Conv2d(16, 32, 3, stride, padding, dilation, groups=groups)
+    x = torch.zeros(2, 16, 9, 8)
+    places = dense(x)[0, 0].numel()
+    of_dense, of_sparse = only(dense, x), only(sparsify(dense, layers={"*": 0.5}, family=family), x)
+    assert of_dense.weights == 16 * 32 * 9 // groups and of_dense.macs == of_dense.weights * places
+    assert of_sparse.weights == of_dense.weights // 2 and of_sparse.macs == of_sparse.weights * places
+    assert (of_dense.n_in, of_dense.n_out) == (of_sparse.n_in, of_sparse.n_out) == (16, 32)
+
+
+def test_a_layer_that_runs_twice_is_counted_twice_in_multiplications_and_once_in_weights() -> None:
+    tied = SparseLinear(PATTERNS["grouped"](16, 16, density=0.5))
+    assert [(row.weights, row.macs) for row in summary(nn.Sequential(tied, nn.ReLU(), tied), torch.zeros(3, 16))] == [
+        (128, 256)
+    ]
+
+
+def test_counting_leaves_the_net_as_it_was() -> None:
+    net = sparsify(resnet8(width=16), density=0.5).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    summary(net, torch.randn(2, 3, 8, 8))
+    assert net.training and not any(module._forward_hooks for module in net.modules())
+    torch.testing.assert_close(dict(net.state_dict()), before, rtol=0, atol=0)
+
+
+def test_an_example_that_the_net_does_not_take_leaves_no_hooks() -> None:
+    net = mlp([8, 4]).train()
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        summary(net, torch.zeros(1, 9))
+    assert net.training and not any(module._forward_hooks for module in net.modules())
+
+
+@pytest.mark.parametrize(
+    ("family", "layer", "density", "faster_in", "note"),
+    [
+        ("grouped", (1024, 1024), 0.25, FAST, ""),
+        ("tiled", (1024, 1024), 0.25, FAST, ""),
+        ("grouped", (256, 256), 0.25, ("PyTorch",), "runs as dense where it is exported: too small to gain"),
+        ("grouped", (1024, 1024), 1 / 128, (), "reads only 8 features: smaller, not faster"),
+        ("biregular", (1024, 1024), 0.25, (), "exact, as fast as dense"),
+        ("bernoulli", (1024, 1024), 0.25, (), "exact, as fast as dense"),
+    ],
+)
+def test_a_linear_layer_says_where_it_is_faster_and_why_not_elsewhere(
+    family: str, layer: tuple[int, int], density: float, faster_in: tuple[str, ...], note: str
+) -> None:
+    row = only(SparseLinear(PATTERNS[family](*layer, density=density)))
+    assert (row.faster_in, row.note) == (faster_in, note)
+
+
+def test_a_convolution_says_where_it_is_faster_and_why_not_elsewhere() -> None:
+    wide, narrow = (PATTERNS["grouped"](64, 64, density=density) for density in (0.25, 0.125))
+    supports = periodic_kernel((3, 3), support=2)
+    rows = [
+        only(SparseConv2d(wide, kernel_size=(3, 3))),
+        only(SparseConv2d(wide, kernel_size=(3, 3), supports=supports)),
+        only(SparseConv2d(narrow, kernel_size=(3, 3))),
+        only(SparseConv2d(PATTERNS["biregular"](64, 64, density=0.25), kernel_size=(3, 3))),
+    ]
+    assert [(row.faster_in, row.note) for row in rows] == [
+        (FAST, ""),
+        (FAST, "kernels are multiplied whole"),
+        ((), "reads only 8 features: smaller, not faster"),
+        ((), "exact, as fast as dense"),
+    ]
+
+
+def test_a_layer_that_stayed_dense_says_why() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(64, 64, 3),
+        nn.Conv2d(64, 64, 3, groups=64),
+        nn.Conv2d(64, 7, 1),
+        nn.Conv2d(7, 16, 1),
+        nn.Conv2d(16, 16, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 10),
+    )
+    rows = summary(sparsify(net, density=0.25))
+    assert [row.form for row in rows] == ["batched", *["dense"] * 5]
+    assert [row.note for row in rows if "legal are" not in row.note] == [
+        "",
+        "depthwise: each output reads one channel already",
+        "outputs would read only 4 features",
+        "the classifier stays dense unless it is named",
+    ]
+    assert "64 -> 7 has no grouped pattern of density 0.25" in rows[2].note
+    assert not any(row.faster_in for row in rows if row.form == "dense")
+
+
+def test_weights_are_counted_without_biases_and_normalisation() -> None:
+    assert count_weights(nn.Sequential(nn.Linear(8, 4), nn.LayerNorm(4), nn.Conv2d(4, 2, 3))) == 32 + 72
