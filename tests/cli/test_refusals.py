@@ -88,7 +88,7 @@ def test_samples_of_a_wrong_shape(bundle: Path, tmp_path: Path, shape: tuple[int
         (["train", "--layers", 32, 10], "which is more than pad_to = 32"),
         (["train", "--density", 1.5], "sparsity.density: expected `float` <= 1.0, got 1.5"),
         (["train", "--density", "nan"], "sparsity.density: expected a finite number, got nan"),
-        (["train", "--family", "group"], "sparsity: expected either density (or layers) or fan_out, got neither"),
+        (["train", "--family", "group"], "sparsity: expected one of density (or layers), budget, fan_out, got none"),
         (["train", "--family", "group", "--density", 0.5], "no pattern family named 'group' (nearest: grouped"),
         (["train", "--after", "block9"], "exits.after: no submodule is called 'block9'"),
         (["train", "--data", "digit"], "no data set named 'digit' (nearest: digits)"),

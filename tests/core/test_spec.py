@@ -147,10 +147,10 @@ def test_a_set_without_key_and_value_is_refused(tmp_path, assignment):
         (PAPER.replace("[2, 9, 10]", "[2, 41, 10]"), r"sparsity.fan_out\[1\]: expected 1..40, .*, got 41"),
         (
             PAPER.replace("fan_out", "density = 0.5\nfan_out"),
-            r"sparsity: expected either density .* or fan_out, got both",
+            r"sparsity: expected one of density .*, budget, fan_out, got density .* and fan_out",
         ),
         ("[sparsity]\nfan_out = [2]", r"sparsity.fan_out: expected an mlp, got \[2\]"),
-        ("[sparsity]\nfamily = 'grouped'", r"sparsity: expected either density .* or fan_out, got neither"),
+        ("[sparsity]\nfamily = 'grouped'", r"sparsity: expected one of density .*, budget, fan_out, got none"),
         ("[sparsity.layers]\n'conv*' = 2.0", r"sparsity.layers: expected `float` <= 1.0, got {'conv\*': 2.0}"),
         ("[exits]", r"exits: missing required field `after`"),
         ("[exits]\nafter = []", r"exits.after: expected `array` of length >= 1, got \[\]"),

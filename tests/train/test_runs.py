@@ -107,6 +107,14 @@ def test_the_paper_s_net_by_its_own_vocabulary_has_2360_weights() -> None:
     assert all((p == 0.1).all() for name, p in run.model.named_parameters() if name.endswith("bias"))
 
 
+def test_a_budget_in_the_spec_is_kept_by_the_net() -> None:
+    sparsity = {"budget": 0.3, "unit": "macs", "profile": "uniform"}
+    run = runs.build(spec_from({"model": {"kind": "mlp", "layers": [64, 128, 64, 10]}, "sparsity": sparsity}))
+    assert count_weights(run.model) == pytest.approx(0.3 * (64 * 128 + 128 * 64 + 640), rel=0.05)
+    with pytest.raises(SpecError, match="sparsity.unit: only a budget has it"):
+        spec_from({"sparsity": {"density": 0.25, "unit": "macs"}})
+
+
 def test_training_again_leaves_no_old_checkpoint_beside_a_new_spec(small: Path, tmp_path: Path) -> None:
     """Interrupted in the first epoch, the second training must not pass the first one's weights off as its own."""
     runs.train(spec_from(mlp_spec()), tmp_path)

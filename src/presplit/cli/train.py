@@ -20,6 +20,9 @@ def train(
         list[int], typer.Option(help="Out-degree of each junction, as in arXiv 2407.11763: 2 9 10.")
     ] = [],
     density: Annotated[float | None, typer.Option(help="Density of every layer that can have it, in 0..1.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Share of the dense net's weights, in 0..1, divided among the layers.")
+    ] = None,
     family: Annotated[str | None, typer.Option(help="Pattern family: grouped, tiled, biregular, ...")] = None,
     after: Annotated[list[str], typer.Option(help="Submodules that an early exit follows.")] = [],
     data: Annotated[str | None, typer.Option(help="digits, mnist, or an .npz file.")] = None,
@@ -36,7 +39,7 @@ def train(
     from presplit.core.spec import read_spec, spec_from
     from presplit.train import runs
 
-    changes = _changes(layers, fan_out, density, family, after, data, recipe, epochs, seed)
+    changes = _changes(layers, fan_out, density, budget, family, after, data, recipe, epochs, seed)
     resolved = read_spec(spec, set=[*changes, *set]) if spec else spec_from({}, set=[*changes, *set])
     directory = out or Path("runs") / resolved.name
     if (directory / "spec.json").exists():
@@ -50,6 +53,7 @@ def _changes(
     layers: list[int],
     fan_out: list[int],
     density: float | None,
+    budget: float | None,
     family: str | None,
     after: list[str],
     data: str | None,
@@ -61,6 +65,7 @@ def _changes(
     named: dict[str, Any] = {
         "data.name": data,
         "sparsity.density": density,
+        "sparsity.budget": budget,
         "sparsity.family": family,
         "training.recipe": recipe,
         "training.epochs": epochs,

@@ -52,16 +52,22 @@ class Model(Value, frozen=True):
 
 
 class Sparsity(Value, frozen=True):
-    """``[sparsity]``: the pattern family, and how many connections exist, said in one of two ways.
+    """``[sparsity]``: the pattern family, and how many connections exist, said in one of three ways.
 
-    Either ``density`` for all layers and ``layers`` for those whose name matches a glob, or ``fan_out``: the
-    out-degree of each junction of an MLP, the vocabulary of arXiv 2407.11763.
+    Either ``density`` for all layers and ``layers`` for those whose name matches a glob; or ``budget``, the share of
+    the dense net's weights, multiplications or bytes (``unit``) that all layers together may cost, divided by
+    ``profile`` and met within ``tolerance``; or ``fan_out``: the out-degree of each junction of an MLP, the vocabulary
+    of arXiv 2407.11763.
     """
 
     family: Text | None = None
     """None is biregular with ``fan_out``, grouped otherwise."""
     density: Density | None = None
     layers: dict[Text, Density] = {}
+    budget: Density | None = None
+    unit: Literal["weights", "macs", "bytes"] = "weights"
+    profile: Literal["uniform", "uniform+", "erk", "early_sparse"] = "erk"
+    tolerance: Density = 0.05
     fan_out: tuple[Size, ...] = ()
 
 
@@ -290,9 +296,14 @@ def _consistent_sparsity(sparsity: Sparsity, layers: tuple[int, ...]) -> None:
     if sparsity.fan_out and sparsity.family not in (None, "biregular"):
         raise SpecError(f"sparsity.family: fan_out is the vocabulary of biregular patterns, got {sparsity.family!r}")
     fan_out, by_density = sparsity.fan_out, sparsity.density is not None or bool(sparsity.layers)
-    if by_density == bool(fan_out):
-        got = "both" if fan_out else "neither"
-        raise SpecError(f"sparsity: expected either density (or layers) or fan_out, got {got}")
+    ways = {"density (or layers)": by_density, "budget": sparsity.budget is not None, "fan_out": bool(fan_out)}
+    said = [way for way, is_said in ways.items() if is_said]
+    if len(said) != 1:
+        raise SpecError(f"sparsity: expected one of {', '.join(ways)}, got {' and '.join(said) or 'none'}")
+    if sparsity.budget is None:
+        for key in ("unit", "profile", "tolerance"):
+            if getattr(sparsity, key) != getattr(Sparsity(), key):
+                raise SpecError(f"sparsity.{key}: only a budget has it, and sparsity.budget is not given")
     if fan_out and len(fan_out) != len(layers) - 1:
         expected = f"one for each of the {len(layers) - 1} junctions of model.layers" if layers else "an mlp"
         raise SpecError(f"sparsity.fan_out: expected {expected}, got {list(fan_out)}")

@@ -7,6 +7,7 @@ dealt in turn; other tiles behind a gather of channels. See `presplit.train.laye
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,7 +23,6 @@ class SparseConv2d(SparseLayer):
     Every kernel of a connection exists whole, or has the entries that ``supports`` keep: those are stored and trained,
     and multiplied as whole kernels.
 
-    >>> import torch
     >>> from presplit.patterns import grouped
     >>> layer = SparseConv2d(grouped(8, 4, density=0.5), kernel_size=(3, 3), padding=(1, 1))
     >>> layer.values.shape, layer(torch.ones(1, 8, 6, 6)).shape
@@ -52,10 +52,10 @@ class SparseConv2d(SparseLayer):
         if self.form == "scattered":
             return F.conv2d(x, self.dense_weight(), self.bias, self.stride, padding, self.dilation)
         tiles, fan_in = self.index.shape
-        if self.order == "any":
-            x = x.index_select(1, self.index.view(-1))
-        elif self.order == "dealt":
+        if self.order == "dealt" and not torch.compiler.is_exporting():
             x = F.channel_shuffle(x, fan_in)
+        elif self.order != "straight":  # ONNX Runtime gathers whole channels faster than it shuffles them
+            x = x.index_select(1, self.index.view(-1))
         bias = self.bias if self.bias is None or self.out_order is None else self.bias.index_select(0, self.out_order)
         y = F.conv2d(x, self.kernels(), bias, self.stride, padding, self.dilation, groups=tiles)
         return y if self._place is None else y.index_select(1, self._place)

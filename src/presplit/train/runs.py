@@ -20,10 +20,11 @@ from torch import nn
 
 import presplit
 from presplit.core.errors import DataError, SpecError, context
-from presplit.core.spec import Spec, Training, read_spec, spec_json
+from presplit.core.spec import Sparsity, Spec, Training, read_spec, spec_json
 from presplit.core.types import Floats, Pattern
 from presplit.patterns import biregular
 from presplit.train import checkpoint
+from presplit.train.allocate import allocate
 from presplit.train.data import Dataset, Samples, hold_out, load
 from presplit.train.evaluate import accuracies, choose_threshold, evaluate, route
 from presplit.train.exits import MultiExit, add_exits
@@ -62,6 +63,8 @@ def build(spec: Spec) -> Run:
     if spec.sparsity is not None:
         with context("sparsity"):
             layers: dict[str, float | Pattern] = {**spec.sparsity.layers, **_fan_out(spec)}
+            if spec.sparsity.budget is not None:
+                layers |= _budget(spec.sparsity, spec.sparsity.budget, model, train)
             model = sparsify(
                 model,
                 density=spec.sparsity.density,
@@ -104,6 +107,19 @@ def _dense(spec: Spec, data: Dataset) -> nn.Module:
         raise SpecError(f"model.kind: a cnn needs square images, {data.name} has samples of shape {shape}")
     model = spec.model
     return small_cnn(width=model.width, bottleneck=model.bottleneck, channels=shape[0], size=shape[1], classes=classes)
+
+
+def _budget(sparsity: Sparsity, budget: float, model: nn.Module, train: Samples) -> dict[str, float]:
+    """The densities into which a budget is divided."""
+    return allocate(
+        model,
+        torch.from_numpy(train.x[:1].copy()),
+        budget=budget,
+        unit=sparsity.unit,
+        profile=sparsity.profile,
+        family=sparsity.family or "grouped",
+        tolerance=sparsity.tolerance,
+    )
 
 
 def _fan_out(spec: Spec) -> dict[str, Pattern]:
