@@ -4,12 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from presplit.core.shelf import Shelf
+from presplit.train.data.cifar10 import cifar10
 from presplit.train.data.digits import digits
 from presplit.train.data.mnist import mnist
 from presplit.train.data.npz import npz
 from presplit.train.data.samples import Dataset, Samples, hold_out
 
-DATASETS: Shelf[Callable[[], Dataset]] = Shelf("data set", {"digits": digits, "mnist": mnist})
+DATASETS: Shelf[Callable[[], Dataset]] = Shelf("data set", {"digits": digits, "mnist": mnist, "cifar10": cifar10})
 
 
 def load(name: str) -> Dataset:
@@ -17,4 +18,4 @@ def load(name: str) -> Dataset:
     return npz(Path(name)) if name.endswith(".npz") else DATASETS.find(name)()
 
 
-__all__ = ["DATASETS", "Dataset", "Samples", "digits", "hold_out", "load", "mnist", "npz"]
+__all__ = ["DATASETS", "Dataset", "Samples", "cifar10", "digits", "hold_out", "load", "mnist", "npz"]

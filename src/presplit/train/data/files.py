@@ -35,16 +35,18 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "presplit"
 
 
-def obtain(folder: str, name: str, *, sha256: str, mirrors: Sequence[str]) -> bytes:
+def obtain(folder: str, name: str, *, sha256: str, mirrors: Sequence[str], packing: str = ".gz") -> bytes:
     """The uncompressed contents of ``folder/name`` (or ``name.gz``), found or fetched, checked against ``sha256``.
 
-    Raises `DataError` naming the file if it is damaged, or all places that were tried if it is nowhere.
+    With ``packing`` "", the file is taken as it is and fetched under its own name. Raises `DataError` naming the file
+    if it is damaged, or all places that were tried if it is nowhere.
     """
     for place in folders():
-        for path in (place / folder / name, place / folder / f"{name}.gz"):
+        for path in (place / folder / name, place / folder / f"{name}{packing}"):
             if path.is_file():
-                return _checked(_unpacked(_bytes(path), str(path)), sha256, str(path))
-    return _fetched(folder, name, sha256, mirrors)
+                raw = _bytes(path)
+                return _checked(_unpacked(raw, str(path)) if packing else raw, sha256, str(path))
+    return _fetched(folder, name, sha256, mirrors, packing)
 
 
 def _bytes(path: Path) -> bytes:
@@ -54,26 +56,26 @@ def _bytes(path: Path) -> bytes:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _fetched(folder: str, name: str, sha256: str, mirrors: Sequence[str]) -> bytes:
+def _fetched(folder: str, name: str, sha256: str, mirrors: Sequence[str], packing: str) -> bytes:
     """Download from the first mirror that has the right file, and keep that in the cache."""
     reasons: list[str] = []
     for mirror in mirrors:
-        url = f"{mirror}{name}.gz"
+        url = f"{mirror}{name}{packing}"
         try:
             with urllib.request.urlopen(url, timeout=WAIT_S) as reply:
                 packed = reply.read(MOST_BYTES)
-            contents = _checked(_unpacked(packed, url), sha256, url)
+            contents = _checked(_unpacked(packed, url) if packing else packed, sha256, url)
         except DataError as error:
             reasons.append(str(error))
         except (OSError, http.client.HTTPException) as error:
             reasons.append(f"{url}: {getattr(error, 'reason', error)}")
         else:
-            _keep(packed, cache() / folder / f"{name}.gz")
+            _keep(packed, cache() / folder / f"{name}{packing}")
             return contents
     tried = ", ".join(str(place / folder) for place in folders())
     raise DataError(
         f"{name} is neither in {tried} nor could it be fetched ({'; '.join(reasons)}); "
-        f"put {name}.gz into {folders()[0] / folder}, or set PRESPLIT_DATA to the folder that holds {folder}/"
+        f"put {name}{packing} into {folders()[0] / folder}, or set PRESPLIT_DATA to the folder that holds {folder}/"
     )
 
 

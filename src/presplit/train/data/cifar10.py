@@ -1,0 +1,135 @@
+"""CIFAR-10, in its original binary files or as a zip of JPEG files, found on disk or fetched with a checksum.
+
+Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; 50,000 training and 10,000 test
+images of 32 x 32 in colour. In the folders of `presplit.train.data.files` are searched, in this order,
+``cifar-10-binary.tar.gz``, ``cifar-10-batches-bin/`` and ``cifar10-jpeg.zip`` (``train/CLASS/NAME.jpg`` and
+``test/CLASS/NAME.jpg``; JPEG loses a little, so compare accuracies only with others on the same file). The first is
+fetched into the cache if none is there.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from presplit.core.errors import DataError, context, library
+from presplit.train.data.files import folders, obtain
+from presplit.train.data.samples import Dataset, Samples
+
+MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
+ARCHIVE, UNPACKED, JPEGS = "cifar-10-binary.tar.gz", "cifar-10-batches-bin", "cifar10-jpeg.zip"
+SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+"""Of the archive as it is fetched."""
+TRAIN, TEST = tuple(f"data_batch_{k}.bin" for k in range(1, 6)), ("test_batch.bin",)
+LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+RECORD = 1 + 3 * 32 * 32
+
+
+def cifar10() -> Dataset:
+    """Images float32 ``(n, 3, 32, 32)`` in 0..1; raises `DataError` if they can be neither found nor fetched."""
+    for place in folders():
+        if (place / ARCHIVE).is_file():
+            break
+        if (place / UNPACKED).is_dir():
+            return _binary(lambda name, folder=place / UNPACKED: _read(folder / name), str(place / UNPACKED))
+        if (place / JPEGS).is_file():
+            return read_jpegs(place / JPEGS)
+    return read_archive(obtain("", ARCHIVE, sha256=SHA256, mirrors=MIRRORS, packing=""))
+
+
+def read_archive(raw: bytes) -> Dataset:
+    """The data in a ``.tar.gz`` of binary files; raises `DataError` if it is damaged or a file is missing."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(raw), mode="r:gz") as archive:
+            files = {Path(member.name).name: archive.extractfile(member) for member in archive if member.isfile()}
+            contents = {name: file.read() for name, file in files.items() if file is not None}
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{ARCHIVE}: not a readable archive ({error})") from error
+
+    def read(name: str) -> bytes:
+        if name not in contents:
+            raise DataError(f"{ARCHIVE}: {name} is missing")
+        return contents[name]
+
+    return _binary(read, ARCHIVE)
+
+
+def read_jpegs(path: Path) -> Dataset:
+    """The data in a zip of ``PART/CLASS/NAME.jpg``; raises `DataError` naming the file that is none of these."""
+    image = library("PIL.Image", need="decoding JPEG files", extra="train")
+    found: dict[str, tuple[list[npt.NDArray[np.uint8]], list[int]]] = {"train": ([], []), "test": ([], [])}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in sorted(archive.namelist()):
+                if name.endswith("/"):
+                    continue
+                with context(f"{path}: {name}"):
+                    part, label = _place(name)
+                    found[part][0].append(_decoded(image, archive.read(name)))
+                    found[part][1].append(LABELS.index(label))
+    except (zipfile.BadZipFile, OSError, zlib.error, RuntimeError) as error:
+        raise DataError(f"{path}: not a readable zip file ({error})") from error
+    for part, (images, _) in found.items():
+        if not images:
+            raise DataError(f"{path}: no images of {part}/ in it")
+    parts = {part: Samples(np.stack(images), np.array(labels)) for part, (images, labels) in found.items()}
+    return Dataset("cifar10", parts["train"], parts["test"], LABELS)
+
+
+def read_records(raw: bytes) -> Samples:
+    """The samples of one binary file: records of a label and 3 x 32 x 32 bytes; raises `DataError` for anything else.
+
+    >>> read_records(bytes([7]) + bytes(3072)).y.tolist()
+    [7]
+    """
+    if not raw or len(raw) % RECORD:
+        raise DataError(f"records are {RECORD} bytes each, the file has {len(raw)}")
+    records = np.frombuffer(raw, np.uint8).reshape(-1, RECORD)
+    if records[:, 0].max() >= len(LABELS):
+        raise DataError(f"labels are 0..{len(LABELS) - 1}, the file has {records[:, 0].max()}")
+    return Samples(records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].astype(np.int64))
+
+
+def _binary(read: Callable[[str], bytes], where: str) -> Dataset:
+    """The data in binary files, ``read`` by their names."""
+    parts: list[Samples] = []
+    for names in (TRAIN, TEST):
+        with context(where):
+            batches = [read_records(read(name)) for name in names]
+        parts.append(Samples(np.concatenate([b.x for b in batches]), np.concatenate([b.y for b in batches])))
+    return Dataset("cifar10", parts[0], parts[1], LABELS)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path.name} cannot be read ({error.strerror})") from error
+
+
+def _place(name: str) -> tuple[str, str]:
+    """Part and class of a file in the zip."""
+    steps = name.split("/")
+    if len(steps) != 3 or steps[0] not in ("train", "test") or steps[1] not in LABELS:
+        raise DataError(f"expected train/CLASS/NAME.jpg or test/CLASS/NAME.jpg with a class of {', '.join(LABELS)}")
+    return steps[0], steps[1]
+
+
+def _decoded(image: Any, raw: bytes) -> npt.NDArray[np.uint8]:
+    """uint8 ``(3, 32, 32)``."""
+    try:
+        with image.open(io.BytesIO(raw), formats=("JPEG",)) as opened:
+            pixels = np.asarray(opened.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, image.DecompressionBombError) as error:
+        raise DataError(f"not a readable JPEG image ({error})") from error
+    if pixels.shape != (32, 32, 3):
+        raise DataError(f"expected an image of 32 x 32, got {pixels.shape[1]} x {pixels.shape[0]}")
+    return pixels.transpose(2, 0, 1)
