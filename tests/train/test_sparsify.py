@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from presplit.core.errors import GraphError, PatternError, SpecError
 from presplit.core.types import Pattern
 from presplit.patterns import PATTERNS, biregular
+from presplit.patterns.grouped import layers_to_mix
 from presplit.patterns.periodic_kernel import periodic_kernel
 from presplit.train import SparseConv2d, SparseLinear, add_exits, count_weights, sparsify, summary
 from presplit.train.zoo import mlp, resnet8, small_cnn
@@ -218,6 +222,74 @@ def test_the_summary_prints_a_table_that_says_who_profits() -> None:
     assert text[1].split()[-6:-4] == ["200,704", "200,704"]
     assert "runs as dense where it is exported" in text[2] and "the classifier stays dense" in text[3]
     assert text[-1].split() == ["all", "217,728", "217,728"]
+
+
+def reached(layers: list[SparseLinear] | list[SparseConv2d]) -> np.ndarray:
+    """Paths from every input of the first layer to every output of the last."""
+    masks = [layer.pattern.mask().astype(np.float64) for layer in layers]
+    return functools.reduce(lambda before, mask: mask @ before, masks)
+
+
+MIXING = [
+    (width, groups)
+    for width in (16, 32, 48, 64, 96, 144)
+    for groups in (2, 3, 4, 6, 8, 12)
+    if width % groups == 0 and width // groups >= 8
+]
+
+
+@pytest.mark.parametrize(("width", "groups"), MIXING)
+def test_linear_layers_in_a_row_reach_everything_in_as_few_as_can_be_from_wherever_they_begin(
+    width: int, groups: int
+) -> None:
+    fewest = layers_to_mix(width, density=1 / groups)
+    model = sparsify(mlp([width] * 6 + [4]), density=1 / groups)
+    layers = [layer for layer in model.modules() if isinstance(layer, SparseLinear)]
+    for first in range(5 - fewest + 1):
+        assert (reached(layers[first : first + fewest]) > 0).all()
+    assert fewest == 1 or (reached(layers[: fewest - 1]) == 0).any()
+
+
+@pytest.mark.parametrize(("width", "groups"), MIXING)
+def test_convolutions_in_a_row_reach_everything_in_as_few_as_can_be(width: int, groups: int) -> None:
+    """Every other one leaves the channels where they are, so that a row of them costs half the shuffles."""
+    fewest = layers_to_mix(width, density=1 / groups)
+    convolutions = [nn.Conv2d(width, width, 1) for _ in range(5)]
+    model = sparsify(nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(width, 4)), density=1 / groups)
+    layers = [layer for layer in model.modules() if isinstance(layer, SparseConv2d)]
+    assert (reached(layers[:fewest]) > 0).all()
+    assert fewest == 1 or (reached(layers[: fewest - 1]) == 0).any()
+    for first in range(5 - fewest):
+        assert (reached(layers[first : first + fewest + 1]) > 0).all(), "one more where the row begins with a shuffle"
+    orders = ["straight", "dealt"] * 3 if width // groups >= groups else ["dealt"] * 5
+    assert [layer.order for layer in layers] == orders[:5]
+
+
+@settings(max_examples=40)
+@given(widths=st.lists(st.sampled_from([64, 96, 128, 192]), min_size=3, max_size=3), groups=st.sampled_from([2, 4, 8]))
+def test_two_layers_of_any_widths_reach_everything_if_groups_are_no_more_than_their_features(
+    widths: list[int], groups: int
+) -> None:
+    dense = [nn.Conv2d(n_in, n_out, 1) for n_in, n_out in zip(widths, widths[1:], strict=False)]
+    images = sparsify(nn.Sequential(*dense, nn.Flatten(), nn.Linear(widths[-1], 4)), density=1 / groups)
+    vectors = sparsify(mlp([*widths, 4]), density=1 / groups)
+    for kind, model in ((SparseConv2d, images), (SparseLinear, vectors)):
+        layers = [layer for layer in model.modules() if isinstance(layer, kind)]
+        assert len(layers) == 2 and (reached(layers) > 0).all()
+
+
+def test_every_image_of_a_residual_net_reaches_every_output_of_its_blocks() -> None:
+    """Through all convolutions and shortcuts, the narrow ones left dense: with positive weights nothing cancels."""
+    net = sparsify(resnet8(width=64), density=0.25)
+    assert sum(isinstance(layer, SparseConv2d) for layer in net.modules()) == 8
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.fill_(1.0)
+    blocks = net.eval()[1:4]  # type: ignore[index]
+    x = torch.ones(1, 64, 8, 8, requires_grad=True)
+    for channel in range(0, 256, 8):
+        (gradient,) = torch.autograd.grad(blocks(x)[0, channel].sum(), x)
+        assert (gradient.sum((2, 3)) > 0).all()
 
 
 def test_a_layer_that_is_more_than_linear_is_refused_if_it_is_named() -> None:

@@ -27,7 +27,7 @@ BATCHED_TILE = 16
 """From this many outputs a tile on, gathering a shared fan-in set pays (KERNELS: between 8 and 64)."""
 SPLIT_FAN_IN = 128
 """From this many inputs a tile on, ONNX Runtime multiplies one tile after the other faster than all as a batch."""
-SMALL = 2**16
+SMALL = 2**17
 """ONNX Runtime multiplies a dense weight of up to this size in less time than it takes to start what sparsity needs."""
 
 Form = Literal["batched", "scattered"]
