@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from presplit.core.errors import DataError, SpecError
+from presplit.core.errors import DataError, MissingLibrary, SpecError
 from presplit.train.data import Dataset, Samples, cifar10, digits, hold_out, load, mnist, npz
 from presplit.train.data.cifar10 import LABELS, RECORD, read_archive, read_jpegs, read_records
 from presplit.train.data.files import obtain
@@ -400,5 +400,23 @@ def test_damaged_cifar10_files_are_refused(tmp_path: Path) -> None:
 
 def test_cifar10_that_is_nowhere_is_refused_with_the_cure(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["presplit.train.data.cifar10"], "MIRRORS", NOWHERE)
-    with pytest.raises(DataError, match=r"cifar-10-binary.tar.gz is neither in .* put cifar-10-binary.tar.gz into"):
+    cure = r"put cifar-10-binary.tar.gz into .*, or set PRESPLIT_DATA to the folder that holds cifar-10-binary.tar.gz$"
+    with pytest.raises(DataError, match=rf"cifar-10-binary.tar.gz is neither in .* {cure}"):
         cifar10()
+
+
+def test_the_archive_of_cifar10_is_taken_only_with_its_checksum(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = packed(NAMES)
+    (places / "data" / "cifar-10-binary.tar.gz").write_bytes(raw)
+    with pytest.raises(DataError, match=r"data/cifar-10-binary.tar.gz: SHA-256 of the contents is .*delete it and try"):
+        cifar10()
+    monkeypatch.setattr(sys.modules["presplit.train.data.cifar10"], "SHA256", hashlib.sha256(raw).hexdigest())
+    check_cifar10(cifar10())
+    check_cifar10(load("cifar10"))
+
+
+def test_jpeg_files_without_pillow_are_refused_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = jpegs(tmp_path / "few.zip", "train/bird/0.jpg", "test/bird/0.jpg")
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    with pytest.raises(MissingLibrary, match=r"decoding JPEG files needs PIL.Image: pip install 'presplit\[train\]'"):
+        read_jpegs(path)

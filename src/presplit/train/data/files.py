@@ -73,9 +73,10 @@ def _fetched(folder: str, name: str, sha256: str, mirrors: Sequence[str], packin
             _keep(packed, cache() / folder / f"{name}{packing}")
             return contents
     tried = ", ".join(str(place / folder) for place in folders())
+    wanted = f"{folder}/" if folder else f"{name}{packing}"
     raise DataError(
         f"{name} is neither in {tried} nor could it be fetched ({'; '.join(reasons)}); "
-        f"put {name}{packing} into {folders()[0] / folder}, or set PRESPLIT_DATA to the folder that holds {folder}/"
+        f"put {name}{packing} into {folders()[0] / folder}, or set PRESPLIT_DATA to the folder that holds {wanted}"
     )
 
 
