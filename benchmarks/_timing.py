@@ -10,6 +10,9 @@ import numpy as np
 
 Work = Callable[[], object]
 
+DISPLACING_BYTES = 64 * 2**20
+"""More than the caches of one core's share hold."""
+
 
 def medians(
     candidates: Mapping[str, Work], *, seconds: float, least: int = 7, most: int = 400, hot: bool = True
@@ -18,12 +21,15 @@ def medians(
 
     Rounds go on for ``seconds`` of CPU time in all, but at least ``least`` and at most ``most`` times. The first two
     rounds warm up and do not count. A ``hot`` turn is two runs, of which the second counts: what the candidate before
-    left in the caches is not its own cost. CPU time, because the machine is shared; so candidates must run in this
-    process.
+    left in the caches is not its own cost. Otherwise every round begins with displacing the caches, so that a candidate
+    with weights of its own reads them from memory. CPU time, because the machine is shared; so candidates must run in
+    this process.
     """
     times: dict[str, list[float]] = {name: [] for name in candidates}
     spent, rounds = 0.0, 0
+    other = np.ones(0 if hot else DISPLACING_BYTES // 8)
     while rounds < least + 2 or (spent < seconds and rounds < most):
+        other.sum()
         for name, work in candidates.items():
             if hot:
                 work()

@@ -1,13 +1,19 @@
-"""Inference with predefined sparsity: one layer and whole nets, against dense and against what else one would pick.
+"""Inference with predefined sparsity: layers and whole nets, against dense and against what else one would pick.
 
-Rows: ``op`` is linear_infer, mlp_onnx (five layers), conv_infer or conv_onnx. ``form`` is "grouped" for ours and the
-peer's name otherwise; ``ratio_vs_best_dense`` is the time of the fastest dense form in the same run divided by the
-form's own. Dense forms of a linear layer: ``F.linear``, a matmul with the transposed weight, the feature-major matmul,
-ONNX Runtime. Batch 1 runs with cold weights: copies of a layer, more than 24 MB in all, take turns.
+Rows: ``op`` is linear_infer, mlp_onnx (a whole perceptron), conv_infer (torch), conv_onnx (one convolution, or a whole
+ResNet-8) or bytes. ``form`` is the family for ours ("grouped" in torch, "grouped onnxruntime") and the peer's name
+otherwise; ``density`` is that of the layers that are sparse. ``ratio_vs_best_dense`` is the time of the fastest dense
+form in the same run divided by the form's own. Dense forms of a linear layer: ``F.linear``, a matmul with the
+transposed weight, the feature-major matmul, ONNX Runtime. Batch 1 of a linear layer runs with cold weights: each form
+has four copies of its own, and before every round the caches are displaced. All forms are checked against the dense
+product before they are timed. DeepSparse runs in a process of its own, on the same weights. Of a bytes row, the ratio
+is that of the dense net's bytes to the sparse net's, and ``max_rel_err`` what the latter differ by from density x dense
+plus index.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import Any
 
@@ -16,75 +22,130 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks._gpu import gpu_rows
+from benchmarks._peers import deepsparse as in_deepsparse
+from benchmarks._peers import peers
+from benchmarks._rows import DENSITIES, best_dense, check, has_flag, picker, plain, reached, residual, row, sessions
+from benchmarks._stored import stored
 from benchmarks._timing import Work, cycled, medians, relative_error
-from presplit.core.errors import MissingLibrary, library
-from presplit.patterns import grouped
-from presplit.runtime.engine import Engine
+from presplit.patterns import PATTERNS, biregular, grouped
 from presplit.train import SparseConv2d, SparseLinear, sparsify
-from presplit.train.export import to_onnx
 from presplit.train.zoo import mlp
 
-DENSITIES = (1 / 4, 1 / 8)
-COLD_BYTES = 32 * 2**20
+COPIES = 4
+"""Of each form at batch 1, in turn: where one of them happens to lie in memory does not decide."""
+FAMILIES = ("tiled", "block", "radix", "biregular")
+"""Shown beside the default at one shape: three that run as tiles, one that gains nothing."""
+CLOSE = 1e-4
+"""What a form may differ by, relative to the largest output: float32 sums in another order."""
 
 
-def run(quick: bool) -> dict[str, Any]:
-    """All rows; ``quick`` takes fewer rounds, and leaves out 2048 x 2048."""
+def run(quick: bool, *, deepsparse: str = "") -> dict[str, Any]:
+    """All rows; ``quick`` takes fewer rounds. ``deepsparse``: the python of an environment that has DeepSparse 1.8."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    seconds = 0.4 if quick else 3.0
+    seconds = 0.8 if quick else 3.0
     rows: list[dict[str, Any]] = []
     with torch.no_grad():
-        for n in (512, 1024) if quick else (512, 1024, 2048):
+        for n in (512, 1024, 2048):
             for batch in (1, 64):
-                rows += linear_infer(n, batch, seconds)
-        for batch in (1, 64):
-            rows += mlp_onnx(1024, batch, seconds)
+                rows += linear_infer(n, batch, seconds, deepsparse)
+        rows += half_precision(1024, 64, seconds)
+        for width in (512, 1024):
+            for batch in (1, 64):
+                rows += mlp_onnx(width, batch, seconds)
+        rows += small_nets(seconds)
         for channels, side in ((64, 32), (128, 16), (256, 8)):
             rows += convolution(channels, side, seconds)
+        for width in (32, 64, 128):
+            rows += whole_net(width, 2 * seconds)
+    rows += stored()
+    rows += gpu_rows(quick)
     return {"rows": rows, "checks": _checks(rows)}
 
 
-def linear_infer(n: int, batch: int, seconds: float) -> list[dict[str, Any]]:
+def linear_infer(n: int, batch: int, seconds: float, python: str) -> list[dict[str, Any]]:
     """One linear layer n -> n without gradients, ours and its peers, at each density."""
     found: list[dict[str, Any]] = []
     x = torch.randn(batch, n)
-    features = x.t().contiguous()
+    features, copies = x.t().contiguous(), 1 if batch > 1 else COPIES
     for density in DENSITIES:
-        copies = 1 if batch > 1 else max(1, round(COLD_BYTES / (4 * density * n * n)))
-        layers = [SparseLinear(grouped(n, n, density=density)) for _ in range(copies)]
-        dense_copies = 1 if batch > 1 else max(1, round(COLD_BYTES / (4 * n * n)))
-        weights = [layer.dense_weight().clone() for layer in layers[:dense_copies]]
-        bias = torch.zeros(n)
-        expected = F.linear(x, weights[0], bias)
-        works = {name: cycled(runs) for name, runs in _dense_forms(x, features, weights, bias).items()}
-        works["dense onnxruntime"] = cycled([_onnx(_dense(weight), x) for weight in weights])
-        error = relative_error(layers[0](features.t()), expected)
-        works["grouped"] = cycled([_ours(layer, features) for layer in layers])
-        peers = _peers(x, weights[0], expected) if batch > 1 else {}
-        times = medians({**works, **peers}, seconds=seconds)
-        best = min(time for name, time in times.items() if name.startswith("dense"))
-        for name in ("grouped", *peers):
-            row = _row("linear_infer", f"{n}x{n}", density, batch, name, best / times[name])
-            found.append({**row, "max_rel_err": error if name == "grouped" else 0.0})
+        layer = SparseLinear(grouped(n, n, density=density), bias=False).eval()
+        weight = layer.dense_weight().clone()
+        runs = {
+            **_dense_forms(x, features, weight, copies),
+            "dense onnxruntime": sessions(plain(weight), x, copies),
+            "grouped": [_ours(each, features) for each in _layers(layer, copies)],
+            "grouped onnxruntime": sessions(layer, x, copies),
+            **peers(x, weight, copies),
+        }
+        expected = {name: F.linear(x, weight) for name in runs}
+        for family in FAMILIES if n == 1024 else ():
+            drawn = SparseLinear(PATTERNS[family](n, n, density=density, seed=1), bias=False).eval()
+            runs[family] = [_ours(each, features) for each in _layers(drawn, copies)]
+            expected[family] = drawn.to_dense()(x)
+        forms = {name: cycled(of_one) for name, of_one in runs.items()}
+        errors = {
+            name: relative_error(_upright(form(), expected[name]), expected[name]) for name, form in forms.items()
+        }
+        assert max(errors.values()) < CLOSE, errors
+        times = medians(forms, seconds=seconds, hot=batch > 1, most=2000)
+        apart = in_deepsparse(python, x, weight, seconds / 10, hot=batch > 1)
+        if apart is not None:
+            times["deepsparse with zeros"], errors["deepsparse with zeros"] = apart
+        best = best_dense(times)
+        found += [
+            row("linear_infer", f"{n}x{n}", density, batch, name, best / time, errors[name])
+            for name, time in times.items()
+            if not name.startswith("dense")
+        ]
+    return found
+
+
+def half_precision(n: int, batch: int, seconds: float) -> list[dict[str, Any]]:
+    """One linear layer in bfloat16 against the fastest dense form in bfloat16."""
+    x = torch.randn(batch, n, dtype=torch.bfloat16)
+    features = x.t().contiguous()
+    found: list[dict[str, Any]] = []
+    for density in DENSITIES:
+        layer = SparseLinear(grouped(n, n, density=density), bias=False).to(torch.bfloat16)
+        weight = layer.dense_weight().clone()
+        forms = {name: runs[0] for name, runs in _dense_forms(x, features, weight, 1).items()}
+        forms["grouped"] = _ours(layer, features)
+        exact = F.linear(x.float(), weight.float())
+        error = relative_error(forms["grouped"]().float(), exact)  # type: ignore[attr-defined]
+        times = medians(forms, seconds=seconds)
+        ratio = best_dense(times) / times["grouped"]
+        found.append(row("linear_infer", f"{n}x{n}", density, batch, "grouped", ratio, error, dtype="bfloat16"))
     return found
 
 
 def mlp_onnx(width: int, batch: int, seconds: float) -> list[dict[str, Any]]:
     """A five-layer perceptron of one width in ONNX Runtime, all layers sparse, against the same one dense."""
     dense = mlp([width] * 6).eval()
-    x = torch.randn(batch, width)
-    nets = {density: sparsify(dense, layers={"fc*": density}) for density in DENSITIES}
-    works = {"dense": _onnx(dense, x), **{f"grouped {d}": _onnx(net, x) for d, net in nets.items()}}
-    errors = {d: relative_error(works[f"grouped {d}"](), net(x)) for d, net in nets.items()}
-    times = medians(works, seconds=seconds)
-    return [
-        {
-            **_row("mlp_onnx", f"5x{width}", d, batch, "grouped", times["dense"] / times[f"grouped {d}"]),
-            "max_rel_err": e,
-        }
-        for d, e in errors.items()
-    ]
+    nets = {density: sparsify(dense, layers={"fc*": density}).eval() for density in DENSITIES}
+    return _whole("mlp_onnx", f"5x{width}", dense, {("grouped", d): net for d, net in nets.items()}, batch, seconds)
+
+
+def small_nets(seconds: float) -> list[dict[str, Any]]:
+    """Nets so small that starting a product costs more than the product; batch 1 in ONNX Runtime."""
+    paper = mlp([800, 40, 40, 10]).eval()
+    drawn = {"fc1": biregular(800, 40, fan_out=2), "fc2": biregular(40, 40, fan_out=9)}
+    other = mlp([784, 112, 10]).eval()
+    papers = {
+        ("biregular", 2360 / 34000): sparsify(paper, layers=drawn).eval(),
+        ("grouped", 0.25): sparsify(paper, layers={"fc1": 0.25, "fc2": 0.25}).eval(),
+    }
+    others = {("grouped", density): sparsify(other, layers={"fc1": density}).eval() for density in DENSITIES}
+    found = _whole("mlp_onnx", "800-40-40-10", paper, papers, 1, seconds)
+    return [*found, *_whole("mlp_onnx", "784-112-10", other, others, 1, seconds)]
+
+
+def whole_net(width: int, seconds: float) -> list[dict[str, Any]]:
+    """ResNet-8 on an image of 32 x 32 in ONNX Runtime; convolutions whose groups would be narrow stay dense."""
+    nets = {("grouped", density): residual(width, density).eval() for density in DENSITIES}
+    shape = (1, 3, 32, 32)
+    return _whole("conv_onnx", f"ResNet-8 w={width}", residual(width, None).eval(), nets, 1, seconds, shape)
 
 
 def convolution(channels: int, side: int, seconds: float) -> list[dict[str, Any]]:
@@ -94,37 +155,67 @@ def convolution(channels: int, side: int, seconds: float) -> list[dict[str, Any]
     moved = x.contiguous(memory_format=torch.channels_last)
     patterns = {d: grouped(channels, channels, density=d) for d in DENSITIES}
     sparse = {d: SparseConv2d(p, kernel_size=(3, 3), padding=(1, 1)).eval() for d, p in patterns.items()}
-    in_torch = {d: SparseConv2d.from_dense(layer.to_dense(), patterns[d]) for d, layer in sparse.items()}
-    for layer in in_torch.values():
-        layer.to(memory_format=torch.channels_last)
-    dense_moved = nn.Conv2d(channels, channels, 3, padding=1).to(memory_format=torch.channels_last)
+    in_torch = {d: copy.deepcopy(layer).to(memory_format=torch.channels_last) for d, layer in sparse.items()}
+    dense_moved = copy.deepcopy(dense).to(memory_format=torch.channels_last)
     works: dict[str, Work] = {
         "dense torch": lambda: dense(x),
         "dense torch nhwc": lambda: dense_moved(moved),
-        "dense onnx": _onnx(dense, x),
+        "dense onnx": sessions(dense, x)[0],
         **{f"conv_infer {d}": functools.partial(layer, moved) for d, layer in in_torch.items()},
-        **{f"conv_onnx {d}": _onnx(layer, x) for d, layer in sparse.items()},
+        **{f"conv_onnx {d}": sessions(layer, x)[0] for d, layer in sparse.items()},
     }
+    expected = {d: layer.to_dense()(x) for d, layer in sparse.items()}
     times = medians(works, seconds=seconds)
-    best = min(time for name, time in times.items() if name.startswith("dense"))
+    best = best_dense(times)
     return [
-        {
-            **_row(op, f"3x3 C{channels} {side}^2", d, 1, "grouped", best / times[f"{op} {d}"]),
-            "max_rel_err": relative_error(works[f"{op} {d}"](), sparse[d](x)),
-        }
+        row(
+            op,
+            f"3x3 C{channels} {side}^2",
+            d,
+            1,
+            "grouped",
+            best / times[f"{op} {d}"],
+            relative_error(works[f"{op} {d}"](), expected[d]),
+        )
         for op in ("conv_infer", "conv_onnx")
         for d in DENSITIES
     ]
 
 
-def _dense_forms(x: Tensor, features: Tensor, weights: list[Tensor], bias: Tensor) -> dict[str, list[Work]]:
-    """The ways in which torch multiplies a dense layer, one run for each of ``weights``."""
-    turned = [weight.t().contiguous() for weight in weights]
-    column = bias[:, None]
+def _whole(
+    op: str,
+    name: str,
+    dense: nn.Module,
+    nets: dict[tuple[str, float], nn.Module],
+    batch: int,
+    seconds: float,
+    shape: tuple[int, ...] | None = None,
+) -> list[dict[str, Any]]:
+    """Whole nets in ONNX Runtime, each checked against torch, against the dense one there."""
+    first = next(layer for layer in dense.modules() if isinstance(layer, nn.Linear))
+    x = torch.randn(shape or (batch, first.in_features))
+    works: dict[Any, Work] = {"dense": sessions(dense, x)[0], **{key: sessions(net, x)[0] for key, net in nets.items()}}
+    errors = {key: relative_error(works[key](), net(x)) for key, net in nets.items()}
+    assert max(errors.values()) < CLOSE, errors
+    times = medians(works, seconds=seconds, most=4000)
+    return [row(op, name, d, batch, form, times["dense"] / times[form, d], errors[form, d]) for form, d in nets]
+
+
+def _layers(layer: SparseLinear, copies: int) -> list[SparseLinear]:
+    """Copies whose values lie one after the other."""
+    made = [copy.deepcopy(layer) for _ in range(copies)]
+    for each, values in zip(made, layer.values.detach()[None].repeat(copies, *(1,) * layer.values.ndim), strict=True):
+        each.values = nn.Parameter(values)
+    return made
+
+
+def _dense_forms(x: Tensor, features: Tensor, weight: Tensor, copies: int) -> dict[str, list[Work]]:
+    """The ways in which torch multiplies a dense layer, each run with a weight of its own."""
+    turned = weight.t().repeat(copies, 1, 1)
     return {
-        "dense linear": [functools.partial(F.linear, x, weight, bias) for weight in weights],
-        "dense transposed": [functools.partial(torch.addmm, bias, x, weight) for weight in turned],
-        "dense feature-major": [functools.partial(torch.addmm, column, weight, features) for weight in weights],
+        "dense linear": [functools.partial(F.linear, x, own) for own in weight.repeat(copies, 1, 1)],
+        "dense transposed": [functools.partial(torch.matmul, x, own) for own in turned],
+        "dense feature-major": [functools.partial(torch.matmul, own, features) for own in weight.repeat(copies, 1, 1)],
     }
 
 
@@ -132,97 +223,70 @@ def _ours(layer: SparseLinear, features: Tensor) -> Work:
     return lambda: layer(features.t())
 
 
-def _dense(weight: Tensor) -> nn.Module:
-    layer = nn.Linear(weight.shape[1], weight.shape[0]).eval()
-    layer.weight.copy_(weight)
-    assert layer.bias is not None
-    layer.bias.zero_()
-    return layer
-
-
-def _onnx(model: nn.Module, x: Tensor) -> Work:
-    """One run of ``model`` in ONNX Runtime on one thread; gives the output."""
-    engine = Engine(to_onnx(model, x).SerializeToString(), threads=1)
-    feed = {"input": x.numpy()}
-    return lambda: next(iter(engine.run(feed).values()))
-
-
-def _peers(x: Tensor, weight: Tensor, expected: Tensor) -> dict[str, Work]:
-    """What a user would pick instead for a weight with zeros, each checked; OpenVINO only where it is installed."""
-    features = x.t().contiguous()
-    csr, bsr = weight.to_sparse_csr(), weight.to_sparse_bsr((16, 16))
-    scipy = library("scipy.sparse", need="the scipy peer", extra="bench").csr_matrix(weight.numpy())
-    columns = features.numpy()
-    peers: dict[str, Work] = {
-        "masked dense": lambda: F.linear(x, weight),
-        "torch CSR": lambda: csr @ features,
-        "torch BSR 16x16": lambda: bsr @ features,
-        "scipy CSR": lambda: scipy @ columns,
-        "onnxruntime with zeros": _onnx(_dense(weight), x),
-    }
-    try:
-        openvino = library("openvino", need="the OpenVINO peer", extra="bench")
-    except MissingLibrary as missing:
-        print(f"left out: {missing}")
-    else:
-        model = to_onnx(_dense(weight), x).SerializeToString()
-        core = openvino.Core()
-        options = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-        compiled = core.compile_model(core.read_model(model, b""), "CPU", options)
-        peers["openvino with zeros"] = lambda: compiled(x.numpy())[0]
-    for name, work in peers.items():
-        found = np.asarray(work())
-        found = found if found.shape == tuple(expected.shape) else found.T
-        assert relative_error(found, expected) < 1e-4, name
-    return peers
-
-
-def _row(op: str, shape: str, density: float, batch: int, form: str, ratio: float) -> dict[str, Any]:
-    return {
-        "op": op,
-        "shape": shape,
-        "density": density,
-        "batch": batch,
-        "form": form,
-        "dtype": "float32",
-        "threads": 1,
-        "ratio_vs_best_dense": ratio,
-        "fraction_of_ideal": ratio * density,
-    }
+def _upright(found: object, expected: Tensor) -> Any:
+    """``found`` with samples as rows."""
+    array = np.asarray(found)
+    return array if array.shape == tuple(expected.shape) else array.T
 
 
 def _checks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The figures that inference must show."""
-
-    def picked(op: str, form: str = "grouped", **where: object) -> list[dict[str, Any]]:
-        wanted = {"op": op, "form": form, **where}
-        return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+    picked = picker(rows)
 
     def least(found: list[dict[str, Any]], key: str = "ratio_vs_best_dense") -> float:
-        return min(row[key] for row in found)
+        return min(each[key] for each in found)
 
-    convolutions = [row for row in picked("conv_onnx", density=0.25) if "C64" not in row["shape"]]
-    linear = [row["fraction_of_ideal"] for row in picked("linear_infer", batch=64)]
-    ahead = min(
-        ours["ratio_vs_best_dense"] / peer["ratio_vs_best_dense"]
-        for peer in rows
-        if peer["op"] == "linear_infer" and peer["form"] != "grouped"
-        for ours in picked("linear_infer", shape=peer["shape"], density=peer["density"], batch=peer["batch"])
-    )
-    figures = [
-        ("linear, batch 64, median fraction of ideal", float(np.median(linear)), 0.75),
-        (
-            "linear, batch 1 cold, least fraction of ideal",
-            least(picked("linear_infer", batch=1), "fraction_of_ideal"),
-            1.0,
-        ),
-        ("five layers in ONNX Runtime, batch 64, at 1/4", least(picked("mlp_onnx", batch=64, density=0.25)), 3.0),
-        ("five layers in ONNX Runtime, batch 64, at 1/8", least(picked("mlp_onnx", batch=64, density=0.125)), 5.5),
-        ("convolutions in ONNX Runtime, batch 1, at 1/4", least(convolutions), 3.2),
-        ("ahead of every peer by", ahead, 1.0),
+    linear = picked(op="linear_infer", dtype="float32")
+    ours = [each for each in linear if each["form"].startswith("grouped")]
+    fastest = {}
+    for each in ours:
+        place = (each["shape"], each["density"], each["batch"])
+        fastest[place] = max(fastest.get(place, 0.0), each["ratio_vs_best_dense"])
+    others = [each for each in linear if each not in ours and each["form"] not in FAMILIES]
+    ahead = {
+        batch: min(
+            fastest[each["shape"], each["density"], batch] / each["ratio_vs_best_dense"]
+            for each in others
+            if each["batch"] == batch
+        )
+        for batch in (1, 64)
+    }
+    batched = [
+        each["fraction_of_ideal"] for each in picked(op="linear_infer", batch=64, form="grouped", dtype="float32")
     ]
+    cold = min(ratio * density for (_, density, batch), ratio in fastest.items() if batch == 1)
+    single = [
+        each for each in picked(op="conv_onnx", density=0.25) if each["shape"].startswith(("3x3 C128", "3x3 C256"))
+    ]
+    small = [each for each in picked(op="mlp_onnx", batch=1) if not each["shape"].startswith("5x")]
+    wide = functools.partial(picked, op="mlp_onnx", shape="5x1024", batch=64)
     checks = [
-        {"name": name, "value": value, "target": f">= {goal}", "ok": value >= goal} for name, value, goal in figures
+        check("linear, batch 64 in torch, median fraction of ideal", float(np.median(batched)), 0.75),
+        check("linear, batch 1 cold, faster of torch and ONNX Runtime, least fraction of ideal", cold, 1.0),
+        check("five layers of 1024 in ONNX Runtime, batch 64, at 1/4", least(wide(density=0.25)), 3.0),
+        check("five layers of 1024 in ONNX Runtime, batch 64, at 1/8", least(wide(density=0.125)), 5.5),
+        check("convolutions C128 and C256 in ONNX Runtime, batch 1, at 1/4", least(single), 3.2),
+        check("ahead of every peer, batch 64, by", ahead[64], 1.0),
+        check("ahead of every peer, batch 1 cold, by", ahead[1], 1.0),
+        check("small nets, batch 1 (a tie is within 0.03)", least(small), 0.97),
     ]
-    worst = max(row.get("max_rel_err", 0.0) for row in rows)
-    return [*checks, {"name": "largest relative error", "value": worst, "target": "<= 1e-5", "ok": worst <= 1e-5}]
+    for width, density, goal in (
+        (128, 0.25, 2.8),
+        (128, 0.125, 4.2),
+        (64, 0.25, 2.3),
+        (32, 0.25, 1.0),
+        (32, 0.125, 1.0),
+    ):
+        found = least(picked(op="conv_onnx", shape=f"ResNet-8 w={width}", density=density))
+        checks.append(check(f"ResNet-8 w={width} in ONNX Runtime at 1/{1 / density:.0f}", found, goal))
+    half = least(picked(op="linear_infer", dtype="bfloat16", density=0.25))
+    if has_flag("amx_bf16"):
+        checks.append(check("bfloat16 1024 x 1024, batch 64, at 1/4", half, 2.5))
+    else:
+        print(f"left out: the bfloat16 figure ({half:.3g} here) is asked of CPUs with AMX, and this one has none")
+    mixed = min(reached(residual(width, density)) for width in (32, 64, 128) for density in DENSITIES)
+    checks.append(check("ResNet-8, channels of the stem that reach every output, least share", mixed, 1.0))
+    bytes_off = max(each["max_rel_err"] for each in picked(op="bytes"))
+    checks.append(check("bytes against density x dense plus index, largest difference", bytes_off, 0.03, at_most=True))
+    worst = max(each["max_rel_err"] for each in rows if each["op"] != "bytes" and each["dtype"] == "float32")
+    return [*checks, check("largest relative error", worst, 1e-5, at_most=True)]

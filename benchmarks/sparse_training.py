@@ -1,14 +1,19 @@
-"""Training with predefined sparsity: steps of one layer and of a whole net, against dense and against masking.
+"""Training with predefined sparsity: steps of one layer and of whole nets, against dense and against masking.
 
-Rows: ``op`` is linear_train (forward and all gradients through the real layer), conv_train or epoch (a whole step of a
-net with loss and Adam). ``ratio_vs_best_dense`` is the time of the fastest dense form in the same run divided by the
-form's own; ``fraction_of_ideal`` is that ratio times the density. Dense forms of a linear layer: row-major ``F.linear``
-and feature-major ``W @ X``; of a convolution: NCHW and channels last. The masked form does what the paper's code does:
-train the dense net and, after every batch, read all weights out, multiply them by float64 masks and write them back.
+Rows: ``op`` is linear_train (forward and all gradients through the real layer), conv_train, or epoch: a whole step of a
+net with loss and optimiser, perceptron or ResNet-8. ``ratio_vs_best_dense`` is the time of the fastest dense form in
+the same run divided by the form's own; ``fraction_of_ideal`` is that ratio times the density. Dense forms of a linear
+layer and of the perceptron: row-major and feature-major; of a convolution: NCHW and channels last; of ResNet-8: float32
+and autocast to bfloat16, both channels last. Nothing is compiled, neither dense nor sparse. Masking one layer is a product
+with the mask in the forward pass; in the perceptron it is what the paper's code does: train the dense net and, after
+every batch, read all weights out, multiply them by float64 masks and write them back. Outputs and gradients are
+compared with those of the dense layer of the same weights before anything is timed.
 """
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,12 +22,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks._timing import medians, relative_error
+from benchmarks._rows import DENSITIES, best_dense, check, picker, row
+from benchmarks._steps import PERCEPTRON, perceptron, residuals
+from benchmarks._timing import Work, medians, relative_error
 from presplit.patterns import grouped
-from presplit.train import SparseConv2d, SparseLinear, sparsify
-from presplit.train.zoo import mlp
+from presplit.train import SparseConv2d, SparseLinear
+from presplit.train.layers import SparseLayer
 
-DENSITIES = (1 / 4, 1 / 8)
+CLOSE = 1e-4
+"""What outputs and gradients may differ by, relative to the largest: float32 sums in another order."""
 
 
 def run(quick: bool) -> dict[str, Any]:
@@ -32,43 +40,55 @@ def run(quick: bool) -> dict[str, Any]:
     torch.set_num_threads(1)
     try:
         seconds = 0.4 if quick else 4.0
-        linear = [row for n in (512, 1024, 2048) for batch in (64, 256) for row in linear_train(n, batch, seconds)]
-        conv = [row for shape in ((64, 32), (128, 16), (256, 8)) for row in conv_train(*shape, seconds)]
-        whole = epoch(2 * seconds)
+        rows = [cells for n in (512, 1024, 2048) for batch in (64, 256) for cells in linear_train(n, batch, seconds)]
+        rows += [cells for shape in ((64, 32), (128, 16), (256, 8)) for cells in conv_train(*shape, seconds)]
+        rows += perceptron(4 * seconds)
+        rows += [cells for shape in ((32, 64), (64, 64), (128, 32)) for cells in residuals(*shape, 5 * seconds)]
     finally:
         torch.set_num_threads(threads)
-    rows = [*linear, *conv, *whole]
-    return {"rows": rows, "checks": _checks(linear, conv, whole)}
+    return {"rows": rows, "checks": _checks(rows)}
 
 
 def linear_train(n: int, batch: int, seconds: float) -> list[dict[str, Any]]:
     """One linear layer n -> n: output and the gradients of input, weights and bias."""
-    rows_in, features = torch.randn(batch, n, requires_grad=True), torch.randn(n, batch, requires_grad=True)
+    x, features = torch.randn(batch, n, requires_grad=True), torch.randn(n, batch, requires_grad=True)
     outer = torch.randn(batch, n)
-    dense = nn.Linear(n, n)
+    outer_features = outer.t().contiguous()
     sparse = {density: SparseLinear(grouped(n, n, density=density)) for density in DENSITIES}
-    outer_fm = outer.t().contiguous().t()
+    errors = {density: _disagreement(layer, x, outer) for density, layer in sparse.items()}
+    dense = nn.Linear(n, n)
+    assert dense.bias is not None
+    weight, bias = dense.weight, dense.bias
 
     def feature_major() -> tuple[Tensor, ...]:
-        assert dense.bias is not None
-        y = torch.addmm(dense.bias[:, None], dense.weight, features)
-        return torch.autograd.grad(y, [features, dense.weight, dense.bias], outer_fm.t())
+        y = torch.addmm(bias[:, None], weight, features)
+        return torch.autograd.grad(y, [features, weight, bias], outer_features)
 
-    def step(layer: SparseLinear) -> Callable[[], tuple[Tensor, ...]]:
-        return lambda: torch.autograd.grad(layer(features.t()), [features, *layer.parameters()], outer_fm)
+    def masked(mask: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(F.linear(x, weight * mask, bias), [x, weight, bias], outer)
 
-    candidates: dict[str, Callable[[], object]] = {
-        "dense row": lambda: torch.autograd.grad(dense(rows_in), [rows_in, *dense.parameters()], outer),
-        "dense fm": feature_major,
-        **{f"grouped {density}": step(layer) for density, layer in sparse.items()},
+    def ours(layer: SparseLinear) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(layer(features.t()), [features, *layer.parameters()], outer_features.t())
+
+    works: dict[str, Work] = {
+        "dense row": lambda: torch.autograd.grad(dense(x), [x, weight, bias], outer),
+        "dense feature-major": feature_major,
     }
-    times = medians(candidates, seconds=seconds)
-    best = min(times["dense row"], times["dense fm"])
-    found: list[dict[str, Any]] = []
     for density, layer in sparse.items():
-        error = relative_error(layer(features.t()).detach(), layer.to_dense()(features.t()).detach())
-        found.append(_row("linear_train", f"{n}x{n}", density, batch, best / times[f"grouped {density}"], error))
-    return found
+        mask = torch.from_numpy(layer.pattern.mask()).float()
+        works[f"grouped {density}"] = functools.partial(ours, layer)
+        works[f"masked dense {density}"] = functools.partial(masked, mask)
+        with torch.no_grad():
+            weighted = F.linear(x, layer.dense_weight() * mask, layer.bias)
+            errors[density] = max(errors[density], relative_error(layer(features.t()), layer.to_dense()(features.t())))
+            assert relative_error(weighted, layer(x)) < CLOSE, "masked and sparse compute different things"
+    times = medians(works, seconds=seconds)
+    best = best_dense(times)
+    return [
+        row("linear_train", f"{n}x{n}", density, batch, form, best / times[f"{form} {density}"], errors[density])
+        for form in ("grouped", "masked dense")
+        for density in DENSITIES
+    ]
 
 
 def conv_train(channels: int, side: int, seconds: float, batch: int = 16) -> list[dict[str, Any]]:
@@ -79,115 +99,63 @@ def conv_train(channels: int, side: int, seconds: float, batch: int = 16) -> lis
         "nhwc": x.contiguous(memory_format=torch.channels_last).requires_grad_(),
     }
     outer = {name: torch.randn_like(value) for name, value in inputs.items()}
-    dense = {
-        "nchw": nn.Conv2d(channels, channels, 3, padding=1),
-        "nhwc": nn.Conv2d(channels, channels, 3, padding=1).to(memory_format=torch.channels_last),
-    }
+    dense = nn.Conv2d(channels, channels, 3, padding=1)
+    layouts = {"nchw": dense, "nhwc": copy.deepcopy(dense).to(memory_format=torch.channels_last)}
+    patterns = {density: grouped(channels, channels, density=density) for density in DENSITIES}
     sparse = {
-        density: SparseConv2d(grouped(channels, channels, density=density), kernel_size=(3, 3), padding=(1, 1)).to(
-            memory_format=torch.channels_last
-        )
-        for density in DENSITIES
+        density: SparseConv2d(pattern, kernel_size=(3, 3), padding=(1, 1)).to(memory_format=torch.channels_last)
+        for density, pattern in patterns.items()
     }
+    errors = {density: _disagreement(layer, inputs["nhwc"], outer["nhwc"]) for density, layer in sparse.items()}
 
     def step(layer: nn.Module, layout: str) -> Callable[[], object]:
         return lambda: torch.autograd.grad(layer(inputs[layout]), [inputs[layout], *layer.parameters()], outer[layout])
 
-    candidates = {f"dense {layout}": step(layer, layout) for layout, layer in dense.items()}
-    candidates |= {f"grouped {density}": step(layer, "nhwc") for density, layer in sparse.items()}
-    times = medians(candidates, seconds=seconds)
-    best = min(times[f"dense {layout}"] for layout in dense)
-    found: list[dict[str, Any]] = []
-    for density, layer in sparse.items():
-        error = relative_error(layer(x).detach(), layer.to_dense()(x).detach())
-        shape = f"3x3 C{channels} {side}^2"
-        found.append(_row("conv_train", shape, density, batch, best / times[f"grouped {density}"], error))
-    return found
+    works = {f"dense {layout}": step(layer, layout) for layout, layer in layouts.items()}
+    works |= {f"grouped {density}": step(layer, "nhwc") for density, layer in sparse.items()}
+    times = medians(works, seconds=seconds)
+    best, shape = best_dense(times), f"3x3 C{channels} {side}^2"
+    return [
+        row("conv_train", shape, density, batch, "grouped", best / times[f"grouped {density}"], errors[density])
+        for density in DENSITIES
+    ]
 
 
-def epoch(seconds: float, batch: int = 256) -> list[dict[str, Any]]:
-    """A whole step of 784-1024-1024-1024-10, the last layer dense: forward, loss, backward, Adam."""
-    sizes = (784, 1024, 1024, 1024, 10)
-    dense = mlp(sizes)
-    nets = {f"grouped {density}": sparsify(dense, density=density) for density in DENSITIES}
-    nets |= {f"masked {density}": mlp(sizes) for density in DENSITIES}
-    x, y = torch.randn(batch, sizes[0]), torch.randint(0, 10, (batch,))
-
-    def step(model: nn.Module, after: Callable[[], None]) -> Callable[[], object]:
-        optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
-
-        def work() -> None:
-            loss = F.cross_entropy(model(x), y)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            after()
-
-        return work
-
-    candidates = {"dense": step(dense, lambda: None)}
-    for name, model in nets.items():
-        density = float(name.split()[1])
-        candidates[name] = step(model, _masking(model, density) if name.startswith("masked") else lambda: None)
-    times = medians(candidates, seconds=seconds)
-    found: list[dict[str, Any]] = []
-    for name in nets:
-        form, density = name.split()
-        ratio = times["dense"] / times[name]
-        found.append({**_row("epoch", "-".join(map(str, sizes)), float(density), batch, ratio, 0.0), "form": form})
-    return found
+def _disagreement(layer: SparseLayer, x: Tensor, outer: Tensor) -> float:
+    """Largest difference of output and all gradients from those of the dense layer with the same weights."""
+    dense, gradients = layer.to_dense(), copy.deepcopy(layer)
+    y, expected = layer(x), dense(x)
+    found = torch.autograd.grad(y, [x, *layer.parameters()], outer)
+    at_x, at_weight, at_bias = torch.autograd.grad(expected, [x, *dense.parameters()], outer)
+    gradients.take_dense(at_weight, at_bias)  # what the dense gradient is where connections exist
+    pairs = zip((y, *found), (expected, at_x, *gradients.parameters()), strict=True)
+    error = max(relative_error(ours.detach(), theirs.detach()) for ours, theirs in pairs)
+    assert error < CLOSE, f"dense and sparse compute different things: {error:.2g}"
+    return error
 
 
-def _masking(model: nn.Module, density: float) -> Callable[[], None]:
-    """The paper's way: after a batch, all weights are read out, multiplied by float64 masks, and written back."""
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
-    generator = np.random.default_rng(0)
-    masks = [(generator.random(layer.weight.shape) < density).astype(np.float64) for layer in layers[:-1]]
-    masks.append(np.ones(layers[-1].weight.shape))
-
-    def after() -> None:
-        read_out = [layer.weight.detach().numpy().copy() for layer in layers]
-        for weights, mask in zip(read_out, masks, strict=True):
-            weights *= mask
-        with torch.no_grad():
-            for layer, weights in zip(layers, read_out, strict=True):
-                layer.weight.copy_(torch.from_numpy(weights))
-
-    return after
-
-
-def _row(op: str, shape: str, density: float, batch: int, ratio: float, error: float) -> dict[str, Any]:
-    return {
-        "op": op,
-        "shape": shape,
-        "density": density,
-        "batch": batch,
-        "form": "grouped",
-        "dtype": "float32",
-        "threads": 1,
-        "ratio_vs_best_dense": ratio,
-        "fraction_of_ideal": ratio * density,
-        "max_rel_err": error,
-    }
-
-
-def _checks(
-    linear: list[dict[str, Any]], conv: list[dict[str, Any]], whole: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
+def _checks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The figures that training must show."""
-    ideal = float(np.median([row["fraction_of_ideal"] for row in linear]))
-    by_form = {(row["form"], row["density"]): row["ratio_vs_best_dense"] for row in whole}
-    quarter = [row["ratio_vs_best_dense"] for row in conv if row["density"] == 1 / 4]
-    figures = [
-        ("linear training, median fraction of ideal", ideal, 0.80),
-        ("convolution training at 1/4, least", min(quarter), 2.5),
-        ("whole net at 1/4 against dense", by_form["grouped", 0.25], 2.8),
-        ("whole net at 1/8 against dense", by_form["grouped", 0.125], 4.5),
-        ("whole net at 1/4 against masking", by_form["grouped", 0.25] / by_form["masked", 0.25], 4.0),
-        ("whole net at 1/8 against masking", by_form["grouped", 0.125] / by_form["masked", 0.125], 7.0),
-    ]
-    worst = max(row["max_rel_err"] for row in (*linear, *conv))
+    picked = picker(rows)
+    linear = picked(op="linear_train", form="grouped")
+    convolutions = picked(op="conv_train", density=1 / 4)
+    step = functools.partial(picked, op="epoch", shape="-".join(map(str, PERCEPTRON)))
     checks = [
-        {"name": name, "value": value, "target": f">= {least}", "ok": value >= least} for name, value, least in figures
+        check("linear training, median fraction of ideal", float(np.median(_cells(linear, "fraction_of_ideal"))), 0.80),
+        check("convolution training at 1/4, least", min(_cells(convolutions)), 2.5),
     ]
-    return [*checks, {"name": "largest relative error", "value": worst, "target": "<= 1e-5", "ok": worst <= 1e-5}]
+    for density, over_dense, over_masked in ((1 / 4, 2.8, 4.0), (1 / 8, 4.5, 7.0)):
+        ours, masked = (_cells(step(density=density, form=form))[0] for form in ("grouped", "masked dense"))
+        share = f"1/{1 / density:.0f}"
+        checks.append(check(f"perceptron at {share} against dense", ours, over_dense))
+        checks.append(check(f"perceptron at {share} against masking", ours / masked, over_masked))
+    for width, density, goal in ((128, 1 / 4, 1.5), (64, 1 / 4, 1.15), (32, 1 / 4, 1.0), (32, 1 / 8, 1.0)):
+        faster = max(_cells(picked(op="epoch", shape=f"ResNet-8 w={width}", density=density)))
+        name = f"ResNet-8 w={width} at 1/{1 / density:.0f} against the best dense, float32 or bfloat16"
+        checks.append(check(name, faster, goal))
+    worst = max(_cells(picked(dtype="float32"), "max_rel_err"))
+    return [*checks, check("largest relative error", worst, 1e-5, at_most=True)]
+
+
+def _cells(rows: list[dict[str, Any]], column: str = "ratio_vs_best_dense") -> list[float]:
+    return [each[column] for each in rows]
