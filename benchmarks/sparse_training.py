@@ -4,9 +4,9 @@ Rows: ``op`` is linear_train (forward and all gradients through the real layer),
 net with loss and optimiser, perceptron or ResNet-8. ``ratio_vs_best_dense`` is the time of the fastest dense form in
 the same run divided by the form's own; ``fraction_of_ideal`` is that ratio times the density. Dense forms of a linear
 layer and of the perceptron: row-major and feature-major; of a convolution: NCHW and channels last; of ResNet-8: float32
-and autocast to bfloat16, both channels last. Nothing is compiled, neither dense nor sparse. Masking one layer is a product
-with the mask in the forward pass; in the perceptron it is what the paper's code does: train the dense net and, after
-every batch, read all weights out, multiply them by float64 masks and write them back. Outputs and gradients are
+and autocast to bfloat16, both channels last. Nothing is compiled, neither dense nor sparse. Masking one layer is a
+product with the mask in the forward pass; in the perceptron it is what the paper's code does: train the dense net and,
+after every batch, read all weights out, multiply them by float64 masks and write them back. Outputs and gradients are
 compared with those of the dense layer of the same weights before anything is timed.
 """
 
