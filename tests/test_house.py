@@ -48,6 +48,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "msgspec": ("*",),
     "torch": ("train/*",),
     "torch.onnx": ("train/export.py",),
+    "onnxscript": ("train/export.py",),
     "accelerate": ("train/*",),
     "safetensors": ("train/checkpoint.py",),
     "sklearn": ("train/data/*",),

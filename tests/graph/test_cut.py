@@ -193,3 +193,10 @@ def test_multiply_accumulates_and_weights_are_those_counted_by_hand(name: str) -
     text, macs, weights = COUNTED[name]
     read = graph.read(model(text))
     assert (graph.count_macs(read, read.nodes), graph.count_weights(read, read.nodes)) == (macs, weights)
+
+
+def test_a_shape_that_is_declared_and_cannot_be_inferred_is_taken_as_it_is() -> None:
+    """Exporters declare scalars that shape inference does not find again."""
+    net = model("net (float[N, 4] x) => (float[N, 4] y) { y = Relu(x) }")
+    net.graph.value_info.append(onnx.helper.make_tensor_value_info("scalar", onnx.TensorProto.FLOAT, []))
+    assert graph.read(net).shapes["scalar"] == ()

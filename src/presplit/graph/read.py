@@ -175,7 +175,7 @@ def _shapes_of_one_sample(model: ModelProto) -> dict[str, Shape]:
         return seen // PROBE if seen % PROBE == 0 else seen
 
     shapes = _shapes(model)
-    same_rank = {name for name, shape in shapes.items() if len(found.get(name, ())) == len(shape)}
+    same_rank = {name for name, shape in shapes.items() if name in found and len(found[name]) == len(shape)}
     return {
         name: tuple(map(told, shape, found[name])) if name in same_rank else shape for name, shape in shapes.items()
     }
