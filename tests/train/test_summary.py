@@ -134,3 +134,14 @@ def test_a_layer_that_stayed_dense_says_why() -> None:
 
 def test_weights_are_counted_without_biases_and_normalisation() -> None:
     assert count_weights(nn.Sequential(nn.Linear(8, 4), nn.LayerNorm(4), nn.Conv2d(4, 2, 3))) == 32 + 72
+
+
+def test_positions_of_a_linear_layer_are_all_that_stands_before_its_features() -> None:
+    assert summary(nn.Linear(8, 4), torch.zeros(2, 5, 6, 8))[0].macs == 30 * 32
+
+
+def test_a_frozen_part_stays_in_evaluation_mode() -> None:
+    net = nn.Sequential(nn.Linear(8, 4), nn.Dropout()).train()
+    net[1].eval()
+    summary(net, torch.zeros(1, 8))
+    assert net.training and not net[1].training

@@ -151,7 +151,7 @@ class SparseLayer(nn.Module):
     def _supports(self, kept: Tensor) -> Tensor:
         """int64 ``(n_out, fan_in, support)``: the entries of each connection's kernel."""
         tiles, fan_in = self.index.shape
-        outputs = torch.arange(self.n_out, device=kept.device) if self.out_order is None else self.out_order
+        outputs = torch.arange(self.n_out, device=kept.device) if self.out_order is None else self.out_order.long()
         numbers = (outputs.view(tiles, self.tile, 1) + self.index.view(tiles, 1, fan_in)) % len(kept)
         return kept.long()[numbers.view(self.n_out, fan_in)]
 

@@ -108,8 +108,9 @@ def observe(model: nn.Module, example: Tensor) -> dict[str, Seen]:
     found: dict[str, Seen] = {}
 
     def watch(name: str) -> Any:
-        def hook(_: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
-            channels = out.shape[1] if out.ndim == 4 else out.shape[-1]
+        def hook(layer: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+            is_linear = isinstance(layer, nn.Linear) or (isinstance(layer, SparseLayer) and not layer.kernel)
+            channels = out.shape[-1] if is_linear else out.shape[1]
             before = found[name].positions if name in found else 0
             found[name] = Seen(given[0], before + out.numel() // (len(example) * channels))
 
@@ -117,13 +118,14 @@ def observe(model: nn.Module, example: Tensor) -> dict[str, Seen]:
 
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, SparseLayer | nn.Linear | nn.Conv2d)]
     handles = [layer.register_forward_hook(watch(name)) for name, layer in layers]
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
         with torch.no_grad():
             model(example)
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
         for handle in handles:
             handle.remove()
     return found
