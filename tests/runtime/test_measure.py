@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from presplit.bundle import Bundle
 from presplit.core.errors import SpecError
 from presplit.core.types import Device
-from presplit.runtime import measure
+from presplit.runtime import measure, seconds_of
 
 
 def test_every_segment_and_every_exit_has_its_time(bundle: Bundle) -> None:
@@ -27,3 +28,10 @@ def test_a_device_gives_its_name_and_its_watts(bundle: Bundle) -> None:
 def test_no_rounds_are_refused(bundle: Bundle) -> None:
     with pytest.raises(SpecError, match="repeats must be at least 1, got 0"):
         measure(bundle, repeats=0)
+
+
+def test_a_model_alone_has_its_time_and_no_rounds_are_refused(bundle: Bundle) -> None:
+    model, x = bundle.segment(0, 1), {"boundary": np.zeros((1, *bundle.net.boundaries[0].shape), np.float32)}
+    assert 0 < seconds_of(model, x, repeats=3) < 1
+    with pytest.raises(SpecError, match="repeats must be at least 1, got 0"):
+        seconds_of(model, x, repeats=0)

@@ -6,10 +6,7 @@ import gzip
 import hashlib
 import io
 import struct
-import sys
-import tarfile
 import threading
-import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -20,9 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from presplit.core.errors import DataError, MissingLibrary, SpecError
-from presplit.train.data import Dataset, Samples, cifar10, digits, hold_out, load, mnist, npz
-from presplit.train.data.cifar10 import LABELS, RECORD, read_archive, read_jpegs, read_records
+from presplit.core.errors import DataError, SpecError
+from presplit.train.data import Dataset, Samples, digits, hold_out, load, mnist, npz
 from presplit.train.data.files import obtain
 from presplit.train.data.mnist import SHA256, read_idx
 
@@ -224,16 +220,6 @@ DIGEST = hashlib.sha256(CONTENTS).hexdigest()
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder in which data sets are searched, a cache beside it, and no proxy."""
-    monkeypatch.setenv("PRESPLIT_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    (tmp_path / "data" / "any").mkdir(parents=True)
-    return tmp_path
-
-
-@pytest.fixture
 def mirror(places: Path) -> Iterator[str]:
     """A real HTTP server of the one file ``thing.gz``, right under ``/good/`` and damaged in ways elsewhere."""
     packed = gzip.compress(CONTENTS)
@@ -317,106 +303,3 @@ def test_eight_bit_images_are_scaled_and_labels_are_whole() -> None:
         Samples(np.zeros((1, 2)), np.array([1.5]))
     with pytest.raises(DataError, match="x holds values that are not finite"):
         Samples(np.array([[np.nan]]), np.array([0]))
-
-
-RECORDS = np.random.default_rng(0).integers(0, 256, (6, RECORD), dtype=np.uint8)
-RECORDS[:, 0] = [3, 1, 4, 1, 5, 9]
-NAMES = [*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin"]
-
-
-def packed(names: list[str]) -> bytes:
-    """An archive in which each of ``names`` holds one record."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, record in zip(names, RECORDS, strict=False):
-            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
-            member.size = RECORD
-            archive.addfile(member, io.BytesIO(record.tobytes()))
-    return buffer.getvalue()
-
-
-def check_cifar10(found: Dataset) -> None:
-    np.testing.assert_array_equal(found.train.x, RECORDS[:5, 1:].reshape(5, 3, 32, 32) / np.float32(255))
-    assert found.train.y.tolist() == [3, 1, 4, 1, 5] and found.test.y.tolist() == [9]
-    assert found.labels == LABELS
-
-
-def test_cifar10_is_read_from_its_archive_and_from_its_unpacked_files(places: Path) -> None:
-    check_cifar10(read_archive(packed(NAMES)))
-    folder = places / "data" / "cifar-10-batches-bin"
-    folder.mkdir()
-    for name, record in zip(NAMES, RECORDS, strict=True):
-        (folder / name).write_bytes(record.tobytes())
-    check_cifar10(cifar10())
-    (folder / "data_batch_3.bin").unlink()
-    with pytest.raises(DataError, match=r"cifar-10-batches-bin: data_batch_3.bin cannot be read"):
-        cifar10()
-
-
-def jpegs(path: Path, *names: str, size: int = 32) -> Path:
-    from PIL import Image
-
-    with zipfile.ZipFile(path, "w") as archive:
-        for number, name in enumerate(names):
-            buffer = io.BytesIO()
-            Image.new("RGB", (size, size), (10 * number, 0, 0)).save(buffer, "JPEG", quality=100)
-            archive.writestr(name, buffer.getvalue())
-    return path
-
-
-def test_cifar10_is_read_from_a_zip_of_jpeg_files(places: Path) -> None:
-    jpegs(places / "data" / "cifar10-jpeg.zip", "train/bird/0000.jpg", "train/truck/0000.jpg", "test/cat/0000.jpg")
-    found = cifar10()
-    assert found.train.y.tolist() == [2, 9] and found.test.y.tolist() == [3]
-    assert found.train.x.shape == (2, 3, 32, 32) and found.train.x[1, 0].mean() * 255 == pytest.approx(10, abs=2)
-
-
-@pytest.mark.parametrize(
-    ("names", "size", "message"),
-    [
-        (["train/bird/0.jpg"], 32, "no images of test/ in it"),
-        (["train/bird/0.jpg", "test/bird/0.jpg"], 16, r"test/bird/0.jpg: expected an image of 32 x 32, got 16 x 16"),
-        (["train/unicorn/0.jpg"], 32, r"train/unicorn/0.jpg: expected train/CLASS/NAME.jpg"),
-    ],
-)
-def test_a_zip_of_other_images_is_refused(names: list[str], size: int, message: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=message):
-        read_jpegs(jpegs(tmp_path / "odd.zip", *names, size=size))
-
-
-def test_damaged_cifar10_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="data_batch_5.bin is missing"):
-        read_archive(packed(NAMES[:4]))
-    with pytest.raises(DataError, match="not a readable archive"):
-        read_archive(packed(NAMES)[:500])
-    with pytest.raises(DataError, match=f"records are {RECORD} bytes each, the file has 3072"):
-        read_records(bytes(3072))
-    with pytest.raises(DataError, match=r"labels are 0..9, the file has 10"):
-        read_records(bytes([10]) + bytes(3072))
-    (tmp_path / "damaged.zip").write_bytes(b"PK\x03\x04junk")
-    with pytest.raises(DataError, match="not a readable zip file"):
-        read_jpegs(tmp_path / "damaged.zip")
-
-
-def test_cifar10_that_is_nowhere_is_refused_with_the_cure(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["presplit.train.data.cifar10"], "MIRRORS", NOWHERE)
-    cure = r"put cifar-10-binary.tar.gz into .*, or set PRESPLIT_DATA to the folder that holds cifar-10-binary.tar.gz$"
-    with pytest.raises(DataError, match=rf"cifar-10-binary.tar.gz is neither in .* {cure}"):
-        cifar10()
-
-
-def test_the_archive_of_cifar10_is_taken_only_with_its_checksum(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    raw = packed(NAMES)
-    (places / "data" / "cifar-10-binary.tar.gz").write_bytes(raw)
-    with pytest.raises(DataError, match=r"data/cifar-10-binary.tar.gz: SHA-256 of the contents is .*delete it and try"):
-        cifar10()
-    monkeypatch.setattr(sys.modules["presplit.train.data.cifar10"], "SHA256", hashlib.sha256(raw).hexdigest())
-    check_cifar10(cifar10())
-    check_cifar10(load("cifar10"))
-
-
-def test_jpeg_files_without_pillow_are_refused_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = jpegs(tmp_path / "few.zip", "train/bird/0.jpg", "test/bird/0.jpg")
-    monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(MissingLibrary, match=r"decoding JPEG files needs PIL.Image: pip install 'presplit\[train\]'"):
-        read_jpegs(path)

@@ -132,3 +132,10 @@ def test_a_plain_classifier_has_one_exit() -> None:
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(SpecError, match="no exit policy named 'certainty'"):
         choose_threshold(np.zeros((2, 1, 2), np.float32), np.zeros(1, np.int64), policy="certainty")
+
+
+def test_a_part_that_is_frozen_stays_in_evaluation_mode() -> None:
+    net = nn.Sequential(nn.Linear(4, 2), nn.Dropout()).train()
+    net[1].eval()
+    evaluate(net, Samples(np.zeros((3, 4)), np.zeros(3)))
+    assert net.training and not net[1].training

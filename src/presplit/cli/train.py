@@ -25,7 +25,7 @@ def train(
     ] = None,
     family: Annotated[str | None, typer.Option(help="Pattern family: grouped, tiled, biregular, ...")] = None,
     after: Annotated[list[str], typer.Option(help="Submodules that an early exit follows.")] = [],
-    data: Annotated[str | None, typer.Option(help="digits, mnist, or an .npz file.")] = None,
+    data: Annotated[str | None, typer.Option(help="digits, mnist, cifar10, or an .npz file.")] = None,
     recipe: Annotated[str | None, typer.Option(help="How to train: default, or paper (arXiv 2407.11763).")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training part.")] = None,
     seed: Annotated[

@@ -35,7 +35,7 @@ class Data(Value, frozen=True):
     """``[data]``: the images, the share of the training set held out for validation, the flat input of an MLP."""
 
     name: Text = "digits"
-    """A data set on the shelf ("digits", "mnist"), or the path of an .npz file."""
+    """A data set on the shelf ("digits", "mnist", "cifar10"), or the path of an .npz file."""
     validation: Annotated[float, Meta(gt=0, lt=0.5)] = 0.1
     pad_to: Size | None = None
     """Flatten each image and add zeros up to so many features."""

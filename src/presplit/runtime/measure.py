@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from presplit.bundle import Bundle
 from presplit.core.errors import SpecError
-from presplit.core.types import Costs, Device, Floats
+from presplit.core.types import Costs, Device
 from presplit.runtime.engine import Engine
 
 WARM_UPS = 5
@@ -31,8 +31,7 @@ def measure(bundle: Bundle, *, repeats: int = 200, threads: int = 1, device: Dev
     ``device`` names this machine in the result; a `Device` also gives the watts from which energy is reckoned, and
     with a name alone the energy is 0. Raises `SpecError` if ``repeats`` is not at least 1.
     """
-    if repeats < 1:
-        raise SpecError(f"repeats must be at least 1, got {repeats}")
+    _check(repeats)
     net = bundle.net
     segments = [Engine(bundle.segment(k, k + 1), threads=threads) for k in range(net.last)]
     exits = {e.name: Engine(bundle.exit(e.name), threads=threads) for e in net.exits if e.after < net.last}
@@ -40,7 +39,7 @@ def measure(bundle: Bundle, *, repeats: int = 200, threads: int = 1, device: Dev
     for engine in segments:
         values.append(next(iter(engine.run({"boundary": values[-1]}).values())))
     parts = [*zip(segments, values, strict=False), *((exits[e.name], values[e.after]) for e in net.exits[:-1])]
-    rounds = [[_seconds(engine, inputs) for engine, inputs in parts] for _ in range(WARM_UPS + repeats)]
+    rounds = [[_seconds(engine, {"boundary": value}) for engine, value in parts] for _ in range(WARM_UPS + repeats)]
     medians = [statistics.median(column) for column in zip(*rounds[WARM_UPS:], strict=True)]
     watts = device.power_w if isinstance(device, Device) else 0.0
     return Costs(
@@ -54,18 +53,23 @@ def measure(bundle: Bundle, *, repeats: int = 200, threads: int = 1, device: Dev
 
 
 def seconds_of(model: bytes, inputs: Mapping[str, npt.NDArray[Any]], *, repeats: int = 50, threads: int = 1) -> float:
-    """Median seconds of one run of an ONNX model here; raises `BundleError` if it is not one."""
+    """Median seconds of one run of an ONNX model here.
+
+    ``inputs``: an array for each input by name. Raises `BundleError` if ``model`` is not one, `InputError` if it does
+    not take ``inputs``, `SpecError` if ``repeats`` is not at least 1.
+    """
+    _check(repeats)
     engine = Engine(model, threads=threads)
-    taken: list[float] = []
-    for _ in range(WARM_UPS + repeats):
-        began = time.perf_counter()
-        engine.run(inputs)
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken[WARM_UPS:])
+    return statistics.median([_seconds(engine, inputs) for _ in range(WARM_UPS + repeats)][WARM_UPS:])
 
 
-def _seconds(engine: Engine, values: Floats) -> float:
+def _check(repeats: int) -> None:
+    if repeats < 1:
+        raise SpecError(f"repeats must be at least 1, got {repeats}")
+
+
+def _seconds(engine: Engine, inputs: Mapping[str, npt.NDArray[Any]]) -> float:
     """How long one run takes."""
     began = time.perf_counter()
-    engine.run({"boundary": values})
+    engine.run(inputs)
     return time.perf_counter() - began

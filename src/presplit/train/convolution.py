@@ -56,8 +56,7 @@ class SparseConv2d(SparseLayer):
             x = F.channel_shuffle(x, fan_in)
         elif self.order != "straight":  # ONNX Runtime gathers whole channels faster than it shuffles them
             x = x.index_select(1, self.index.view(-1))
-        bias = self.bias if self.bias is None or self.out_order is None else self.bias.index_select(0, self.out_order)
-        y = F.conv2d(x, self.kernels(), bias, self.stride, padding, self.dilation, groups=tiles)
+        y = F.conv2d(x, self.kernels(), self._bias(), self.stride, padding, self.dilation, groups=tiles)
         return y if self._place is None else y.index_select(1, self._place)
 
     def _around(self) -> list[int]:

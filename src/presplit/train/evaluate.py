@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,17 +23,27 @@ def exit_logits(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
     return out if isinstance(out, tuple) else (out,)
 
 
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """``model`` in evaluation mode without gradients; afterwards every part is in the mode that it was in."""
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
 def evaluate(model: nn.Module, samples: Samples, *, batch: int = 512) -> Floats:
     """Logits float32 ``(exits, n, classes)`` of every exit for every sample, in evaluation mode."""
     device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model):
         parts = [
             torch.stack(exit_logits(model, torch.from_numpy(samples.x[at : at + batch].copy()).to(device)))
             for at in range(0, len(samples), batch)
         ]
-    model.train(training)
     return torch.cat(parts, dim=1).float().cpu().numpy()
 
 

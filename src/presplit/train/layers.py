@@ -143,6 +143,10 @@ class SparseLayer(nn.Module):
             whole = self.values.new_zeros(self.n_out, fan_in, area).scatter(2, self._supports(self.kept), self.values)
         return whole.view(self.n_out, fan_in, *self.kernel)
 
+    def _bias(self) -> Tensor | None:
+        """The bias in tile order."""
+        return self.bias if self.bias is None or self.out_order is None else self.bias.index_select(0, self.out_order)
+
     def _inputs(self, area: int) -> Tensor:
         """int64 ``(tiles, tile, fan_in, area)``, without memory of its own: the input that each value multiplies."""
         tiles, fan_in = self.index.shape
@@ -166,7 +170,9 @@ class SparseLayer(nn.Module):
             held = self._supports(self.kept)
             shape = tuple(held.shape)
             if bool((held < 0).any()):
-                flat = held + math.prod(self.kernel) * torch.arange(held[..., 0].numel()).view(*held.shape[:2], 1)
+                flat = held + math.prod(self.kernel) * torch.arange(held[..., 0].numel(), device=held.device).view(
+                    *held.shape[:2], 1
+                )
                 entries = flat[held >= 0].int()
                 shape = (entries.numel(),)
         place = None if pattern.out_order is None else np.argsort(pattern.out_order)
@@ -251,10 +257,6 @@ class SparseLinear(SparseLayer):
         bias = self._bias()
         y = y if bias is None else y + bias
         return y if self._place is None else y.index_select(1, self._place)
-
-    def _bias(self) -> Tensor | None:
-        """The bias in tile order."""
-        return self.bias if self.bias is None or self.out_order is None else self.bias.index_select(0, self.out_order)
 
     def to_dense(self) -> nn.Linear:
         """The dense layer that computes the same."""

@@ -6,14 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from presplit.core.errors import GraphError
+from presplit.train.evaluate import evaluating
 from presplit.train.layers import SMALL, Form, SparseLayer
 
 LEAST_FAST = 16
-"""Groups of fewer features are smaller than the dense layer and not faster (KERNELS section 3b)."""
+"""Groups of fewer features are smaller than the dense layer and not faster."""
 FAST = ("PyTorch", "ONNX Runtime", "OpenVINO")
 """The runtimes whose stock kernels run a batched layer faster than a dense one."""
 
@@ -65,6 +65,7 @@ def summary(model: nn.Module, example: Tensor | None = None) -> Summary:
     ``example``: a batch of samples, with which multiplications are counted too. Raises `GraphError` if a layer has no
     size yet.
 
+    >>> import torch
     >>> print(summary(nn.Sequential(nn.Linear(8, 4)), torch.zeros(1, 8)))
     layer  size    pattern  density  weights  MACs  faster in
     0      8 -> 4  dense          1       32    32
@@ -118,14 +119,10 @@ def observe(model: nn.Module, example: Tensor) -> dict[str, Seen]:
 
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, SparseLayer | nn.Linear | nn.Conv2d)]
     handles = [layer.register_forward_hook(watch(name)) for name, layer in layers]
-    modes = [(module, module.training) for module in model.modules()]
     try:
-        model.eval()
-        with torch.no_grad():
+        with evaluating(model):
             model(example)
     finally:
-        for module, training in modes:
-            module.training = training
         for handle in handles:
             handle.remove()
     return found
