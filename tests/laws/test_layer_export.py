@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from presplit.core.errors import GraphError
 from presplit.core.types import Pattern
 from presplit.patterns import PATTERNS
 from presplit.patterns.periodic_kernel import periodic_kernel
@@ -65,14 +66,12 @@ def check(net: nn.Module, shape: tuple[int, ...], names: list[str]) -> onnx.Mode
 
 
 def check_size(model: onnx.ModelProto, layers: dict[str, SparseLayer]) -> None:
-    """Four bytes for each value and each number of the index; where rows or kernels differ, one for each value."""
+    """Four bytes for each value and each number of the index, also where rows or kernels differ in length."""
     held = 0
     for layer in layers.values():
-        rows = layer.tile if bool((layer.index < 0).any()) else 1
-        held += 4 * layer.values.numel() + 4 * rows * layer.index.numel() + 4 * layer.n_out * (layer.bias is not None)
+        held += 4 * layer.values.numel() + 4 * layer.index.numel() + 4 * layer.n_out * (layer.bias is not None)
         if layer.kept is not None:
-            places = layer.values.numel() if layer.values.ndim == 1 else layer.kept.numel()
-            held += 4 * places + NODES  # kernels are put together in about as many nodes again
+            held += 4 * layer.kept.numel() + NODES  # kernels are put together in about as many nodes again
         held += 0 if layer.out_order is None else 12 * layer.n_out
     assert len(model.SerializeToString()) <= held + NODES * len(layers)
 
@@ -160,6 +159,20 @@ def test_whole_nets_are_the_same_in_onnx_runtime() -> None:
     block = nn.Sequential(Residual(16, 32, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
     images = sparsify(block, density=0.5, kernels={"0.conv?": periodic_kernel((3, 3), support=3)})
     check(images, (16, 8, 8), ["logits"])
+
+
+def test_a_net_without_a_fixed_size_takes_batches_and_images_of_any_size() -> None:
+    layers = [nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding="same")]
+    ends = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)]
+    for family in ("grouped", "biregular"):
+        net = sparsify(nn.Sequential(*layers, *ends), density=0.25, family=family).eval()
+        engine = Engine(to_onnx(net, torch.zeros(1, 32, 16, 16), open_axes=(2, 3)).SerializeToString())
+        for shape in ((1, 32, 16, 16), (3, 32, 7, 20)):
+            x = torch.randn(shape)
+            (found,) = engine.run({"input": x.numpy()}).values()
+            np.testing.assert_allclose(found, net(x).detach().numpy(), rtol=0, atol=CLOSE)
+    with pytest.raises(GraphError, match="torch cannot export Sequential"):
+        to_onnx(mlp([64, 10]), torch.zeros(1, 64), open_axes=(1,))
 
 
 def test_a_grouped_layer_is_exported_without_a_gather_of_features_or_a_dense_weight() -> None:

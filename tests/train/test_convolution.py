@@ -29,6 +29,13 @@ def ran(layer: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:
     return y.detach(), list(torch.autograd.grad((y * loss).sum(), [x, *layer.parameters()]))
 
 
+@pytest.mark.parametrize("family", ["grouped", "tiled", "biregular"])
+def test_one_image_without_a_batch_is_taken_as_a_dense_convolution_takes_it(family: str) -> None:
+    layer = SparseConv2d(PATTERNS[family](32, 64, density=0.25), kernel_size=(3, 3))
+    image = torch.randn(32, 5, 4)
+    assert layer(image).shape == (64, 3, 2) and torch.equal(layer(image), layer(image[None])[0])
+
+
 @st.composite
 def convolutions(draw: st.DrawFn) -> tuple[nn.Conv2d, Pattern, KernelSupports | None]:
     """A dense convolution of every kind, a pattern within its groups, and entries that its kernels keep."""

@@ -254,7 +254,7 @@ def test_linear_layers_in_a_row_reach_everything_in_as_few_as_can_be_from_wherev
 def test_convolutions_in_a_row_reach_everything_in_as_few_as_can_be(width: int, groups: int) -> None:
     """Every other one leaves the channels where they are, so that a row of them costs half the shuffles."""
     fewest = layers_to_mix(width, density=1 / groups)
-    convolutions = [nn.Conv2d(width, width, 1) for _ in range(5)]
+    convolutions = [nn.Conv2d(width, width, 3) for _ in range(5)]
     model = sparsify(nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(width, 4)), density=1 / groups)
     layers = [layer for layer in model.modules() if isinstance(layer, SparseConv2d)]
     assert (reached(layers[:fewest]) > 0).all()
@@ -270,7 +270,7 @@ def test_convolutions_in_a_row_reach_everything_in_as_few_as_can_be(width: int, 
 def test_two_layers_of_any_widths_reach_everything_if_groups_are_no_more_than_their_features(
     widths: list[int], groups: int
 ) -> None:
-    dense = [nn.Conv2d(n_in, n_out, 1) for n_in, n_out in zip(widths, widths[1:], strict=False)]
+    dense = [nn.Conv2d(n_in, n_out, 3) for n_in, n_out in zip(widths, widths[1:], strict=False)]
     images = sparsify(nn.Sequential(*dense, nn.Flatten(), nn.Linear(widths[-1], 4)), density=1 / groups)
     vectors = sparsify(mlp([*widths, 4]), density=1 / groups)
     for kind, model in ((SparseConv2d, images), (SparseLinear, vectors)):
@@ -278,7 +278,26 @@ def test_two_layers_of_any_widths_reach_everything_if_groups_are_no_more_than_th
         assert len(layers) == 2 and (reached(layers) > 0).all()
 
 
-def test_every_image_of_a_residual_net_reaches_every_output_of_its_blocks() -> None:
+def test_neighbours_stay_together_in_the_first_linear_layer_and_not_in_convolutions_of_1x1() -> None:
+    """Neighbouring inputs belong together in most data; a convolution of 1x1 may be a shortcut beside a row."""
+    net = sparsify(mlp([64, 64, 64, 64, 10]), density=0.25)
+    assert [layer.order for layer in net.modules() if isinstance(layer, SparseLinear)] == ["straight", "dealt", "dealt"]
+    kernels = (3, 1, 3, 1, 3)
+    images = sparsify(nn.Sequential(*(nn.Conv2d(64, 64, kernel) for kernel in kernels)), layers={"*": 0.25})
+    orders = [layer.order for layer in images.modules() if isinstance(layer, SparseConv2d)]
+    assert orders == ["straight", "dealt", "dealt", "dealt", "straight"]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_every_channel_of_a_residual_net_reaches_every_output_of_each_block(number: int) -> None:
+    """Through both convolutions alone, without the shortcut: with positive weights nothing cancels."""
+    net = sparsify(resnet8(width=64), density=0.25)
+    block = net.get_submodule(f"block{number}")
+    convolutions = [layer for name, layer in block.named_children() if name.startswith("conv")]
+    assert (reached([layer for layer in convolutions if isinstance(layer, SparseConv2d)]) > 0).all()
+
+
+def test_every_channel_of_a_residual_net_reaches_every_output_of_its_blocks() -> None:
     """Through all convolutions and shortcuts, the narrow ones left dense: with positive weights nothing cancels."""
     net = sparsify(resnet8(width=64), density=0.25)
     assert sum(isinstance(layer, SparseConv2d) for layer in net.modules()) == 8

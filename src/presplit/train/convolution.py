@@ -45,7 +45,9 @@ class SparseConv2d(SparseLayer):
         self.stride, self.padding, self.dilation, self.padding_mode = stride, padding, dilation, padding_mode
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x``: float ``(batch, n_in, height, width)``."""
+        """``x``: float ``(batch, n_in, height, width)``, or one image ``(n_in, height, width)``."""
+        if x.ndim == 3:
+            return self(x[None])[0]
         padding = self.padding
         if self.padding_mode != "zeros":
             x, padding = F.pad(x, self._around(), mode=self.padding_mode), (0, 0)

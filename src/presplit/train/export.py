@@ -101,8 +101,13 @@ def export(
     return write(path, manifest, contents)
 
 
-def to_onnx(model: nn.Module, example: Floats | torch.Tensor) -> Any:
-    """``model`` as an `onnx.ModelProto` with a dynamic batch, one output per exit; its input is called ``input``."""
+def to_onnx(model: nn.Module, example: Floats | torch.Tensor, *, open_axes: Sequence[int] = ()) -> Any:
+    """``model`` as an `onnx.ModelProto` with a dynamic batch, one output per exit; its input is called ``input``.
+
+    ``open_axes`` are axes of the input that stay dynamic as well, such as ``(2, 3)`` for images of any size, where the
+    net allows it; `export` fixes them, because plans count what each boundary holds. Raises `GraphError` if torch
+    cannot export the net, or only with these axes fixed.
+    """
     if not len(example):
         raise GraphError("an export needs at least one sample to run through the net, got none")
     one = example[:1] if isinstance(example, torch.Tensor) else torch.from_numpy(example[:1].copy())
@@ -114,7 +119,9 @@ def to_onnx(model: nn.Module, example: Floats | torch.Tensor) -> Any:
                 model,
                 (twice,),
                 dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamic_shapes=(
+                    {0: torch.export.Dim("batch")} | {axis: torch.export.Dim.DYNAMIC for axis in open_axes},
+                ),
                 input_names=["input"],
                 output_names=[f"logits_{number}" for number in range(count)],
                 verbose=False,

@@ -104,13 +104,19 @@ class SparseLayer(nn.Module):
     def dense_weight(self) -> Tensor:
         """The weight as a dense layer would hold it, ``(n_out, n_in, *kernel)``, with zeros where nothing exists."""
         kernels, area = self.kernels(), math.prod(self.kernel)
-        if self._where is not None:
+        shared = self.tile > 1 and torch.compiler.is_exporting()  # one index for many values: a small file
+        if self._where is not None and not shared:
             place = self._where.long().view(-1, 1).expand(-1, area)
             flat = kernels.new_zeros(self.n_out * self.n_in, area).scatter(0, place, kernels.reshape(-1, area))
             return flat.view(self.n_out, self.n_in, *self.kernel)
-        place = self._inputs(area)
-        empty = kernels.new_zeros(*place.shape[:2], self.n_in, area)
-        weight = empty.scatter(2, place, kernels.reshape(place.shape)).view(self.n_out, self.n_in, *self.kernel)
+        if self._where is not None:
+            rows = self.index.view(-1, 1, self.index.shape[1]).expand(-1, self.tile, -1).flatten(0, 1)
+            weight = _placed(kernels.reshape(-1, area), rows, self.n_in)
+        else:
+            place = self._inputs(area)
+            empty = kernels.new_zeros(*place.shape[:2], self.n_in, area)
+            weight = empty.scatter(2, place, kernels.reshape(place.shape))
+        weight = weight.reshape(self.n_out, self.n_in, *self.kernel)
         return weight if self._place is None else weight.index_select(0, self._place)
 
     def take_dense(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -136,7 +142,9 @@ class SparseLayer(nn.Module):
         if self.kept is None:
             return self.values
         area, fan_in = math.prod(self.kernel), self.index.shape[1]
-        if self._entries is not None:
+        if self._entries is not None and torch.compiler.is_exporting():
+            whole = _placed(self.values.view(-1, 1), self._supports(self.kept).flatten(0, 1), area)
+        elif self._entries is not None:
             empty = self.values.new_zeros(self.n_out * fan_in * area)
             whole = empty.scatter(0, self._entries.long(), self.values)
         else:
@@ -220,7 +228,7 @@ class SparseLinear(SparseLayer):
         if self.order == "any":
             taken = features.index_select(0, self.index.view(-1)).view(tiles, fan_in, batch)
         elif self.order == "straight":
-            taken = features.contiguous().view(tiles, fan_in, batch)
+            taken = features.unflatten(0, (tiles, fan_in))  # both ways of lying in memory suit a matmul
         else:
             taken = features.contiguous().view(fan_in, tiles, batch).transpose(0, 1)
         bias = self._bias()
@@ -296,6 +304,18 @@ def _places(pattern: Pattern) -> Ints:
     order = np.arange(pattern.n_out) if pattern.out_order is None else pattern.out_order
     flat = order.reshape(-1, pattern.tile, 1).astype(np.int64) * pattern.n_in + pattern.index[:, None, :]
     return flat[np.broadcast_to(pattern.index[:, None, :] >= 0, flat.shape)].astype(np.int32)
+
+
+def _placed(values: Tensor, places: Tensor, size: int) -> Tensor:
+    """``values`` ``(entries, area)`` of rows of unequal length, in ``(rows, size, area)``.
+
+    ``places`` ``(rows, longest)`` are -1 where a row is shorter. For ONNX: no place is stored for each value.
+    """
+    there = places >= 0
+    number = (there.view(-1).long().cumsum(0) - 1).clamp(min=0)  # a row's unused places read some value, and drop it
+    padded = values.index_select(0, number).view(*places.shape, -1)
+    empty = values.new_zeros(len(places), size + 1, values.shape[1])
+    return empty.scatter(1, places.long().where(there, size)[..., None].expand_as(padded), padded)[:, :size]
 
 
 def _kept(supports: KernelSupports, pattern: Pattern, kernel: tuple[int, ...]) -> Tensor:

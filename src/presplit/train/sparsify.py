@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -65,11 +66,10 @@ def sparsify(
     for glob in (*asked, *supports):
         if not fnmatch.filter(dense, glob):
             raise GraphError(f"no linear layer or convolution is called {glob!r}; there are: {', '.join(dense)}")
-    changed = convolutions = 0
+    changed: Counter[str] = Counter()
     for number, (name, layer) in enumerate(dense.items()):
         wanted, kept = _named(asked, name), _named(supports, name)
-        # A shuffle of images costs a pass over them: two grouped convolutions in a row need one between them.
-        drawn = _straight if draw is grouped and isinstance(layer, nn.Conv2d) and convolutions % 2 == 0 else draw
+        drawn = _straight if draw is grouped and _neighbours_together(layer, changed) else draw
         with context(f"layer {name}"):
             pattern = None
             if wanted == 1 and kept is None:
@@ -87,8 +87,7 @@ def sparsify(
             sparse = _sparse(layer, pattern, kept)
         sparse.family = "" if isinstance(wanted, Pattern) or pattern.density == 1 else label
         model = _replaced(model, layer, sparse)
-        convolutions += isinstance(sparse, SparseConv2d)
-        changed += 1
+        changed[_kind(layer)] += 1
     if not changed:
         share = "a density below 1" if density is None else f"density {density}"
         raise GraphError(f"no layer of {type(model).__name__} can have {share}; name layers and densities")
@@ -98,6 +97,23 @@ def sparsify(
 def _named(asked: Mapping[str, Value], name: str) -> Value | None:
     """What the first name pattern that fits says."""
     return next((value for glob, value in asked.items() if fnmatch.fnmatchcase(name, glob)), None)
+
+
+def _kind(layer: nn.Module) -> str:
+    """Layers of one kind stand in a row; not so convolutions of 1x1, which often stand beside it, as shortcuts do."""
+    if not isinstance(layer, nn.Conv2d):
+        return "linear"
+    return "pointwise" if layer.kernel_size == (1, 1) else "spatial"
+
+
+def _neighbours_together(layer: nn.Module, before: Mapping[str, int]) -> bool:
+    """Whether groups read neighbouring inputs, given how many layers of each kind are sparse ``before`` this one.
+
+    The first linear layer's do: neighbours belong together in most data, and the next layer mixes. Of convolutions in
+    a row every other one's do: two need one shuffle between them, and a shuffle of images costs a pass over them.
+    """
+    kind = _kind(layer)
+    return kind != "pointwise" and (before[kind] == 0 if kind == "linear" else before[kind] % 2 == 0)
 
 
 def _straight(n_in: int, n_out: int, *, density: float, seed: int = 0) -> Pattern:
