@@ -14,6 +14,9 @@ from benchmarks._timing import relative_error
 from presplit.patterns import grouped
 from presplit.train import SparseLinear
 
+CLOSE = {torch.float32: 1e-2, torch.bfloat16: 5e-2}
+"""Relative to the largest output: GPUs may multiply float32 in TF32, of 10 binary digits."""
+
 
 def gpu_rows(quick: bool) -> list[dict[str, Any]]:
     """Inference and a training step at 1024..8192 and batch 256..4096 in two precisions; nothing without a GPU."""
@@ -31,13 +34,14 @@ def gpu_rows(quick: bool) -> list[dict[str, Any]]:
 
 def _linear(n: int, batch: int, dtype: torch.dtype) -> list[dict[str, Any]]:
     """One layer n -> n, with and without gradients."""
-    x = torch.randn(batch, n, device="cuda", dtype=dtype)
+    x = torch.randn(batch, n, device="cuda", dtype=dtype, requires_grad=True)
     found: list[dict[str, Any]] = []
     for density in DENSITIES:
         layer = SparseLinear(grouped(n, n, density=density)).to("cuda", dtype)
-        features = x.t().contiguous()
+        features = x.detach().t().contiguous().requires_grad_()
         weight = layer.dense_weight().detach().clone().requires_grad_()
         error = relative_error(layer(x).detach().float().cpu(), F.linear(x, weight).detach().float().cpu())
+        assert error < CLOSE[dtype], f"dense and sparse compute different things: {error:.2g}"
         forms: dict[str, Callable[[], torch.Tensor]] = {
             "dense row": lambda w=weight: F.linear(x, w),
             "dense feature-major": lambda w=weight, f=features: w @ f,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -22,15 +23,19 @@ def medians(
     Rounds go on for ``seconds`` of CPU time in all, but at least ``least`` and at most ``most`` times. The first two
     rounds warm up and do not count. A ``hot`` turn is two runs, of which the second counts: what the candidate before
     left in the caches is not its own cost. Otherwise every round begins with displacing the caches, so that a candidate
-    with weights of its own reads them from memory. CPU time, because the machine is shared; so candidates must run in
+    with weights of its own reads them from memory, and the order of turns is another each round: who comes first also
+    finds the interpreter cold. CPU time, because the machine is shared; so candidates must run in
     this process.
     """
     times: dict[str, list[float]] = {name: [] for name in candidates}
-    spent, rounds = 0.0, 0
+    spent, rounds, chance = 0.0, 0, random.Random(0)
     other = np.ones(0 if hot else DISPLACING_BYTES // 8)
     while rounds < least + 2 or (spent < seconds and rounds < most):
         other.sum()
-        for name, work in candidates.items():
+        turns = list(candidates.items())
+        if not hot:
+            chance.shuffle(turns)
+        for name, work in turns:
             if hot:
                 work()
             began = time.process_time()

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from presplit.core.errors import SpecError, library
 from presplit.core.types import Pattern
-from presplit.patterns import LEGAL, PATTERNS, data_aware, local
+from presplit.patterns import LEGAL, PATTERNS, data_aware, grouped, local
 from presplit.patterns.butterfly import butterfly
 from presplit.patterns.periodic_kernel import periodic_kernel
 from presplit.train import (
@@ -70,6 +70,9 @@ def run(
 
     ``quick`` trains four families of the first data set, one seed, one epoch.
     """
+    for name in data:
+        if name not in DENSITIES:
+            raise SpecError(f"data: expected one of {', '.join(DENSITIES)}, got {name!r}")
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
     for name in data[:1] if quick else data:
@@ -164,6 +167,10 @@ def _perceptrons() -> dict[str, Make]:
             (LAYERS[0], SAME_WEIGHTS[density], SAME_WEIGHTS[density], LAYERS[-1])
         ),
         **{name: family(name) for name in PATTERNS},
+        "grouped, all layers dealt": lambda density, seed, _: sparsify(
+            mlp(LAYERS),
+            layers={f"fc{k}": grouped(*LAYERS[k - 1 : k + 1], density=density) for k in (1, 2)},
+        ),
         "butterfly": _butterflies,
         "data-aware + biregular": knowing(lambda train: data_aware.over(train.x[:, :784]), "biregular"),
         "scored by gradient": _scored,

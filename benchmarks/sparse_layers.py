@@ -5,7 +5,8 @@ ResNet-8) or bytes. ``form`` is the family for ours ("grouped" in torch, "groupe
 otherwise; ``density`` is that of the layers that are sparse. ``ratio_vs_best_dense`` is the time of the fastest dense
 form in the same run divided by the form's own. Dense forms of a linear layer: ``F.linear``, a matmul with the
 transposed weight, the feature-major matmul, ONNX Runtime. Batch 1 of a linear layer runs with cold weights: each form
-has four copies of its own, and before every round the caches are displaced. All forms are checked against the dense
+has four copies of its own, before every round the caches are displaced, and forms take their turns in another order
+each round. All forms are checked against the dense
 product before they are timed. DeepSparse runs in a process of its own, on the same weights. Of a bytes row, the ratio
 is that of the dense net's bytes to the sparse net's, and ``max_rel_err`` what the latter differ by from density x dense
 plus index.
@@ -77,7 +78,7 @@ def linear_infer(n: int, batch: int, seconds: float, python: str) -> list[dict[s
             "dense onnxruntime": sessions(plain(weight), x, copies),
             "grouped": [_ours(each, features) for each in _layers(layer, copies)],
             "grouped onnxruntime": sessions(layer, x, copies),
-            **peers(x, weight, copies),
+            **peers(x, weight, layer.index.view(-1).long(), copies),
         }
         expected = {name: F.linear(x, weight) for name in runs}
         for family in FAMILIES if n == 1024 else ():

@@ -171,8 +171,20 @@ def test_a_net_without_a_fixed_size_takes_batches_and_images_of_any_size() -> No
             x = torch.randn(shape)
             (found,) = engine.run({"input": x.numpy()}).values()
             np.testing.assert_allclose(found, net(x).detach().numpy(), rtol=0, atol=CLOSE)
-    with pytest.raises(GraphError, match="torch cannot export Sequential"):
+
+
+def test_open_axes_that_mean_nothing_or_that_the_net_fixes_are_refused() -> None:
+    image, legal = torch.zeros(1, 32, 8, 8), nn.Sequential(nn.Conv2d(32, 32, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    for axes in ((-1,), (4,), (0,), (2, 2), ("h",), 2):
+        with pytest.raises(GraphError, match="open_axes: expected different numbers of 1..3, the batch being axis 0"):
+            to_onnx(legal, image, open_axes=axes)  # type: ignore[arg-type]
+    with pytest.raises(
+        GraphError, match=r"Sequential works at \(64,\) and not at \(97,\): leave axes \(1,\) closed|export"
+    ):
         to_onnx(mlp([64, 10]), torch.zeros(1, 64), open_axes=(1,))
+    pooled = nn.Sequential(nn.Conv2d(32, 32, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(128, 4))
+    with pytest.raises(GraphError, match=r"graph of Sequential is right at \(32, 8, 8\) and not at \(32, 13, 13\)"):
+        to_onnx(pooled, image, open_axes=(2, 3))
 
 
 def test_a_grouped_layer_is_exported_without_a_gather_of_features_or_a_dense_weight() -> None:

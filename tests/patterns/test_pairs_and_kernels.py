@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from presplit.core.errors import PatternError
+from presplit.core.types import Pattern
+from presplit.patterns import PATTERNS
 from presplit.patterns.butterfly import butterfly, legal_groups
 from presplit.patterns.periodic_kernel import KernelSupports, periodic_kernel
 from presplit.patterns.score import paths
@@ -63,11 +65,28 @@ def test_supports_are_of_one_size_and_use_every_entry_alike(
     assert uses.min() >= 1 and np.ptp(uses) <= 1
 
 
+def every(n_in: int, n_out: int) -> Pattern:
+    return Pattern(n_in, 1, np.arange(n_in, dtype=np.int32)[None].repeat(n_out, 0))
+
+
+@pytest.mark.parametrize("family", PATTERNS)
+@pytest.mark.parametrize("period", [4, 6, 9])
+def test_every_filter_has_all_supports_and_all_entries_whatever_its_inputs(family: str, period: int) -> None:
+    """Inputs that are dealt out in fours would else meet one support in four."""
+    pattern = PATTERNS[family](64, 32, density=0.25, seed=1)
+    supports = periodic_kernel(support=4, period=period)
+    number = supports.number(pattern)
+    np.testing.assert_array_equal(number >= 0, pattern.mask())
+    for row, kept in zip(number, supports.mask(pattern), strict=True):
+        if (row >= 0).sum() >= period:
+            assert set(row[row >= 0]) == set(range(period)) and kept.any(axis=0).all()
+
+
 @settings(max_examples=50)
 @given(period=st.integers(1, 6), n_out=st.integers(1, 8), n_in=st.integers(1, 8))
 def test_supports_repeat_within_a_filter_and_shift_from_filter_to_filter(period: int, n_out: int, n_in: int) -> None:
     supports = periodic_kernel(support=4, period=max(3, period))
-    mask, number = supports.mask(n_out, n_in), supports.number(n_out, n_in)
+    mask, number = supports.mask(every(n_in, n_out)), supports.number(every(n_in, n_out))
     assert mask.shape == (n_out, n_in, 3, 3) and (mask.sum(axis=(2, 3)) == 4).all()
     for o in range(n_out):
         for i in range(n_in):
@@ -78,7 +97,7 @@ def test_supports_repeat_within_a_filter_and_shift_from_filter_to_filter(period:
 def test_a_dense_kernel_once_a_period_is_kept_whole() -> None:
     supports = periodic_kernel(support=1, period=4, dense=1)
     assert (supports.index >= 0).sum(axis=1).tolist() == [9, 1, 1, 1]
-    assert supports.mask(4, 4).sum(axis=(2, 3)).sum(axis=1).tolist() == [12] * 4
+    assert supports.mask(every(4, 4)).sum(axis=(2, 3)).sum(axis=1).tolist() == [12] * 4
     assert periodic_kernel(period=2, dense=2).density == 1
 
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from presplit.core.errors import GraphError, PatternError
+from presplit.patterns import PATTERNS
 from presplit.runtime import seconds_of
-from presplit.train import allocate, count_weights, layer_times, sparsify, summary, to_onnx
+from presplit.train import SparseLinear, allocate, count_weights, layer_times, sparsify, summary, to_onnx
 from presplit.train.zoo import mlp, resnet8
 
 IMAGE = torch.zeros(1, 3, 32, 32)
@@ -27,6 +28,60 @@ def test_the_sparse_net_meets_the_budget(family: str, profile: str, unit: str) -
     shares = allocate(net, IMAGE, budget=0.4, unit=unit, profile=profile, family=family, tolerance=tolerance)  # type: ignore[arg-type]
     made = sparsify(net, layers=shares, family=family)
     assert cost(made, unit) / cost(net, unit) == pytest.approx(0.4, rel=tolerance + 1e-3)
+
+
+@pytest.mark.parametrize("family", PATTERNS)
+def test_a_budget_in_bytes_is_what_values_and_index_take(family: str) -> None:
+    """One of the layers has groups of its own. How wide Bernoulli's index is shows only when it is drawn."""
+    net = nn.Sequential(
+        nn.Conv2d(3, 64, 3), nn.Conv2d(64, 64, 3, groups=2), nn.Conv2d(64, 128, 1), nn.Flatten(), nn.Linear(128, 128)
+    )
+    example = torch.zeros(1, 3, 5, 5)
+    shares = allocate(net, example, budget=0.6, unit="bytes", family=family, tolerance=0.1)
+    made = sparsify(net, layers=shares, family=family)
+
+    def held(model: nn.Module) -> int:
+        state = {name: value for name, value in model.state_dict().items() if not name.endswith("bias")}
+        return sum(value.numel() * value.element_size() for value in state.values())
+
+    assert held(made) / held(net) == pytest.approx(0.6, rel=0.12 if family == "bernoulli" else 0.1 + 1e-3)
+
+
+class Unused(nn.Module):
+    """One layer is never called, as what attention reads of its parts is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(64, 256), nn.Linear(256, 256), nn.Linear(256, 10)
+        self.never = nn.Linear(64, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(torch.relu(self.b(input=torch.relu(self.a(x)))))
+
+
+def test_a_layer_that_never_runs_stays_dense_and_does_not_disturb_a_budget_of_multiplications() -> None:
+    found = {
+        profile: allocate(Unused(), torch.rand(2, 64), budget=0.4, unit="macs", profile=profile, tolerance=0.1)  # type: ignore[arg-type]
+        for profile in ("uniform", "early_sparse")
+    }
+    assert found["uniform"]["never"] == 1.0 and found["uniform"] != found["early_sparse"]
+
+
+def test_a_budget_of_everything_keeps_all_layers_dense() -> None:
+    net = mlp([64, 64, 10])
+    assert count_weights(sparsify(net, layers=allocate(net, torch.zeros(1, 64), budget=1.0))) == count_weights(net)
+
+
+def test_layers_are_timed_in_the_order_that_they_have_in_the_net() -> None:
+    orders: list[str] = []
+
+    def clock(layer: nn.Module, _: Tensor) -> float:
+        if isinstance(layer, SparseLinear):
+            orders.append(layer.order)
+        return 1.0
+
+    layer_times(mlp([64, 64, 64, 10]), torch.zeros(1, 64), densities=(0.25,), seconds=clock)
+    assert orders == ["straight", "dealt"]
 
 
 def test_no_output_reads_fewer_features_than_asked_and_what_cannot_be_sparse_stays_dense() -> None:
@@ -83,5 +138,11 @@ def test_an_impossible_budget_is_refused_with_what_is_possible() -> None:
         allocate(mlp([64, 64, 10]), torch.zeros(1, 64), budget=0.5, times={})
     with pytest.raises(PatternError, match="a family whose densities are listed: grouped, .*, got 'local'"):
         allocate(mlp([64, 64, 10]), torch.zeros(1, 64), budget=0.5, family="local")
+    with pytest.raises(PatternError, match="unit: expected one of weights, macs, bytes, got 'flops'"):
+        allocate(mlp([64, 64, 10]), torch.zeros(1, 64), budget=0.5, unit="flops")  # type: ignore[arg-type]
+    with pytest.raises(PatternError, match="profile: expected one of uniform, .*, got 'nope'"):
+        allocate(mlp([64, 64, 10]), torch.zeros(1, 64), budget=0.5, profile="nope")  # type: ignore[arg-type]
+    with pytest.raises(GraphError, match="an example is a batch of at least one sample, got none"):
+        allocate(mlp([64, 64, 10]), torch.zeros(0, 64), budget=0.5)
     with pytest.raises(GraphError, match="ReLU has no linear layer or convolution"):
         allocate(nn.ReLU(), torch.zeros(1, 64), budget=0.5)

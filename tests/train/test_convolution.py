@@ -79,9 +79,7 @@ def convolutions(draw: st.DrawFn) -> tuple[nn.Conv2d, Pattern, KernelSupports | 
 def restricted(dense: nn.Conv2d, pattern: Pattern, supports: KernelSupports | None) -> nn.Conv2d:
     """``dense`` with zeros where nothing exists, in the layout that its groups have."""
     twin = copy.deepcopy(dense)
-    mask = pattern.mask()[:, :, None, None]
-    if supports is not None:
-        mask = mask & supports.mask(pattern.n_out, pattern.n_in)
+    mask = pattern.mask()[:, :, None, None] if supports is None else supports.mask(pattern)
     rows, columns = pattern.n_out // dense.groups, pattern.n_in // dense.groups
     within = [mask[k * rows : (k + 1) * rows, k * columns : (k + 1) * columns] for k in range(dense.groups)]
     with torch.no_grad():
@@ -126,7 +124,7 @@ def test_a_boosted_layer_stores_the_entries_that_exist_and_no_more() -> None:
     supports = periodic_kernel((3, 3), support=1, period=9, dense=2)
     pattern = PATTERNS["grouped"](16, 8, density=1.0)
     layer = SparseConv2d(pattern, kernel_size=(3, 3), supports=supports)
-    assert layer.values.shape == (int(supports.mask(8, 16).sum()),)
+    assert layer.values.shape == (int(supports.mask(layer.pattern).sum()),)
     assert layer.density == layer.values.numel() / (16 * 8 * 9)
 
 

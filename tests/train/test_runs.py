@@ -160,7 +160,7 @@ def test_a_file_in_the_place_of_the_run_is_refused(tmp_path: Path) -> None:
         ({"data": {}}, SpecError, r"model.layers: digits needs 64 inputs and at least 10 outputs, got \[80, 40, 10\]"),
         ({"data": {"name": "digit"}}, SpecError, "no data set named 'digit' .nearest: digits."),
         ({"sparsity": {"family": "group", "density": 0.5}}, SpecError, "sparsity: no pattern family named 'group'"),
-        ({"sparsity": {"layers": {"fc7": 0.5}}}, GraphError, "sparsity: no linear layer or conv.* is called 'fc7'"),
+        ({"sparsity": {"layers": {"fc7": 0.5}}}, GraphError, "sparsity: no Linear or Conv2d is called 'fc7'"),
         ({"sparsity": {"layers": {"fc1": 0.3}}}, PatternError, "sparsity: layer fc1: 80 -> 40 has no grouped pattern"),
         ({"sparsity": {"family": "bernoulli", "fan_out": [2, 10]}}, SpecError, "fan_out is the vocabulary of bireg"),
         ({"sparsity": {"fan_out": [41, 10]}}, SpecError, r"sparsity.fan_out\[0\]: expected 1..40"),

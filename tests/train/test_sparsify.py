@@ -10,11 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from presplit.core.errors import GraphError, PatternError, SpecError
 from presplit.core.types import Pattern
-from presplit.patterns import PATTERNS, biregular
+from presplit.patterns import PATTERNS, biregular, local
+from presplit.patterns.butterfly import butterfly
 from presplit.patterns.grouped import layers_to_mix
 from presplit.patterns.periodic_kernel import periodic_kernel
 from presplit.train import SparseConv2d, SparseLinear, add_exits, count_weights, sparsify, summary
@@ -163,7 +164,7 @@ def test_a_head_that_has_no_size_yet_stays_dense_and_is_not_summed_up() -> None:
 
 @pytest.mark.parametrize("name", ["fc9", "FC1", "relu1", ""])
 def test_a_name_that_matches_no_layer_is_refused(name: str) -> None:
-    with pytest.raises(GraphError, match=f"no linear layer or convolution is called '{name}'; there are: fc1, fc2"):
+    with pytest.raises(GraphError, match=f"no Linear or Conv2d is called '{name}'; there are: fc1, fc2"):
         sparsify(mlp([64, 64, 8]), layers={name: 0.25})
 
 
@@ -278,14 +279,129 @@ def test_two_layers_of_any_widths_reach_everything_if_groups_are_no_more_than_th
         assert len(layers) == 2 and (reached(layers) > 0).all()
 
 
-def test_neighbours_stay_together_in_the_first_linear_layer_and_not_in_convolutions_of_1x1() -> None:
-    """Neighbouring inputs belong together in most data; a convolution of 1x1 may be a shortcut beside a row."""
-    net = sparsify(mlp([64, 64, 64, 64, 10]), density=0.25)
-    assert [layer.order for layer in net.modules() if isinstance(layer, SparseLinear)] == ["straight", "dealt", "dealt"]
+def orders(model: nn.Module) -> list[str]:
+    return [layer.order for layer in model.modules() if isinstance(layer, SparseLinear | SparseConv2d)]
+
+
+def test_neighbours_stay_together_where_nothing_sparse_is_read() -> None:
+    """Neighbouring inputs belong together in most data; the next layer mixes. A dense layer between mixes as well."""
+    assert orders(sparsify(mlp([64, 64, 64, 64, 10]), density=0.25)) == ["straight", "dealt", "dealt"]
+    between = sparsify(mlp([64, 64, 64, 64, 10]), layers={"fc1": 0.25, "fc3": 0.25})
+    assert orders(between) == ["straight", "straight"]
+
+
+def test_a_layer_that_becomes_sparse_later_mixes_with_those_before_it() -> None:
+    first = sparsify(mlp([64, 64, 64, 10]), layers={"fc1": 0.25})
+    assert orders(sparsify(first, layers={"fc2": 0.25})) == ["straight", "dealt"]
+
+
+class Towers(nn.Module):
+    """Two rows of convolutions, registered in turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for number in range(4):
+            for tower in "ab":
+                setattr(self, f"{tower}{number}", nn.Conv2d(64, 64, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = b = x
+        for number in range(4):
+            a, b = (getattr(self, f"{tower}{number}")(y).relu() for tower, y in (("a", a), ("b", b)))
+        return a + b
+
+
+def test_convolutions_mix_along_the_way_that_values_take_and_not_as_they_are_registered() -> None:
+    towers = sparsify(Towers(), layers={"*": 0.25})
+    for tower in "ab":
+        row = [towers.get_submodule(f"{tower}{number}") for number in range(4)]
+        assert [layer.order for layer in row] == ["straight", "dealt"] * 2
     kernels = (3, 1, 3, 1, 3)
     images = sparsify(nn.Sequential(*(nn.Conv2d(64, 64, kernel) for kernel in kernels)), layers={"*": 0.25})
-    orders = [layer.order for layer in images.modules() if isinstance(layer, SparseConv2d)]
-    assert orders == ["straight", "dealt", "dealt", "dealt", "straight"]
+    assert orders(images) == ["straight", "dealt"] * 2 + ["straight"], (
+        "a convolution of 1x1 deals: it may be a shortcut"
+    )
+
+
+def test_where_it_cannot_be_told_which_layer_reads_which_all_deal() -> None:
+    class Choosing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(self.first(x)) if x.sum() > 0 else x
+
+    assert orders(sparsify(Choosing(), layers={"*": 0.25})) == ["dealt", "dealt"]
+
+
+def test_a_family_may_be_named_for_one_layer() -> None:
+    field = local.over((8, 8), tile=16)
+    net = sparsify(mlp([64, 64, 64, 10]), layers={"fc1": field}, density=0.25)
+    assert [layer.family for layer in net.modules() if isinstance(layer, SparseLinear)] == ["local", "grouped"]
+    with pytest.raises(PatternError, match="layer fc1: a family draws patterns of a density: give sparsify density="):
+        sparsify(mlp([64, 64, 10]), layers={"fc1": field})
+
+
+def test_what_is_no_density_no_pattern_and_no_family_is_refused() -> None:
+    pair = butterfly(64, 64, groups=4)
+    with pytest.raises(PatternError, match="layer fc1: expected a density, a Pattern or a family .*, got Butterfly"):
+        sparsify(mlp([64, 64, 10]), layers={"fc1": pair})  # type: ignore[dict-item]
+
+
+def test_the_classifier_is_the_layer_that_runs_last() -> None:
+    class HeadFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.body = nn.Linear(64, 16), nn.Linear(64, 64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.relu(self.body(x)))
+
+    assert forms(sparsify(HeadFirst(), density=0.25)) == {"head": "dense", "body": "batched"}
+
+
+def test_a_density_that_no_layer_can_have_is_refused_with_the_reasons() -> None:
+    with pytest.raises(
+        GraphError, match=r"can have density 0.3 \(fc1: 64 -> 64 has no grouped .* nearest: 0.25, 0.5; fc2"
+    ):
+        sparsify(mlp([64, 64, 10]), density=0.3)
+
+
+def test_what_a_layer_carries_is_kept_or_refused() -> None:
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 10)).eval()
+    model[0].requires_grad_(False)
+    sparse = sparsify(model, layers={"0": 0.25})
+    assert not any(value.requires_grad for value in sparse[0].parameters()) and not sparse[0].training  # type: ignore[index]
+    model[2].weight = model[1].weight
+    model[0].register_forward_hook(lambda *_: None)
+    for name, message in (("1", "shares its weight with another module"), ("0", "has hooks")):
+        with pytest.raises(GraphError, match=f"layer {name}: it {message}, which a sparse layer would lose"):
+            sparsify(model, layers={name: 0.25})
+    assert not orders(sparsify(nn.Sequential(*model, nn.Linear(64, 64), nn.Linear(64, 10)), density=0.25))[1:]
+
+
+def test_a_name_pattern_that_decides_nothing_is_refused() -> None:
+    with pytest.raises(GraphError, match="'fc1' decides nothing: name patterns before it fit the same layers; put it"):
+        sparsify(mlp([64, 64, 64, 10]), layers={"fc*": 0.25, "fc1": 0.5})
+    assert sparsify(mlp([64, 64, 64, 10]), layers={"fc1": 0.5, "fc*": 0.5}) is not None
+    assert not orders(sparsify(mlp([64, 64, 10]), layers={"fc*": 1}))
+    with pytest.raises(PatternError, match="density must be in 0..1, got nan"):
+        sparsify(mlp([64, 64, 10]), density=float("nan"))
+
+
+def test_an_encoder_of_torch_runs_in_both_modes() -> None:
+    """Its fast path reads the weights of its linear layers."""
+    torch.manual_seed(0)
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(64, 4, 128, batch_first=True, dropout=0.0), 2)
+    sparse = sparsify(encoder, layers={"*linear?": 0.25})
+    assert len(orders(sparse)) == 4
+    x = torch.randn(2, 5, 64)
+    training = sparse.train()(x)
+    with torch.no_grad():
+        torch.testing.assert_close(sparse.eval()(x), training, rtol=1e-4, atol=1e-5)
+    linear = sparse.get_submodule("layers.0.linear1")
+    torch.testing.assert_close(linear(input=x), linear(x), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

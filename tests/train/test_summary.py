@@ -79,7 +79,8 @@ def test_an_example_that_the_net_does_not_take_leaves_no_hooks() -> None:
     [
         ("grouped", (1024, 1024), 0.25, FAST, ""),
         ("tiled", (1024, 1024), 0.25, FAST, ""),
-        ("grouped", (256, 256), 0.25, ("PyTorch",), "runs as dense where it is exported: too small to gain"),
+        ("grouped", (256, 256), 0.25, (), "too small to gain; runs as dense where it is exported"),
+        ("tiled", (1024, 1024), 0.75, (), "density 0.75: smaller, not faster"),
         ("grouped", (1024, 1024), 1 / 128, (), "reads only 8 features: smaller, not faster"),
         ("biregular", (1024, 1024), 0.25, (), "exact, as fast as dense"),
         ("bernoulli", (1024, 1024), 0.25, (), "exact, as fast as dense"),
@@ -145,3 +146,21 @@ def test_a_frozen_part_stays_in_evaluation_mode() -> None:
     net[1].eval()
     summary(net, torch.zeros(1, 8))
     assert net.training and not net[1].training
+
+
+def test_other_layers_with_weights_are_counted_and_called_dense() -> None:
+    net = nn.Sequential(nn.Conv1d(4, 8, 3), nn.Embedding(10, 6), nn.LSTM(4, 5), nn.Linear(8, 8))
+    rows = {row.name: row for row in summary(net)}
+    assert [rows[name].weights for name in "0123"] == [96, 60, 180, 64]
+    assert rows["0"].note == "Conv1d: only Linear and Conv2d become sparse" and rows["0"].form == "dense"
+
+
+def test_a_weight_that_two_layers_share_is_counted_once() -> None:
+    net = nn.Sequential(nn.Embedding(10, 6), nn.Linear(6, 10))
+    net[1].weight = net[0].weight
+    assert count_weights(net) == 60
+
+
+def test_whole_kernels_of_few_entries_are_said_to_be_no_faster() -> None:
+    net = sparsify(nn.Sequential(nn.Conv2d(64, 64, 3)), kernels={"0": periodic_kernel(support=4)})
+    assert (summary(net)[0].faster_in, summary(net)[0].note) == ((), "kernels are multiplied whole")

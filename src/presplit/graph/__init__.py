@@ -9,7 +9,7 @@ from presplit.graph.boundaries import Row, row
 from presplit.graph.count import count_macs, count_weights
 from presplit.graph.cut import Fragment, Fragments, cut, entry, leave
 from presplit.graph.read import Graph, read
-from presplit.graph.run import run
+from presplit.graph.run import run, run_whole
 
 __all__ = [
     "Fragment",
@@ -24,4 +24,5 @@ __all__ = [
     "read",
     "row",
     "run",
+    "run_whole",
 ]

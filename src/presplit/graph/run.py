@@ -8,6 +8,7 @@ from typing import Any
 from onnx import ModelProto
 from onnx.reference import ReferenceEvaluator
 
+from presplit.core.errors import GraphError
 from presplit.core.types import Floats
 from presplit.graph.read import Graph
 
@@ -23,3 +24,12 @@ def run(graph: Graph, x: Floats, tensors: Sequence[str]) -> dict[str, Floats]:
     probe.graph.output.extend(known[name] for name in wanted)
     evaluator: Any = ReferenceEvaluator(probe)
     return dict(zip(wanted, evaluator.run(None, {graph.input: x}), strict=True))
+
+
+def run_whole(model: ModelProto, x: Floats) -> list[Floats]:
+    """The outputs of a model of one input, in order; raises `GraphError` if it does not take ``x``."""
+    evaluator: Any = ReferenceEvaluator(model)
+    try:
+        return evaluator.run(None, {model.graph.input[0].name: x})
+    except (ValueError, IndexError, TypeError, RuntimeError) as error:
+        raise GraphError(f"the graph does not take {x.shape}: {error}") from error

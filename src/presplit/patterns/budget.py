@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from presplit.core.errors import PatternError
 from presplit.patterns.knapsack import Option, cheapest
@@ -22,7 +22,7 @@ class LayerSize:
     ``legal``: the densities that its family can have (`presplit.patterns.LEGAL`), rising; ``kernel``: the sides of a
     convolution's kernel; ``positions``: how often the weights are used for one sample, height x width of a
     convolution's output; ``tile``: outputs that share a fan-in set, None for grouped patterns, whose index is a
-    permutation.
+    permutation; ``places``: how long the index is at a density, where neither of these says it.
     """
 
     name: str
@@ -32,6 +32,7 @@ class LayerSize:
     kernel: tuple[int, ...] = ()
     positions: int = 1
     tile: int | None = None
+    places: Callable[[float], int] | None = None
 
     def cost(self, density: float, unit: Unit = "weights") -> int:
         """What this layer costs at ``density``; biases are left out, bytes are float32 values and int32 index.
@@ -43,9 +44,14 @@ class LayerSize:
         connections = round(density * self.n_in * self.n_out)
         weights = connections * math.prod(self.kernel)
         if unit == "bytes":
-            index = self.n_in if self.tile is None else connections // self.tile
-            return 4 * weights + (4 * index if density < 1 else 0)
+            return 4 * weights + (4 * self._index(density, connections) if density < 1 else 0)
         return weights * self.positions if unit == "macs" else weights
+
+    def _index(self, density: float, connections: int) -> int:
+        """How many numbers the index has."""
+        if self.places is not None:
+            return self.places(density)
+        return self.n_in if self.tile is None else connections // self.tile
 
 
 def total(layers: Sequence[LayerSize], unit: Unit = "weights") -> int:
@@ -64,6 +70,8 @@ def spend(
 
     ``tries``: rows of options, one row a layer; the first that can meet the budget is taken, the last has all options.
     """
+    if unit not in get_args(Unit):
+        raise PatternError(f"unit: expected one of {', '.join(get_args(Unit))}, got {unit!r}")
     if not 0 < budget < math.inf or not 0 <= tolerance < 1:
         raise PatternError(f"a budget is a positive number of {unit}, a tolerance in 0..1, got {budget}, {tolerance}")
     low, high = math.ceil(budget * (1 - tolerance)), math.floor(budget * (1 + tolerance))
@@ -90,7 +98,7 @@ def _impossible(options: Sequence[Sequence[Option]], budget: float, low: int, hi
         picks = cheapest(rows, start, stop)
         near += [sum(row[pick][0] for row, pick in zip(rows, picks, strict=True))] if picks else []
     nearest = " and ".join(str(cost) for cost in near)
-    return f"no legal densities cost {low}..{high} {unit}; the nearest totals are {nearest}: change budget or tolerance"
+    return f"none found that cost {low}..{high} {unit}; the nearest totals are {nearest}: change budget or tolerance"
 
 
 def check_layers(layers: Sequence[LayerSize]) -> None:

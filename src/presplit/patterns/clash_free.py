@@ -101,8 +101,9 @@ def is_clash_free(pattern: Pattern, z: int) -> bool:
 
 
 def count_patterns(n_in: int, n_out: int, *, fan_out: int, z: int, kind: Kind, dither: bool = False) -> int:
-    """How many different patterns a kind has, exactly.
+    """How many orders of reading the memories a kind has: as many patterns, where fan-in is at most ``z``.
 
+    With a larger fan-in an output reads whole cycles, in which the order makes no other pattern: there are fewer then.
     Raises `PatternError` for what `clash_free` refuses, and for dither where neither of ``z`` and fan-in divides the
     other: there no formula is known.
 

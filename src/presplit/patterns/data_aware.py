@@ -88,6 +88,7 @@ def over(inputs: npt.ArrayLike, *, power: float = 0.5, tile: int = 1, live_share
         padded = np.pad(known, (0, n_in - known.size))
         return by_importance(padded, n_out, fan_in=fan_in, power=power, tile=tile, seed=seed)
 
+    family.__name__ = "data_aware"
     return family
 
 

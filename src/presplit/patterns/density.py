@@ -56,6 +56,8 @@ def allocate(
     presplit.core.errors.PatternError: a budget of 10000 weights is impossible: 98304..786432 are possible
     """
     check_layers(layers)
+    if profile not in PROPORTIONS:
+        raise PatternError(f"profile: expected one of {', '.join(PROPORTIONS)}, got {profile!r}")
     wishes = _wishes(layers, budget, unit, profile)
     rows = [[(d, math.log(d / wish) ** 2) for d in layer.legal] for layer, wish in zip(layers, wishes, strict=True)]
     for position in _dense(layers, profile):
@@ -130,5 +132,8 @@ def _wishes(layers: Sequence[LayerSize], budget: float, unit: Unit, profile: Pro
     free = held == 0
     left = min(budget, float(full.sum())) - float(held @ full)
     proportion = PROPORTIONS[profile](layers)[free]
-    held[free] = shares(left, proportion * full[free], full[free]) / full[free]
+    spent = shares(left, proportion * full[free], full[free])
+    held[free] = np.divide(
+        spent, full[free], out=np.ones_like(spent), where=full[free] > 0
+    )  # what costs nothing is kept
     return np.maximum(held, [layer.legal[0] for layer in layers])

@@ -87,6 +87,7 @@ def over(layout: Layout, *, tile: int = 1, weights: npt.ArrayLike | None = None,
         fan_in = round(n_in * legal_density(n_in, n_out, density, legal, family="local", rule=rule))
         return local(layout, n_out, fan_in=fan_in, n_in=n_in, tile=tile, weights=weights, jitter=jitter, seed=seed)
 
+    family.__name__ = "local"
     return family
 
 

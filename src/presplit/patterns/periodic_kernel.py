@@ -1,9 +1,11 @@
 """Periodic kernels: every kernel of a convolution keeps a few entries; few supports repeat with a short period.
 
 Source: Kundu et al., "Pre-defined Sparsity for Low-Complexity Convolutional Neural Networks", arXiv 2001.10710, IEEE TC
-69(7) 2020. The kernel that joins input ``i`` to output ``o`` has support number ``(o + i) mod period``: supports repeat
-within a filter and are shifted from filter to filter. A layer stores only the supports. Differs from the source in that
-entries are used equally often over a period (to within one). It goes along with any `Pattern` between channels.
+69(7) 2020. The kernel that joins the ``k``-th of its inputs to output ``o`` has support number ``(o + k) mod period``:
+supports repeat within a filter and are shifted from filter to filter. A layer stores only the supports. Differs from
+the source in that entries are used equally often over a period (to within one). It goes along with any `Pattern`
+between channels: inputs are numbered within an output's fan-in set, so that every filter that reads ``period`` of them
+or more has all supports.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from presplit.core.errors import PatternError
-from presplit.core.types import Ints
+from presplit.core.types import Ints, Pattern
 from presplit.patterns.degrees import rows_of_degrees, whole_shares
 
 
@@ -29,7 +31,7 @@ class KernelSupports:
     >>> supports = KernelSupports((2, 2), np.array([[0, 3], [1, 2]]))
     >>> supports.period, supports.support, supports.density
     (2, 2, 0.5)
-    >>> supports.mask(1, 2).astype(int).tolist()
+    >>> supports.mask(Pattern(2, 1, np.array([[0, 1]]))).astype(int).tolist()
     [[[[1, 0], [0, 1]], [[0, 1], [1, 0]]]]
     """
 
@@ -63,17 +65,21 @@ class KernelSupports:
         """Entries kept, as a share of all, over one period."""
         return int((self.index >= 0).sum()) / (self.period * math.prod(self.kernel))
 
-    def number(self, n_out: int, n_in: int) -> Ints:
-        """int32 ``(n_out, n_in)``: which support the kernel from each input to each output has."""
-        places = np.arange(n_out, dtype=np.int32)[:, None] + np.arange(n_in, dtype=np.int32)
-        return places % np.int32(self.period)
+    def number(self, pattern: Pattern) -> Ints:
+        """int32 ``(n_out, n_in)``: which support the kernel of each connection has; -1 where there is none."""
+        number = np.full((pattern.n_out, pattern.n_in), -1, dtype=np.int32)
+        outputs = np.arange(pattern.n_out) if pattern.out_order is None else pattern.out_order
+        for output, inputs in zip(outputs, pattern.index.repeat(pattern.tile, axis=0), strict=True):
+            taken = inputs[inputs >= 0]
+            number[output, taken] = (output + np.arange(len(taken))) % self.period
+        return number
 
-    def mask(self, n_out: int, n_in: int) -> npt.NDArray[np.bool_]:
+    def mask(self, pattern: Pattern) -> npt.NDArray[np.bool_]:
         """bool ``(n_out, n_in, height, width)``: True where a weight exists."""
-        kept = np.zeros((self.period, math.prod(self.kernel)), dtype=bool)
+        kept = np.zeros((self.period + 1, math.prod(self.kernel)), dtype=bool)  # the last row is for no connection
         rows, columns = np.nonzero(self.index >= 0)
         kept[rows, self.index[rows, columns]] = True
-        return kept[self.number(n_out, n_in)].reshape(n_out, n_in, *self.kernel)
+        return kept[self.number(pattern)].reshape(pattern.n_out, pattern.n_in, *self.kernel)
 
 
 def periodic_kernel(

@@ -7,20 +7,23 @@ timed at the densities that they could have.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from presplit.core.errors import GraphError, PatternError
-from presplit.patterns import LEGAL
+from presplit.core.protocols import Family
+from presplit.patterns import LEGAL, PATTERNS
 from presplit.patterns.budget import LayerSize, Unit, total
 from presplit.patterns.density import Profile, by_time
 from presplit.patterns.density import allocate as divide
-from presplit.train.sparsify import LEAST_FEATURES, can_be_sparse, size_of, sparsify
+from presplit.train.sparsify import LEAST_FEATURES, can_be_sparse, draw_for, size_of, sparsify
 from presplit.train.summary import Seen, observe
 
 Times = Mapping[str, Mapping[float, float]]
@@ -47,7 +50,8 @@ def allocate(
 ) -> dict[str, float]:
     """The density of each layer of ``model``, so that the net costs ``budget`` (0..1] of what it costs dense.
 
-    ``example``: a batch of samples. ``unit``: "weights", "macs" or "bytes". ``profile``: how densities differ, as in
+    ``example``: a batch of samples. ``unit``: "weights", "macs" or "bytes"; counted are linear layers and 2-D
+    convolutions that are not sparse yet. ``profile``: how densities differ, as in
     `presplit.patterns.density.allocate`; with ``times``, as `layer_times` gives them, they are chosen so that the net
     is fastest: narrow layers stay dense, wide ones carry the sparsity. No output reads fewer than ``least_features``
     (1 for small nets), unless the layer has no more. The budget is met within ``tolerance``, by default 1 %, with
@@ -60,9 +64,11 @@ def allocate(
     >>> allocate(net, torch.zeros(1, 64), budget=0.3, profile="uniform", tolerance=0.05)
     {'0': 0.5, '2': 0.25, '4': 0.5}
     """
+    if unit not in get_args(Unit):
+        raise PatternError(f"unit: expected one of {', '.join(get_args(Unit))}, got {unit!r}")
     if not 0 < budget <= 1:
         raise PatternError(f"a budget is a share of the dense net's {unit}, in 0..1, got {budget}")
-    sizes = _sizes(model, observe(model, example), family, least_features)
+    sizes = _sizes(model, observe(model, example), family, least_features, unit)
     whole = budget * total(sizes, unit)
     if times is None:
         return divide(
@@ -88,15 +94,21 @@ def layer_times(
     """
     clock = seconds or torch_seconds
     seen = observe(model, example)
-    found: dict[str, dict[float, float]] = {}
-    for size in _sizes(model, seen, family, LEAST_FEATURES):
-        if len(size.legal) == 1 or size.name not in seen:
-            continue
-        layer = copy.deepcopy(model.get_submodule(size.name))
-        legal = sorted({d for d in densities if _has(size, d)} | {1.0})
-        alone = {d: layer if d == 1 else sparsify(layer, layers={"*": d}, family=family) for d in legal}
-        found[size.name] = {d: clock(each.eval(), seen[size.name].inputs) for d, each in alone.items()}
-    return found
+    sizes = [size for size in _sizes(model, seen, family, LEAST_FEATURES) if len(size.legal) > 1 and size.name in seen]
+    nets = {1.0: copy.deepcopy(model)}
+    for density in sorted(
+        set(densities) - {1.0}
+    ):  # in a whole net, because a layer deals its inputs or not by its place
+        having = {size.name: density for size in sizes if _has(size, density)}
+        nets |= {density: sparsify(model, layers=having, family=family)} if having else {}
+    return {
+        size.name: {
+            density: clock(net.get_submodule(size.name).eval(), seen[size.name].inputs)
+            for density, net in nets.items()
+            if density == 1 or _has(size, density)
+        }
+        for size in sizes
+    }
 
 
 def torch_seconds(layer: nn.Module, inputs: Tensor) -> float:
@@ -112,7 +124,9 @@ def torch_seconds(layer: nn.Module, inputs: Tensor) -> float:
     return statistics.median(taken[2:])
 
 
-def _sizes(model: nn.Module, seen: Mapping[str, Seen], family: str, least_features: int) -> list[LayerSize]:
+def _sizes(
+    model: nn.Module, seen: Mapping[str, Seen], family: str, least_features: int, unit: Unit = "weights"
+) -> list[LayerSize]:
     """Every layer with weights as the division sees it, in order; what cannot be sparse has the one density 1."""
     if family not in LEGAL:
         raise PatternError(f"a budget needs a family whose densities are listed: {', '.join(LEGAL)}, got {family!r}")
@@ -127,10 +141,18 @@ def _sizes(model: nn.Module, seen: Mapping[str, Seen], family: str, least_featur
             legal = tuple(d for d in every if d == 1 or d * n_in / groups >= least_features)
         often = seen[name].positions if name in seen else 0
         kernel = tuple(layer.kernel_size) if isinstance(layer, nn.Conv2d) else ()
-        sizes.append(LayerSize(name, n_in // groups, n_out, legal, kernel=kernel, positions=often))
+        if unit == "macs" and not often:
+            legal = (1.0,)  # it never runs: nothing is saved in it
+        places = functools.cache(functools.partial(_places, PATTERNS[family], layer))
+        sizes.append(LayerSize(name, n_in // groups, n_out, legal, kernel=kernel, positions=often, places=places))
     if not sizes:
         raise GraphError(f"{type(model).__name__} has no linear layer or convolution")
     return sizes
+
+
+def _places(draw: Family, layer: nn.Module, density: float) -> int:
+    """How many numbers the index of a layer's pattern has."""
+    return draw_for(draw, layer, density, 0).index.size
 
 
 def _has(size: LayerSize, density: float) -> bool:

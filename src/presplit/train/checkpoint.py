@@ -56,5 +56,6 @@ def restore(path: str | Path, model: nn.Module) -> dict[str, str]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         model.load_state_dict(tensors)
     except (safetensors.SafetensorError, PatternError, RuntimeError, OSError) as error:
-        raise DataError(f"{path}: not a checkpoint of this net ({str(error).splitlines()[0]})") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: not a checkpoint of this net ({reason[:300]})") from error
     return dict(about)

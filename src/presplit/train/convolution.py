@@ -43,11 +43,17 @@ class SparseConv2d(SparseLayer):
     ) -> None:
         super().__init__(pattern, kernel=kernel_size, supports=supports, bias=bias)
         self.stride, self.padding, self.dilation, self.padding_mode = stride, padding, dilation, padding_mode
+        self.in_channels, self.out_channels, self.kernel_size = self.n_in, self.n_out, kernel_size  # as nn.Conv2d has
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``x``: float ``(batch, n_in, height, width)``, or one image ``(n_in, height, width)``."""
+    def forward(self, input: Tensor) -> Tensor:
+        """``input``: float ``(batch, n_in, height, width)``, or one image ``(n_in, height, width)``."""
+        x = input
         if x.ndim == 3:
             return self(x[None])[0]
+        if x.ndim != 4 or x.shape[1] != self.n_in:
+            raise ValueError(
+                f"expected images of {self.n_in} channels, (batch, {self.n_in}, ...), got {tuple(x.shape)}"
+            )
         padding = self.padding
         if self.padding_mode != "zeros":
             x, padding = F.pad(x, self._around(), mode=self.padding_mode), (0, 0)
@@ -57,9 +63,9 @@ class SparseConv2d(SparseLayer):
         if self.order == "dealt" and not torch.compiler.is_exporting():
             x = F.channel_shuffle(x, fan_in)
         elif self.order != "straight":  # ONNX Runtime gathers whole channels faster than it shuffles them
-            x = x.index_select(1, self.index.view(-1))
+            x = _channels(x, self.index.view(-1))
         y = F.conv2d(x, self.kernels(), self._bias(), self.stride, padding, self.dilation, groups=tiles)
-        return y if self._place is None else y.index_select(1, self._place)
+        return y if self._place is None else _channels(y, self._place)
 
     def _around(self) -> list[int]:
         """What is added left, right, above and below the image."""
@@ -118,3 +124,10 @@ class SparseConv2d(SparseLayer):
         ).to(dense.weight)
         layer.take_dense(weight, dense.bias)
         return layer
+
+
+def _channels(x: Tensor, places: Tensor) -> Tensor:
+    """The channels of ``x`` at ``places``, lying in memory as those of ``x`` do."""
+    if x.is_contiguous(memory_format=torch.channels_last) and not torch.compiler.is_exporting():
+        return x.movedim(1, 3).index_select(3, places).movedim(3, 1)
+    return x.index_select(1, places)

@@ -8,6 +8,8 @@ import datetime
 import importlib.metadata
 import io
 import logging
+import math
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -104,14 +106,15 @@ def export(
 def to_onnx(model: nn.Module, example: Floats | torch.Tensor, *, open_axes: Sequence[int] = ()) -> Any:
     """``model`` as an `onnx.ModelProto` with a dynamic batch, one output per exit; its input is called ``input``.
 
-    ``open_axes`` are axes of the input that stay dynamic as well, such as ``(2, 3)`` for images of any size, where the
-    net allows it; `export` fixes them, because plans count what each boundary holds. Raises `GraphError` if torch
-    cannot export the net, or only with these axes fixed.
+    ``open_axes`` are axes of the input that stay dynamic as well, such as ``(2, 3)`` for images of any size; the graph
+    is then compared with torch at another size too. `export` fixes them, because plans count what each boundary holds.
+    Raises `GraphError` if torch cannot export the net, or the net or its graph takes only one size of these axes.
     """
     if not len(example):
         raise GraphError("an export needs at least one sample to run through the net, got none")
     one = example[:1] if isinstance(example, torch.Tensor) else torch.from_numpy(example[:1].copy())
     twice = torch.cat([one, one])
+    _refuse_axes(open_axes, one.ndim)
     try:
         with _quiet():
             count = len(exit_logits(model, one))
@@ -130,8 +133,56 @@ def to_onnx(model: nn.Module, example: Floats | torch.Tensor, *, open_axes: Sequ
             assert program is not None
             optimise(program.model, input_size_limit=FOLDED, output_size_limit=FOLDED)
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
-        raise GraphError(f"torch cannot export {type(model).__name__}: {str(error).strip().splitlines()[0]}") from error
+        raise GraphError(f"torch cannot export {type(model).__name__}: {_reason(error)}") from error
+    if open_axes:
+        _check_another_size(model, program.model_proto, one, open_axes)
     return program.model_proto
+
+
+def _refuse_axes(axes: Sequence[int], ndim: int) -> None:
+    """Raise `GraphError` unless ``axes`` are different axes of a sample, counted with the batch as 0."""
+    legal = range(1, ndim)
+    if not isinstance(axes, Sequence) or len(set(axes)) < len(axes) or not all(axis in legal for axis in axes):
+        raise GraphError(
+            f"open_axes: expected different numbers of 1..{ndim - 1}, the batch being axis 0, got {axes!r}"
+        )
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong at the root, in at most 300 characters without colours."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    words = re.sub(r"\x1b\[\d*m", "", str(error)).split()
+    return " ".join(words)[:300] or type(error).__name__
+
+
+def _check_another_size(model: nn.Module, exported: Any, one: torch.Tensor, axes: Sequence[int]) -> None:
+    """Raise `GraphError` if torch or the graph fails, or they differ, on a sample longer by half along ``axes``."""
+    sizes = [size + size // 2 + 1 if axis in axes else size for axis, size in enumerate(one.shape)]
+    x = torch.rand(sizes, generator=torch.Generator().manual_seed(0))
+    kind, said = type(model).__name__, f"{tuple(one.shape[1:])} and not at {tuple(sizes[1:])}"
+    try:
+        with torch.no_grad():
+            own = exit_logits(model, x)
+    except RuntimeError as error:
+        raise GraphError(f"{kind} works at {said}: leave axes {tuple(axes)} closed ({_reason(error)})") from error
+    try:
+        found = graph.run_whole(exported, x.numpy())
+    except GraphError:
+        found = []
+    pairs = [(theirs, ours.numpy()) for theirs, ours in zip(found, own, strict=False)]
+    if not pairs or not all(_relative_difference(*pair) <= TOLERANCE for pair in pairs):
+        raise GraphError(
+            f"the graph of {kind} is right at {said}: it holds a size that the export fixed; leave axes "
+            f"{tuple(axes)} closed"
+        )
+
+
+def _relative_difference(found: Floats, expected: Floats) -> float:
+    """The largest difference, relative to the largest value expected or 1; infinite if shapes differ."""
+    if found.shape != expected.shape:
+        return math.inf
+    return float(np.abs(found - expected).max()) / max(1.0, float(np.abs(expected).max()))
 
 
 @contextlib.contextmanager
@@ -155,7 +206,7 @@ def _agree(model: nn.Module, x: Floats, graph_logits: Sequence[Floats]) -> None:
     with torch.no_grad():
         own = exit_logits(model, torch.from_numpy(np.array(x)))
     for number, (ours, theirs) in enumerate(zip(own, graph_logits, strict=True)):
-        difference = float(np.abs(ours.numpy() - theirs).max()) / max(1.0, float(np.abs(theirs).max()))
+        difference = _relative_difference(ours.numpy(), theirs)
         if not difference <= TOLERANCE:
             raise GraphError(f"exit {number} of the exported graph differs from torch by {difference:.2g} (relative)")
 

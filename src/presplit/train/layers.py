@@ -29,6 +29,8 @@ SPLIT_FAN_IN = 128
 """From this many inputs a tile on, ONNX Runtime multiplies one tile after the other faster than all as a batch."""
 SMALL = 2**17
 """ONNX Runtime multiplies a dense weight of up to this size in less time than it takes to start what sparsity needs."""
+STREAMED = 2**19
+"""Up to so many values, product and sum read weights that are in no cache faster than a matmul with one sample does."""
 
 Form = Literal["batched", "scattered"]
 Order = Literal["straight", "dealt", "any"]
@@ -88,6 +90,11 @@ class SparseLayer(nn.Module):
     def density(self) -> float:
         """Weights that exist, as a share of the dense layer's."""
         return self.values.numel() / (self.n_in * self.n_out * math.prod(self.kernel))
+
+    @property
+    def weight(self) -> Tensor:
+        """`dense_weight`, for modules that look at their layers' weights: made anew each time, not a parameter."""
+        return self.dense_weight()
 
     def reset_parameters(self, *, fan_in: Literal["sparse", "dense"] = "sparse", bias: float = 0.0) -> None:
         """He initialisation (arXiv 1502.01852) scaled by the connections that exist, or as if all did (``dense``)."""
@@ -164,7 +171,8 @@ class SparseLayer(nn.Module):
         """int64 ``(n_out, fan_in, support)``: the entries of each connection's kernel."""
         tiles, fan_in = self.index.shape
         outputs = torch.arange(self.n_out, device=kept.device) if self.out_order is None else self.out_order.long()
-        numbers = (outputs.view(tiles, self.tile, 1) + self.index.view(tiles, 1, fan_in)) % len(kept)
+        ranks = torch.arange(fan_in, device=kept.device).expand(tiles, 1, fan_in)
+        numbers = (outputs.view(tiles, self.tile, 1) + ranks) % len(kept)
         return kept.long()[numbers.view(self.n_out, fan_in)]
 
     def _derive(self) -> tuple[int, ...]:
@@ -207,8 +215,15 @@ class SparseLinear(SparseLayer):
     (torch.Size([2, 2, 4]), torch.Size([3, 4]))
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``x``: float ``(..., n_in)``."""
+    def __init__(self, pattern: Pattern, *, bias: bool = True) -> None:
+        super().__init__(pattern, bias=bias)
+        self.in_features, self.out_features = self.n_in, self.n_out  # as nn.Linear has
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``input``: float ``(..., n_in)``; a 2-D result may lie in memory feature by feature."""
+        x = input
+        if x.shape[-1] != self.n_in:
+            raise ValueError(f"expected inputs of {self.n_in} features, (..., {self.n_in}), got {tuple(x.shape)}")
         exporting = torch.compiler.is_exporting()
         if self.form == "scattered" or (exporting and self.n_in * self.n_out <= SMALL):
             return F.linear(x, self.dense_weight(), self.bias)
@@ -219,7 +234,7 @@ class SparseLinear(SparseLayer):
             y = self._one(rows)
         else:
             y = self._feature_major(rows.t()).t()
-        return y if x.ndim == 2 else y.reshape(*x.shape[:-1], self.n_out)
+        return y if x.ndim == 2 else y.reshape(*x.shape[:-1], self.n_out).contiguous()
 
     def _feature_major(self, features: Tensor) -> Tensor:
         """``features`` ``(n_in, batch)`` to ``(n_out, batch)``: one batched matmul."""
@@ -244,8 +259,12 @@ class SparseLinear(SparseLayer):
         """A single sample ``(1, n_in)``: there are no rows of features to move, row-major is faster."""
         tiles, tile, fan_in = self.values.shape
         taken, bias = row.index_select(1, self.index.view(-1)).view(tiles, 1, fan_in), self._bias()
-        turned = self.values.transpose(1, 2)
-        y = torch.bmm(taken, turned) if bias is None else torch.baddbmm(bias.view(tiles, 1, tile), taken, turned)
+        if self.values.numel() <= STREAMED and not torch.is_autocast_enabled(row.device.type):
+            y = (self.values * taken).sum(2)
+            y = y if bias is None else y + bias.view(tiles, tile)
+        else:
+            turned = self.values.transpose(1, 2)
+            y = torch.bmm(taken, turned) if bias is None else torch.baddbmm(bias.view(tiles, 1, tile), taken, turned)
         y = y.view(1, self.n_out)
         return y if self._place is None else y.index_select(1, self._place)
 
@@ -334,8 +353,9 @@ def _tensor(array: npt.NDArray[Any] | None) -> Tensor | None:
 def _fit_index(layer: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
     """Make room for a saved index of other width: where degrees differ, the widest row depends on the seed."""
     assert isinstance(layer, SparseLayer)
-    saved = state.get(f"{prefix}index")
-    if saved is not None and saved.ndim == 2 and len(saved) == len(layer.index):
+    saved, values = state.get(f"{prefix}index"), state.get(f"{prefix}values")
+    fits = values is not None and values.shape == layer.values.shape
+    if fits and saved is not None and saved.ndim == 2 and len(saved) == len(layer.index):
         layer.index = layer.index.new_empty(saved.shape)
 
 

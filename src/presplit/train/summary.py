@@ -14,6 +14,8 @@ from presplit.train.layers import SMALL, Form, SparseLayer
 
 LEAST_FAST = 16
 """Groups of fewer features are smaller than the dense layer and not faster."""
+MOST_FAST = 0.5
+"""What a denser pattern saves in multiplications is lost in moving inputs."""
 FAST = ("PyTorch", "ONNX Runtime", "OpenVINO")
 """The runtimes whose stock kernels run a batched layer faster than a dense one."""
 
@@ -60,10 +62,11 @@ class Summary(tuple[LayerSummary, ...]):
 
 
 def summary(model: nn.Module, example: Tensor | None = None) -> Summary:
-    """Every layer of ``model`` that has weights; biases and normalisation are not counted.
+    """Every layer of ``model`` that has weights; biases, normalisation and parameters of own modules are not counted.
 
-    ``example``: a batch of samples, with which multiplications are counted too. Raises `GraphError` if a layer has no
-    size yet.
+    Other layers of `torch.nn` than linear ones and 2-D convolutions stay dense, and their multiplications are not
+    counted. ``example``: a batch of samples, with which multiplications are counted. Raises `GraphError` if a layer has
+    no size yet, or the example is empty.
 
     >>> import torch
     >>> print(summary(nn.Sequential(nn.Linear(8, 4)), torch.zeros(1, 8)))
@@ -73,6 +76,7 @@ def summary(model: nn.Module, example: Tensor | None = None) -> Summary:
     """
     seen = observe(model, example) if example is not None else {}
     rows: list[LayerSummary] = []
+    counted: set[int] = set()
     for name, layer in model.named_modules():
         if isinstance(layer, SparseLayer):
             weights, n_in, n_out, form = layer.values.numel(), layer.n_in, layer.n_out, str(layer.form)
@@ -81,12 +85,19 @@ def summary(model: nn.Module, example: Tensor | None = None) -> Summary:
             if isinstance(layer.weight, nn.UninitializedParameter):
                 raise GraphError(f"layer {name} has no size yet: run an example through the model first")
             groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-            weights, form, density, pattern, faster = layer.weight.numel(), "dense", 1.0, "dense", ()
+            weights = 0 if id(layer.weight) in counted else layer.weight.numel()  # a shared one is there once
+            form, density, pattern, faster = "dense", 1.0, "dense", ()
             n_out, n_in = layer.weight.shape[0], layer.weight.shape[1] * groups
             note = str(getattr(layer, "left_dense", ""))
+        elif other := _other(layer, counted):
+            weights, form, density, pattern, faster = sum(map(Tensor.numel, other)), "dense", 1.0, "dense", ()
+            n_out, n_in = other[0].shape[:2]
+            note = f"{type(layer).__name__}: only Linear and Conv2d become sparse"
         else:
             continue
-        macs = weights * (seen[name].positions if name in seen else 0)
+        counted |= {id(value) for value in layer.parameters(recurse=False)}
+        per_use = layer.weight.numel() if isinstance(layer, nn.Linear | nn.Conv2d) else weights
+        macs = per_use * (seen[name].positions if name in seen else 0)
         rows.append(LayerSummary(name, n_in, n_out, weights, density, form, pattern, macs, faster, note))
     return Summary(rows)
 
@@ -106,19 +117,21 @@ class Seen:
 
 def observe(model: nn.Module, example: Tensor) -> dict[str, Seen]:
     """What each layer with weights meets when ``model`` runs ``example``, a batch, in evaluation mode."""
+    if not len(example):
+        raise GraphError("an example is a batch of at least one sample, got none")
     found: dict[str, Seen] = {}
 
     def watch(name: str) -> Any:
-        def hook(layer: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+        def hook(layer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor], out: Tensor) -> None:
             is_linear = isinstance(layer, nn.Linear) or (isinstance(layer, SparseLayer) and not layer.kernel)
             channels = out.shape[-1] if is_linear else out.shape[1]
             before = found[name].positions if name in found else 0
-            found[name] = Seen(given[0], before + out.numel() // (len(example) * channels))
+            found[name] = Seen(given[0] if given else named["input"], before + out.numel() // (len(example) * channels))
 
         return hook
 
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, SparseLayer | nn.Linear | nn.Conv2d)]
-    handles = [layer.register_forward_hook(watch(name)) for name, layer in layers]
+    handles = [layer.register_forward_hook(watch(name), with_kwargs=True) for name, layer in layers]
     try:
         with evaluating(model):
             model(example)
@@ -126,6 +139,14 @@ def observe(model: nn.Module, example: Tensor) -> dict[str, Seen]:
         for handle in handles:
             handle.remove()
     return found
+
+
+def _other(layer: nn.Module, counted: set[int]) -> list[Tensor]:
+    """The weights of a layer of torch.nn that is neither linear nor a 2-D convolution, unless counted already."""
+    if not type(layer).__module__.startswith("torch.nn.modules"):
+        return []
+    own = layer.parameters(recurse=False)
+    return [v for v in own if not isinstance(v, nn.UninitializedParameter) and v.ndim > 1 and id(v) not in counted]
 
 
 def _pattern(layer: SparseLayer) -> str:
@@ -137,15 +158,17 @@ def _pattern(layer: SparseLayer) -> str:
 
 def _faster(layer: SparseLayer) -> tuple[tuple[str, ...], str]:
     """In which runtimes a layer is faster than dense, and why not in others."""
+    share = layer.pattern.density
+    whole = "" if layer.kept is None else "kernels are multiplied whole"
     if layer.form == "scattered":
         return (), "exact, as fast as dense"
     if layer.index.shape[1] < LEAST_FAST:
         return (), f"reads only {layer.index.shape[1]} features: smaller, not faster"
-    if layer.kept is not None:
-        return FAST, "kernels are multiplied whole"
+    if share > MOST_FAST:
+        return (), whole or f"density {share:.3g}: smaller, not faster"
     if not layer.kernel and layer.n_in * layer.n_out <= SMALL:
-        return ("PyTorch",), "runs as dense where it is exported: too small to gain"
-    return FAST, ""
+        return (), "too small to gain; runs as dense where it is exported"
+    return FAST, whole
 
 
 def _cells(row: LayerSummary) -> tuple[str, ...]:
