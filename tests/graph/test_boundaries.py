@@ -155,6 +155,22 @@ def test_boundaries_are_the_places_that_separate_input_and_logits(data: st.DataO
     assert {name for name in names if not reaches(name)} == set(found.tensors)
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_batch_that_the_file_fixes_is_opened(batch: int) -> None:
+    """Heads that attention folds into the batch included."""
+    text = """net (float[BATCH, 6, 4] x) => (float[BATCH, 3] y) <float[4, 4] w, float[24, 3] v,
+        int64[4] heads = {BATCH, 6, 2, 2},
+        int64[3] folded = {FOLDED, 6, 2}, int64[4] apart = {BATCH, 2, 6, 2}, int64[2] flat = {BATCH, -1}>
+        { h = MatMul(x, w) a = Reshape(h, heads) b = Transpose <perm = [0, 2, 1, 3]> (a) c = Reshape(b, folded)
+          d = Relu(c) e = Reshape(d, apart) f = Reshape(e, flat) y = MatMul(f, v) }"""
+    fixed = model(text.replace("BATCH", str(batch)).replace("FOLDED", str(2 * batch)))
+    found = graph.read(fixed)
+    assert found.batch_first("x") == (6, 4) and found.batch_first("y") == (3,)
+    x = np.random.default_rng(0).normal(size=(2 * batch, 6, 4)).astype(np.float32)
+    halves = [graph.run_whole(fixed, part)[0] for part in (x[:batch], x[batch:])]
+    np.testing.assert_allclose(graph.run_whole(found.model, x)[0], np.concatenate(halves), rtol=1e-6)
+
+
 # What is refused.
 
 
@@ -166,7 +182,15 @@ def test_boundaries_are_the_places_that_separate_input_and_logits(data: st.DataO
         ("net (int64[N, 4] x) => (float[N, 4] y) { y = Cast <to = 1> (x) }", "input 'x' must be float32"),
         ("net (float[N, M] x) => (float[N, M] y) { y = Relu(x) }", "input 'x' must be float32 with .* sizes fixed"),
         ("net (float[N] x) => (float[N] y) { y = Relu(x) }", "input 'x' must be float32"),
-        ("net (float[1, 4] x) => (float[1, 4] y) { y = Relu(x) }", "input 'x' .*an open batch first.* got .1, 4."),
+        (
+            "net (float[2, 4] x) => (float[2, 4] y) <float[2, 4] w> { y = Add(x, w) }",
+            "its batch is fixed to 2, and it cannot be opened because output 'y' holds it too; export the net with a",
+        ),
+        (
+            "net (float[1, 4] x) => (float[1, 4] y) <float[1, 4] w> "
+            "{ c = Concat <axis = 0> (x, w) r = ReduceMax <keepdims = 1> (c) y = Add(r, w) }",
+            "its batch is fixed to 1, and it cannot be opened because output 'y' holds it too",
+        ),
         ("net (float[N, 4] x) => (int64[N] y) { y = ArgMax <axis = 1, keepdims = 0> (x) }", "output 'y' must be float"),
         ("net (float[N, 4, 4] x) => (float[N, 4, 4] y) { y = Relu(x) }", "output 'y' must be float32 logits"),
         (

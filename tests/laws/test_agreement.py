@@ -23,7 +23,7 @@ from presplit.runtime.engine import Engine
 from presplit.train import MultiExit, add_exits, export, initialise, sparsify
 from presplit.train.evaluate import exit_logits
 from presplit.train.export import to_onnx
-from presplit.train.zoo import mlp, resnet8, small_cnn
+from presplit.train.zoo import mixer, mlp, mobilenet_v2, resnet8, small_cnn, spectrogram_cnn, vgg, vit, waveform_cnn
 from presplit.train.zoo.cnn import Residual
 
 CLOSE = 2e-5
@@ -214,6 +214,46 @@ AD_HOC: dict[str, tuple[nn.Module, list[str], tuple[int, ...]]] = {
     "small_cnn": (sparsify(small_cnn(width=8, size=8), density=0.5), ["bottleneck"], (1, 8, 8)),
     "resnet8": (sparsify(resnet8(width=8, channels=1), density=0.25), ["block1", "block2"], (1, 8, 8)),
 }
+
+
+def from_transformers() -> dict[str, tuple[nn.Module, list[str], tuple[int, ...]]]:
+    """Classifiers of Hugging Face, built from their configurations; sparse where they can be."""
+    hf = pytest.importorskip("transformers", exc_type=(ImportError, RuntimeError))
+    resnet = hf.ResNetConfig(embedding_size=16, hidden_sizes=[32, 64], depths=[1, 1], num_labels=10)
+    mobilenet = hf.MobileNetV2Config(image_size=32, depth_multiplier=0.35, num_labels=10)
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+    vision = hf.ViTConfig(**sizes, image_size=32, patch_size=8, num_labels=10)
+    return {
+        "transformers ResNet": (hf.ResNetForImageClassification(resnet), ["resnet.encoder.stages.0"], IMAGE),
+        "transformers MobileNetV2": (hf.MobileNetV2ForImageClassification(mobilenet), ["mobilenet_v2.layer.4"], IMAGE),
+        "transformers ViT": (hf.ViTForImageClassification(vision), ["vit.layers.0"], IMAGE),
+    }
+
+
+IMAGE = (3, 32, 32)
+ZOO: dict[str, tuple[nn.Module, list[str], tuple[int, ...]]] = {
+    "tabular mlp": (mlp([30, 64, 64, 5]), ["relu1"], (30,)),
+    "vgg": (vgg(widths=(32, 64)), ["stage1"], IMAGE),
+    "mobilenet_v2": (mobilenet_v2(widths=(16, 32)), ["stage1"], IMAGE),
+    "vit": (vit(width=32, depth=2, dropout=0.1), ["block1"], IMAGE),
+    "mixer": (mixer(width=32, depth=2), ["block1"], IMAGE),
+    "spectrogram_cnn": (spectrogram_cnn(width=32), ["block1"], (1, 49, 10)),
+    "waveform_cnn": (waveform_cnn(), ["block1", "block2"], (1, 2000)),
+}
+DENSE = ("waveform_cnn",)
+"""Convolutions over one dimension stay dense."""
+
+
+@pytest.mark.parametrize("name", [*ZOO, "transformers ResNet", "transformers MobileNetV2", "transformers ViT"])
+def test_models_that_were_not_written_for_this_agree_at_every_split(name: str, tmp_path: Path) -> None:
+    plain, after, shape = ZOO[name] if name in ZOO else from_transformers()[name]
+    torch.manual_seed(0)
+    model = with_exits(plain if name in DENSE else sparsify(plain, density=0.25), after, torch.zeros(2, *shape))
+    x = np.random.default_rng(0).normal(size=(8, *shape)).astype(np.float32)
+    bundle = export(model, x, tmp_path / "net.bundle")
+    assert [e.name for e in bundle.net.exits] == [*after, "final"]
+    assert len({boundary.name for boundary in bundle.net.boundaries}) == len(bundle.net.boundaries)
+    check(model, model.exit_names, to_onnx(model, torch.from_numpy(x[:1].copy())), bundle, shape)
 
 
 @pytest.mark.parametrize("name", AD_HOC)

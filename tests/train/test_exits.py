@@ -117,10 +117,14 @@ def test_a_submodule_that_gives_no_tensor_is_refused() -> None:
     class Recurrent(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.lstm, self.classifier = nn.LSTM(4, 4, batch_first=True), nn.Linear(4, 2)
+            self.parts, self.classifier = Parts(), nn.Linear(4, 2)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.classifier(self.lstm(x)[0][:, -1])
+            return self.classifier(self.parts(x)["x"])
 
-    with pytest.raises(GraphError, match="exit after 'lstm': its output is a tuple, an exit needs one tensor"):
-        add_exits(Recurrent(), ["lstm"], example=torch.zeros(1, 3, 4))
+    class Parts(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"x": x}
+
+    with pytest.raises(GraphError, match="exit after 'parts': its output is a dict, an exit needs one tensor"):
+        add_exits(Recurrent(), ["parts"], example=torch.zeros(1, 4))

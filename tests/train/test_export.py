@@ -52,6 +52,12 @@ def test_everything_that_was_given_is_read_back(tmp_path: Path) -> None:
     assert found.versions["torch"] == str(torch.__version__)
 
 
+def test_samples_that_are_sorted_by_class_are_calibrated_on_all_classes(tmp_path: Path) -> None:
+    x = np.repeat(np.linspace(0, 1, 10, dtype=np.float32), 60)[:, None].repeat(8, 1)
+    bundle = export(mlp([8, 4]), Samples(x, np.repeat(np.arange(10), 60)), tmp_path / "net.bundle")
+    assert bundle.encoding(0, "int8").scale == pytest.approx(1 / 255)
+
+
 def test_an_image_travels_as_int8_without_loss(tmp_path: Path) -> None:
     images = np.linspace(0, 1, 256, dtype=np.float32).reshape(2, 1, 8, 16)
     bundle = export(nn.Sequential(nn.Flatten(), nn.Linear(128, 4)), images, tmp_path / "net.bundle")

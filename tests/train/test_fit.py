@@ -24,8 +24,8 @@ from presplit.train import (
     sparsify,
 )
 from presplit.train.data import Samples, digits, hold_out
-from presplit.train.fit import _schedule
 from presplit.train.losses import joint_loss
+from presplit.train.recipe import SCHEDULES
 from presplit.train.zoo import mlp
 
 QUICK = Recipe(epochs=2, batch=64)
@@ -99,7 +99,7 @@ def test_the_history_has_one_entry_an_epoch_as_it_was_told(few: Samples) -> None
 def rates(recipe: Recipe, steps: int) -> list[float]:
     """The rate of each step, and of the one after the last."""
     optimiser = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=recipe.rate)
-    schedule = _schedule(optimiser, recipe, steps)
+    schedule = SCHEDULES[recipe.schedule](optimiser, recipe, recipe.epochs * steps)
     found = [optimiser.param_groups[0]["lr"]]
     for _ in range(recipe.epochs * steps):
         optimiser.step()
@@ -191,7 +191,9 @@ def test_values_begin_as_the_recipe_says(name: str) -> None:
 def test_an_unknown_recipe_or_schedule_is_refused(few: Samples) -> None:
     with pytest.raises(SpecError, match="no recipe named 'papers' .nearest: paper."):
         fit(mlp([64, 10]), few, recipe="papers")
-    with pytest.raises(SpecError, match="schedule must be one_cycle, cosine or inverse_time, got 'step'"):
+    with pytest.raises(
+        SpecError, match="no schedule named 'step'; there are: one_cycle, cosine, inverse_time, constant"
+    ):
         fit(mlp([64, 10]), few, recipe=Recipe(schedule="step"))
 
 
@@ -207,7 +209,7 @@ def test_no_epochs_and_other_data_than_samples_are_refused() -> None:
     net, data = mlp([4, 3, 2]), Samples(np.zeros((4, 4)), np.array([0, 1, 0, 1]))
     with pytest.raises(SpecError, match="epochs must be at least 1, got 0"):
         fit(net, data, epochs=0)
-    with pytest.raises(DataError, match=r"fit trains on Samples\(x, y\).*, got tuple"):
+    with pytest.raises(DataError, match=r"fit trains on Samples\(x, y\), or on batches .*, got tuple"):
         fit(net, (data.x, data.y))  # type: ignore[arg-type]
 
 

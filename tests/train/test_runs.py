@@ -137,7 +137,7 @@ def test_a_run_whose_checkpoint_is_damaged_is_refused(tmp_path: Path) -> None:
     runs.train(spec_from(mlp_spec()), tmp_path)
     raw = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(raw[:-1])
-    with pytest.raises(DataError, match="model.safetensors: not a checkpoint of this net"):
+    with pytest.raises(DataError, match="model.safetensors: not a safetensors file, or a damaged one"):
         runs.read_run(tmp_path)
 
 

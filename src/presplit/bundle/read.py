@@ -91,7 +91,7 @@ class Bundle:
         held = self.manifest.validation
         if held is None:
             raise BundleError(
-                f"{self.path}: holds no validation scores, so no accuracy can be planned; export it again"
+                f"{self.path}: holds no validation scores, so no accuracy can be planned; export it again with labels"
             )
         shape = (len(self.net.exits), held.samples)
         try:

@@ -1,4 +1,4 @@
-"""``presplit inspect``: the boundaries of a bundle or an ONNX model, and what each segment costs."""
+"""``presplit inspect``: where a bundle, an ONNX model or a user's own model can be cut, and what each part costs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from presplit.cli.options import Json, show
+from presplit.cli.own_model import is_word, load, shape_of, sizes_of, survey_facts, survey_text
+from presplit.core.errors import SpecError, context
 
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
@@ -15,17 +17,47 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    model: Annotated[Path, typer.Argument(help="MODEL.onnx or a bundle directory.")],
+    model: Annotated[str, typer.Argument(help="MODEL.onnx, a bundle directory, or your own model as module:factory.")],
+    input: Annotated[
+        str | None, typer.Option(help="Your own model: the shape of one float32 sample, as 3,32,32.")
+    ] = None,
+    density: Annotated[
+        float | None, typer.Option(help="Your own model: show what this density would save; default 0.25.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """List boundaries, bytes at each, multiply-accumulates and weights of each segment."""
-    if model.is_dir():
+    """List boundaries, bytes at each, multiply-accumulates and weights of each segment.
+
+    Of your own model, before any training: its layers, where exits can hang, what a density would save too. The module
+    is imported from the working folder, or from its own as in models/cats.py:make, and its code runs; a factory takes
+    no arguments and gives a torch.nn.Module.
+    """
+    if is_word(model):
+        _inspect_own(model, input, 0.25 if density is None else density, as_json=json)
+        return
+    if input is not None or density is not None:
+        raise SpecError(f"--input and --density belong to your own model as module:factory, got {model}")
+    path = Path(model)
+    if path.is_dir():
         from presplit.bundle import read
 
-        facts = describe(read(model))
+        facts = describe(read(path))
     else:
-        facts = _describe_onnx(model)
+        facts = _describe_onnx(path)
     show(facts, text(facts), as_json=json)
+
+
+def _inspect_own(word: str, sample: str | None, density: float, *, as_json: bool) -> None:
+    if not 0 < density <= 1:
+        raise SpecError(f"--density: expected a share above 0 and at most 1, got {density}")
+    shape = shape_of(sample)
+    from presplit.train.survey import survey
+
+    with context(word):
+        found = survey(load(word), shape, density=density)
+    facts = _facts(found.net, list(found.segments), dict(found.exits), sizes_of(found))
+    facts = survey_facts(found, facts, shape, density)
+    show(facts, survey_text(facts), as_json=as_json)
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from presplit.core.errors import SpecError
+from presplit.core.errors import InputError, SpecError
 
 if TYPE_CHECKING:
-    from presplit.core.types import Costs, Plan
+    import numpy as np
+
+    from presplit.core.types import Costs, Floats, Plan
 
 LISTS = ("--layers", "--fan-out", "--after")
 """Options after which several values may stand: ``--layers 800 40 40 10``."""
@@ -64,6 +66,30 @@ def read_costs(path: Path | None) -> Costs | None:
         return msgspec.json.decode(path.read_bytes(), type=Costs)
     except (OSError, msgspec.MsgspecError) as error:
         raise SpecError(f"{path}: not a file of measured costs ({error}); presplit measure writes one") from error
+
+
+def read_array(path: Path, what: str) -> np.ndarray:
+    """The array in a ``.npy`` file of ``what``; raises `InputError` if it is none. Nothing in it is executed."""
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with path.open("rb") as file:
+            array = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not a readable .npy file of {what} ({error})") from error
+    return array
+
+
+def read_samples(path: Path) -> Floats:
+    """The samples in a ``.npy`` file as float32, uint8 images scaled to 0..1."""
+    import numpy as np
+
+    array = read_array(path, "samples")
+    if not isinstance(array, np.ndarray) or array.ndim < 2 or array.dtype.kind not in "fu":
+        raise InputError(f"{path}: an array (n, *shape) of float32 or uint8 is expected")
+    return array.astype(np.float32) / 255 if array.dtype == np.uint8 else array.astype(np.float32)
 
 
 def plan_with(

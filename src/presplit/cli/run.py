@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from presplit.cli.options import plan_with, say
-
-if TYPE_CHECKING:
-    from presplit.core.types import Floats
+from presplit.cli.options import plan_with, read_samples, say
 
 
 def run(
@@ -44,7 +41,7 @@ def run(
     from presplit.runtime.edge import Edge
 
     found = read(bundle)
-    images = _read_samples(samples)
+    images = read_samples(samples)
     plan = plan_with(found.plan, found.net.last, split=split, codec=codec, threshold=threshold, deadline_s=deadline_s)
     whys: Counter[str] = Counter()
     with Edge.open(found, server=server, plan=plan, threads=threads) as edge, ThreadPoolExecutor(streams) as pool:
@@ -66,21 +63,3 @@ def run(
     say(f"{len(images)} answers in {took:.2f} s ({counts}); torch loaded: {'torch' in sys.modules}")
     if whys["refused"]:
         say(f"{server} refused: it hosts another bundle, or is no tail server of this one")
-
-
-def _read_samples(path: Path) -> Floats:
-    """The samples in a ``.npy`` file as float32."""
-    import zipfile
-
-    import numpy as np
-
-    from presplit.core.errors import InputError
-
-    try:
-        with path.open("rb") as file:
-            array = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not a readable .npy file of samples ({error})") from error
-    if not isinstance(array, np.ndarray) or array.ndim < 2 or array.dtype.kind not in "fu":
-        raise InputError(f"{path}: an array (n, *shape) of float32 or uint8 is expected")
-    return array.astype(np.float32) / 255 if array.dtype == np.uint8 else array.astype(np.float32)

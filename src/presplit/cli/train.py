@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +28,9 @@ def train(
     ] = None,
     family: Annotated[str | None, typer.Option(help="Pattern family: grouped, tiled, biregular, ...")] = None,
     after: Annotated[list[str], typer.Option(help="Submodules that an early exit follows.")] = [],
-    data: Annotated[str | None, typer.Option(help="digits, mnist, cifar10, or an .npz file.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="digits, mnist, cifar10, or a path: .npz, .csv, a folder of images.")
+    ] = None,
     recipe: Annotated[str | None, typer.Option(help="How to train: default, or paper (arXiv 2407.11763).")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training part.")] = None,
     seed: Annotated[
@@ -33,19 +38,24 @@ def train(
     ] = None,
     set: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="Change one key of the spec.")] = [],
     out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, or in the spec's own.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train a net into a run directory: spec, metrics, checkpoint, result."""
     from presplit.core.spec import read_spec, spec_from
     from presplit.train import runs
 
-    changes = _changes(layers, fan_out, density, budget, family, after, data, recipe, epochs, seed)
-    resolved = read_spec(spec, set=[*changes, *set]) if spec else spec_from({}, set=[*changes, *set])
+    changes = [*_changes(layers, fan_out, density, budget, family, after, data, recipe, epochs, seed), *set]
+    if resume and out and not spec and not changes:
+        spec = out / "spec.json"
+    resolved = read_spec(spec, set=changes) if spec else spec_from({}, set=changes)
     directory = out or Path("runs") / resolved.name
-    if (directory / "spec.json").exists():
+    if (directory / "spec.json").exists() and not resume:
         say(f"{directory} holds a run: it is replaced; a bundle that was exported from it is not")
-    total = runs.recipe_of(resolved.training).epochs
-    result = runs.train(resolved, directory, on_epoch=lambda epoch: say(_line(epoch, total)))
+    with _progress(runs.recipe_of(resolved.training).epochs) as on_epoch:
+        result = runs.train(resolved, directory, resume=resume, on_epoch=on_epoch)
     show({**result, "run": str(directory)}, text(result, directory), as_json=json)
 
 
@@ -79,6 +89,21 @@ def _changes(
     if after:
         changes.append(f"exits.after={after}")
     return changes
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[Epoch], None]]:
+    """A bar on a terminal, a line an epoch elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda epoch: say(_line(epoch, total))
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("first epoch", total=total)
+        yield lambda epoch: bar.update(task, completed=epoch.number, description=_line(epoch, total))
 
 
 def _line(epoch: Epoch, total: int) -> str:

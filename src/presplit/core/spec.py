@@ -29,16 +29,23 @@ Text = Annotated[str, Meta(min_length=1)]
 Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Size = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Density = Annotated[float, Meta(gt=0, le=1)]
+NotNegative = Annotated[float, Meta(ge=0)]
 
 
 class Data(Value, frozen=True):
-    """``[data]``: the images, the share of the training set held out for validation, the flat input of an MLP."""
+    """``[data]``: the samples, the share of the training set held out for validation, the flat input of an MLP."""
 
     name: Text = "digits"
-    """A data set on the shelf ("digits", "mnist", "cifar10"), or the path of an .npz file."""
+    """A data set on the shelf ("digits", "mnist", "cifar10"), or the path of an .npz or .csv file or a folder."""
     validation: Annotated[float, Meta(gt=0, lt=0.5)] = 0.1
     pad_to: Size | None = None
     """Flatten each image and add zeros up to so many features."""
+    size: Size | None = None
+    """Pixels: each image of a folder is scaled, and its middle ``size`` x ``size`` taken. None: all have one size."""
+    grey: bool = False
+    """The images of a folder are read with one channel."""
+    standardise: bool = False
+    """The net begins by taking each column's mean away and dividing by its deviation, both of the training set."""
 
 
 class Model(Value, frozen=True):
@@ -82,13 +89,32 @@ class Exits(Value, frozen=True):
 
 
 class Training(Value, frozen=True):
-    """``[training]``: a recipe, and what differs from it; None is what the recipe says."""
+    """``[training]``: a recipe, and what differs from it; None is what the recipe says (`presplit.train.Recipe`).
+
+    ``teacher``: the directory of a finished run to distil from; without one, ``distil`` trains the dense parent first.
+    """
 
     recipe: Literal["default", "paper"] = "default"
     epochs: Size | None = None
     batch: Size | None = None
     rate: Positive | None = None
     bf16: bool | None = None
+    optimiser: Text | None = None
+    schedule: Text | None = None
+    decay: NotNegative | None = None
+    weight_decay: NotNegative | None = None
+    fan_in: Literal["sparse", "dense"] | None = None
+    bias: float | None = None
+    augment: Text | None = None
+    regime: Literal["joint", "separate", "mixed"] | None = None
+    backbone_epochs: Size | None = None
+    label_smoothing: Share | None = None
+    distil: Share | None = None
+    self_distil: Share | None = None
+    temperature: Positive | None = None
+    ema: Share | None = None
+    patience: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
+    teacher: Text | None = None
 
 
 class Planning(Value, frozen=True):

@@ -5,10 +5,11 @@ from presplit.core.errors import library
 
 library("onnx", need="reading ONNX graphs", extra="train")
 
+from presplit.graph.batch import fixed_batch
 from presplit.graph.boundaries import Row, row
 from presplit.graph.count import count_macs, count_weights
-from presplit.graph.cut import Fragment, Fragments, cut, entry, leave
-from presplit.graph.read import Graph, read
+from presplit.graph.cut import Fragment, Fragments, cut, entry, leave, ports
+from presplit.graph.read import Graph, load, read
 from presplit.graph.run import run, run_whole
 
 __all__ = [
@@ -20,7 +21,10 @@ __all__ = [
     "count_weights",
     "cut",
     "entry",
+    "fixed_batch",
     "leave",
+    "load",
+    "ports",
     "read",
     "row",
     "run",

@@ -10,6 +10,7 @@ that are smaller than all before them.)
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,7 +48,7 @@ def row(graph: Graph, exit_names: Sequence[str] | None = None) -> Row:
     hangs = [_hanging_place(graph, output, spine) for output in graph.outputs[:-1]]
     tensors = _distinct(graph, spine, keep=hangs)
     shapes = [graph.batch_first(tensor) for tensor in tensors]
-    labels = [graph.input, *(_label(graph.producer[tensor]) for tensor in tensors[1:-1]), "logits"]
+    labels = [graph.input, *_told_apart([_label(graph.producer[tensor]) for tensor in tensors[1:-1]]), "logits"]
     net_boundaries = tuple(Boundary(name, shape) for name, shape in zip(labels, shapes, strict=True) if shape)
     after = [*(tensors.index(place) for place in hangs), len(tensors) - 1]
     classes = [(graph.shapes[output])[1] or 0 for output in graph.outputs]
@@ -135,6 +136,20 @@ def _sample_size(graph: Graph, tensor: str) -> int:
     for length in graph.batch_first(tensor) or ():
         size *= length
     return size
+
+
+def _told_apart(labels: Sequence[str]) -> list[str]:
+    """A place inside a submodule that ends at another place gets a number after its name.
+
+    >>> _told_apart(["stem", "block", "block"])
+    ['stem', 'block/1', 'block']
+    """
+    left, seen = Counter(labels), Counter[str]()
+    found: list[str] = []
+    for label in labels:
+        seen[label] += 1
+        found.append(label if seen[label] == left[label] else f"{label}/{seen[label]}")
+    return found
 
 
 def _label(node: NodeProto) -> str:

@@ -13,12 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from presplit.core.errors import GraphError
 from presplit.core.types import Boundary, Encoding
 from presplit.graph.boundaries import Row, segment_nodes
 from presplit.graph.count import count_macs, count_weights
 from presplit.graph.read import Graph, needs
 
 _TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "int8": TensorProto.INT8}
+
+DECODES_INTEGERS = 10
+"""The first operator set of ONNX with DequantizeLinear."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,26 @@ def cut(row: Row) -> Fragments:
     header.opset_import.extend(graph.model.opset_import)
     header.graph.name = "presplit"
     return Fragments(header.SerializeToString(deterministic=True), tuple(segments), exits)
+
+
+def ports(row: Row, encodings: Sequence[Mapping[str, Encoding]]) -> list[tuple[dict[str, bytes], bytes]]:
+    """For each boundary of ``row``: the fragments that enter it, by the names in ``encodings``, and that leave it.
+
+    Raises `GraphError` if the graph's operators are too old to decode integers.
+    """
+    last, opset = (
+        row.net.last,
+        next((o.version for o in row.graph.model.opset_import if o.domain in ("", "ai.onnx")), 0),
+    )
+    if opset < DECODES_INTEGERS and any(each.dtype == "int8" for codes in encodings for each in codes.values()):
+        raise GraphError(
+            f"the graph is of operator set {opset}, and integers are decoded from {DECODES_INTEGERS} on; convert it "
+            "with onnx.version_converter, or export the net again"
+        )
+    return [
+        ({name: entry(k, boundary, code, last=last) for name, code in codes.items()}, leave(k, boundary, last=last))
+        for k, (boundary, codes) in enumerate(zip(row.net.boundaries, encodings, strict=True))
+    ]
 
 
 def entry(number: int, boundary: Boundary, encoding: Encoding, *, last: int) -> bytes:

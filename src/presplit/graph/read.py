@@ -1,8 +1,9 @@
 """Reading an ONNX classifier into a value that can be counted and cut.
 
 One input, its first axis the batch; one output per exit, the net's own logits last. Functions are inlined, shapes are
-inferred, and a Reshape whose target is computed from the batch size alone gets the constant ``[-1, ...]`` instead, so
-that no path carries the batch size around a boundary.
+inferred, a batch that the file fixes is opened (see `presplit.graph.batch`), and a Reshape whose target is computed
+from the batch size alone gets the constant ``[-1, ...]`` instead, so that no path carries the batch size around a
+boundary.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, NodeProto, TensorProto, helper, inliner, numpy_helper, shape_inference
 
 from presplit.core.errors import GraphError
+from presplit.graph.batch import fixed_batch, opened
 
 _onnx: Any = onnx  # some of its signatures name a bare PathLike, which strict typing does not know
 
@@ -26,6 +28,8 @@ Shape = tuple[int | None, ...]
 
 PROBE = 9973
 """A batch size to infer shapes with: a prime that no other size of a net is likely to be."""
+BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div", "Where", "And", "Or", "Not", "Cast", "Min", "Max"})
+"""Operators that repeat an operand along the batch by themselves."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,8 @@ def read(source: str | Path | bytes | ModelProto) -> Graph:
         _onnx.checker.check_model(model)
         model = inliner.inline_local_functions(model) if model.functions else model
         model = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        fixed = fixed_batch(model)
+        model = model if fixed is None else _with_open_batch(model, fixed, where)
         model = _without_batch_arithmetic(model)
         shapes = _shapes_of_one_sample(model)
     except (onnx.checker.ValidationError, shape_inference.InferenceError, ValueError) as error:
@@ -129,6 +135,26 @@ def read(source: str | Path | bytes | ModelProto) -> Graph:
         if len(graph.shapes.get(name, ())) != 2 or graph.shapes[name][1] is None or name not in graph.live:
             raise GraphError(f"{where}: output {name!r} must be float32 logits (batch, classes) of the input")
     return graph
+
+
+def load(source: str | Path | bytes | ModelProto) -> ModelProto:
+    """The model as it is, a copy, with weights that lie outside its file; raises `GraphError` if it is not one."""
+    return _parse(source)[0]
+
+
+def _with_open_batch(model: ModelProto, batch: int, where: str) -> ModelProto:
+    """``model`` for any batch; raises `GraphError` if its outputs do not open with its input."""
+    held = f"{where}: its batch is fixed to {batch}, and it cannot be opened because"
+    try:
+        result = shape_inference.infer_shapes(opened(model, batch), strict_mode=True, data_prop=True)
+    except shape_inference.InferenceError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise GraphError(f"{held} nodes inside hold it too ({reason}); export the net with a dynamic batch") from error
+    shapes = _shapes(result)
+    for value in result.graph.output:
+        if shapes.get(value.name, (None,))[:1] != (None,):
+            raise GraphError(f"{held} output {value.name!r} holds it too; export the net with a dynamic batch")
+    return result
 
 
 def _parse(source: str | Path | bytes | ModelProto) -> tuple[ModelProto, str]:
@@ -195,7 +221,42 @@ def _without_batch_arithmetic(model: ModelProto) -> ModelProto:
             target = np.array([-1, *shape[1:]], dtype=np.int64)
             model.graph.initializer.append(numpy_helper.from_array(target, name))
             node.input[1] = name
+    _let_constants_broadcast(model)
     return _without_unused(model)
+
+
+def _let_constants_broadcast(model: ModelProto) -> None:
+    """Expand a constant, such as a mask of attention, to a batch of 1 if all that read it broadcast it anyway."""
+    users: dict[str, list[NodeProto]] = {}
+    of_samples = {value.name for value in model.graph.input}
+    for node in model.graph.node:
+        if node.op_type != "Shape" and any(name in of_samples for name in needs(node)):
+            of_samples.update(node.output)
+        for name in needs(node):
+            users.setdefault(name, []).append(node)
+    outputs = {value.name for value in model.graph.output}
+    sizes = {
+        value.name: [
+            axis.dim_value if axis.HasField("dim_value") else None for axis in value.type.tensor_type.shape.dim
+        ]
+        for value in model.graph.value_info
+    }
+
+    def is_broadcast(name: str) -> bool:
+        return name not in outputs and all(
+            user.op_type in BROADCASTING
+            and (any(other in of_samples for other in user.input) or is_broadcast(user.output[0]))
+            for user in users.get(name, [])
+        )
+
+    for number, node in enumerate(model.graph.node):
+        size = sizes.get(node.output[0], [])
+        if node.op_type != "Expand" or node.input[0] in of_samples or None in size[1:] or size[:1] != [None]:
+            continue
+        if is_broadcast(node.output[0]):
+            name = f"expand_target_{number}"
+            model.graph.initializer.append(numpy_helper.from_array(np.array([1, *size[1:]], dtype=np.int64), name))
+            node.input[1] = name
 
 
 def _without_unused(model: ModelProto) -> ModelProto:

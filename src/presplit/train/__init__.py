@@ -9,12 +9,16 @@ from presplit.train.allocate import allocate, layer_times
 from presplit.train.checkpoint import restore, save
 from presplit.train.convolution import SparseConv2d
 from presplit.train.evaluate import accuracies, choose_threshold, evaluate, route
-from presplit.train.exits import MultiExit, add_exits
+from presplit.train.exits import MultiExit
 from presplit.train.export import export, to_onnx
-from presplit.train.fit import RECIPES, Epoch, Recipe, fit, initialise
+from presplit.train.fit import fit, initialise
 from presplit.train.layers import SparseLinear
+from presplit.train.placing import add_exits
+from presplit.train.recipe import RECIPES, Recipe
+from presplit.train.resume import Epoch
 from presplit.train.sparsify import sparsify
 from presplit.train.summary import LayerSummary, Summary, count_weights, summary
+from presplit.train.thresholds import choose_thresholds, temperature
 
 __all__ = [
     "RECIPES",
@@ -29,6 +33,7 @@ __all__ = [
     "add_exits",
     "allocate",
     "choose_threshold",
+    "choose_thresholds",
     "count_weights",
     "evaluate",
     "export",
@@ -40,5 +45,6 @@ __all__ = [
     "save",
     "sparsify",
     "summary",
+    "temperature",
     "to_onnx",
 ]

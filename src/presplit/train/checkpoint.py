@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from presplit.core.errors import DataError, PatternError, library
 
@@ -24,8 +24,26 @@ def save(path: str | Path, model: nn.Module, about: Mapping[str, str] | None = N
     for name, tensor in state.items():
         if isinstance(tensor, nn.UninitializedParameter):
             raise DataError(f"{path}: {name} has no size yet: run an example through the net before saving it")
-    tensors = {name: tensor.clone().contiguous() for name, tensor in state.items()}  # what is shared is stored twice
-    raw = safetensors.torch.save(tensors, metadata=dict(about or {}))
+    write_tensors(path, state, about or {})
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
+    """Put ``tensors`` and the strings ``header`` at ``path`` as one file; what is shared is stored twice."""
+    apart = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
+    write(path, safetensors.torch.save(apart, metadata=dict(header)))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header of a safetensors file; raises `DataError` if it is damaged or none."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise DataError(f"{path}: not a safetensors file, or a damaged one ({error}); delete it") from error
+
+
+def write(path: Path, raw: bytes) -> None:
+    """Put ``raw`` at ``path`` so that a crash at any moment leaves the old file or the new one, whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,12 +68,10 @@ def restore(path: str | Path, model: nn.Module) -> dict[str, str]:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such checkpoint")
+    tensors, about = read_tensors(path)
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         model.load_state_dict(tensors)
-    except (safetensors.SafetensorError, PatternError, RuntimeError, OSError) as error:
+    except (PatternError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: not a checkpoint of this net ({reason[:300]})") from error
-    return dict(about)
+    return about

@@ -15,12 +15,13 @@ from presplit.core.protocols import ExitPolicy
 from presplit.core.types import Floats
 from presplit.policies import EXITS
 from presplit.train.data.samples import Samples
+from presplit.train.exits import logits_of
 
 
 def exit_logits(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
     """The logits of every exit, float ``(batch, classes)`` each; a plain classifier has one."""
     out = model(x)
-    return out if isinstance(out, tuple) else (out,)
+    return out if isinstance(out, tuple) else (logits_of(out),)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ computes, so that one graph can be exported and cut; whether an exit answers is 
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -16,25 +15,51 @@ from torch import Tensor, nn
 from presplit.core.errors import GraphError
 
 
+def logits_of(output: object) -> Tensor:
+    """The logits in what a classifier returns: a tensor, or an object that has them as ``logits`` (transformers)."""
+    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if not isinstance(logits, Tensor):
+        raise GraphError(
+            f"a classifier returns logits, or an object that has them as .logits, got {type(output).__name__}"
+        )
+    return logits
+
+
+class Logits(nn.Module):
+    """``model``, giving its logits alone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``: what the model takes."""
+        return logits_of(self.model(x))
+
+
 class ExitHead(nn.Module):
     """Pool to at most ``pool`` x ``pool``, flatten, classify. Sizes are taken from the first input it sees.
 
-    Until then its weights are lazy parameters: `MultiExit.materialise` runs one example through.
+    ``over_time``: a tap of three axes is ``(batch, channels, time)``, not ``(batch, tokens, features)``.
+    Until it has seen an input its weights are lazy parameters: `MultiExit.materialise` runs one example through.
     """
 
-    def __init__(self, classes: int, *, pool: int = 3) -> None:
+    def __init__(self, classes: int, *, pool: int = 3, over_time: bool = False) -> None:
         super().__init__()
-        self.pool = pool
+        self.pool, self.over_time = pool, over_time
         self.linear = nn.LazyLinear(classes)
 
     def forward(self, tap: Tensor) -> Tensor:
-        """``tap``: float ``(batch, features)`` or ``(batch, channels, height, width)``; gives ``(batch, classes)``."""
+        """``tap``: float ``(batch, features)``, three axes or ``(batch, channels, height, width)``.
+
+        Gives float ``(batch, classes)``.
+        """
         if tap.ndim == 4:
             height, width = (_window(size, self.pool) for size in tap.shape[2:])
             if (height, width) != (1, 1):
                 tap = nn.functional.avg_pool2d(tap, (height, width))
         elif tap.ndim == 3:
-            tap = tap.mean(1)
+            tap = tap.mean(2 if self.over_time else 1)
         return self.linear(tap.flatten(1))
 
 
@@ -63,14 +88,11 @@ class MultiExit(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """``x``: what the model takes."""
-        with _taps(self.model, self.after) as seen:
-            final = self.model(x)
+        with taps(self.model, self.after) as seen:
+            final = logits_of(self.model(x))
         for name in self.after:
             if name not in seen:
                 raise GraphError(f"exit after {name!r}: this submodule was not called")
-            if not isinstance(seen[name], Tensor):
-                kind = type(seen[name]).__name__
-                raise GraphError(f"exit after {name!r}: its output is a {kind}, an exit needs one tensor")
         return (*(head(seen[name]) for name, head in zip(self.after, self.heads, strict=True)), final)
 
     def materialise(self, example: Tensor) -> None:
@@ -83,13 +105,17 @@ class MultiExit(nn.Module):
 
 
 @contextlib.contextmanager
-def _taps(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+def taps(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """Collect the outputs of the named submodules while ``model`` runs."""
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> object:
-        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            seen[name] = output
+        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+            first: object = output[0] if isinstance(output, tuple) and output else output  # blocks of transformers
+            if not isinstance(first, Tensor):
+                kind = type(output).__name__
+                raise GraphError(f"exit after {name!r}: its output is a {kind}, an exit needs one tensor")
+            seen[name] = first
 
         return hook
 
@@ -99,40 +125,3 @@ def _taps(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]
     finally:
         for handle in handles:
             handle.remove()
-
-
-def add_exits(
-    model: nn.Module,
-    after: str | Sequence[str],
-    *,
-    classes: int | None = None,
-    example: Tensor | None = None,
-    pool: int = 3,
-) -> MultiExit:
-    """``model`` (a copy) with an early exit after each named submodule, in the order they run.
-
-    ``classes`` is taken from the last linear layer if not given. With an ``example`` input the heads get their sizes
-    at once; otherwise at the first call, which `fit` makes before it builds an optimiser.
-    Raises `GraphError` for a name that the model does not have.
-
-    >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
-    >>> [tuple(logits.shape) for logits in add_exits(net, after=["1"])(torch.ones(5, 8))]
-    [(5, 3), (5, 3)]
-    """
-    after = [after] if isinstance(after, str) else after
-    model = copy.deepcopy(model)
-    names = dict(model.named_modules())
-    for name in after:
-        if not name or name not in names:
-            raise GraphError(f"no submodule is called {name!r}; there are: {', '.join(n for n in names if n)}")
-    if len(set(after)) != len(after):
-        raise GraphError(f"each exit needs its own submodule, got {list(after)}")
-    if classes is None:
-        sizes = [getattr(m, "out_features", None) or getattr(m, "n_out", None) for m in names.values()]
-        classes = next((size for size in reversed(sizes) if size), None)
-    if classes is None:
-        raise GraphError(f"{type(model).__name__} has no linear layer to tell the number of classes: give classes=")
-    net = MultiExit(model, {name: ExitHead(classes, pool=pool) for name in after})
-    if example is not None:
-        net.materialise(example)
-    return net

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import datetime
 import importlib.metadata
-import io
 import logging
 import math
 import re
@@ -20,17 +18,15 @@ import torch
 from onnxscript.optimizer import optimize as optimise
 from torch import nn
 
-import presplit
 from presplit import graph
-from presplit.bundle import Bundle, digest, write
-from presplit.bundle.manifest import FORMAT, Manifest, Part, Port, Validation
+from presplit.bundle import Bundle, judge, pack
 from presplit.codecs import CODECS
 from presplit.core.errors import GraphError
-from presplit.core.types import Boundary, Encoding, Floats, Plan
+from presplit.core.types import Floats, Plan
 from presplit.policies import EXITS
 from presplit.train.data.samples import Samples
 from presplit.train.evaluate import evaluate, exit_logits
-from presplit.train.exits import MultiExit
+from presplit.train.exits import Logits, MultiExit
 
 TOLERANCE = 1e-4
 """Largest difference between torch and the graph, relative to the largest logit: float32 sums in another order."""
@@ -59,7 +55,8 @@ def export(
     Raises `GraphError` if the net cannot be exported or the graph does not compute what torch does.
     """
     held_out = example if isinstance(example, Samples) else None
-    seen = np.asarray(held_out.x if held_out else example, np.float32)[:CALIBRATED_ON]
+    given = np.asarray(held_out.x if held_out else example, np.float32)
+    seen = given[np.linspace(0, len(given) - 1, min(len(given), CALIBRATED_ON)).astype(int)]  # may be sorted by class
     model = copy.deepcopy(model).cpu().float().eval()
     if isinstance(model, MultiExit) and len(seen):
         model.materialise(torch.from_numpy(seen[:1].copy()))
@@ -69,38 +66,24 @@ def export(
     values = graph.run(exported, seen, [*row.tensors[1:], *row.logits])
     _agree(model, seen, [values[name] for name in exported.outputs])
     ranges = [(float(value.min()), float(value.max())) for value in (seen, *(values[t] for t in row.tensors[1:]))]
-    contents = {f"segment-{k:02d}.onnx": piece.onnx for k, piece in enumerate(pieces.segments)}
-    contents |= {f"exit-{k:02d}.onnx": piece.onnx for k, piece in enumerate(pieces.exits.values())}
-    files = list(contents)
-    costs = [(piece.macs, piece.weights) for piece in (*pieces.segments, *pieces.exits.values())]
-    parts = [Part(file, *cost) for file, cost in zip(files, costs, strict=True)]
-    last = row.net.last
-    places = enumerate(zip(row.net.boundaries, ranges, strict=True))
+    encodings = [{name: codec.calibrate(*limits) for name, codec in CODECS.items()} for limits in ranges]
     evidence = None
     if held_out is not None:
-        evidence = Validation(policy, len(held_out), "scores.npy", "hits.npy")
-        contents |= _evidence(model, held_out, evidence, [exported.outputs.index(name) for name in row.logits])
-    manifest = Manifest(
-        format=FORMAT,
+        logits = evaluate(model, held_out)[[exported.outputs.index(name) for name in row.logits]]
+        evidence = judge(policy, EXITS.find(policy), logits, held_out.y)
+    return pack(
+        path,
+        row.net,
+        pieces,
+        graph.ports(row, encodings),
+        encodings,
         name=name,
-        net=row.net,
-        header=pieces.header,
-        segments=tuple(parts[:last]),
-        exits=dict(zip(pieces.exits, parts[last:], strict=True)),
-        ports=tuple(_port(k, boundary, *limits, last=last) for k, (boundary, limits) in places),
-        files=digest(contents),
-        versions={
-            "presplit": presplit.__version__,
-            "torch": str(torch.__version__),
-            "onnx": importlib.metadata.version("onnx"),
-        },
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        labels=tuple(labels),
-        validation=evidence,
+        versions={"torch": str(torch.__version__), "onnx": importlib.metadata.version("onnx")},
+        evidence=evidence,
+        labels=labels,
         plan=plan,
-        spec=dict(spec) if spec is not None else None,
+        spec=spec,
     )
-    return write(path, manifest, contents)
 
 
 def to_onnx(model: nn.Module, example: Floats | torch.Tensor, *, open_axes: Sequence[int] = ()) -> Any:
@@ -117,9 +100,9 @@ def to_onnx(model: nn.Module, example: Floats | torch.Tensor, *, open_axes: Sequ
     _refuse_axes(open_axes, one.ndim)
     try:
         with _quiet():
-            count = len(exit_logits(model, one))
+            count, out = len(exit_logits(model, one)), model(one)
             program = torch.onnx.export(
-                model,
+                model if isinstance(out, torch.Tensor | tuple) else Logits(model),
                 (twice,),
                 dynamo=True,
                 dynamic_shapes=(
@@ -209,23 +192,3 @@ def _agree(model: nn.Module, x: Floats, graph_logits: Sequence[Floats]) -> None:
         difference = _relative_difference(ours.numpy(), theirs)
         if not difference <= TOLERANCE:
             raise GraphError(f"exit {number} of the exported graph differs from torch by {difference:.2g} (relative)")
-
-
-def _evidence(model: nn.Module, held_out: Samples, names: Validation, order: Sequence[int]) -> dict[str, bytes]:
-    """Scores and hits of every exit on the held-out samples, as ``.npy`` files, in the ``order`` in which they run."""
-    logits = evaluate(model, held_out)[list(order)]
-    score = EXITS.find(names.policy)
-    scores = np.stack([score(of_exit) for of_exit in logits])
-    files: dict[str, bytes] = {}
-    for name, array in ((names.scores, scores), (names.hits, logits.argmax(-1) == held_out.y)):
-        buffer = io.BytesIO()
-        np.save(buffer, array, allow_pickle=False)
-        files[name] = buffer.getvalue()
-    return files
-
-
-def _port(number: int, boundary: Boundary, low: float, high: float, *, last: int) -> Port:
-    """How boundary ``number``, whose values were seen in ``low..high``, is entered and left."""
-    encodings: dict[str, Encoding] = {name: codec.calibrate(low, high) for name, codec in CODECS.items()}
-    entries = {name: graph.entry(number, boundary, encoding, last=last) for name, encoding in encodings.items()}
-    return Port(entries, graph.leave(number, boundary, last=last), encodings)

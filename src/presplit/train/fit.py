@@ -3,115 +3,99 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from presplit.core.errors import DataError, SpecError
-from presplit.core.shelf import Shelf
+from presplit.train import processes, resume
 from presplit.train.data.samples import Samples
 from presplit.train.evaluate import accuracies, evaluate, exit_logits
 from presplit.train.exits import MultiExit
 from presplit.train.layers import SparseLayer
 from presplit.train.losses import joint_loss
+from presplit.train.recipe import AUGMENTATIONS, OPTIMISERS, RECIPES, SCHEDULES, Recipe
+from presplit.train.resume import Epoch, Moment
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How to train: Adam with a rate over time, and how values begin.
+class Batches(Protocol):
+    """Batches of inputs and int64 labels, anew whenever it is looped over; its length is their number."""
 
-    ``schedule``: "one_cycle" (arXiv 1708.07120), "cosine" or "inverse_time" (``rate / (1 + decay * step)``).
-    ``fan_in``: scale initial values by the connections that exist ("sparse") or as if all did ("dense").
-    """
-
-    epochs: int = 50
-    batch: int = 128
-    rate: float = 5e-3
-    schedule: str = "one_cycle"
-    decay: float = 0.0
-    fan_in: str = "sparse"
-    bias: float = 0.0
-    bf16: bool = False
-
-
-RECIPES: Shelf[Recipe] = Shelf(
-    "recipe",
-    {
-        "default": Recipe(),
-        "paper": Recipe(50, 256, 1e-3, "inverse_time", decay=1e-5, fan_in="dense", bias=0.1),
-    },
-)
-"""``paper`` is that of arXiv 2407.11763's code: He initialisation by the dense fan-in, biases 0.1, decaying Adam."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One epoch: its number from 1, mean loss, accuracy of each exit on the validation part (if given), seconds."""
-
-    number: int
-    loss: float
-    accuracy: tuple[float, ...]
-    seconds: float
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+    def __len__(self) -> int: ...
 
 
 def fit(
     model: nn.Module,
-    train: Samples,
+    train: Samples | Batches,
     *,
     recipe: str | Recipe = "default",
     epochs: int | None = None,
     validation: Samples | None = None,
     exit_weights: Sequence[float] | None = None,
+    teacher: nn.Module | None = None,
     seed: int = 0,
     on_epoch: Callable[[Epoch], None] | None = None,
+    state: str | Path | None = None,
 ) -> list[Epoch]:
-    """Train ``model`` in place on the device it is on, all exits together; the same ``seed`` gives the same weights.
+    """Train ``model`` in place on the device it is on; the same ``seed`` gives the same weights.
 
-    ``exit_weights`` weighs the exits' losses (default: all alike). What ``initialise`` drew, or the user loaded, is
-    where it starts. Returns one `Epoch` each; ``on_epoch`` sees them as they end.
+    ``train``: `Samples`, or what gives batches ``(x, y)`` whenever it is looped over and has a length, as a
+    `DataLoader` does (then it says the batch). ``exit_weights`` weighs the exits' losses (default: all alike).
+    ``teacher`` is the net to distil from; the last of its exits speaks. What `initialise` drew, or the user loaded, is
+    where training starts. ``state``: a file that keeps the state after every epoch; if it exists, training goes on from
+    there, on a CPU bit for bit as if it had never stopped. Under ``accelerate launch`` all processes share each batch.
+    Returns one `Epoch` each; ``on_epoch`` sees them as they end. Raises `SpecError` for a recipe that does not fit the
+    net, `DataError` if training diverges or ``state`` is of another training.
     """
     recipe = RECIPES.find(recipe) if isinstance(recipe, str) else recipe
-    recipe = replace(recipe, epochs=recipe.epochs if epochs is None else epochs)
-    if recipe.epochs < 1:
-        raise SpecError(f"epochs must be at least 1, got {recipe.epochs}")
-    if not isinstance(train, Samples):
-        raise DataError(f"fit trains on Samples(x, y) of presplit.train.data, got {type(train).__name__}")
-    device = next(model.parameters()).device
+    recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
+    device, order = processes.device_of(model), torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # what dropout draws, and the heads that get their sizes only now
-    x, y = torch.from_numpy(train.x.copy()).to(device), torch.from_numpy(train.y.copy()).to(device)
-    if isinstance(model, MultiExit):
-        model.materialise(x[:2])
-    if x.ndim == 4:  # images: convolutions, grouped ones above all, run faster with channels last
-        model.to(memory_format=torch.channels_last)
-    exits = len(model.exit_names) if isinstance(model, MultiExit) else 1
-    weights = list(exit_weights or [1.0] * exits)
-    if len(weights) != exits:
-        raise SpecError(f"exit_weights: expected one for each of {exits} exits, got {weights}")
-    order = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.rate)
-    steps = len(_batches(torch.arange(len(train)), recipe.batch))
-    schedule = _schedule(optimiser, recipe, steps)
-    history: list[Epoch] = []
-    for number in range(1, recipe.epochs + 1):
-        began, losses = time.perf_counter(), torch.zeros((), device=device)
-        model.train()
-        for places in _batches(torch.randperm(len(train), generator=order).to(device), recipe.batch):
-            with torch.autocast(device.type, torch.bfloat16) if recipe.bf16 else contextlib.nullcontext():
-                loss = joint_loss(exit_logits(model, x[places]), y[places], weights)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            losses += loss.detach()
-        seen = tuple(accuracies(evaluate(model, validation), validation.y)) if validation is not None else ()
-        if not torch.isfinite(losses):
-            raise DataError(f"training diverged: the loss of epoch {number} is {float(losses):.3g}; lower the rate")
-        history.append(Epoch(number, float(losses) / steps, seen, time.perf_counter() - began))
-        if on_epoch:
-            on_epoch(history[-1])
+    batches = _Shuffled(train, recipe.batch, order, device) if isinstance(train, Samples) else train
+    _prepare(model.to(device), batches)
+    weights = _weights(model, exit_weights)
+    _refuse_what_does_not_fit(recipe, weights, teacher, validation)
+    teacher = copy.deepcopy(teacher).to(device).eval() if teacher is not None and recipe.distil else None
+    beside = [name for name, wanted in (("average", recipe.ema), ("best", recipe.patience)) if wanted]
+    nets = {"net": model} | {name: copy.deepcopy(model) for name in beside}
+    judged = nets.get("average", model)
+    about = {**asdict(recipe), "seed": seed, "exit_weights": weights, "processes": processes.count()}
+    saved = resume.read(state, about) if state is not None and Path(state).exists() else None
+    history = list(saved.history) if saved else []
+    if saved:
+        saved.into_nets(nets, order)
+    for phase in _phases(recipe, weights):
+        with _training_only(model, phase.part) as values:
+            optimiser = OPTIMISERS.find(recipe.optimiser)(values, recipe)
+            steps = (phase.last - phase.first) * len(batches)
+            schedule = SCHEDULES.find(recipe.schedule)(optimiser, recipe, steps)
+            if saved and phase.first < len(history) < phase.last:
+                saved.into_steps(optimiser, schedule)
+            run = _Steps(model, optimiser, schedule, recipe, phase, teacher, nets.get("average"))
+            while len(history) < phase.last and not _exhausted(history, phase, recipe):
+                began = time.perf_counter()
+                loss = run.epoch(batches, device)
+                if not math.isfinite(loss):
+                    raise DataError(
+                        f"training diverged: the loss of epoch {len(history) + 1} is {loss:.3g}; lower the rate"
+                    )
+                seen = tuple(accuracies(evaluate(judged, validation), validation.y)) if validation else ()
+                history.append(Epoch(len(history) + 1, loss, seen, time.perf_counter() - began))
+                if "best" in nets and phase.last == recipe.epochs and _best(history, phase) == len(history) - 1:
+                    nets["best"].load_state_dict(judged.state_dict())
+                if state is not None and processes.rank() == 0:
+                    resume.save(state, Moment(nets, optimiser, schedule, order), history, about)
+                if on_epoch:
+                    on_epoch(history[-1])
+    model.load_state_dict(nets.get("best", judged).state_dict())
     model.to(memory_format=torch.contiguous_format)
     model.eval()
     return history
@@ -130,21 +114,177 @@ def initialise(model: nn.Module, recipe: str | Recipe = "default", *, seed: int 
                 nn.init.constant_(layer.bias, recipe.bias)
 
 
-def _batches(places: torch.Tensor, size: int) -> list[torch.Tensor]:
-    """``places`` in batches of ``size``; a single one left over, which has no variance, joins the batch before it."""
-    batches = list(places.split(size))
-    if len(batches) > 1 and len(batches[-1]) == 1 < size:
-        batches[-2:] = [torch.cat(batches[-2:])]
-    return batches
+@dataclass(frozen=True)
+class _Phase:
+    """Epochs ``first`` up to ``last`` train one part of the net, with these weights of the exits' losses."""
+
+    first: int
+    last: int
+    part: Literal["all", "backbone", "heads"]
+    weights: Sequence[float]
 
 
-def _schedule(optimiser: torch.optim.Optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    """The rate over ``steps`` an epoch."""
-    total = recipe.epochs * steps
-    if recipe.schedule == "one_cycle":
-        return torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=recipe.rate, total_steps=total + 1)
-    if recipe.schedule == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=total)
-    if recipe.schedule == "inverse_time":
-        return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 / (1 + recipe.decay * step))
-    raise SpecError(f"schedule must be one_cycle, cosine or inverse_time, got {recipe.schedule!r}")
+def _phases(recipe: Recipe, weights: Sequence[float]) -> list[_Phase]:
+    """What the recipe's regime does one after the other."""
+    first, early = recipe.first_epochs, [*weights[:-1], 0.0]
+    alone = _Phase(0, first, "backbone", [0.0] * (len(weights) - 1) + [1.0])
+    if recipe.regime == "separate":
+        return [alone, _Phase(first, recipe.epochs, "heads", early)]
+    together = _Phase(first, recipe.epochs, "all", weights)
+    return [alone, together] if recipe.regime == "mixed" else [together]
+
+
+class _Steps:
+    """The steps of one phase: forward, loss, backward, optimiser, schedule, moving average."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+        recipe: Recipe,
+        phase: _Phase,
+        teacher: nn.Module | None,
+        average: nn.Module | None,
+    ) -> None:
+        self.model, self.optimiser, self.schedule = model, optimiser, schedule
+        self.recipe, self.phase, self.teacher, self.average = recipe, phase, teacher, average
+        self.net, self.augment = processes.joined(model), AUGMENTATIONS.find(recipe.augment)
+
+    def epoch(self, batches: Batches, device: torch.device) -> float:
+        """The mean loss of one pass over ``batches``."""
+        self.model.train()
+        if self.phase.part == "heads":
+            assert isinstance(self.model, MultiExit)
+            self.model.model.eval()
+        losses, count = torch.zeros((), device=device), 0
+        for x, y in batches:
+            losses += self._step(x.to(device), y.to(device))
+            count += 1
+        return float(processes.mean(losses)) / count
+
+    def _step(self, x: Tensor, y: Tensor) -> Tensor:
+        """One step; gives the loss of this process's part."""
+        size, recipe = len(x), self.recipe
+        x, y = processes.part(self.augment(x)), processes.part(y)
+        with torch.autocast(x.device.type, torch.bfloat16) if recipe.bf16 else contextlib.nullcontext():
+            with torch.no_grad():
+                taught = exit_logits(self.teacher, x)[-1] if self.teacher is not None else None
+            loss = processes.weight_of_part(size) * joint_loss(
+                exit_logits(self.net, x),
+                y,
+                self.phase.weights,
+                label_smoothing=recipe.label_smoothing,
+                teacher=taught,
+                distil=recipe.distil,
+                self_distil=recipe.self_distil,
+                temperature=recipe.temperature,
+            )
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        self.schedule.step()
+        if self.average is not None:
+            _move_towards(self.average, self.model, 1 - recipe.ema)
+        return loss.detach()
+
+
+@torch.no_grad()
+def _move_towards(average: nn.Module, model: nn.Module, share: float) -> None:
+    """``average`` moved by ``share`` of the way to ``model``; what is no float, such as an index, is copied."""
+    for ours, theirs in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if ours.is_floating_point():
+            ours.lerp_(theirs, share)
+        else:
+            ours.copy_(theirs)
+
+
+class _Shuffled:
+    """`Samples` on a device in batches, in another order each time; a single sample left over joins the last batch.
+
+    One sample alone has no variance for a batch normalisation.
+    """
+
+    def __init__(self, samples: Samples, batch: int, order: torch.Generator, device: torch.device) -> None:
+        self.x, self.y = (torch.from_numpy(part.copy()).to(device) for part in (samples.x, samples.y))
+        self.batch, self.order = batch, order
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.y), self.batch)
+        joins = rest == 0 or (rest == 1 < self.batch and full > 0)
+        return full + (not joins)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        places = torch.randperm(len(self.y), generator=self.order).to(self.y.device)
+        starts = [k * self.batch for k in range(len(self))]
+        for start, end in zip(starts, [*starts[1:], len(places)], strict=True):
+            yield self.x[places[start:end]], self.y[places[start:end]]
+
+
+def _prepare(model: nn.Module, batches: Batches) -> None:
+    """Give lazy heads their sizes; let images lie as convolutions, grouped ones above all, are fast: channels last."""
+    x = batches.x if isinstance(batches, _Shuffled) else _first(batches)
+    if isinstance(model, MultiExit):
+        model.materialise(x[:2].to(next(model.parameters()).device))
+    if x.ndim == 4:
+        model.to(memory_format=torch.channels_last)
+
+
+def _first(batches: object) -> Tensor:
+    """The inputs of the first batch; raises `DataError` if these are no batches with a length."""
+    if isinstance(batches, Iterable) and isinstance(batches, Sized) and len(batches):
+        pair: Any = next(iter(batches))  # type: ignore[unknown]
+        if isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(each, Tensor) for each in pair):
+            return pair[0]
+    kind = type(batches).__name__
+    raise DataError(f"fit trains on Samples(x, y), or on batches (x, y) with a length as a DataLoader has, got {kind}")
+
+
+def _weights(model: nn.Module, given: Sequence[float] | None) -> list[float]:
+    """What the loss of each exit counts."""
+    exits = len(model.exit_names) if isinstance(model, MultiExit) else 1
+    weights = list(given or [1.0] * exits)
+    if len(weights) != exits:
+        raise SpecError(f"exit_weights: expected one for each of {exits} exits, got {weights}")
+    return weights
+
+
+def _refuse_what_does_not_fit(
+    recipe: Recipe, weights: Sequence[float], teacher: nn.Module | None, validation: Samples | None
+) -> None:
+    """Raise `SpecError` if the recipe asks for what this training has not."""
+    if len(weights) == 1 and recipe.regime != "joint":
+        raise SpecError(f"regime {recipe.regime!r} trains early exits, and the net has none")
+    if len(weights) == 1 and recipe.self_distil:
+        raise SpecError("self_distil teaches early exits, and the net has none")
+    if recipe.distil and teacher is None:
+        raise SpecError(f"distil is {recipe.distil}: give fit the teacher to learn from")
+    if recipe.patience and validation is None:
+        raise SpecError(f"patience is {recipe.patience}: give fit the validation part that it watches")
+
+
+@contextlib.contextmanager
+def _training_only(model: nn.Module, part: str) -> Iterator[list[nn.Parameter]]:
+    """The parameters of one part; the others need no gradient meanwhile, and what the user froze stays frozen."""
+    trainable = [value for value in model.parameters() if value.requires_grad]
+    heads = {id(value) for value in model.heads.parameters()} if isinstance(model, MultiExit) else set[int]()
+    taken = [value for value in trainable if part == "all" or (id(value) in heads) == (part == "heads")]
+    for value in trainable:
+        value.requires_grad_(any(value is each for each in taken))
+    try:
+        yield taken
+    finally:
+        for value in trainable:
+            value.requires_grad_(True)
+
+
+def _best(history: Sequence[Epoch], phase: _Phase) -> int:
+    """The place of the first epoch of ``phase`` whose exits, as they are weighed, were right most often."""
+    own = range(phase.first, len(history))
+    return max(own, key=lambda k: sum(w * a for w, a in zip(phase.weights, history[k].accuracy, strict=True)))
+
+
+def _exhausted(history: Sequence[Epoch], phase: _Phase, recipe: Recipe) -> bool:
+    """Whether the last phase has gone on for long enough without getting better."""
+    waited = phase.last == recipe.epochs and recipe.patience and len(history) > phase.first
+    return bool(waited) and len(history) - 1 - _best(history, phase) >= recipe.patience

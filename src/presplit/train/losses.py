@@ -1,18 +1,52 @@
-"""The loss of a net with exits: the weighted sum of each exit's cross-entropy (joint training, arXiv 2103.04505)."""
+"""The loss of a net with exits: hard labels, a teacher's answers and the last exit's, weighed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def joint_loss(logits: Sequence[Tensor], labels: Tensor, weights: Sequence[float]) -> Tensor:
-    """Scalar: sum of ``weights[j] * cross_entropy(logits[j], labels)``, divided by the sum of weights.
+def joint_loss(
+    logits: Sequence[Tensor],
+    labels: Tensor,
+    weights: Sequence[float],
+    *,
+    label_smoothing: float = 0.0,
+    teacher: Tensor | None = None,
+    distil: float = 0.0,
+    self_distil: float = 0.0,
+    temperature: float = 4.0,
+) -> Tensor:
+    """Scalar: the exits' losses weighted by ``weights``, divided by their sum (joint training, arXiv 2103.04505).
 
-    ``logits``: float ``(batch, classes)`` of each exit; ``labels``: int64 ``(batch,)``.
+    ``logits``: float ``(batch, classes)`` of each exit, the net's own last; ``labels``: int64 ``(batch,)``;
+    ``teacher``: logits of the net to learn from. The loss of one exit is the cross-entropy with the labels; a share
+    ``distil`` of it is replaced by that with the teacher, and for early exits a share ``self_distil`` by that with the
+    last exit (arXiv 1905.08094). An exit of weight 0 is not computed.
+
+    >>> out = torch.tensor([[2.0, 0.0]])
+    >>> bool(joint_loss([out, out], torch.tensor([0]), [1, 1]) == F.cross_entropy(out, torch.tensor([0])))
+    True
     """
-    total = sum(w * F.cross_entropy(out, labels) for w, out in zip(weights, logits, strict=True))
-    assert isinstance(total, Tensor)
-    return total / sum(weights)
+    parts: list[Tensor] = []
+    for number, (out, weight) in enumerate(zip(logits, weights, strict=True)):
+        if not weight:
+            continue
+        from_last = self_distil if number < len(logits) - 1 else 0.0
+        from_teacher = distil if teacher is not None else 0.0
+        loss = (1 - from_teacher - from_last) * F.cross_entropy(out, labels, label_smoothing=label_smoothing)
+        if teacher is not None and from_teacher:
+            loss = loss + from_teacher * soft_loss(out, teacher, temperature)
+        if from_last:
+            loss = loss + from_last * soft_loss(out, logits[-1].detach(), temperature)
+        parts.append(weight * loss)
+    return torch.stack(parts).sum() / sum(weights)
+
+
+def soft_loss(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """Scalar: divergence from the softened answers of ``target``, at the scale of a cross-entropy; arXiv 1503.02531."""
+    ours, theirs = (F.log_softmax(each / temperature, dim=1) for each in (logits, target))
+    return temperature**2 * F.kl_div(ours, theirs, reduction="batchmean", log_target=True)

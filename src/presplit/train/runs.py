@@ -1,8 +1,8 @@
 """A run: from a spec to a directory that holds all that is needed to repeat, evaluate and export it.
 
 ``spec.json`` (the resolved spec), ``versions.json``, ``metrics.jsonl`` (one line an epoch), ``model.safetensors`` and
-``result.json``. A run is read back by building the net from its spec and filling it from the checkpoint, patterns
-included.
+``result.json``; ``state.safetensors`` while it is not finished; ``teacher/`` if the dense parent was trained first. A
+run is read back by building the net from its spec and filling it from the checkpoint, patterns included.
 """
 
 from __future__ import annotations
@@ -23,17 +23,22 @@ from presplit.core.errors import DataError, SpecError, context
 from presplit.core.spec import Sparsity, Spec, Training, read_spec, spec_json
 from presplit.core.types import Floats, Pattern
 from presplit.patterns import biregular
-from presplit.train import checkpoint
+from presplit.train import checkpoint, processes
 from presplit.train.allocate import allocate
 from presplit.train.data import Dataset, Samples, hold_out, load
 from presplit.train.evaluate import accuracies, choose_threshold, evaluate, route
-from presplit.train.exits import MultiExit, add_exits
-from presplit.train.fit import RECIPES, Epoch, Recipe, fit, initialise
+from presplit.train.exits import MultiExit
+from presplit.train.fit import fit, initialise
+from presplit.train.placing import add_exits
+from presplit.train.recipe import OPTIONS, RECIPES, Recipe
+from presplit.train.resume import Epoch
 from presplit.train.sparsify import sparsify
+from presplit.train.standardise import standardised
 from presplit.train.summary import count_weights
 from presplit.train.zoo import mlp, small_cnn
 
 MODEL, METRICS, RESULT = "model.safetensors", "metrics.jsonl", "result.json"
+STATE, TEACHER = "state.safetensors", "teacher"
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,10 @@ class Run:
 
 def build(spec: Spec) -> Run:
     """The untrained net of ``spec``, its values drawn from the spec's seed, and its data."""
-    data = load(spec.data.name)
+    data = load(spec.data.name, size=spec.data.size, grey=spec.data.grey)
+    if spec.data.standardise and data.train.x.ndim != 2:
+        shape = data.train.x.shape[1:]
+        raise SpecError(f"data.standardise: only rows of numbers have it, {data.name} has samples of shape {shape}")
     if spec.data.pad_to:
         data = data.padded(spec.data.pad_to)
     train, held_out = hold_out(data.train, spec.data.validation, seed=spec.seed)
@@ -81,15 +89,15 @@ def build(spec: Spec) -> Run:
 
 def recipe_of(training: Training) -> Recipe:
     """The recipe that ``[training]`` names, with what it gives itself."""
-    given = {key: value for key in ("epochs", "batch", "rate", "bf16") if (value := getattr(training, key)) is not None}
-    return replace(RECIPES.find(training.recipe), **given)
+    given = {key: value for key in OPTIONS if (value := getattr(training, key)) is not None}
+    with context("training"):
+        return replace(RECIPES.find(training.recipe), **given)
 
 
 def _resolved(spec: Spec) -> Spec:
     """``spec`` with what its recipe says written out, so that it stays the same if the recipe changes."""
-    recipe = recipe_of(spec.training)
-    training = Training(spec.training.recipe, recipe.epochs, recipe.batch, recipe.rate, recipe.bf16)
-    return msgspec.structs.replace(spec, training=training)
+    said = asdict(recipe_of(spec.training))
+    return msgspec.structs.replace(spec, training=msgspec.structs.replace(spec.training, **said))
 
 
 def _dense(spec: Spec, data: Dataset) -> nn.Module:
@@ -102,7 +110,7 @@ def _dense(spec: Spec, data: Dataset) -> nn.Module:
                 f"model.layers: {data.name} needs {int(np.prod(shape))} inputs and at least {classes} outputs, "
                 f"got {list(layers)}; data.pad_to adds zeros to the inputs"
             )
-        return mlp(layers)
+        return standardised(mlp(layers), data.train.x) if spec.data.standardise else mlp(layers)
     if len(shape) != 3 or shape[1] != shape[2]:
         raise SpecError(f"model.kind: a cnn needs square images, {data.name} has samples of shape {shape}")
     model = spec.model
@@ -136,43 +144,105 @@ def _fan_out(spec: Spec) -> dict[str, Pattern]:
     return patterns
 
 
-def train(spec: Spec, directory: str | Path, *, on_epoch: Callable[[Epoch], None] | None = None) -> dict[str, Any]:
-    """Build, train and evaluate ``spec``; leave the run in ``directory`` and give what ``result.json`` says."""
+def train(
+    spec: Spec,
+    directory: str | Path,
+    *,
+    resume: bool = False,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> dict[str, Any]:
+    """Build, train and evaluate ``spec``; leave the run in ``directory`` and give what ``result.json`` says.
+
+    ``resume`` goes on with the run of the same spec that is there, from the last epoch that was saved. Raises
+    `DataError` if it is of another spec. If the recipe distils without naming a teacher, the dense parent is trained
+    first, by the same recipe, into ``directory/teacher``. Of several processes, the first one writes.
+    """
     directory = Path(directory)
     spec = _resolved(spec)
     run = build(spec)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / MODEL).unlink(missing_ok=True)  # of an older run: an interrupted one has none
-        (directory / "spec.json").write_bytes(spec_json(spec))
-        (directory / "versions.json").write_bytes(msgspec.json.encode(versions()))
-        metrics = (directory / METRICS).open("wb")
-    except OSError as error:
-        raise DataError(f"{directory}: the run cannot be written ({error.strerror})") from error
+    if resume and (directory / "spec.json").is_file():
+        _same_spec(directory, spec)
+        if (directory / RESULT).is_file() and (directory / MODEL).is_file():
+            return msgspec.json.decode((directory / RESULT).read_bytes())
+    elif processes.rank() == 0:
+        _begin(spec, directory)
+    processes.wait()
+    teacher = _teacher(run, directory / TEACHER, on_epoch) if recipe_of(spec.training).distil else None
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    with (directory / METRICS).open("ab" if processes.rank() == 0 else "rb") as metrics:
 
-    def note(epoch: Epoch) -> None:
-        metrics.write(msgspec.json.encode(asdict(epoch)) + b"\n")
-        metrics.flush()
-        if on_epoch:
-            on_epoch(epoch)
+        def note(epoch: Epoch) -> None:
+            if processes.rank() == 0:
+                metrics.write(_line(epoch))
+                metrics.flush()
+                if on_epoch:
+                    on_epoch(epoch)
 
-    weights = None
-    if spec.exits is not None and spec.exits.weights:
-        weights = (*spec.exits.weights, 1.0)
-    with metrics:
-        fit(
-            run.model,
+        history = fit(
+            run.model.to(device),
             run.train,
             recipe=recipe_of(spec.training),
             validation=run.held_out,
-            exit_weights=weights,
+            exit_weights=(*spec.exits.weights, 1.0) if spec.exits is not None and spec.exits.weights else None,
+            teacher=teacher,
             seed=spec.seed,
             on_epoch=note,
+            state=directory / STATE,
         )
-    checkpoint.save(directory / MODEL, run.model, {"name": spec.name})
     result = judge(run)
-    (directory / RESULT).write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+    if processes.rank() == 0:
+        checkpoint.write(directory / METRICS, b"".join(map(_line, history)))  # a kill may have lost or doubled a line
+        checkpoint.save(directory / MODEL, run.model, {"name": spec.name})
+        checkpoint.write(directory / RESULT, msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+        (directory / STATE).unlink()
+    processes.wait()
     return result
+
+
+def _begin(spec: Spec, directory: Path) -> None:
+    """An empty run; what an older one left that belongs to its training is gone."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in (MODEL, RESULT, STATE):
+            (directory / name).unlink(missing_ok=True)
+        (directory / METRICS).write_bytes(b"")
+        (directory / "versions.json").write_bytes(msgspec.json.encode(versions()))
+        (directory / "spec.json").write_bytes(spec_json(spec))
+    except OSError as error:
+        raise DataError(f"{directory}: the run cannot be written ({error.strerror})") from error
+
+
+def _same_spec(directory: Path, spec: Spec) -> None:
+    """Raise `DataError` if the run in ``directory`` is of another spec."""
+    own, asked = (msgspec.to_builtins(each) for each in (read_spec(directory / "spec.json"), spec))
+    for section in asked:
+        if own[section] != asked[section]:
+            raise DataError(
+                f"{directory}: the run there is of another spec: {section} was {own[section]!r}, now it is "
+                f"{asked[section]!r}; resume it as it was begun, or leave --resume out to begin anew"
+            )
+
+
+def _teacher(run: Run, directory: Path, on_epoch: Callable[[Epoch], None] | None) -> nn.Module:
+    """The net to distil from: that of the run that the spec names, or the dense parent, trained now unless it is."""
+    spec = run.spec
+    if spec.training.teacher is not None:
+        with context("training.teacher"):
+            named = read_run(spec.training.teacher)
+            if len(named.data.labels) != len(run.data.labels):
+                raise DataError(f"{spec.training.teacher}: its net was trained on {named.data.name}")
+            return named.model
+    training = msgspec.structs.replace(spec.training, distil=0.0, self_distil=0.0, regime="joint", backbone_epochs=None)
+    parent = msgspec.structs.replace(
+        spec, name=f"{spec.name}-parent"[:63], sparsity=None, exits=None, training=training
+    )
+    train(parent, directory, resume=True, on_epoch=on_epoch)
+    return read_run(directory).model
+
+
+def _line(epoch: Epoch) -> bytes:
+    """One line of ``metrics.jsonl``."""
+    return msgspec.json.encode(asdict(epoch)) + b"\n"
 
 
 def read_run(directory: str | Path) -> Run:

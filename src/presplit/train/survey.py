@@ -1,0 +1,97 @@
+"""A look at a net before any training: its layers, where it can be cut, where exits can hang, what a density saves."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from presplit import graph
+from presplit.core.errors import GraphError, PatternError
+from presplit.core.types import Net
+from presplit.train.evaluate import exit_logits
+from presplit.train.exits import MultiExit, taps
+from presplit.train.export import to_onnx
+from presplit.train.placing import places_of
+from presplit.train.sparsify import sparsify
+from presplit.train.summary import Summary, summary
+
+Cost = tuple[int, int]
+"""Multiply-accumulates of one sample, weights."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What `survey` found.
+
+    ``layers``: every layer with weights, its multiplications counted; ``shapes``: what each that ran gives for one
+    sample. ``net`` with the costs of its ``segments`` and ``exits``: where it can be cut. ``taps``: the submodules
+    that are boundaries, so that exits can hang there; ``recommended``: those where "auto" would hang exits.
+    ``sparse``: the layers after `sparsify`, or None with the reason in ``refused``.
+    """
+
+    name: str
+    layers: Summary
+    shapes: Mapping[str, tuple[int, ...]]
+    net: Net
+    segments: tuple[Cost, ...]
+    exits: Mapping[str, Cost]
+    taps: tuple[str, ...]
+    recommended: tuple[str, ...]
+    sparse: Summary | None
+    refused: str
+
+
+def survey(model: object, shape: Sequence[int], *, density: float = 0.25) -> Survey:
+    """What ``model``, a classifier that takes float32 samples of ``shape``, is made of and could become.
+
+    ``density`` (0..1]: as in `sparsify`. The model stays as it is, nothing is trained. It costs one export to ONNX.
+    Raises `GraphError` if ``model`` is no module, does not take such samples or cannot be exported.
+
+    >>> from presplit.train.zoo import mlp
+    >>> found = survey(mlp([64, 64, 64, 10]), (64,))
+    >>> found.taps, [row.weights for row in found.layers], [row.weights for row in found.sparse or ()]
+    (('relu1', 'relu2'), [4096, 4096, 640], [1024, 1024, 640])
+    """
+    if not isinstance(model, nn.Module):
+        raise GraphError(f"a torch.nn.Module is expected, got {type(model).__name__}")
+    model = copy.deepcopy(model).cpu().float().eval()
+    kind, example = type(model).__name__, torch.zeros(1, *shape)
+    try:
+        with torch.no_grad():
+            exit_logits(model, example)
+    except (RuntimeError, ValueError, TypeError, LookupError, AssertionError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise GraphError(f"{kind} does not take a float32 sample of shape {tuple(shape)}: {reason}") from error
+    layers = summary(model, example)
+    row = graph.row(graph.read(to_onnx(model, example)), model.exit_names if isinstance(model, MultiExit) else None)
+    pieces = graph.cut(row)
+    inner = model.model if isinstance(model, MultiExit) else model
+    names = {name for name, _ in inner.named_modules()}
+    sparse, refused = None, ""
+    try:
+        sparse = summary(sparsify(model, density=density), example)
+    except (GraphError, PatternError) as error:
+        refused = str(error)
+    return Survey(
+        name=kind,
+        layers=layers,
+        shapes=_shapes(model, layers, example),
+        net=row.net,
+        segments=tuple((piece.macs, piece.weights) for piece in pieces.segments),
+        exits={name: (piece.macs, piece.weights) for name, piece in pieces.exits.items()},
+        taps=tuple(boundary.name for boundary in row.net.boundaries[1:-1] if boundary.name in names),
+        recommended=tuple(places_of(row, pieces, names)),
+        sparse=sparse,
+        refused=refused,
+    )
+
+
+def _shapes(model: nn.Module, layers: Summary, example: torch.Tensor) -> dict[str, tuple[int, ...]]:
+    """What each layer that runs gives for one sample."""
+    with taps(model, [row.name for row in layers]) as seen, torch.no_grad():
+        model(example)
+    return {name: tuple(value.shape[1:]) for name, value in seen.items()}

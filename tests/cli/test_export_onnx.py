@@ -1,0 +1,260 @@
+"""Any ONNX classifier becomes a bundle without torch, and computes at every split what the file does."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from runpy import run_path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from presplit.bundle import Bundle, read
+from presplit.runtime.engine import Engine
+from presplit.train import add_exits
+from presplit.train.export import to_onnx
+from presplit.train.zoo import mobilenet_v2, resnet8, vit
+
+Command = Callable[..., tuple[int, str, str]]
+run_without_torch = run_path(str(Path(__file__).parents[1] / "test_house.py"))["run_without_torch"]
+model = run_path(str(Path(__file__).parents[1] / "graph" / "texts.py"))["model"]
+
+CLOSE = 2e-5
+"""Relative to the largest value: float32 sums of a few hundred terms, taken in another order."""
+SHAPE = (3, 16, 16)
+
+
+def plain_cnn() -> nn.Module:
+    """As many write it: no names, a flatten before the classifier."""
+    torch.manual_seed(0)
+    convolutions = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2), nn.ReLU()]
+    return nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(16 * 49, 10)).eval()
+
+
+def save(net: nn.Module, path: Path, shape: tuple[int, ...] = SHAPE, *, batch: int | None = None) -> Path:
+    """Write ``net`` by torch's own exporter, the batch open or fixed."""
+    axes = ({0: torch.export.Dim("batch")},) if batch is None else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(net, (torch.rand(batch or 2, *shape),), path, dynamic_shapes=axes, verbose=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain CNN in a file, forty samples and their labels."""
+    path = tmp_path_factory.mktemp("onnx")
+    save(plain_cnn(), path / "Cats (v2).onnx")
+    draw = np.random.default_rng(0)
+    np.save(path / "x.npy", draw.random((40, *SHAPE), np.float32))
+    np.save(path / "y.npy", draw.integers(0, 10, 40))
+    return path
+
+
+def same_at_every_split(bundle: Bundle, file: Path, *, batch: int = 3, one_by_one: int | None = None) -> None:
+    """Head and tail give what ONNX Runtime makes of ``file``, for every split and exit."""
+    net = bundle.net
+    original = Engine(onnx.load(str(file)).SerializeToString())  # weights beside the file included
+    x = np.random.default_rng(1).random((batch, *net.boundaries[0].shape), np.float32)
+    name = onnx.load(str(file)).graph.input[0].name
+    parts = np.split(x, batch // one_by_one) if one_by_one else [x]
+    runs = [original.run({name: part}) for part in parts]
+    expected = {output: np.concatenate([run[output] for run in runs]) for output in original.outputs}
+    *_, final = expected
+    renamed = {"logits": final, **{f"logits.{exit_.name}": exit_.name for exit_ in net.exits[:-1]}}
+    for split in range(net.last + 1):
+        before = [exit_.name for exit_ in net.exits[:-1] if exit_.after <= split]
+        after = [exit_.name for exit_ in net.exits[:-1] if exit_.after > split]
+        found: dict[str, np.ndarray] = {}
+        here = x
+        if split:
+            found = Engine(bundle.segment(0, split, exits=before)).run({"boundary": x})
+            here = found.pop("logits" if split == net.last else f"boundary_{split:02d}")
+            found |= {"logits": here} if split == net.last else {}
+        if split < net.last:
+            found |= Engine(bundle.segment(split, net.last, exits=after)).run({"boundary": here})
+        assert found.keys() == renamed.keys()
+        for output, array in found.items():
+            whole = expected[renamed[output]]
+            np.testing.assert_allclose(array, whole, rtol=0, atol=CLOSE * max(1.0, float(np.abs(whole).max())))
+
+
+def test_a_file_becomes_a_bundle_and_a_plan_where_torch_cannot_be_imported(folder: Path, tmp_path: Path) -> None:
+    words = ["--from", folder / "Cats (v2).onnx", "--samples", folder / "x.npy", "--labels", folder / "y.npy"]
+    commands = [["export", *words, "--out", tmp_path / "c.bundle", "--json"], ["plan", tmp_path / "c.bundle", "--json"]]
+    for arguments in commands:
+        done = run_without_torch(
+            f"from presplit.cli.main import main\nsys.exit(main({[str(word) for word in arguments]!r}))"
+        )
+        assert done.returncode == 0 and not done.stderr, done.stderr
+        json.loads(done.stdout)
+    bundle = read(tmp_path / "c.bundle")
+    assert bundle.manifest.name == "cats-v2" and "torch" not in bundle.manifest.versions
+    assert [boundary.shape for boundary in bundle.net.boundaries] == [SHAPE, (8, 16, 16), (16, 7, 7), (10,)]
+    same_at_every_split(bundle, folder / "Cats (v2).onnx")
+
+
+def test_samples_give_the_ranges_and_labels_the_evidence(command: Command, folder: Path, tmp_path: Path) -> None:
+    x, y = np.load(folder / "x.npy"), np.load(folder / "y.npy")
+    words = ["--samples", folder / "x.npy", "--labels", folder / "y.npy", "--out", tmp_path / "c.bundle"]
+    code, out, problem = command("export", "--from", folder / "Cats (v2).onnx", *words)
+    assert (code, problem) == (0, "") and out.endswith(f"Next: presplit plan {tmp_path / 'c.bundle'}\n")
+    bundle = read(tmp_path / "c.bundle")
+    ports = bundle.manifest.ports
+    assert [set(port.encodings) for port in ports] == [{"float32", "float16", "int8"}] * 4
+    middle = Engine(bundle.segment(0, 1)).run({"boundary": x})["boundary_01"]
+    for number, values in ((0, x), (1, middle)):
+        assert ports[number].encodings["int8"].scale == pytest.approx(float(values.max()) / 255, rel=1e-5)
+    logits = Engine(bundle.segment(0, 3)).run({"boundary": x})["logits"]
+    np.testing.assert_array_equal(bundle.evidence()[1], [logits.argmax(-1) == y])
+
+
+def test_without_samples_only_codecs_without_a_range_are_offered(
+    command: Command, folder: Path, tmp_path: Path
+) -> None:
+    code, out, problem = command("export", "--from", folder / "Cats (v2).onnx", "--out", tmp_path / "c.bundle")
+    assert code == 0 and "Next: presplit serve" in out
+    assert "no --samples" in problem and "the bundle has no int8" in problem and "no --labels" in problem
+    bundle = read(tmp_path / "c.bundle")
+    assert [set(port.encodings) for port in bundle.manifest.ports] == [{"float32", "float16"}] * 4
+    assert command("plan", tmp_path / "c.bundle")[2].endswith("can be planned; export it again with labels\n")
+    assert command("run", tmp_path / "c.bundle", folder / "x.npy")[0] == 0
+
+
+def test_several_outputs_are_exits(command: Command, tmp_path: Path) -> None:
+    net = add_exits(resnet8(width=8), ["block1", "block2"], example=torch.zeros(1, *SHAPE)).eval()
+    (tmp_path / "net.onnx").write_bytes(to_onnx(net, torch.zeros(1, *SHAPE)).SerializeToString())
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((70, *SHAPE), np.float32))
+    np.save(tmp_path / "y.npy", np.arange(70) % 10)
+    words = ["--samples", tmp_path / "x.npy", "--labels", tmp_path / "y.npy"]
+    assert command("export", "--from", tmp_path / "net.onnx", *words)[0] == 0
+    bundle = read(tmp_path / "net.bundle")
+    assert [exit_.name for exit_ in bundle.net.exits] == ["logits_0", "logits_1", "final"]
+    assert bundle.evidence()[0].shape == (3, 70)
+    same_at_every_split(bundle, tmp_path / "net.onnx")
+
+
+def transformers_vit() -> nn.Module:
+    hf = pytest.importorskip("transformers", exc_type=(ImportError, RuntimeError))
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+
+    class Logits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = hf.ViTForImageClassification(hf.ViTConfig(**sizes, image_size=16, patch_size=8, num_labels=10))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x).logits
+
+    return Logits().eval()
+
+
+@pytest.mark.parametrize("batch", [1, 3, None])
+@pytest.mark.parametrize(
+    "make",
+    [plain_cnn, mobilenet_v2, lambda: vit(width=16, depth=1, size=16), transformers_vit],
+    ids=["cnn", "mobilenet", "vit", "transformers ViT"],
+)
+def test_a_file_of_any_batch_is_cut(
+    command: Command, make: Callable[[], nn.Module], batch: int | None, tmp_path: Path
+) -> None:
+    save(make().eval(), tmp_path / "net.onnx", batch=batch)
+    code, _, problem = command("export", "--from", tmp_path / "net.onnx")
+    if make is transformers_vit and batch:
+        # Its class token is expanded to the batch and joined to the patches: the file holds the batch in a constant.
+        assert code == 2 and f"its batch is fixed to {batch}, and it cannot be opened" in problem
+        return
+    assert code == 0, problem
+    same_at_every_split(read(tmp_path / "net.bundle"), tmp_path / "net.onnx", one_by_one=batch)
+
+
+# What is refused.
+
+
+def refuses(said: tuple[int, str, str], part: str) -> None:
+    assert said[:2] == (2, ""), said
+    assert part in said[2] and said[2].count("\n") == 1, said[2]
+
+
+def test_one_of_a_run_and_a_file_is_expected(command: Command, folder: Path) -> None:
+    file, x = folder / "Cats (v2).onnx", folder / "x.npy"
+    refuses(command("export"), "expected a run directory or --from MODEL.onnx, got neither")
+    refuses(command("export", "runs/x", "--from", file), "expected a run directory or --from MODEL.onnx, got both")
+    refuses(command("export", "runs/x", "--samples", x), "--samples and --labels belong to --from MODEL.onnx")
+    refuses(command("export", "--from", file, "--labels", x), "--labels needs the samples")
+    refuses(command("export", "--from", "nowhere.onnx"), "nowhere.onnx: no such file")
+    refuses(command("export", "--from", x), "x.npy: not an ONNX file")
+
+
+@pytest.mark.parametrize(
+    ("samples", "part"),
+    [
+        (np.zeros((3, 3, 16, 15), np.float32), "sample of shape (3, 16, 16), got an array of shape (3, 3, 16, 15)"),
+        (np.zeros((0, *SHAPE), np.float32), "at least one sample"),
+        (np.full((1, *SHAPE), np.nan, np.float32), "expected finite values"),
+        (np.zeros((1, *SHAPE), np.int64), "an array (n, *shape) of float32 or uint8 is expected"),
+    ],
+)
+def test_samples_that_the_file_does_not_take(
+    command: Command, folder: Path, tmp_path: Path, samples: np.ndarray, part: str
+) -> None:
+    np.save(tmp_path / "bad.npy", samples)
+    refuses(command("export", "--from", folder / "Cats (v2).onnx", "--samples", tmp_path / "bad.npy"), part)
+
+
+@pytest.mark.parametrize(
+    ("labels", "part"),
+    [
+        (np.zeros(39, np.int64), "expected int64 of shape (40,), got int64 of shape (39,)"),
+        (np.zeros(40, np.float32), "expected int64 of shape (40,), got float32 of shape (40,)"),
+        (np.full(40, 10), "expected classes in 0..9, got 10..10"),
+        (np.full(40, -1), "expected classes in 0..9, got -1..-1"),
+    ],
+)
+def test_labels_that_do_not_fit_the_samples(
+    command: Command, folder: Path, tmp_path: Path, labels: np.ndarray, part: str
+) -> None:
+    np.save(tmp_path / "bad.npy", labels)
+    words = ["--samples", folder / "x.npy", "--labels", tmp_path / "bad.npy", "--out", tmp_path / "c.bundle"]
+    refuses(command("export", "--from", folder / "Cats (v2).onnx", *words), f"bad.npy: {part}")
+    assert not (tmp_path / "c.bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (
+            "net (float[1, 4] x) => (float[1, 4] y) <float[4, 4] w> { h = MatMul(x, w) r = Relu(h) "
+            "m = ReduceMean <keepdims = 1, axes = [0]> (r) a = Add(r, m) y = MatMul(a, w) }",
+            "its batch of 1 cannot be opened",
+        ),
+        (
+            "net (float[N, 4] x) => (float[N, 4] y) <float[4, 4] w> { h = MatMul(x, w) r = Relu(h) "
+            "m = ReduceMean <keepdims = 1, axes = [0]> (r) a = Add(r, m) y = MatMul(a, w) }",
+            "samples of one batch depend on each other",
+        ),
+    ],
+)
+def test_samples_that_depend_on_their_batch(command: Command, tmp_path: Path, text: str, part: str) -> None:
+    net = model(text)
+    net.opset_import[0].version = 13
+    (tmp_path / "net.onnx").write_bytes(net.SerializeToString())
+    refuses(command("export", "--from", tmp_path / "net.onnx", "--out", tmp_path / "net.bundle"), part)
+    assert not (tmp_path / "net.bundle").exists()
+
+
+def test_operators_that_are_too_old_for_int8(command: Command, tmp_path: Path) -> None:
+    net = model(
+        "net (float[N, 4] x) => (float[N, 4] y) <float[4, 4] w> { h = MatMul(x, w) r = Relu(h) y = MatMul(r, w) }"
+    )
+    net.opset_import[0].version, net.ir_version = 9, 4
+    (tmp_path / "old.onnx").write_bytes(net.SerializeToString())
+    np.save(tmp_path / "x.npy", np.zeros((1, 4), np.float32))
+    assert command("export", "--from", tmp_path / "old.onnx")[0] == 0
+    said = command("export", "--from", tmp_path / "old.onnx", "--samples", tmp_path / "x.npy")
+    refuses(said, "old.onnx: the graph is of operator set 9, and integers are decoded from 10 on; convert it with")

@@ -1,0 +1,192 @@
+"""A training that is stopped or killed goes on as if it had not been, bit for bit; several processes are as one."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from presplit.core.errors import DataError
+from presplit.train import Epoch, Recipe, add_exits, fit, sparsify
+from presplit.train.data import Samples, digits, hold_out
+from presplit.train.zoo import mlp
+
+RECIPES = {
+    "plain": Recipe(epochs=4, batch=64),
+    "moving average, momentum": Recipe(epochs=4, batch=64, optimiser="sgd", rate=0.05, ema=0.9, schedule="cosine"),
+    "keeps the best": Recipe(epochs=4, batch=64, optimiser="adamw", weight_decay=0.1, patience=3, schedule="constant"),
+    "the net, then the heads": Recipe(epochs=4, batch=64, regime="separate", augment="shift_flip"),
+    "the net, then everything": Recipe(epochs=5, batch=64, regime="mixed", backbone_epochs=2, self_distil=0.5),
+    "in half precision": Recipe(epochs=3, batch=64, bf16=True, label_smoothing=0.1, schedule="inverse_time", decay=0.1),
+}
+KILLS = 30
+
+
+@pytest.fixture(scope="module")
+def parts() -> tuple[Samples, Samples]:
+    return hold_out(hold_out(digits().train, 0.2)[1], 0.2)
+
+
+def net() -> nn.Module:
+    """Convolutions, batch normalisation, dropout and an exit: all that has a state or draws random numbers."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()]
+    ends = [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.2), nn.Linear(64, 10)]
+    return add_exits(sparsify(nn.Sequential(*layers, *ends), layers={"3": 0.5}), ["2"])
+
+
+class Stopped(Exception):
+    """As if the user had pressed Ctrl-C after an epoch."""
+
+
+def stop_after(number: int) -> Any:
+    def told(epoch: Epoch) -> None:
+        if epoch.number == number:
+            raise Stopped
+
+    return told
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(ours, theirs) for ours, theirs in pairs)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_stopped_training_goes_on_bit_for_bit(name: str, parts: tuple[Samples, Samples], tmp_path: Path) -> None:
+    train, held = parts
+    whole = net()
+    history = fit(whole, train, recipe=RECIPES[name], validation=held, seed=3)
+    for number in range(1, RECIPES[name].epochs + 1):
+        state = tmp_path / f"{number}.safetensors"
+        with pytest.raises(Stopped):
+            fit(net(), train, recipe=RECIPES[name], validation=held, seed=3, state=state, on_epoch=stop_after(number))
+        model = net()
+        found = fit(model, train, recipe=RECIPES[name], validation=held, seed=3, state=state)
+        assert same(model, whole), f"stopped after epoch {number}"
+        assert [(e.number, e.loss, e.accuracy) for e in found] == [(e.number, e.loss, e.accuracy) for e in history]
+
+
+def test_a_training_from_a_loader_goes_on_bit_for_bit(parts: tuple[Samples, Samples], tmp_path: Path) -> None:
+    x, y = (torch.from_numpy(part.copy()) for part in (parts[0].x, parts[0].y))
+
+    def loader() -> DataLoader[Any]:
+        return DataLoader(TensorDataset(x, y), batch_size=50, shuffle=True)
+
+    whole, model, state = net(), net(), tmp_path / "state.safetensors"
+    fit(whole, loader(), recipe=RECIPES["plain"])
+    with pytest.raises(Stopped):
+        fit(net(), loader(), recipe=RECIPES["plain"], state=state, on_epoch=stop_after(2))
+    fit(model, loader(), recipe=RECIPES["plain"], state=state)
+    assert same(model, whole)
+
+
+def test_a_state_of_another_training_or_a_damaged_one_is_refused(
+    parts: tuple[Samples, Samples], tmp_path: Path
+) -> None:
+    state = tmp_path / "state.safetensors"
+    fit(mlp([64, 16, 10]), parts[0], epochs=1, state=state)
+    with pytest.raises(DataError, match="it is of another training: seed was 0, now it is 1; train as before"):
+        fit(mlp([64, 16, 10]), parts[0], epochs=1, state=state, seed=1)
+    with pytest.raises(DataError, match="it is of another net"):
+        fit(mlp([64, 17, 10]), parts[0], epochs=1, state=state)
+    raw = state.read_bytes()
+    for damaged in (b"", raw[:100], raw[: len(raw) // 2]):
+        state.write_bytes(damaged)
+        with pytest.raises(DataError, match="not the state of a training|not a safetensors file, or a damaged one"):
+            fit(mlp([64, 16, 10]), parts[0], epochs=1, state=state)
+
+
+def train_in_a_process(state: Path, done: Path) -> None:
+    """Says each epoch as it ends; `done` gets the net."""
+    torch.set_num_threads(1)
+    train, held = hold_out(hold_out(digits().train, 0.2)[1], 0.2)
+    model = net()
+
+    def told(epoch: Epoch) -> None:
+        with (state.parent / "epochs").open("a") as file:
+            file.write(f"{epoch.number}\n")
+
+    fit(model, train, recipe=LONG, validation=held, seed=3, state=state, on_epoch=told)
+    torch.save(model.state_dict(), done)
+
+
+LONG = Recipe(epochs=60, batch=64, ema=0.9, patience=60)
+
+
+def test_trainings_killed_at_random_moments_lose_an_epoch_at_most_and_end_with_the_same_bits(tmp_path: Path) -> None:
+    """SIGKILL, saving included, 30 times in all; each time training goes on from the last epoch that was saved."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["presplit.train", "presplit.train.data", __name__])
+    chance, kills, nets = random.Random(0), 0, []
+    while kills < KILLS or len(nets) < 2:
+        folder = tmp_path / str(len(nets))
+        folder.mkdir()
+        done, told = folder / "net.pt", folder / "epochs"
+        while not done.exists():
+            begun = len(told.read_text().split()) if told.exists() else 0
+            process = context.Process(target=train_in_a_process, args=(folder / "state.safetensors", done))
+            process.start()
+            while (
+                process.is_alive() and kills < KILLS and (not told.exists() or len(told.read_text().split()) == begun)
+            ):
+                time.sleep(0.002)
+            process.join(chance.uniform(0, 0.06) if kills < KILLS else None)
+            if process.is_alive():
+                process.kill()
+                kills += 1
+            process.join()
+            assert process.exitcode in (0, -9)
+        numbers = [int(line) for line in told.read_text().split()]
+        assert numbers[-1] == LONG.epochs
+        steps = {later - number for number, later in zip(numbers, numbers[1:], strict=False)}
+        assert steps <= {1, 2}, "an epoch is told after it was saved: none is told twice, one may end untold"
+        nets.append(torch.load(done, weights_only=True))
+    assert all(torch.equal(nets[0][name], other[name]) for other in nets[1:] for name in other)
+
+
+SCRIPT = """
+import json, sys, torch
+from presplit.train import Recipe, add_exits, fit, sparsify
+from presplit.train import processes
+from presplit.train.data import digits, hold_out
+from presplit.train.zoo import mlp
+torch.set_num_threads(1)
+torch.manual_seed(0)
+train, held = hold_out(hold_out(digits().train, 0.3)[1], 0.2)
+model = add_exits(sparsify(mlp([64, 64, 64, 10]), density=0.25), ["relu1"])
+recipe = Recipe(epochs=6, batch=50, regime="mixed", ema=0.5, self_distil=0.2)
+history = fit(model, train, recipe=recipe, validation=held)
+if processes.rank() == 0:
+    json.dump([processes.count(), [(e.loss, e.accuracy) for e in history]], open(sys.argv[1], "w"))
+"""
+
+
+def test_two_processes_give_the_curve_of_one_with_the_same_batch(tmp_path: Path) -> None:
+    """As `accelerate launch` starts them (its only launcher of several processes on a machine is called multi_gpu)."""
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    found = []
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    rest = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    for command in ([sys.executable], [*launch, *rest]):
+        out = tmp_path / f"{len(found)}.json"
+        done = subprocess.run(
+            [*command, str(script), str(out)], check=False, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        found.append(json.loads(out.read_text()))
+    (one, curve), (two, shared) = found
+    assert (one, two) == (1, 2)
+    for (loss, accuracy), (other, seen) in zip(curve, shared, strict=True):
+        assert loss == pytest.approx(other, rel=1e-4) and accuracy == pytest.approx(seen, abs=0.02)
