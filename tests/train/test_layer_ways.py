@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import os
 import subprocess
@@ -231,6 +232,9 @@ def one_of_two(rank: int, folder: Path) -> None:
         x, y = batch_of(kind)
         both = learned(DistributedDataParallel(net), x[rank::2], y[rank::2])
         torch.save(both.state_dict(), folder / f"{kind}-{rank}.pt")
+        del both
+    gc.collect()  # what holds the connection goes before it, and nobody before the other: else one may crash
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 

@@ -45,7 +45,7 @@ def train(
 ) -> None:
     """Train a net into a run directory: spec, metrics, checkpoint, result."""
     from presplit.core.spec import read_spec, spec_from
-    from presplit.train import runs
+    from presplit.train import processes, runs
 
     changes = [*_changes(layers, fan_out, density, budget, family, after, data, recipe, epochs, seed), *set]
     if resume and out and not spec and not changes:
@@ -56,7 +56,9 @@ def train(
         say(f"{directory} holds a run: it is replaced; a bundle that was exported from it is not")
     with _progress(runs.recipe_of(resolved.training).epochs) as on_epoch:
         result = runs.train(resolved, directory, resume=resume, on_epoch=on_epoch)
-    show({**result, "run": str(directory)}, text(result, directory), as_json=json)
+    processes.leave()
+    if processes.rank() == 0:
+        show({**result, "run": str(directory)}, text(result, directory), as_json=json)
 
 
 def _changes(

@@ -6,6 +6,7 @@ are averaged. One process needs none of this, and imports none of it.
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Any
 
@@ -56,6 +57,14 @@ def wait() -> None:
     """Until every process is here."""
     if count() > 1:
         _accelerator().wait_for_everyone()
+
+
+def leave() -> None:
+    """End the processes' connection, all at once, and after what holds it is gone: else one may crash as it exits."""
+    if count() > 1:
+        gc.collect()
+        wait()
+        _accelerator().end_training()
 
 
 def _accelerator() -> Any:
