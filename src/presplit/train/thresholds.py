@@ -17,6 +17,7 @@ from presplit.core.errors import SpecError
 from presplit.core.protocols import ExitPolicy
 from presplit.core.types import Floats
 from presplit.policies import EXITS
+from presplit.train.evaluate import route
 
 COMBINATIONS = 20_000
 
@@ -85,9 +86,9 @@ def choose_thresholds(
         raise SpecError(f"{name}: no thresholds reach {goal:g} on these samples, the best is {best:g}")
     order = (-right, mean_costs) if name in ("macs", "offload") else (mean_costs, -right)
     taken = fits[np.lexsort((order[1][fits], order[0][fits]))[0]]
-    shares = _shares(tried[taken][0], [score(each) for each in logits[:-1]], len(labels))
-    thresholds = tuple(float(value) for value in tried[taken][0])
-    return Chosen(thresholds, float(right[taken] / len(labels)), shares, float(mean_costs[taken]))
+    thresholds = tried[taken][0]
+    routed = route(logits, labels, thresholds, policy=score)
+    return Chosen(thresholds, routed.accuracy, routed.shares, float(mean_costs[taken]))
 
 
 def _combinations(
@@ -119,16 +120,6 @@ def _grid(scores: Floats, most: int) -> Floats:
     distinct = np.unique(scores)
     places = np.unique(np.linspace(0, len(distinct) - 1, min(len(distinct), most - 1)).round().astype(int))
     return np.append(distinct[places], np.nextafter(distinct[-1], np.float32(2)))
-
-
-def _shares(thresholds: Sequence[float], scores: Sequence[Floats], n: int) -> tuple[float, ...]:
-    """The share of samples that leaves at each exit."""
-    left, shares = np.ones(n, bool), list[float]()
-    for threshold, each in zip(thresholds, scores, strict=True):
-        leaves = left & (each >= threshold)
-        shares.append(float(leaves.mean()))
-        left &= ~leaves
-    return (*shares, float(left.mean()))
 
 
 def temperature(logits: Floats, labels: npt.NDArray[np.int64]) -> float:
