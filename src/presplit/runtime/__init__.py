@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from presplit.runtime.local import Answers, Local
 from presplit.runtime.measure import measure, seconds_of
 
 if TYPE_CHECKING:
     from presplit.runtime.edge import Edge
     from presplit.runtime.server import serve
 
-__all__ = ["Edge", "measure", "seconds_of", "serve"]
+__all__ = ["Answers", "Edge", "Local", "measure", "seconds_of", "serve"]
 
 
 def __getattr__(name: str) -> Any:
