@@ -1,151 +1,286 @@
-"""How accurate small sparse nets are, trained with all that helps, against their dense parents.
+"""How accurate sparse nets are against their dense parents: perceptrons, CNNs, nets with exits, a transformer.
 
-MNIST, padded to 800 inputs. Receptive fields over the image (`local`, centres where pixels vary) in the first layer,
-biregular or grouped ones after it, the last layer dense. The small nets distil from a dense 800-512-256-10, trained
-once for each seed. The perceptron of nine times fewer weights and its dense parent are trained by the same recipe
-without a teacher, and timed in ONNX Runtime at batch 64. A tenth of the training set is held out of every training;
-the recipes are those of earlier measurements, nothing was tuned on the test set. About an hour on one core.
+MNIST's perceptrons take images padded to 800 inputs, with receptive fields (`local`) in the first layer; small ones
+distil from a larger dense net. The CIFAR-10 and transformer rows train by one recipe each, the sparse ones of the
+parent's size distilling from their parent of the same seed. Where there is a GPU those rows train on it, at full
+length; elsewhere for an eighth of the epochs, which the rows say. A tenth of the training set is held out of every
+training, and is what exits' thresholds are chosen on; the test set is read once, at the end. ``--jobs`` trains seeds
+beside each other; ``--no-train`` only counts weights and multiplications and measures speed.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import multiprocessing
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from benchmarks._nets import (
+    PADDED,
+    Builder,
+    bottlenecked,
+    convolutional,
+    dense_mlp,
+    local_mlp,
+    residual,
+    transformer,
+)
 from benchmarks._rows import sessions
 from benchmarks._timing import medians
 from presplit.core.errors import SpecError
-from presplit.core.types import Pattern
-from presplit.patterns import data_aware, local
-from presplit.train import Recipe, accuracies, count_weights, evaluate, fit, initialise, sparsify
-from presplit.train.data import Samples, hold_out, load
-from presplit.train.zoo import mlp
+from presplit.core.types import Plan
+from presplit.runtime import Local
+from presplit.train import Recipe, accuracies, choose_thresholds, evaluate, export, fit, initialise, route, summary
+from presplit.train.data import Dataset, Samples, hold_out, load
+from presplit.train.exits import MultiExit
 
-LAYOUT, PADDED = (28, 28), 800
-TEACHER = (PADDED, 512, 256, 10)
 TAUGHT = Recipe(epochs=100, rate=6e-3, distil=0.7, temperature=3.0)
 PLAIN = Recipe(epochs=20, rate=3e-3)
+IMAGES = Recipe(
+    epochs=48, batch=128, rate=0.1, optimiser="sgd", weight_decay=5e-4, augment="shift_flip", bf16=True
+)  # fmt: skip
+TOKENS = replace(IMAGES, epochs=64, rate=1e-3, optimiser="adamw", weight_decay=0.05)
+LEARNS = {"distil": 0.7, "temperature": 4.0}
+REDUCED = 8
+"""Without a GPU, what needs one trains for so many times fewer epochs."""
+TIMED = 1024
+"""Test images, about, that nets with exits are timed on."""
 QUICK = "mnist 2,360"
 
 
 @dataclass(frozen=True)
 class Net:
-    """One row: layer sizes, inputs of each first and second unit, outputs that share a field, and what it must reach.
+    """One row: a net, how it is trained, and what it must reach.
 
-    ``fields`` 0: dense. ``reaches``: an accuracy (0..1), or the name of the row that it must pass.
+    ``teacher`` and ``parent`` are rows too: what it distils from, and what it is compared with. ``least``: accuracy in
+    0..1. ``within``: at most so far below its parent; 0 means above it. ``faster``: how many times, in ONNX Runtime on
+    images of ``at``, its parent's speed. ``early``: the share of answers at an early exit, by thresholds chosen on
+    held-out samples, at most ``drop`` below the last exit. ``heavy`` nets want a GPU. ``drawn``: values are drawn anew,
+    as for ReLU nets; a transformer keeps its own.
     """
 
-    layers: tuple[int, ...]
-    fields: int = 0
-    second: int = 0
-    tile: int = 1
-    family: str = "biregular"
-    recipe: Recipe = TAUGHT
-    reaches: float | str | None = None
+    data: str
+    build: Builder
+    recipe: Recipe
+    teacher: str = ""
+    parent: str = ""
+    least: float | None = None
+    within: float | None = None
+    faster: float | None = None
+    at: int = 1
+    early: float | None = None
+    drop: float = 0.0
+    heavy: bool = False
+    drawn: bool = True
 
 
 NETS = {
-    "mnist 2,360": Net((PADDED, 40, 40, 10), 40, 9, reaches=0.97),
-    "mnist 2,360's parent": Net((PADDED, 40, 40, 10), recipe=replace(TAUGHT, distil=0.0)),
-    "mnist 5,000": Net((PADDED, 100, 50, 10), 30, 30, reaches=0.981),
-    "mnist 12,000": Net((PADDED, 200, 100, 10), 35, 40, reaches=0.985),
-    "mnist 9x fewer, its parent": Net((PADDED, 400, 400, 10), recipe=PLAIN),
-    "mnist 9x fewer": Net(
-        (PADDED, 400, 400, 10), 80, 40, tile=16, family="grouped", recipe=PLAIN, reaches="mnist 9x fewer, its parent"
+    "mnist teacher": Net("mnist", dense_mlp(PADDED, 512, 256, 10), Recipe(epochs=15, batch=256, rate=2e-3)),
+    "mnist 2,360": Net(
+        "mnist", local_mlp(PADDED, 40, 40, 10, fields=40, second=9), TAUGHT, teacher="mnist teacher", least=0.97
     ),
-}
+    "mnist 2,360's parent": Net("mnist", dense_mlp(PADDED, 40, 40, 10), replace(TAUGHT, distil=0.0)),
+    "mnist 5,000": Net(
+        "mnist", local_mlp(PADDED, 100, 50, 10, fields=30, second=30), TAUGHT, teacher="mnist teacher", least=0.981
+    ),
+    "mnist 12,000": Net(
+        "mnist", local_mlp(PADDED, 200, 100, 10, fields=35, second=40), TAUGHT, teacher="mnist teacher", least=0.985
+    ),
+    "mnist 9x fewer, its parent": Net("mnist", dense_mlp(PADDED, 400, 400, 10), PLAIN),
+    "mnist 9x fewer": Net(
+        "mnist", local_mlp(PADDED, 400, 400, 10, fields=80, second=40, tile=16, family="grouped"), PLAIN,
+        parent="mnist 9x fewer, its parent", within=0.0, faster=1.0, at=64,
+    ),
+    "mnist exits": Net(
+        "mnist images", bottlenecked(exits=["block2"]), replace(PLAIN, augment="shift"), early=0.6, drop=0.002
+    ),
+    "cifar10 parent": Net("cifar10", convolutional(64, 128, 256, 512), IMAGES, heavy=True),
+    "cifar10 4x fewer": Net(
+        "cifar10", convolutional(64, 128, 256, 512, sparse=True), replace(IMAGES, **LEARNS), teacher="cifar10 parent",
+        parent="cifar10 parent", within=0.005, faster=2.3, heavy=True,
+    ),
+    "cifar10 wide and sparse": Net(
+        "cifar10", convolutional(128, 256, 512, 1024, sparse=True), IMAGES, parent="cifar10 parent", within=0.0,
+        heavy=True,
+    ),
+    "cifar10 exits": Net(
+        "cifar10", convolutional(64, 128, 256, 512, sparse=True, exits=["stage2", "stage3"]),
+        replace(IMAGES, **LEARNS), teacher="cifar10 parent", early=0.4, drop=0.005, heavy=True,
+    ),
+    "resnet parent": Net("cifar10", residual(), IMAGES, heavy=True),
+    "resnet 4x fewer": Net(
+        "cifar10", residual(sparse=True), replace(IMAGES, **LEARNS), teacher="resnet parent", parent="resnet parent",
+        within=0.005, faster=2.3, heavy=True,
+    ),
+    "transformer, its parent": Net("cifar10", transformer(), TOKENS, heavy=True, drawn=False),
+    "transformer": Net(
+        "cifar10", transformer(sparse=True), replace(TOKENS, **LEARNS), teacher="transformer, its parent",
+        parent="transformer, its parent", within=0.01, heavy=True,
+        drawn=False,
+    ),
+}  # fmt: skip
 
 
-def run(quick: bool, *, rows: tuple[str, ...] = (), seeds: tuple[int, ...] = (0, 1, 2)) -> dict[str, Any]:
-    """All rows, or the named ones; ``quick``: the smallest net once."""
+@dataclass(frozen=True)
+class Found:
+    """What one seed's net reached on the test set.
+
+    If it has exits: the share ``early`` of answers before the last one, the accuracy of the ``last`` one, and how many
+    times ``faster`` images are answered in batches if exits answer.
+    """
+
+    accuracy: float
+    early: float = 0.0
+    last: float = 0.0
+    faster: float = 1.0
+
+
+def run(
+    quick: bool, *, rows: tuple[str, ...] = (), seeds: tuple[int, ...] = (0, 1, 2), jobs: int = 1, train: bool = True
+) -> dict[str, Any]:
+    """All rows, or the named ones; ``quick``: the smallest net once; without ``train`` nothing is trained."""
     for name in rows:
         if name not in NETS:
             raise SpecError(f"rows: there are {', '.join(NETS)}, got {name!r}")
-    torch.set_num_threads(1)
-    data = load("mnist").padded(PADDED)
     chosen = rows or ((QUICK,) if quick else tuple(NETS))
-    teachers: dict[int, nn.Module] = {}
-    seeds = seeds[:1] if quick else seeds
-    found = {name: _row(name, NETS[name], data.train, data.test, seeds, teachers) for name in chosen}
-    return {"rows": [*found.values()], "checks": _checks(found)}
+    seeds = () if not train else seeds[:1] if quick else seeds
+    found = _all(chosen, seeds, jobs)
+    made = {name: _row(name, [found[seed][name] for seed in seeds]) for name in chosen}
+    return {"rows": [*made.values()], "checks": [each for name in chosen for each in _checks(name, made)]}
 
 
-def _checks(found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    checks: list[dict[str, Any]] = []
-    for name, row in found.items():
-        goal = NETS[name].reaches
-        if isinstance(goal, str) and goal in found:
-            least = found[goal]["accuracy"]
-            ok, target = row["accuracy"] > least, f"> {least:.4f}"
-            checks.append({"name": f"{name}: above its parent", "value": row["accuracy"], "target": target, "ok": ok})
-        elif isinstance(goal, float):
-            ok, target = row["accuracy"] >= goal, f">= {goal}"
-            checks.append({"name": name, "value": row["accuracy"], "target": target, "ok": ok})
-    return checks
+def _all(rows: Sequence[str], seeds: Sequence[int], jobs: int) -> dict[int, dict[str, Found]]:
+    """Every row for every seed; a seed's nets are trained in one process, where they share their teachers."""
+    if jobs <= 1:
+        return {seed: _of_seed(seed, rows) for seed in seeds}
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return dict(zip(seeds, pool.map(_of_seed, seeds, [rows] * len(seeds)), strict=True))
 
 
-def _row(
-    name: str, net: Net, train: Samples, test: Samples, seeds: Sequence[int], teachers: dict[int, nn.Module]
-) -> dict[str, Any]:
-    """Train for each seed, with its teacher if the recipe distils; the accuracy is that on the test set."""
-    each: list[float] = []
-    model: nn.Module = nn.Identity()
-    for seed in seeds:
-        part, _ = hold_out(train, 0.1, seed=seed)
-        model = _build(net, part, seed)
-        initialise(model, net.recipe, seed=seed)
-        if net.recipe.distil and seed not in teachers:
-            teachers[seed] = _teacher(part, seed)
-        teacher = teachers[seed] if net.recipe.distil else None
-        fit(model, part, recipe=net.recipe, teacher=teacher, seed=seed)
-        each.append(accuracies(evaluate(model, test), test.y)[-1])
-    weights = count_weights(model)
-    row = {
-        "row": name,
-        "data": "mnist",
-        "weights": weights,
-        "macs": weights,
-        "accuracy": statistics.mean(each),
-        "spread": max(each) - min(each),
-        "seeds": len(each),
-        "each": " ".join(f"{100 * share:.2f}" for share in each),
-        "speed": _speed(net, model) if net.family == "grouped" else 1.0,
-    }
-    print(json.dumps(row), file=sys.stderr, flush=True)
-    return row
+def _of_seed(seed: int, rows: Sequence[str]) -> dict[str, Found]:
+    torch.set_num_threads(1)
+    found: dict[str, Found] = {}
+    for name in rows:
+        found[name] = _judged(name, seed)
+        print(json.dumps({"row": name, "seed": seed, **vars(found[name])}), file=sys.stderr, flush=True)
+    return found
 
 
-def _build(net: Net, part: Samples, seed: int) -> nn.Module:
-    """The untrained net; where its fields lie follows from the training samples, without their labels."""
-    dense = mlp(net.layers)
-    if not net.fields:
-        return dense
-    weights = data_aware.importance(part.x[:, :784])
-    first = local.local(
-        LAYOUT, net.layers[1], fan_in=net.fields, n_in=PADDED, tile=net.tile, weights=weights, seed=seed
-    )
-    layers: dict[str, float | Pattern | Callable[..., Pattern]] = {"fc1": first, "fc2": net.second / net.layers[1]}
-    return sparsify(dense, layers=layers, family=net.family, seed=seed)
+@functools.cache
+def _data(name: str) -> Dataset:
+    return load("mnist").padded(PADDED) if name == "mnist" else load(name.split()[0])
 
 
-def _teacher(part: Samples, seed: int) -> nn.Module:
-    """The dense net that small ones learn from, trained on the same samples."""
-    model, recipe = mlp(TEACHER), Recipe(epochs=15, batch=256, rate=2e-3)
-    initialise(model, recipe, seed=seed)
-    fit(model, part, recipe=recipe, seed=seed)
+@functools.cache
+def _trained(name: str, seed: int) -> nn.Module:
+    """The net of a row, trained without its held-out samples; its teacher is trained first."""
+    net, device = NETS[name], _device(NETS[name])
+    part, _ = hold_out(_data(net.data).train, 0.1, seed=seed)
+    torch.manual_seed(seed)
+    model, recipe = net.build(part, seed), _recipe(net)
+    if net.drawn:
+        initialise(model, recipe, seed=seed)
+    fit(model.to(device), part, recipe=recipe, teacher=_trained(net.teacher, seed) if net.teacher else None, seed=seed)
     return model
 
 
-def _speed(net: Net, model: nn.Module) -> float:
-    """How many times faster than its dense parent it runs in ONNX Runtime, batch 64."""
-    x = torch.rand(64, PADDED)
-    works = {"dense": sessions(mlp(net.layers).eval(), x)[0], "sparse": sessions(model.eval(), x)[0]}
-    times = medians(works, seconds=2.0)
+def _recipe(net: Net) -> Recipe:
+    """The row's recipe, shortened where a heavy net must do without a GPU."""
+    shorter = net.heavy and not torch.cuda.is_available()
+    return replace(net.recipe, epochs=net.recipe.epochs // REDUCED) if shorter else net.recipe
+
+
+def _device(net: Net) -> str:
+    return "cuda" if net.heavy and torch.cuda.is_available() else "cpu"
+
+
+def _judged(name: str, seed: int) -> Found:
+    """The net of a row on the test set."""
+    net, model = NETS[name], _trained(name, seed)
+    data = _data(net.data)
+    logits = evaluate(model, data.test)
+    last = accuracies(logits, data.test.y)[-1]
+    if not isinstance(model, MultiExit):
+        return Found(last)
+    _, held = hold_out(data.train, 0.1, seed=seed)
+    chosen = choose_thresholds(evaluate(model, held), held.y, max_drop=net.drop / 2)
+    routed = route(logits, data.test.y, chosen.thresholds)
+    thresholds = dict(zip(model.after, chosen.thresholds, strict=True))
+    return Found(routed.accuracy, 1 - routed.shares[-1], last, _faster(model, thresholds, data.test))
+
+
+def _faster(model: MultiExit, thresholds: dict[str, float], test: Samples) -> float:
+    """The time of the whole net over that with exits, in ONNX Runtime, 64 images at a time."""
+    images = test.x[:: len(test) // TIMED]
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = export(model, images[:64], Path(folder) / "net.bundle")
+    whole, exits = (Local.open(bundle, plan=Plan(bundle.net.last, early)) for early in ({}, thresholds))
+    works = {"whole": functools.partial(whole.answer, images), "exits": functools.partial(exits.answer, images)}
+    times = medians(works, seconds=4.0)
+    return times["whole"] / times["exits"]
+
+
+def _row(name: str, found: Sequence[Found]) -> dict[str, Any]:
+    """One row of the table: what its net is, and what the seeds reached."""
+    net = NETS[name]
+    shape = _data(net.data).test.x.shape[1:]
+    torch.manual_seed(0)
+    model = net.build(hold_out(_data(net.data).train, 0.1)[0], 0)
+    layers = summary(model, torch.zeros(1, *shape))
+    row = {
+        "row": name,
+        "data": net.data.split()[0],
+        "weights": sum(layer.weights for layer in layers),
+        "macs": sum(layer.macs for layer in layers),
+        "epochs": _recipe(net).epochs,
+        "seeds": len(found),
+    }
+    if found:
+        each = [seed.accuracy for seed in found]
+        row |= {"accuracy": statistics.mean(each), "spread": max(each) - min(each)}
+        row["each"] = " ".join(f"{100 * share:.2f}" for share in each)
+    if found and net.early is not None:
+        row["early"] = statistics.mean(seed.early for seed in found)
+        row["below_last"] = statistics.mean(seed.last - seed.accuracy for seed in found)
+        row["faster_in_batches"] = statistics.mean(seed.faster for seed in found)
+    if net.faster is not None:
+        row["speed"] = _speed(net, model, shape)
+    return row
+
+
+def _speed(net: Net, model: nn.Module, shape: tuple[int, ...]) -> float:
+    """How many times faster than its dense parent it runs in ONNX Runtime, on one thread."""
+    x = torch.rand(net.at, *shape)
+    parent = NETS[net.parent].build(hold_out(_data(net.data).train, 0.1)[0], 0)
+    works = {"dense": sessions(parent, x)[0], "sparse": sessions(model, x)[0]}
+    times = medians(works, seconds=4.0)
     return times["dense"] / times["sparse"]
+
+
+def _checks(name: str, rows: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The figures of one row against what it must reach; a parent's accuracy only where the parent was trained too."""
+    net, row, made = NETS[name], rows[name], list[tuple[str, float, str, bool]]()
+    found = row.get("accuracy")
+    beside = rows.get(net.parent, {}).get("accuracy")
+    if found is not None and net.least is not None:
+        made.append(("accuracy", found, f">= {net.least}", found >= net.least))
+    if found is not None and net.within is not None and beside is not None:
+        goal = beside - net.within
+        ok = found >= goal if net.within else found > goal
+        made.append(("accuracy against its parent's", found, f"{'>=' if net.within else '>'} {goal:.4f}", ok))
+    if found is not None and net.early is not None:
+        made.append(("answered early", row["early"], f">= {net.early}", row["early"] >= net.early))
+        made.append(("below the last exit", row["below_last"], f"<= {net.drop}", row["below_last"] <= net.drop))
+    if net.faster is not None:
+        made.append(("speed against its parent's", row["speed"], f">= {net.faster}", row["speed"] >= net.faster))
+    return [{"name": f"{name}: {what}", "value": value, "target": goal, "ok": ok} for what, value, goal, ok in made]

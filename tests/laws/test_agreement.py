@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -206,7 +207,10 @@ def concatenating() -> nn.Module:
     return nn.Sequential(Dense(1), Dense(5), *head)
 
 
-AD_HOC: dict[str, tuple[nn.Module, list[str], tuple[int, ...]]] = {
+Models = dict[str, tuple[nn.Module, list[str], tuple[int, ...]]]
+"""A model, the submodules that exits follow, the shape of a sample."""
+
+AD_HOC: Models = {
     "one input axis, dropout, BatchNorm1d": (dropped(), ["2", "5"], (7,)),
     "view by batch size, average pooling": (Viewing(), ["pool"], (2, 8, 8)),
     "concatenated skips": (concatenating(), ["0"], (1, 6, 6)),
@@ -216,22 +220,52 @@ AD_HOC: dict[str, tuple[nn.Module, list[str], tuple[int, ...]]] = {
 }
 
 
-def from_transformers() -> dict[str, tuple[nn.Module, list[str], tuple[int, ...]]]:
-    """Classifiers of Hugging Face, built from their configurations; sparse where they can be."""
-    hf = pytest.importorskip("transformers", exc_type=(ImportError, RuntimeError))
+def library(name: str) -> Any:
+    """A library of models, or the test is skipped: some are built for another torch and then fail in their own way."""
+    return pytest.importorskip(name, exc_type=(ImportError, RuntimeError))
+
+
+def from_transformers() -> Models:
+    """Classifiers of Hugging Face, built from their configurations."""
+    hf = library("transformers")
     resnet = hf.ResNetConfig(embedding_size=16, hidden_sizes=[32, 64], depths=[1, 1], num_labels=10)
     mobilenet = hf.MobileNetV2Config(image_size=32, depth_multiplier=0.35, num_labels=10)
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
     vision = hf.ViTConfig(**sizes, image_size=32, patch_size=8, num_labels=10)
     return {
-        "transformers ResNet": (hf.ResNetForImageClassification(resnet), ["resnet.encoder.stages.0"], IMAGE),
-        "transformers MobileNetV2": (hf.MobileNetV2ForImageClassification(mobilenet), ["mobilenet_v2.layer.4"], IMAGE),
-        "transformers ViT": (hf.ViTForImageClassification(vision), ["vit.layers.0"], IMAGE),
+        "ResNet": (hf.ResNetForImageClassification(resnet), ["resnet.encoder.stages.0"], IMAGE),
+        "MobileNetV2": (hf.MobileNetV2ForImageClassification(mobilenet), ["mobilenet_v2.layer.4"], IMAGE),
+        "ViT": (hf.ViTForImageClassification(vision), ["vit.layers.0"], IMAGE),
     }
 
 
+def from_torchvision() -> Models:
+    """Classifiers of torchvision with random weights."""
+    tv = library("torchvision.models")
+    small = {"num_layers": 2, "num_heads": 4, "hidden_dim": 64, "mlp_dim": 128}
+    vision = tv.VisionTransformer(image_size=32, patch_size=8, **small, num_classes=10)
+    return {
+        "ResNet": (tv.resnet18(num_classes=10), ["layer2"], IMAGE),
+        "MobileNetV2": (tv.mobilenet_v2(width_mult=0.35, num_classes=10), ["features.6"], IMAGE),
+        "ViT": (vision, ["encoder.layers.encoder_layer_0"], IMAGE),
+    }
+
+
+def from_timm() -> Models:
+    """Classifiers of timm with random weights."""
+    timm = library("timm")
+    small = {"embed_dim": 64, "depth": 2, "num_heads": 4, "img_size": 32, "patch_size": 8}
+    return {
+        "ResNet": (timm.create_model("resnet10t", num_classes=10), ["layer2"], IMAGE),
+        "MobileNetV2": (timm.create_model("mobilenetv2_035", num_classes=10), ["blocks.2"], IMAGE),
+        "ViT": (timm.create_model("vit_tiny_patch16_224", num_classes=10, **small), ["blocks.0"], IMAGE),
+    }
+
+
+LIBRARIES = {"transformers": from_transformers, "torchvision": from_torchvision, "timm": from_timm}
+OTHERS = [f"{name} {model}" for name in LIBRARIES for model in ("ResNet", "MobileNetV2", "ViT")]
 IMAGE = (3, 32, 32)
-ZOO: dict[str, tuple[nn.Module, list[str], tuple[int, ...]]] = {
+ZOO: Models = {
     "tabular mlp": (mlp([30, 64, 64, 5]), ["relu1"], (30,)),
     "vgg": (vgg(widths=(32, 64)), ["stage1"], IMAGE),
     "mobilenet_v2": (mobilenet_v2(widths=(16, 32)), ["stage1"], IMAGE),
@@ -244,9 +278,10 @@ DENSE = ("waveform_cnn",)
 """Convolutions over one dimension stay dense."""
 
 
-@pytest.mark.parametrize("name", [*ZOO, "transformers ResNet", "transformers MobileNetV2", "transformers ViT"])
+@pytest.mark.parametrize("name", [*ZOO, *OTHERS])
 def test_models_that_were_not_written_for_this_agree_at_every_split(name: str, tmp_path: Path) -> None:
-    plain, after, shape = ZOO[name] if name in ZOO else from_transformers()[name]
+    source, _, own = name.partition(" ")
+    plain, after, shape = ZOO[name] if name in ZOO else LIBRARIES[source]()[own]
     torch.manual_seed(0)
     model = with_exits(plain if name in DENSE else sparsify(plain, density=0.25), after, torch.zeros(2, *shape))
     x = np.random.default_rng(0).normal(size=(8, *shape)).astype(np.float32)

@@ -13,7 +13,7 @@ from torch import nn
 
 from presplit.core.errors import SpecError
 from presplit.policies import confidence
-from presplit.train import accuracies, add_exits, choose_threshold, evaluate, route
+from presplit.train import accuracies, add_exits, choose_thresholds, evaluate, route
 from presplit.train.data import Samples
 from presplit.train.zoo import small_cnn
 
@@ -65,7 +65,7 @@ def test_thresholds_at_the_ends_give_the_accuracy_of_one_exit(case: Case) -> Non
 @settings(max_examples=100)
 @given(case=cases(), max_drop=st.sampled_from(DROPS))
 def test_the_chosen_threshold_never_loses_more_than_allowed(case: Case, max_drop: float) -> None:
-    threshold = choose_threshold(*case, max_drop=max_drop)
+    threshold = choose_thresholds(*case, max_drop=max_drop).thresholds[0]
     lost = accuracies(*case)[-1] - route(*case, [threshold]).accuracy
     assert lost <= max_drop + 1e-12
 
@@ -78,21 +78,13 @@ def test_no_lower_threshold_would_do_and_more_leave(case: Case, max_drop: float)
     scores = confidence(logits[0])
     final = Fraction(int((logits[-1].argmax(-1) == labels).sum()), len(labels))
     allowed = [s for s in {*scores.tolist(), 2.0} if final - followed(*case, [s])[0] <= Fraction(str(max_drop))]
-    chosen = choose_threshold(logits, labels, max_drop=max_drop)
+    chosen = choose_thresholds(logits, labels, max_drop=max_drop).thresholds[0]
     np.testing.assert_array_equal(scores >= np.float32(chosen), scores >= np.float32(min(allowed)))
-
-
-@settings(max_examples=30)
-@given(case=cases(exits=3), exit_number=st.integers(0, 1))
-def test_the_threshold_of_an_exit_is_that_of_a_net_with_this_exit_alone(case: Case, exit_number: int) -> None:
-    logits, labels = case
-    alone = choose_threshold(logits[[exit_number, 2]], labels, max_drop=0.1)
-    assert choose_threshold(logits, labels, exit_number=exit_number, max_drop=0.1) == alone
 
 
 def test_an_exit_that_is_always_wrong_never_answers() -> None:
     logits = np.array([[[9, 0], [0, 9]], [[0, 9], [9, 0]]], np.float32)
-    threshold = choose_threshold(logits, np.array([1, 0]))
+    threshold = choose_thresholds(logits, np.array([1, 0]), max_drop=0).thresholds[0]
     assert route(logits, np.array([1, 0]), [threshold]).shares == (0.0, 1.0)
 
 
@@ -102,8 +94,8 @@ def test_a_loss_that_is_exactly_allowed_is_allowed(percent: int) -> None:
     late = np.tile(np.array([9, 0], np.float32), (100, 1))
     early = late.copy()
     early[:percent] = [0, 8]  # wrong, and less sure than the others
-    threshold = choose_threshold(np.stack([early, late]), np.zeros(100, np.int64), max_drop=percent / 100)
-    assert route(np.stack([early, late]), np.zeros(100, np.int64), [threshold]).shares == (1.0, 0.0)
+    chosen = choose_thresholds(np.stack([early, late]), np.zeros(100, np.int64), max_drop=percent / 100)
+    assert chosen.shares == (1.0, 0.0)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 10, 512])
@@ -131,7 +123,7 @@ def test_a_plain_classifier_has_one_exit() -> None:
 
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(SpecError, match="no exit policy named 'certainty'"):
-        choose_threshold(np.zeros((2, 1, 2), np.float32), np.zeros(1, np.int64), policy="certainty")
+        choose_thresholds(np.zeros((2, 1, 2), np.float32), np.zeros(1, np.int64), max_drop=0, policy="certainty")
 
 
 def test_a_part_that_is_frozen_stays_in_evaluation_mode() -> None:

@@ -12,7 +12,18 @@ import torch
 
 from presplit.core.errors import DataError, GraphError, PatternError, SpecError
 from presplit.core.spec import read_spec, spec_from
-from presplit.train import RECIPES, SparseLinear, accuracies, choose_threshold, count_weights, evaluate, route, runs
+from presplit.train import (
+    RECIPES,
+    SparseLinear,
+    accuracies,
+    choose_thresholds,
+    count_weights,
+    evaluate,
+    route,
+    runs,
+    temperature,
+)
+from presplit.train.placing import exit_macs
 
 SMALL = {
     "name": "small",
@@ -28,6 +39,13 @@ SMALL = {
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("runs") / "small"
     runs.train(spec_from(SMALL), directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("runs") / "several"
+    runs.train(spec_from({**SMALL, "exits": {"after": ["block1", "block3"], "policy": "margin"}}), directory)
     return directory
 
 
@@ -79,9 +97,30 @@ def test_thresholds_are_chosen_on_the_held_out_part_and_judged_on_the_test_set(s
     rows = result(small)["thresholds"]
     assert [row["max_drop"] for row in rows] == [0.0, 0.001, 0.002, 0.005, 0.01]
     for row in rows:
-        assert row["threshold"] == choose_threshold(held, run.held_out.y, max_drop=row["max_drop"])
-        routed = route(test, run.data.test.y, [row["threshold"]])
-        assert (row["accuracy"], row["share"]) == (routed.accuracy, routed.shares[0])
+        chosen = choose_thresholds(held, run.held_out.y, max_drop=row["max_drop"])
+        assert tuple(row["thresholds"].values()) == chosen.thresholds
+        routed = route(test, run.data.test.y, chosen.thresholds)
+        assert (row["accuracy"], tuple(row["shares"].values())) == (routed.accuracy, routed.shares)
+
+
+def test_a_run_with_several_exits_is_judged_by_the_rule_and_for_the_goal_that_are_asked(several: Path) -> None:
+    run = runs.read_run(several)
+    assert result(several)["policy"] == "margin"
+    held, test = evaluate(run.model, run.held_out), evaluate(run.model, run.data.test)
+    macs = exit_macs(run.model, torch.from_numpy(run.train.x[:1].copy()))
+    found = runs.judge(run, policy="entropy", macs=(macs[0] + macs[2]) / 2)
+    chosen = choose_thresholds(held, run.held_out.y, macs=(macs[0] + macs[2]) / 2, exit_macs=macs, policy="entropy")
+    (row,) = found["thresholds"]
+    assert list(row["thresholds"]) == list(run.exit_names[:2]) and list(row["shares"]) == list(run.exit_names)
+    assert tuple(row["thresholds"].values()) == chosen.thresholds
+    routed = route(test, run.data.test.y, chosen.thresholds, policy="entropy")
+    assert (row["accuracy"], tuple(row["shares"].values())) == (routed.accuracy, routed.shares)
+    assert found["temperatures"]["final"] == temperature(held[-1], run.held_out.y)
+
+
+def test_an_unknown_rule_is_refused_before_training() -> None:
+    with pytest.raises(SpecError, match=r"exits\.policy: no exit policy named 'surest'"):
+        runs.build(spec_from({"exits": {"after": ["block1"], "policy": "surest"}}))
 
 
 def test_held_out_samples_are_not_trained_on(small: Path) -> None:

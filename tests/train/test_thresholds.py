@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from presplit.core.errors import SpecError
 from presplit.policies import EXITS
-from presplit.train import choose_threshold, choose_thresholds, route, temperature
+from presplit.train import choose_thresholds, route, temperature
 
 Case = tuple[np.ndarray, np.ndarray]
 COSTS = (1.0, 3.0, 9.0)
@@ -74,14 +74,6 @@ def test_for_several_exits_what_is_told_is_what_routing_gives(case: Case, goal: 
         last = route(logits, labels, [2.0, 2.0]).accuracy
         best = min(cost for right, cost, _ in tried(case, "confidence", 3) if right >= last - goal - 1e-9)
         assert found.macs == pytest.approx(best)
-
-
-@settings(max_examples=30, deadline=None)
-@given(case=cases(), goal=st.sampled_from([0.0, 0.1, 0.29]))
-def test_it_agrees_with_the_threshold_of_one_exit(case: Case, goal: float) -> None:
-    alone = choose_threshold(*case, max_drop=goal)
-    chosen = choose_thresholds(*case, max_drop=goal)
-    assert route(*case, [alone]).shares == pytest.approx(chosen.shares)
 
 
 def test_a_goal_that_nothing_reaches_is_refused_with_the_best() -> None:

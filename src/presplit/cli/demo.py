@@ -179,7 +179,7 @@ def _bundle(
     import msgspec
     import numpy as np
 
-    from presplit.train import choose_threshold, evaluate, export, runs
+    from presplit.train import choose_thresholds, evaluate, export, runs
 
     run = runs.read_run(out / "sparse")
     say("[2/5] exporting to ONNX, cutting at every boundary")
@@ -189,8 +189,8 @@ def _bundle(
     np.save(out / "test.npy", samples.x)
     worst = _agreement(bundle, run.model, samples.x)
     say(f"[3/5] torch, the whole graph and the joined segments agree to {worst:.1e} of the largest logit")
-    threshold = choose_threshold(evaluate(run.model, run.held_out), run.held_out.y, max_drop=settings.max_drop)
-    return bundle, samples.x, samples.y.tolist(), threshold
+    chosen = choose_thresholds(evaluate(run.model, run.held_out), run.held_out.y, max_drop=settings.max_drop)
+    return bundle, samples.x, samples.y.tolist(), chosen.thresholds[0]
 
 
 def _agreement(bundle: Bundle, model: Any, images: Floats) -> float:

@@ -12,11 +12,32 @@ from presplit.cli.options import Json, show
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run directory of presplit train.")],
+    policy: Annotated[
+        str | None, typer.Option(help="How sure an exit is: confidence, margin, entropy; default: the run's own.")
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Thresholds that lose at most so much accuracy, 0..1, at the fewest MACs.")
+    ] = None,
+    accuracy: Annotated[
+        float | None, typer.Option(help="Thresholds that keep at least this accuracy, 0..1, at the fewest MACs.")
+    ] = None,
+    macs: Annotated[
+        float | None, typer.Option(help="The most accurate thresholds within so many MACs an answer, on average.")
+    ] = None,
+    offload: Annotated[
+        float | None, typer.Option(help="The most accurate thresholds with at most this share for the last exit.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Evaluate a run on its test set; thresholds are chosen on the held-out part of the training set."""
     from presplit.cli.train import text
+    from presplit.core.errors import SpecError
     from presplit.train import runs
 
-    result = runs.judge(runs.read_run(run))
+    given = {"max_drop": max_drop, "accuracy": accuracy, "macs": macs, "offload": offload}
+    goal = {name: value for name, value in given.items() if value is not None}
+    found = runs.read_run(run)
+    if (goal or policy) and len(found.exit_names) == 1:
+        raise SpecError(f"{run}: its net has no early exit to choose a threshold for")
+    result = runs.judge(found, policy=policy, **goal)
     show(result, text(result, run), as_json=json)

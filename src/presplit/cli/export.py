@@ -64,7 +64,9 @@ def _from_run(run: Path, out: Path | None) -> Bundle:
     found = runs.read_run(run)
     name, spec = found.spec.name, msgspec.to_builtins(found.spec)
     path = out or run / f"{name}.bundle"
-    return write_bundle(found.model, found.held_out, path, name=name, labels=found.data.labels, spec=spec)
+    policy = found.spec.exits.policy if found.spec.exits else "confidence"
+    labels = found.data.labels
+    return write_bundle(found.model, found.held_out, path, name=name, labels=labels, policy=policy, spec=spec)
 
 
 def _from_onnx(file: Path, out: Path | None, samples: Path | None, labels: Path | None) -> Bundle:

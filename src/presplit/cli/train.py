@@ -117,9 +117,21 @@ def text(result: dict[str, Any], directory: Path) -> str:
     """A run's result for people."""
     lines = [f"{result['weights']:,} weights; test accuracy:"]
     lines += [f"  exit {name}: {100 * share:.2f} %" for name, share in result["accuracy"].items()]
-    lines += [
-        f"  at most {100 * row['max_drop']:.1f} points lost: {100 * row['accuracy']:.2f} %, "
-        f"{100 * row['share']:.1f} % leave at the first exit (threshold {row['threshold']:.4f})"
-        for row in result["thresholds"]
-    ]
+    lines += [f"  {_routed(row, result['policy'])}" for row in result["thresholds"]]
     return "\n".join([*lines, f"Run: {directory}. Next: presplit export {directory}"])
+
+
+def _routed(row: dict[str, Any], policy: str) -> str:
+    """What a goal was, what it gives on the test set, and where samples leave."""
+    goals = {
+        "max_drop": "at most {:.1%} lost",
+        "accuracy": "at least {:.1%} right",
+        "macs": "at most {:,.0f} MACs an answer",
+        "offload": "at most {:.1%} to the last exit",
+    }
+    goal = next(text.format(row[name]) for name, text in goals.items() if name in row)
+    leave = [
+        f"{row['shares'][name]:.1%} leave at {name} ({policy} from {least:.4f} on)"
+        for name, least in row["thresholds"].items()
+    ]
+    return f"{goal}: {row['accuracy']:.2%} right, {', '.join(leave)}"

@@ -82,10 +82,12 @@ class Exits(Value, frozen=True):
     """``[exits]``: names of the modules that an early exit follows; what the loss of each early exit counts.
 
     ``weights`` has one number for each early exit (the net's own classifier counts 1); empty leaves them to training.
+    ``policy`` scores how sure an exit is.
     """
 
     after: Annotated[tuple[Text, ...], Meta(min_length=1)]
     weights: tuple[Positive, ...] = ()
+    policy: Text = "confidence"
 
 
 class Training(Value, frozen=True):

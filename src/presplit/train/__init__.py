@@ -8,7 +8,7 @@ library("torch", need="training", extra="train")
 from presplit.train.allocate import allocate, layer_times
 from presplit.train.checkpoint import restore, save
 from presplit.train.convolution import SparseConv2d
-from presplit.train.evaluate import accuracies, choose_threshold, evaluate, route
+from presplit.train.evaluate import accuracies, evaluate, route
 from presplit.train.exits import MultiExit
 from presplit.train.export import export, to_onnx
 from presplit.train.fit import fit, initialise
@@ -32,7 +32,6 @@ __all__ = [
     "accuracies",
     "add_exits",
     "allocate",
-    "choose_threshold",
     "choose_thresholds",
     "count_weights",
     "evaluate",

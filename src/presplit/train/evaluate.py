@@ -86,26 +86,3 @@ def route(
         leaves[score(logits[number]) >= thresholds[number]] = number
     hits = logits.argmax(-1)[leaves, np.arange(len(labels))] == labels
     return Routed(float(hits.mean()), tuple(float((leaves == e).mean()) for e in range(len(logits))))
-
-
-def choose_threshold(
-    logits: Floats,
-    labels: npt.NDArray[np.int64],
-    *,
-    exit_number: int = 0,
-    max_drop: float = 0.0,
-    policy: str | ExitPolicy = "confidence",
-) -> float:
-    """The lowest threshold of one exit at which accuracy stays within ``max_drop`` (0..1) of the last exit's.
-
-    Choose it on a held-out part of the training set, never on the test set. Samples that do not leave there are
-    answered by the last exit. A threshold above every score, 1.01 at most, means that the exit never answers.
-    """
-    score = (EXITS.find(policy) if isinstance(policy, str) else policy)(logits[exit_number])
-    early, last = (logits[e].argmax(-1) == labels for e in (exit_number, -1))
-    surest = np.argsort(-score, kind="stable")
-    gained = np.concatenate([[0], np.cumsum(early[surest].astype(int) - last[surest].astype(int))])
-    allowed = np.flatnonzero(gained >= -max_drop * len(labels) - 1e-9)  # 0.29 * 100 is a little less than 29
-    ties = np.concatenate([[True], score[surest][:-1] > score[surest][1:], [True]])
-    taken = max(int(place) for place in allowed if ties[place])
-    return float(score[surest[taken - 1]]) if taken else float(np.nextafter(score.max(), np.float32(2)))

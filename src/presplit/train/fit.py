@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from presplit.core.errors import DataError, SpecError
+from presplit.core.types import Floats
 from presplit.train import processes, resume
 from presplit.train.data.samples import Samples
 from presplit.train.evaluate import accuracies, evaluate, exit_logits
@@ -59,11 +60,15 @@ def fit(
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     device, order = processes.device_of(model), torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # what dropout draws, and the heads that get their sizes only now
-    batches = _Shuffled(train, recipe.batch, order, device) if isinstance(train, Samples) else train
+    batches: Batches | _Shuffled = (
+        train if not isinstance(train, Samples) else _Shuffled(train, recipe.batch, order, device)
+    )
     _prepare(model.to(device), batches)
     weights = _weights(model, exit_weights)
     _refuse_what_does_not_fit(recipe, weights, teacher, validation)
     teacher = copy.deepcopy(teacher).to(device).eval() if teacher is not None and recipe.distil else None
+    if teacher is not None and isinstance(train, Samples) and recipe.augment == "none":  # its answers never change
+        batches = _Shuffled(train, recipe.batch, order, device, taught=evaluate(teacher, train)[-1])
     beside = [name for name, wanted in (("average", recipe.ema), ("best", recipe.patience)) if wanted]
     nets = {"net": model} | {name: copy.deepcopy(model) for name in beside}
     judged = nets.get("average", model)
@@ -151,25 +156,28 @@ class _Steps:
         self.recipe, self.phase, self.teacher, self.average = recipe, phase, teacher, average
         self.net, self.augment = processes.joined(model), AUGMENTATIONS.find(recipe.augment)
 
-    def epoch(self, batches: Batches, device: torch.device) -> float:
+    def epoch(self, batches: Batches | _Shuffled, device: torch.device) -> float:
         """The mean loss of one pass over ``batches``."""
         self.model.train()
         if self.phase.part == "heads":
             assert isinstance(self.model, MultiExit)
             self.model.model.eval()
         losses, count = torch.zeros((), device=device), 0
-        for x, y in batches:
-            losses += self._step(x.to(device), y.to(device))
+        for batch in batches:
+            losses += self._step(*(each.to(device) for each in batch))
             count += 1
         return float(processes.mean(losses)) / count
 
-    def _step(self, x: Tensor, y: Tensor) -> Tensor:
-        """One step; gives the loss of this process's part."""
+    def _step(self, x: Tensor, y: Tensor, taught: Tensor | None = None) -> Tensor:
+        """One step; gives the loss of this process's part. ``taught``: the teacher's logits, if they are known."""
         size, recipe = len(x), self.recipe
         x, y = processes.part(self.augment(x)), processes.part(y)
         with torch.autocast(x.device.type, torch.bfloat16) if recipe.bf16 else contextlib.nullcontext():
-            with torch.no_grad():
-                taught = exit_logits(self.teacher, x)[-1] if self.teacher is not None else None
+            if taught is not None:
+                taught = processes.part(taught)
+            elif self.teacher is not None:
+                with torch.no_grad():
+                    taught = exit_logits(self.teacher, x)[-1]
             loss = processes.weight_of_part(size) * joint_loss(
                 exit_logits(self.net, x),
                 y,
@@ -202,11 +210,20 @@ def _move_towards(average: nn.Module, model: nn.Module, share: float) -> None:
 class _Shuffled:
     """`Samples` on a device in batches, in another order each time; a single sample left over joins the last batch.
 
-    One sample alone has no variance for a batch normalisation.
+    One sample alone has no variance for a batch normalisation. ``taught``: a teacher's logits, which come along.
     """
 
-    def __init__(self, samples: Samples, batch: int, order: torch.Generator, device: torch.device) -> None:
-        self.x, self.y = (torch.from_numpy(part.copy()).to(device) for part in (samples.x, samples.y))
+    def __init__(
+        self,
+        samples: Samples,
+        batch: int,
+        order: torch.Generator,
+        device: torch.device,
+        *,
+        taught: Floats | None = None,
+    ) -> None:
+        arrays = (samples.x, samples.y) if taught is None else (samples.x, samples.y, taught)
+        self.x, self.y, *self.taught = (torch.from_numpy(part.copy()).to(device) for part in arrays)
         self.batch, self.order = batch, order
 
     def __len__(self) -> int:
@@ -214,14 +231,14 @@ class _Shuffled:
         joins = rest == 0 or (rest == 1 < self.batch and full > 0)
         return full + (not joins)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         places = torch.randperm(len(self.y), generator=self.order).to(self.y.device)
         starts = [k * self.batch for k in range(len(self))]
         for start, end in zip(starts, [*starts[1:], len(places)], strict=True):
-            yield self.x[places[start:end]], self.y[places[start:end]]
+            yield tuple(each[places[start:end]] for each in (self.x, self.y, *self.taught))
 
 
-def _prepare(model: nn.Module, batches: Batches) -> None:
+def _prepare(model: nn.Module, batches: Batches | _Shuffled) -> None:
     """Give lazy heads their sizes; let images lie as convolutions, grouped ones above all, are fast: channels last."""
     x = batches.x if isinstance(batches, _Shuffled) else _first(batches)
     if isinstance(model, MultiExit):

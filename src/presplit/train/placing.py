@@ -127,6 +127,28 @@ def places_of(row: graph.Row, pieces: graph.Fragments, names: Collection[str], *
     return list(chosen)
 
 
+def exit_macs(model: nn.Module, example: Tensor) -> list[int]:
+    """Multiply-accumulates of one answer at each exit of ``model``, in their order, the exits before it included.
+
+    ``example``: float ``(batch, ...)``.
+
+    >>> import torch
+    >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    >>> exit_macs(add_exits(net, ["1"]), torch.zeros(1, 8))
+    [192, 256]
+    """
+    names = model.exit_names if isinstance(model, MultiExit) else None
+    with evaluating(model):
+        row = graph.row(graph.read(to_onnx(model, example)), names)
+    pieces = graph.cut(row)
+    done = [0, *itertools.accumulate(piece.macs for piece in pieces.segments)]
+    heads = {name: piece.macs for name, piece in pieces.exits.items()}
+    after = {exit_.name: exit_.after for exit_ in row.net.exits}
+    order = names or tuple(after)
+    before = itertools.accumulate(heads.get(name, 0) for name in order)
+    return [done[after[name]] + spent for name, spent in zip(order, before, strict=True)]
+
+
 def _expected(names: Sequence[str], shares: dict[str, float]) -> float:
     """Expected cost of an answer, as a share of the net's, if an exit after a share c is sure of sqrt(c) of samples."""
     cost, still_open, before = 0.0, 1.0, 0.0

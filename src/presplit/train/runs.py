@@ -21,24 +21,28 @@ from torch import nn
 import presplit
 from presplit.core.errors import DataError, SpecError, context
 from presplit.core.spec import Sparsity, Spec, Training, read_spec, spec_json
-from presplit.core.types import Floats, Pattern
+from presplit.core.types import Pattern
 from presplit.patterns import biregular
+from presplit.policies import EXITS
 from presplit.train import checkpoint, processes
 from presplit.train.allocate import allocate
 from presplit.train.data import Dataset, Samples, hold_out, load
-from presplit.train.evaluate import accuracies, choose_threshold, evaluate, route
+from presplit.train.evaluate import accuracies, evaluate, route
 from presplit.train.exits import MultiExit
 from presplit.train.fit import fit, initialise
-from presplit.train.placing import add_exits
+from presplit.train.placing import add_exits, exit_macs
 from presplit.train.recipe import OPTIONS, RECIPES, Recipe
 from presplit.train.resume import Epoch
 from presplit.train.sparsify import sparsify
 from presplit.train.standardise import standardised
 from presplit.train.summary import count_weights
+from presplit.train.thresholds import choose_thresholds, temperature
 from presplit.train.zoo import mlp, small_cnn
 
 MODEL, METRICS, RESULT = "model.safetensors", "metrics.jsonl", "result.json"
 STATE, TEACHER = "state.safetensors", "teacher"
+DROPS = (0.0, 0.001, 0.002, 0.005, 0.01)
+"""Losses of accuracy for which thresholds are told."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ def build(spec: Spec) -> Run:
                 seed=spec.seed,
             )
     if spec.exits is not None:
+        with context("exits.policy"):
+            EXITS.find(spec.exits.policy)
         with context("exits.after"):
             model = add_exits(model, spec.exits.after, example=torch.from_numpy(train.x[:1].copy()))
     initialise(model, recipe_of(spec.training), seed=spec.seed)
@@ -258,30 +264,38 @@ def read_run(directory: str | Path) -> Run:
     return run
 
 
-def judge(run: Run) -> dict[str, Any]:
+def judge(run: Run, *, policy: str | None = None, **goal: float) -> dict[str, Any]:
     """Accuracies of every exit on the test set, weights, and thresholds chosen on the held-out part.
 
-    ``thresholds`` lists, for some losses of accuracy allowed on the held-out part, the first exit's threshold, the test
-    accuracy with it, and the share of test samples that leave there.
+    ``goal``: one of those of `choose_thresholds`; without it, for some losses of accuracy allowed. ``thresholds`` lists
+    for each goal every early exit's threshold, the accuracy with them and the share of samples that leave at each exit,
+    both on the test set. ``temperatures``: what each exit's logits are to be divided by to be as sure as they are
+    right. ``policy`` is the spec's if not given. Raises `SpecError` if no thresholds reach the goal.
     """
+    names, early = run.exit_names, run.exit_names[:-1]
     held, test = (evaluate(run.model, part) for part in (run.held_out, run.data.test))
+    score = policy or (run.spec.exits.policy if run.spec.exits else "confidence")
+    costed = len(early) > 1 or "macs" in goal  # a single exit is chosen alike whatever it costs
+    macs = exit_macs(run.model, torch.from_numpy(run.train.x[:1].copy())) if early and costed else None
+    rows: list[dict[str, Any]] = []
+    for asked in ([goal] if goal else [{"max_drop": drop} for drop in DROPS]) if early else []:
+        chosen = choose_thresholds(held, run.held_out.y, exit_macs=macs, policy=score, **asked)
+        routed = route(test, run.data.test.y, chosen.thresholds, policy=score)
+        thresholds, shares = (
+            dict(zip(early, chosen.thresholds, strict=True)),
+            dict(zip(names, routed.shares, strict=True)),
+        )
+        rows.append({**asked, "thresholds": thresholds, "accuracy": routed.accuracy, "shares": shares})
     return {
         "name": run.spec.name,
         "data": run.data.name,
         "weights": count_weights(run.model),
-        "accuracy": dict(zip(run.exit_names, accuracies(test, run.data.test.y), strict=True)),
-        "validation_accuracy": dict(zip(run.exit_names, accuracies(held, run.held_out.y), strict=True)),
-        "thresholds": _thresholds(held, run.held_out, test, run.data.test) if len(run.exit_names) > 1 else [],
+        "accuracy": dict(zip(names, accuracies(test, run.data.test.y), strict=True)),
+        "validation_accuracy": dict(zip(names, accuracies(held, run.held_out.y), strict=True)),
+        "temperatures": {name: temperature(own, run.held_out.y) for name, own in zip(names, held, strict=True)},
+        "policy": score,
+        "thresholds": rows,
     }
-
-
-def _thresholds(held: Floats, held_out: Samples, test: Floats, test_set: Samples) -> list[dict[str, float]]:
-    rows: list[dict[str, float]] = []
-    for drop in (0.0, 0.001, 0.002, 0.005, 0.01):
-        threshold = choose_threshold(held, held_out.y, max_drop=drop)
-        routed = route(test[[0, -1]], test_set.y, [threshold])
-        rows.append({"max_drop": drop, "threshold": threshold, "accuracy": routed.accuracy, "share": routed.shares[0]})
-    return rows
 
 
 def versions() -> dict[str, str]:

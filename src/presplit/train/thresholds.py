@@ -7,7 +7,7 @@ one exit the choice is the best there is on these samples; for several it is tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from presplit.train.evaluate import route
 COMBINATIONS = 20_000
 
 Bools = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,7 @@ def choose_thresholds(
     if name == "macs" and exit_macs is None:
         raise SpecError("macs is a budget: give exit_macs, what an answer at each exit costs")
     hits = logits.argmax(-1) == labels
-    tried = list(_combinations([score(each) for each in logits[:-1]], hits, costs))
-    right, mean_costs, late = (np.array([row[k] for row in tried], float) for k in (1, 2, 3))
+    tried, right, mean_costs, late = _combinations([score(each) for each in logits[:-1]], hits, costs)
     reached = {
         "accuracy": right - (accuracy or 0) * len(labels),
         "max_drop": right - hits[-1].sum() + (max_drop or 0) * len(labels),
@@ -86,33 +86,63 @@ def choose_thresholds(
         raise SpecError(f"{name}: no thresholds reach {goal:g} on these samples, the best is {best:g}")
     order = (-right, mean_costs) if name in ("macs", "offload") else (mean_costs, -right)
     taken = fits[np.lexsort((order[1][fits], order[0][fits]))[0]]
-    thresholds = tried[taken][0]
+    thresholds = tuple(tried[taken].tolist())
     routed = route(logits, labels, thresholds, policy=score)
     return Chosen(thresholds, routed.accuracy, routed.shares, float(mean_costs[taken]))
 
 
-def _combinations(
-    scores: Sequence[Floats], hits: Bools, costs: Floats
-) -> Iterator[tuple[tuple[float, ...], int, float, int]]:
-    """Thresholds, right answers, mean cost and samples that reach the last exit, for every combination."""
-    most = max(2, int(COMBINATIONS ** (1 / max(1, len(scores)))))
+def _combinations(scores: Sequence[Floats], hits: Bools, costs: Numbers) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+    """Every combination of thresholds ``(m, early exits)``, with, ``(m,)`` each: right answers, mean cost, offloads."""
+    exits, n = hits.shape
+    if not scores:
+        return np.empty((1, 0)), hits[-1].sum(keepdims=True), costs[-1:], np.array([n])
+    most = max(2, int(COMBINATIONS ** (1 / len(scores))))
     grids = [_grid(each, len(each) + 1 if len(scores) == 1 else most) for each in scores]
+    rows: list[Numbers] = []
 
-    def after(number: int, left: Bools) -> Iterator[tuple[tuple[float, ...], int, float, int]]:
+    def after(number: int, thresholds: tuple[float, ...], left: Bools, right: float, cost: float) -> None:
         """All combinations from exit ``number`` on, for the samples that have not left."""
-        if number == len(scores):
-            count = int(left.sum())
-            yield (), int(hits[-1][left].sum()), float(count * costs[-1]), count
+        if number == exits - 2:
+            rows.append(
+                _last(scores[number][left], hits[-2:, left], costs[-2:], grids[number], thresholds, right, cost)
+            )
             return
-        for threshold in grids[number]:
+        for threshold in grids[number].tolist():
             leaves = left & (scores[number] >= threshold)
-            right, cost = int(hits[number][leaves].sum()), float(leaves.sum() * costs[number])
-            for others, later, dearer, late in after(number + 1, left & ~leaves):
-                yield (float(threshold), *others), right + later, cost + dearer, late
+            gone, found = float(leaves.sum() * costs[number]), float(hits[number][leaves].sum())
+            after(number + 1, (*thresholds, threshold), left & ~leaves, right + found, cost + gone)
 
-    n = hits.shape[1]
-    for thresholds, right, cost, late in after(0, np.ones(n, bool)):
-        yield thresholds, right, cost / n, late
+    after(0, (), np.ones(n, bool), 0.0, 0.0)
+    table = np.concatenate(rows)
+    return table[:, :-3], table[:, -3], table[:, -2] / n, table[:, -1]
+
+
+def _last(
+    scores: Floats,
+    hits: Bools,
+    costs: Numbers,
+    grid: Floats,
+    before: tuple[float, ...],
+    right: float,
+    cost: float,
+) -> Numbers:
+    """A row for each threshold of the last early exit: all thresholds, right answers, cost, offloads.
+
+    The surest samples leave, so one sort and a running sum serve the whole grid.
+    """
+    surest = np.argsort(-scores, kind="stable")
+    leaving = np.searchsorted(-scores[surest], -grid, side="right")
+    early, late = (np.concatenate([[0], np.cumsum(row[surest])]) for row in hits)
+    staying = len(scores) - leaving
+    return np.column_stack(
+        [
+            np.tile(before, (len(grid), 1)),
+            grid,
+            right + early[leaving] + late[-1] - late[leaving],
+            cost + leaving * costs[0] + staying * costs[1],
+            staying,
+        ]
+    )
 
 
 def _grid(scores: Floats, most: int) -> Floats:

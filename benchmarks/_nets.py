@@ -1,0 +1,97 @@
+"""The nets whose accuracy is measured: perceptrons, convolutional nets and a vision transformer, dense and sparse.
+
+A builder takes the training samples (where receptive fields lie follows from them, without their labels) and a seed,
+and gives the untrained net.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+from presplit.core.types import Pattern
+from presplit.patterns import data_aware, local
+from presplit.train import add_exits, sparsify
+from presplit.train.data import Samples
+from presplit.train.zoo import mlp, resnet8, small_cnn, vgg, vit
+
+Builder = Callable[[Samples, int], nn.Module]
+Family = Literal["biregular", "grouped"]
+
+LAYOUT, PADDED = (28, 28), 800
+"""MNIST's images, and the features of their perceptrons: the images' 784 and zeros."""
+
+
+def dense_mlp(*layers: int) -> Builder:
+    """A dense perceptron of these sizes."""
+    return lambda train, seed: mlp(layers)
+
+
+def local_mlp(*layers: int, fields: int, second: int, tile: int = 1, family: Family = "biregular") -> Builder:
+    """800-h-h-10 whose first units read ``fields`` pixels, ``tile`` of them the same, the second ones ``second`` units.
+
+    The fields' centres lie where the training images vary; the last layer is dense.
+    """
+
+    def build(train: Samples, seed: int) -> nn.Module:
+        weights = data_aware.importance(train.x[:, :784])
+        first = local.local(LAYOUT, layers[1], fan_in=fields, n_in=PADDED, tile=tile, weights=weights, seed=seed)
+        densities: dict[str, float | Pattern | Callable[..., Pattern]] = {"fc1": first, "fc2": second / layers[1]}
+        return sparsify(mlp(layers), layers=densities, family=family, seed=seed)
+
+    return build
+
+
+def residual(*, sparse: bool = False) -> Builder:
+    """ResNet-8 of width 64 for 32 x 32 in colour.
+
+    Sparse: every convolution but the stem at density 1/4, the last one at 1/8, so that the whole net has less than a
+    quarter of the weights and multiplications.
+    """
+
+    def build(train: Samples, seed: int) -> nn.Module:
+        net = resnet8(width=64)
+        inside = {"block3.conv2": 1 / 8, "block*.conv*": 1 / 4, "block*.shortcut": 1 / 4}
+        return sparsify(net, layers=inside) if sparse else net
+
+    return build
+
+
+def convolutional(*widths: int, sparse: bool = False, exits: Sequence[str] = ()) -> Builder:
+    """Four convolutions with pooling after each, for 32 x 32 in colour.
+
+    Sparse: the second and third at density 1/4, the last one at 1/8; the whole net then has less than a quarter of the
+    weights and multiplications. Each exit has a convolution of 64 channels, sparse too.
+    """
+
+    def build(train: Samples, seed: int) -> nn.Module:
+        net: nn.Module = vgg(widths=widths, depth=1)
+        if sparse:
+            net = sparsify(net, layers={"stage4.*": 1 / 8, "stage[23].*": 1 / 4})
+        if exits:
+            net = add_exits(net, exits, example=torch.zeros(1, 3, 32, 32), hidden=64, density=1 / 4)
+        return net
+
+    return build
+
+
+def bottlenecked(*, exits: Sequence[str]) -> Builder:
+    """The small CNN with a narrow place, for MNIST's images, sparse at 1/4, with exits."""
+
+    def build(train: Samples, seed: int) -> nn.Module:
+        return add_exits(sparsify(small_cnn(width=32, bottleneck=16), density=1 / 4), list(exits))
+
+    return build
+
+
+def transformer(*, sparse: bool = False) -> Builder:
+    """A vision transformer of 4 blocks of 128 features over patches of 4 x 4; all of its projections sparse at 1/4."""
+
+    def build(train: Samples, seed: int) -> nn.Module:
+        net = vit(width=128, depth=4)
+        return sparsify(net, layers={"block*": 1 / 4}) if sparse else net
+
+    return build
