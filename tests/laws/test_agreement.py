@@ -29,6 +29,8 @@ from presplit.train.zoo.cnn import Residual
 
 CLOSE = 2e-5
 """Relative to the largest value: float32 sums of a few hundred terms, taken in another order by each side."""
+FAR = 2e-4
+"""The same for nets of some fifty layers with normalisations, whose differences add up."""
 BATCHES = (1, 5)
 
 Arrays = dict[str, np.ndarray]
@@ -107,7 +109,14 @@ def whole_and_pieces(model: nn.Module, names: tuple[str, ...], x: np.ndarray) ->
     return whole, Bundle(Path("net.bundle"), manifest, contents)
 
 
-def check(model: nn.Module, names: tuple[str, ...], whole: onnx.ModelProto, bundle: Bundle, shape: tuple) -> None:
+def check(
+    model: nn.Module,
+    names: tuple[str, ...],
+    whole: onnx.ModelProto,
+    bundle: Bundle,
+    shape: tuple,
+    close: float = CLOSE,
+) -> None:
     """Torch, ``whole`` and every split of ``bundle`` give the same logits at every exit, for all `BATCHES`."""
     one_graph = Engine(whole.SerializeToString())
     splits = [Split(bundle, split) for split in range(bundle.net.last + 1)]
@@ -116,10 +125,10 @@ def check(model: nn.Module, names: tuple[str, ...], whole: onnx.ModelProto, bund
         with torch.no_grad():
             logits = exit_logits(model, torch.from_numpy(x.copy()))
         expected = {name: tensor.numpy() for name, tensor in zip(names, logits, strict=True)}
-        same(dict(zip(names, one_graph.run({"input": x}).values(), strict=True)), expected)
+        same(dict(zip(names, one_graph.run({"input": x}).values(), strict=True)), expected, close)
         for split in splits:
-            same(split.run(x), expected)
-            split.check_codecs(x)
+            same(split.run(x), expected, close)
+            split.check_codecs(x, close)
 
 
 class Split:
@@ -141,21 +150,21 @@ class Split:
         found |= self.tails["float32"].run({"boundary": values}) if self.tails else {"logits": values}
         return {name.partition(".")[2] or "final": array for name, array in found.items()}
 
-    def check_codecs(self, x: np.ndarray) -> None:
+    def check_codecs(self, x: np.ndarray, close: float) -> None:
         """The tail decodes a codec's codes to the very values that numpy decodes them to."""
         values = self.head.run({"boundary": x})[self.place] if self.head else x
         for name, tail in self.tails.items():
             encoding = self.bundle.encoding(self.split, name)
             codes = CODECS[name].encode(values, encoding)
             decoded = CODECS[name].decode(codes, encoding)
-            same(tail.run({"boundary": codes}), self.tails["float32"].run({"boundary": decoded}))
+            same(tail.run({"boundary": codes}), self.tails["float32"].run({"boundary": decoded}), close)
 
 
-def same(found: Arrays, expected: Arrays) -> None:
+def same(found: Arrays, expected: Arrays, close: float = CLOSE) -> None:
     assert sorted(found) == sorted(expected)
     for name, array in expected.items():
         assert found[name].shape == array.shape and found[name].dtype == np.float32
-        np.testing.assert_allclose(found[name], array, rtol=0, atol=CLOSE * max(1.0, float(np.abs(array).max())))
+        np.testing.assert_allclose(found[name], array, rtol=0, atol=close * max(1.0, float(np.abs(array).max())))
 
 
 @pytest.mark.parametrize("nets", [perceptrons, residual_cnns])
@@ -288,7 +297,8 @@ def test_models_that_were_not_written_for_this_agree_at_every_split(name: str, t
     bundle = export(model, x, tmp_path / "net.bundle")
     assert [e.name for e in bundle.net.exits] == [*after, "final"]
     assert len({boundary.name for boundary in bundle.net.boundaries}) == len(bundle.net.boundaries)
-    check(model, model.exit_names, to_onnx(model, torch.from_numpy(x[:1].copy())), bundle, shape)
+    close = FAR if name in OTHERS else CLOSE
+    check(model, model.exit_names, to_onnx(model, torch.from_numpy(x[:1].copy())), bundle, shape, close)
 
 
 @pytest.mark.parametrize("name", AD_HOC)
