@@ -38,7 +38,7 @@ clean: ## remove .venv, runs and caches
 
 # A torch that is there and fits stays. Otherwise PyTorch's CPU index is asked first, because on Linux the index that
 # pip asks by itself gives the CUDA build, several GB; where it cannot be reached, pip's own index must do.
-$(READY): pyproject.toml
+$(READY): pyproject.toml hatch_build.py src/presplit/train/_row.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo "Presplit needs Python 3.11 or newer, and $(PYTHON) is: $$($(PYTHON) --version 2>&1)." >&2; \
 	    echo "Name another: make PYTHON=python3.12" >&2; exit 1; }

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from presplit.core.errors import PatternError
 from presplit.core.types import Ints, Pattern
 from presplit.patterns.periodic_kernel import KernelSupports
+from presplit.train.row import row_product
 
 BATCHED_TILE = 16
 """From this many outputs a tile on, gathering a shared fan-in set pays (KERNELS: between 8 and 64)."""
@@ -53,6 +54,7 @@ class SparseLayer(nn.Module):
     """How inputs go to the tiles: neighbours together, dealt in turn like cards (both are views), or any other way."""
     family: str = ""
     """The name of the pattern's family, if it has one: for summaries only."""
+    bias: Tensor | None
     index: Tensor
     kept: Tensor | None
     out_order: Tensor | None
@@ -75,7 +77,7 @@ class SparseLayer(nn.Module):
         self.register_buffer("out_order", _tensor(pattern.out_order))
         self.register_buffer("kept", None if supports is None else _kept(supports, pattern, kernel))
         self.values = nn.Parameter(torch.empty(self._derive()))
-        self.bias = nn.Parameter(torch.empty(self.n_out)) if bias else None
+        self.register_parameter("bias", nn.Parameter(torch.empty(self.n_out)) if bias else None)
         self.register_load_state_dict_pre_hook(_fit_index)
         self.register_load_state_dict_post_hook(_derive_again)
         self.reset_parameters()
@@ -235,6 +237,8 @@ class SparseLinear(SparseLayer):
     def forward(self, input: Tensor) -> Tensor:
         """``input``: float ``(..., n_in)``; a 2-D result may lie in memory feature by feature."""
         x = input
+        if (one := row_product(x, self, self.n_in)) is not None:
+            return one
         if x.shape[-1] != self.n_in:
             raise ValueError(f"expected inputs of {self.n_in} features, (..., {self.n_in}), got {tuple(x.shape)}")
         exporting = torch.compiler.is_exporting()
