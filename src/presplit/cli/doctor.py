@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.machinery
 import importlib.metadata
 import platform
 import sys
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -33,10 +34,14 @@ def doctor(json: Json = False) -> None:
     versions = {name: _version(name) for name in LIBRARIES}
     checks = {"engine": _engine(), "loopback": _loopback()}
     machine = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    kernel = (
+        "compiled" if _has_kernel() else "not compiled: one sample at a time through a sparse layer is slower in torch"
+    )
     lines = [machine]
     lines += [f"  {name:13} {version or 'missing, for ' + LIBRARIES[name]}" for name, version in versions.items()]
     lines += [f"  {name:13} {problem or 'works'}" for name, problem in checks.items()]
-    facts: dict[str, Any] = {"machine": machine, "versions": versions, "checks": checks}
+    lines.append(f"  {'kernel':13} {kernel}")
+    facts: dict[str, Any] = {"machine": machine, "versions": versions, "checks": checks, "kernel": kernel}
     show(facts, "\n".join(lines), as_json=json)
     if any(checks.values()):
         raise typer.Exit(1)
@@ -47,6 +52,12 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _has_kernel() -> bool:
+    """Whether the optional extension was built; asked of its folder, because its package needs torch."""
+    folder = Path(__file__).parents[1] / "train"
+    return importlib.machinery.PathFinder.find_spec("_row", [str(folder)]) is not None
 
 
 def _engine() -> str | None:
