@@ -8,6 +8,7 @@
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 #include <stdint.h>
+#include <stdlib.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #define AVX512 __attribute__((target("avx512f")))
@@ -46,11 +47,11 @@ typedef struct Managed {
 typedef struct {
     Version version;
     void *previous;
-    int (*allocate)(View *like, Managed **made, void *context, void (*fail)(void *, const char *, const char *));
-    int (*managed_from_object)(void *object, Managed **made);
+    void *allocate;
+    void *managed_from_object;
     int (*object_from_managed)(Managed *taken, void **object);
     int (*view_from_object)(void *object, View *view);
-    int (*current_stream)(int32_t type, int32_t number, void **stream);
+    void *current_stream;
 } Exchange;
 
 /* ---- the product */
@@ -61,6 +62,7 @@ enum {
     TAKEN = 1024,         /* inputs gathered at a time; they stay in the first cache */
     LONGEST = 8 * TAKEN,  /* a longer fan-in is torch's: its call is no longer what costs */
     AHEAD = 8192,         /* bytes: the next page too, where the processor's own prefetch stops */
+    ALIGNED = 64,         /* bytes: as torch aligns its arrays */
     LONG = 1 << 18        /* from so many weights on, other threads run meanwhile */
 };
 
@@ -192,9 +194,28 @@ static int viewed(const Exchange *exchange, PyObject *object, int code, int ndim
     return step > 0;
 }
 
-static void fail(void *context, const char *kind, const char *message) {
-    (void)context, (void)kind;
-    PyErr_SetString(PyExc_RuntimeError, message);
+typedef struct {
+    Managed managed;
+    int64_t shape[MOST_AXES], strides[MOST_AXES];
+} Output; /* its values follow it, in the same piece of memory */
+
+static void release(Managed *managed) { free(managed); }
+
+/* An array shaped like `x` but for the last axis. To make it here is cheaper than to have torch make two of it. */
+static Output *output_like(const View *x, int64_t n_out) {
+    const size_t head = (sizeof(Output) + ALIGNED - 1) / ALIGNED * ALIGNED;
+    const size_t values = ((size_t)n_out * sizeof(float) + ALIGNED - 1) / ALIGNED * ALIGNED;
+    Output *made = aligned_alloc(ALIGNED, head + values);
+    if (!made) return NULL;
+    const int last = x->ndim - 1;
+    for (int axis = 0; axis <= last; axis++) {
+        made->shape[axis] = axis == last ? n_out : 1;
+        made->strides[axis] = axis == last ? 1 : n_out;
+    }
+    made->managed = (Managed){.version = {1, 0}, .deleter = release, .view = {
+        .data = (char *)made + head, .device = {CPU, 0}, .ndim = x->ndim, .dtype = {FLOAT, 32, 1},
+        .shape = made->shape, .strides = made->strides}};
+    return made;
 }
 
 static PyObject *product(PyObject *module, PyObject *const *args, Py_ssize_t count) {
@@ -220,13 +241,10 @@ static PyObject *product(PyObject *module, PyObject *const *args, Py_ssize_t cou
     if (args[5] != Py_None && (!viewed(exchange, args[5], FLOAT, 1, &bias) || bias.shape[0] != n_out)) Py_RETURN_NONE;
     if (args[6] != Py_None && (!viewed(exchange, args[6], INT, 1, &order) || order.shape[0] != n_out)) Py_RETURN_NONE;
 
-    int64_t shape[MOST_AXES];
-    for (int axis = 0; axis < x.ndim; axis++) shape[axis] = axis == x.ndim - 1 ? n_out : 1;
-    View like = {.device = {CPU, 0}, .ndim = x.ndim, .dtype = {FLOAT, 32, 1}, .shape = shape};
-    Managed *made = NULL;
-    if (exchange->allocate(&like, &made, NULL, fail)) return NULL;
+    Output *made = output_like(&x, n_out);
+    if (!made) return PyErr_NoMemory();
     const Product task = {.x = x.data, .values = values.data, .bias = bias.data, .index = index.data,
-                          .order = order.data, .y = (float *)((char *)made->view.data + made->view.byte_offset),
+                          .order = order.data, .y = made->managed.view.data,
                           .n_in = n_in, .tiles = values.shape[0], .tile = values.shape[1], .fan_in = fan_in};
     int failed;
     if (n_out * fan_in < LONG)
@@ -237,12 +255,12 @@ static PyObject *product(PyObject *module, PyObject *const *args, Py_ssize_t cou
         Py_END_ALLOW_THREADS;
     }
     if (failed) {
-        if (made->deleter) made->deleter(made);
+        free(made);
         PyErr_SetString(PyExc_IndexError, "the layer's index or order of outputs leads out of range");
         return NULL;
     }
     void *y = NULL;
-    return exchange->object_from_managed(made, &y) ? NULL : (PyObject *)y;
+    return exchange->object_from_managed(&made->managed, &y) ? NULL : (PyObject *)y;
 }
 
 static PyMethodDef methods[] = {

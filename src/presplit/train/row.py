@@ -44,7 +44,7 @@ def row_product(x: Tensor, layer: nn.Module, n_in: int) -> Tensor | None:
         values, bias, index, order = parameters["values"], parameters["bias"], buffers["index"], buffers["out_order"]
     except KeyError:  # pruned, say: computed anew where it is asked for
         return None
-    if type(values) is not Parameter or type(index) is not Tensor or type(bias) not in (Parameter, type(None)):
+    if type(values) is not Parameter or type(index) is not Tensor or (bias is not None and type(bias) is not Parameter):
         return None
     if (
         (is_grad_enabled() and (x.requires_grad or values.requires_grad or (bias is not None and bias.requires_grad)))
