@@ -31,8 +31,6 @@ SPLIT_FAN_IN = 128
 """From this many inputs a tile on, ONNX Runtime multiplies one tile after the other faster than all as a batch."""
 SMALL = 2**17
 """ONNX Runtime multiplies a dense weight of up to this size in less time than it takes to start what sparsity needs."""
-STREAMED = 2**19
-"""Up to so many values, product and sum read weights that are in no cache faster than a matmul with one sample does."""
 
 Form = Literal["batched", "scattered"]
 Order = Literal["straight", "dealt", "any"]
@@ -277,12 +275,8 @@ class SparseLinear(SparseLayer):
         """A single sample ``(1, n_in)``: there are no rows of features to move, row-major is faster."""
         tiles, tile, fan_in = self.values.shape
         taken, bias = row.index_select(1, self.index.view(-1)).view(tiles, 1, fan_in), self._bias()
-        if self.values.numel() <= STREAMED and not torch.is_autocast_enabled(row.device.type):
-            y = (self.values * taken).sum(2)
-            y = y if bias is None else y + bias.view(tiles, tile)
-        else:
-            turned = self.values.transpose(1, 2)
-            y = torch.bmm(taken, turned) if bias is None else torch.baddbmm(bias.view(tiles, 1, tile), taken, turned)
+        turned = self.values.transpose(1, 2)
+        y = torch.bmm(taken, turned) if bias is None else torch.baddbmm(bias.view(tiles, 1, tile), taken, turned)
         y = y.view(1, self.n_out)
         return y if self._place is None else y.index_select(1, self._place)
 
@@ -396,16 +390,3 @@ def check_size(pattern: Pattern, n_in: int, n_out: int) -> None:
     """Raise `PatternError` unless ``pattern`` is of a layer's size."""
     if (pattern.n_in, pattern.n_out) != (n_in, n_out):
         raise PatternError(f"the layer is {n_in} -> {n_out}, the pattern {pattern.n_in} -> {pattern.n_out}")
-
-
-class FeatureMajorLinear(nn.Linear):
-    """A dense linear layer after sparse ones: it takes their feature-major activations as they are."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """``input``: float ``(..., in_features)``."""
-        feature_major = input.ndim == 2 and input.stride(0) == 1 < input.stride(1)
-        if not feature_major or torch.compiler.is_exporting():
-            return F.linear(input, self.weight, self.bias)
-        features = input.t()
-        y = self.weight @ features if self.bias is None else torch.addmm(self.bias.view(-1, 1), self.weight, features)
-        return y.t()

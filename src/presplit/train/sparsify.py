@@ -16,9 +16,10 @@ from presplit.core.types import Pattern
 from presplit.patterns import PATTERNS, grouped
 from presplit.patterns.periodic_kernel import KernelSupports
 from presplit.train.convolution import SparseConv2d
+from presplit.train.dense import FeatureMajorLinear
 from presplit.train.exits import MultiExit
 from presplit.train.flow import feeders
-from presplit.train.layers import FeatureMajorLinear, SparseLayer, SparseLinear
+from presplit.train.layers import SparseLayer, SparseLinear
 
 Value = TypeVar("Value")
 Choice = tuple[Pattern, KernelSupports | None, str]
