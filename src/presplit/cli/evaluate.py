@@ -30,13 +30,14 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Evaluate a run on its test set; thresholds are chosen on the held-out part of the training set."""
+    from presplit.cli.own_model import load
     from presplit.cli.train import text
     from presplit.core.errors import SpecError
     from presplit.train import runs
 
     given = {"max_drop": max_drop, "accuracy": accuracy, "macs": macs, "offload": offload}
     goal = {name: value for name, value in given.items() if value is not None}
-    found = runs.read_run(run)
+    found = runs.read_run(run, load)
     if (goal or policy) and len(found.exit_names) == 1:
         raise SpecError(f"{run}: its net has no early exit to choose a threshold for")
     result = runs.judge(found, policy=policy, **goal)

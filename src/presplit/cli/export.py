@@ -58,10 +58,11 @@ def export(
 def _from_run(run: Path, out: Path | None) -> Bundle:
     import msgspec
 
+    from presplit.cli.own_model import load
     from presplit.train import export as write_bundle
     from presplit.train import runs
 
-    found = runs.read_run(run)
+    found = runs.read_run(run, load)
     name, spec = found.spec.name, msgspec.to_builtins(found.spec)
     path = out or run / f"{name}.bundle"
     policy = found.spec.exits.policy if found.spec.exits else "confidence"

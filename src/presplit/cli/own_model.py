@@ -33,7 +33,8 @@ def load(word: str) -> object:
     Raises `SpecError` if there is no such module or attribute, `GraphError` if the user's own code fails.
     """
     found = WORD.fullmatch(word)
-    assert found is not None
+    if found is None:
+        raise SpecError(f"expected module:factory, as cats:make or models/cats.py:make, got {word!r}")
     folder, name = str(Path(found["folder"] or ".").resolve()), found["module"].removesuffix(".py")
     if folder not in sys.path:
         sys.path.insert(0, folder)

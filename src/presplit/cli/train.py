@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 def train(
     spec: Annotated[Path | None, typer.Argument(help="A spec.toml; without one the options say what to train.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Your own model as module:factory; its code is imported and runs.")
+    ] = None,
     layers: Annotated[list[int], typer.Option(help="Sizes of an MLP, input and classes included: 800 40 40 10.")] = [],
     fan_out: Annotated[
         list[int], typer.Option(help="Out-degree of each junction, as in arXiv 2407.11763: 2 9 10.")
@@ -27,7 +30,7 @@ def train(
         float | None, typer.Option(help="Share of the dense net's weights, in 0..1, divided among the layers.")
     ] = None,
     family: Annotated[str | None, typer.Option(help="Pattern family: grouped, tiled, biregular, ...")] = None,
-    after: Annotated[list[str], typer.Option(help="Submodules that an early exit follows.")] = [],
+    after: Annotated[list[str], typer.Option(help="Submodules that an early exit follows, or auto.")] = [],
     data: Annotated[
         str | None, typer.Option(help="digits, mnist, cifar10, or a path: .npz, .csv, a folder of images.")
     ] = None,
@@ -44,10 +47,11 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a net into a run directory: spec, metrics, checkpoint, result."""
+    from presplit.cli.own_model import load
     from presplit.core.spec import read_spec, spec_from
     from presplit.train import processes, runs
 
-    changes = [*_changes(layers, fan_out, density, budget, family, after, data, recipe, epochs, seed), *set]
+    changes = [*_changes(model, layers, fan_out, density, budget, family, after, data, recipe, epochs, seed), *set]
     if resume and out and not spec and not changes:
         spec = out / "spec.json"
     resolved = read_spec(spec, set=changes) if spec else spec_from({}, set=changes)
@@ -55,13 +59,14 @@ def train(
     if (directory / "spec.json").exists() and not resume:
         say(f"{directory} holds a run: it is replaced; a bundle that was exported from it is not")
     with _progress(runs.recipe_of(resolved.training).epochs) as on_epoch:
-        result = runs.train(resolved, directory, resume=resume, on_epoch=on_epoch)
+        result = runs.train(resolved, directory, own=load, resume=resume, on_epoch=on_epoch)
     processes.leave()
     if processes.rank() == 0:
         show({**result, "run": str(directory)}, text(result, directory), as_json=json)
 
 
 def _changes(
+    model: str | None,
     layers: list[int],
     fan_out: list[int],
     density: float | None,
@@ -84,6 +89,8 @@ def _changes(
         "seed": seed,
     }
     changes = [f"{key}={value}" for key, value in named.items() if value is not None]
+    if model is not None:
+        changes += ['model.kind="own"', f"model.factory={model}"]
     if layers:
         changes += ['model.kind="mlp"', f"model.layers={layers}", f"data.pad_to={layers[0]}"]
     if fan_out:

@@ -49,9 +49,13 @@ class Data(Value, frozen=True):
 
 
 class Model(Value, frozen=True):
-    """``[model]``: an MLP by its ``layers``, input and classes included, or a small CNN by its ``width``."""
+    """``[model]``: an MLP by its ``layers``, input and classes included, a small CNN by its ``width``, or one's own.
 
-    kind: Literal["mlp", "cnn"] = "cnn"
+    ``factory``: ``module:factory`` of a net of kind "own", code that the command line imports.
+    """
+
+    kind: Literal["mlp", "cnn", "own"] = "cnn"
+    factory: Text | None = None
     layers: tuple[Size, ...] = ()
     width: Size = 32
     bottleneck: Size = 8
@@ -304,12 +308,17 @@ def _consistent(spec: Spec) -> None:
     layers, sparsity, exits = spec.model.layers, spec.sparsity, spec.exits
     if spec.model.kind == "mlp" and len(layers) < 2:
         raise SpecError(f"model.layers: an mlp needs the sizes of input and classes at least, got {list(layers)}")
-    if spec.model.kind == "cnn" and (layers or spec.data.pad_to):
+    kind = spec.model.kind
+    if kind != "mlp" and (layers or spec.data.pad_to):
         key = "model.layers" if layers else "data.pad_to"
-        raise SpecError(f"{key}: only an mlp has it, and model.kind is 'cnn'")
+        raise SpecError(f"{key}: only an mlp has it, and model.kind is {kind!r}")
     for key in ("width", "bottleneck"):
-        if spec.model.kind == "mlp" and getattr(spec.model, key) != getattr(Model(), key):
-            raise SpecError(f"model.{key}: only a cnn has it, and model.kind is 'mlp'")
+        if kind != "cnn" and getattr(spec.model, key) != getattr(Model(), key):
+            raise SpecError(f"model.{key}: only a cnn has it, and model.kind is {kind!r}")
+    if (kind == "own") != (spec.model.factory is not None):
+        raise SpecError(
+            f"model.factory: a net of kind 'own' has one, module:factory, and only it; got {spec.model.factory!r}"
+        )
     if spec.data.pad_to and spec.data.pad_to != layers[0]:
         raise SpecError(f"data.pad_to: expected the first of model.layers, {layers[0]}, got {spec.data.pad_to}")
     if sparsity is not None:

@@ -7,6 +7,7 @@ run is read back by building the net from its spec and filling it from the check
 
 from __future__ import annotations
 
+import copy
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +20,7 @@ import torch
 from torch import nn
 
 import presplit
-from presplit.core.errors import DataError, SpecError, context
+from presplit.core.errors import DataError, GraphError, SpecError, context
 from presplit.core.spec import Sparsity, Spec, Training, read_spec, spec_json
 from presplit.core.types import Pattern
 from presplit.patterns import biregular
@@ -27,7 +28,7 @@ from presplit.policies import EXITS
 from presplit.train import checkpoint, processes
 from presplit.train.allocate import allocate
 from presplit.train.data import Dataset, Samples, hold_out, load
-from presplit.train.evaluate import accuracies, evaluate, route
+from presplit.train.evaluate import accuracies, evaluate, evaluating, exit_logits, route
 from presplit.train.exits import MultiExit
 from presplit.train.fit import fit, initialise
 from presplit.train.placing import add_exits, exit_macs
@@ -61,8 +62,16 @@ class Run:
         return self.model.exit_names if isinstance(self.model, MultiExit) else ("final",)
 
 
-def build(spec: Spec) -> Run:
-    """The untrained net of ``spec``, its values drawn from the spec's seed, and its data."""
+Own = Callable[[str], object]
+"""Gives the dense net that a spec's ``model.factory`` names."""
+
+
+def build(spec: Spec, own: Own | None = None) -> Run:
+    """The untrained net of ``spec``, its values drawn from the spec's seed, and its data.
+
+    A net of kind "own" comes from ``own``, keeps the values that it draws itself, and is given a sample to see that it
+    fits the data: `GraphError` if it does not.
+    """
     data = load(spec.data.name, size=spec.data.size, grey=spec.data.grey)
     if spec.data.standardise and data.train.x.ndim != 2:
         shape = data.train.x.shape[1:]
@@ -71,7 +80,7 @@ def build(spec: Spec) -> Run:
         data = data.padded(spec.data.pad_to)
     train, held_out = hold_out(data.train, spec.data.validation, seed=spec.seed)
     torch.manual_seed(spec.seed)
-    model = _dense(spec, data)
+    model = _dense(spec, data, own)
     if spec.sparsity is not None:
         with context("sparsity"):
             layers: dict[str, float | Pattern] = {**spec.sparsity.layers, **_fan_out(spec)}
@@ -88,8 +97,10 @@ def build(spec: Spec) -> Run:
         with context("exits.policy"):
             EXITS.find(spec.exits.policy)
         with context("exits.after"):
-            model = add_exits(model, spec.exits.after, example=torch.from_numpy(train.x[:1].copy()))
-    initialise(model, recipe_of(spec.training), seed=spec.seed)
+            after = "auto" if spec.exits.after == ("auto",) else spec.exits.after
+            model = add_exits(model, after, example=torch.from_numpy(train.x[:1].copy()))
+    if spec.model.kind != "own":
+        initialise(model, recipe_of(spec.training), seed=spec.seed)
     return Run(spec, model, data, train, held_out)
 
 
@@ -106,9 +117,16 @@ def _resolved(spec: Spec) -> Spec:
     return msgspec.structs.replace(spec, training=msgspec.structs.replace(spec.training, **said))
 
 
-def _dense(spec: Spec, data: Dataset) -> nn.Module:
+def _dense(spec: Spec, data: Dataset, own: Own | None) -> nn.Module:
     """The dense net that the spec starts from."""
     shape, classes = data.train.x.shape[1:], len(data.labels)
+    if spec.model.kind == "own":
+        factory = spec.model.factory or ""
+        if own is None:
+            raise SpecError(f"model.factory: {factory} is code: the command line imports it, or pass own=")
+        with context(f"model.factory: {factory}"):
+            model = _fitting(copy.deepcopy(own(factory)), data)
+        return standardised(model, data.train.x) if spec.data.standardise else model
     if spec.model.kind == "mlp":
         layers = spec.model.layers
         if layers[0] != int(np.prod(shape)) or layers[-1] < classes:
@@ -121,6 +139,22 @@ def _dense(spec: Spec, data: Dataset) -> nn.Module:
         raise SpecError(f"model.kind: a cnn needs square images, {data.name} has samples of shape {shape}")
     model = spec.model
     return small_cnn(width=model.width, bottleneck=model.bottleneck, channels=shape[0], size=shape[1], classes=classes)
+
+
+def _fitting(model: object, data: Dataset) -> nn.Module:
+    """``model``; raises `GraphError` unless it is a module that takes the data's samples and knows its classes."""
+    if not isinstance(model, nn.Module):
+        raise GraphError(f"a torch.nn.Module is expected, got {type(model).__name__}")
+    sample = torch.from_numpy(data.train.x[:1].copy())
+    kind = f"{type(model).__name__} does not take a sample of {data.name}, float32 {tuple(sample.shape[1:])}"
+    try:
+        with evaluating(model):
+            (logits, *_) = exit_logits(model, sample)
+    except (RuntimeError, ValueError, TypeError, LookupError, AssertionError, AttributeError) as error:
+        raise GraphError(f"{kind}: {' '.join(str(error).split())[:300] or type(error).__name__}") from error
+    if logits.ndim != 2 or logits.shape[1] < len(data.labels):
+        raise GraphError(f"{data.name} has {len(data.labels)} classes, it gives logits of shape {tuple(logits.shape)}")
+    return model
 
 
 def _budget(sparsity: Sparsity, budget: float, model: nn.Module, train: Samples) -> dict[str, float]:
@@ -154,6 +188,7 @@ def train(
     spec: Spec,
     directory: str | Path,
     *,
+    own: Own | None = None,
     resume: bool = False,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> dict[str, Any]:
@@ -165,7 +200,7 @@ def train(
     """
     directory = Path(directory)
     spec = _resolved(spec)
-    run = build(spec)
+    run = build(spec, own)
     if resume and (directory / "spec.json").is_file():
         _same_spec(directory, spec)
         if (directory / RESULT).is_file() and (directory / MODEL).is_file():
@@ -173,7 +208,7 @@ def train(
     elif processes.rank() == 0:
         _begin(spec, directory)
     processes.wait()
-    teacher = _teacher(run, directory / TEACHER, on_epoch) if recipe_of(spec.training).distil else None
+    teacher = _teacher(run, directory / TEACHER, own, on_epoch) if recipe_of(spec.training).distil else None
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     with (directory / METRICS).open("ab" if processes.rank() == 0 else "rb") as metrics:
 
@@ -229,12 +264,12 @@ def _same_spec(directory: Path, spec: Spec) -> None:
             )
 
 
-def _teacher(run: Run, directory: Path, on_epoch: Callable[[Epoch], None] | None) -> nn.Module:
+def _teacher(run: Run, directory: Path, own: Own | None, on_epoch: Callable[[Epoch], None] | None) -> nn.Module:
     """The net to distil from: that of the run that the spec names, or the dense parent, trained now unless it is."""
     spec = run.spec
     if spec.training.teacher is not None:
         with context("training.teacher"):
-            named = read_run(spec.training.teacher)
+            named = read_run(spec.training.teacher, own)
             if len(named.data.labels) != len(run.data.labels):
                 raise DataError(f"{spec.training.teacher}: its net was trained on {named.data.name}")
             return named.model
@@ -242,8 +277,8 @@ def _teacher(run: Run, directory: Path, on_epoch: Callable[[Epoch], None] | None
     parent = msgspec.structs.replace(
         spec, name=f"{spec.name}-parent"[:63], sparsity=None, exits=None, training=training
     )
-    train(parent, directory, resume=True, on_epoch=on_epoch)
-    return read_run(directory).model
+    train(parent, directory, own=own, resume=True, on_epoch=on_epoch)
+    return read_run(directory, own).model
 
 
 def _line(epoch: Epoch) -> bytes:
@@ -251,14 +286,17 @@ def _line(epoch: Epoch) -> bytes:
     return msgspec.json.encode(asdict(epoch)) + b"\n"
 
 
-def read_run(directory: str | Path) -> Run:
-    """The trained net of the run in ``directory``; raises `DataError` if it is not a finished run."""
+def read_run(directory: str | Path, own: Own | None = None) -> Run:
+    """The trained net of the run in ``directory``, with ``own`` as for `build`.
+
+    Raises `DataError` if it is not a finished run.
+    """
     directory = Path(directory)
     if not (directory / "spec.json").is_file() or not (directory / MODEL).is_file():
         raise DataError(
             f"{directory}: not a finished run (spec.json and {MODEL} are expected); presplit train makes one"
         )
-    run = build(read_spec(directory / "spec.json"))
+    run = build(read_spec(directory / "spec.json"), own)
     checkpoint.restore(directory / MODEL, run.model)
     run.model.eval()
     return run

@@ -1,0 +1,116 @@
+"""A user's own model, named on the command line: trained sparse and with exits, evaluated, exported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from presplit.core.spec import read_spec
+from presplit.runtime import Local
+from presplit.train import SparseLinear, evaluate, runs
+from presplit.train.zoo import mlp
+
+Command = Callable[..., tuple[int, str, str]]
+
+CODE = """
+from torch import nn
+
+from presplit.train.zoo import mlp
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU())
+        self.middle = nn.Sequential(nn.Linear(64, 64), nn.ReLU())
+        self.classifier = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.classifier(self.middle(self.body(x)))
+
+
+def narrow():
+    return nn.Sequential(nn.Flatten(), mlp([64, 16, 4]))
+
+
+def wide():
+    return mlp([80, 16, 10])
+"""
+
+
+@pytest.fixture(scope="module")
+def nets(tmp_path_factory: pytest.TempPathFactory) -> str:
+    file = tmp_path_factory.mktemp("nets") / "some_nets.py"
+    file.write_text(CODE)
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def own_run(command: Command, nets: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "own"
+    options = ("--density", "0.25", "--after", "auto", "--epochs", "15", "--set", "training.distil=0.5", "--out", path)
+    code, _, problem = command("train", "--model", f"{nets}:Net", *options)
+    assert code == 0, problem
+    return path
+
+
+def test_it_becomes_sparse_gets_exits_and_learns(own_run: Path, nets: str) -> None:
+    spec = read_spec(own_run / "spec.json")
+    assert (spec.model.kind, spec.model.factory) == ("own", f"{nets}:Net")
+    result = json.loads((own_run / "result.json").read_text())
+    assert list(result["accuracy"]) == ["body.2", "final"] and result["accuracy"]["final"] > 0.8
+    assert result["weights"] == 2 * 64 * 64 / 4 + 2 * 640
+    teacher = json.loads((own_run / "teacher" / "result.json").read_text())
+    assert teacher["weights"] == 2 * 64 * 64 + 640
+
+
+def test_a_run_of_it_is_evaluated_and_becomes_a_bundle(command: Command, own_run: Path) -> None:
+    code, out, problem = command("evaluate", own_run, "--max-drop", "0.01", "--policy", "margin")
+    assert code == 0, problem
+    assert "at most 1.0% lost: " in out and "leave at body.2 (margin from " in out
+    code, _, problem = command("export", own_run, "--out", own_run / "own.bundle")
+    assert code == 0, problem
+    from presplit.cli.own_model import load
+
+    run = runs.read_run(own_run, load)
+    expected = evaluate(run.model, run.data.test)[-1]
+    np.testing.assert_allclose(Local.open(own_run / "own.bundle").answer(run.data.test.x).scores, expected, atol=1e-4)
+
+
+def test_it_keeps_the_values_that_it_draws_itself(own_run: Path) -> None:
+    def ones(word: str) -> torch.nn.Module:
+        net = torch.nn.Sequential(torch.nn.Flatten(), mlp([64, 64, 10]))
+        for value in net.parameters():
+            torch.nn.init.ones_(value)
+        return net
+
+    spec = read_spec(own_run / "spec.json", set=["exits.after=['1.relu1']"])
+    model = runs.build(spec, ones).model
+    layer = next(part for part in model.modules() if isinstance(part, SparseLinear))
+    assert torch.unique(layer.values).tolist() == [2.0]  # a quarter of the connections: twice as large
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--model", "{nets}:narrow"], "digits has 10 classes, it gives logits of shape (1, 4)"),
+        (["--model", "{nets}:wide"], "Sequential does not take a sample of digits, float32 (1, 8, 8): "),
+        (["--model", "{nets}:absent"], "some_nets has no 'absent'"),
+        (["--model", "nowhere.onnx"], "expected module:factory, as cats:make or models/cats.py:make"),
+        (["--set", "model.kind='own'"], "model.factory: a net of kind 'own' has one, module:factory, and only it"),
+        (["--model", "{nets}:Net", "--set", "model.width=4"], "only a cnn has it, and model.kind is 'own'"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_training(
+    command: Command, nets: str, tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
+    words = [word.replace("{nets}", nets) for word in arguments]
+    code, out, problem = command("train", *words, "--out", tmp_path / "run")
+    assert code == 2 and out == ""
+    assert sentence in problem
+    assert not (tmp_path / "run" / "model.safetensors").exists()
