@@ -63,8 +63,9 @@ class Net:
     """One row: a net, how it is trained, and what it must reach.
 
     ``teacher`` and ``parent`` are rows too: what it distils from, and what it is compared with. ``least``: accuracy in
-    0..1. ``within``: at most so far below its parent; 0 means above it. ``faster``: how many times, in ONNX Runtime on
-    images of ``at``, its parent's speed. ``early``: the share of answers at an early exit, by thresholds chosen on
+    0..1. ``within``: at most so far below its parent; 0 means above it. ``fewer``: how many times fewer weights and
+    multiplications than its parent. ``faster``: how many times, in ONNX Runtime with batches of ``at``, its parent's
+    speed. ``early``: the share of answers at an early exit, by thresholds chosen on
     held-out samples, at most ``drop`` below the last exit. ``heavy`` nets want a GPU. ``drawn``: values are drawn anew,
     as for ReLU nets; a transformer keeps its own.
     """
@@ -76,6 +77,7 @@ class Net:
     parent: str = ""
     least: float | None = None
     within: float | None = None
+    fewer: tuple[float, float] = (0.0, 0.0)
     faster: float | None = None
     at: int = 1
     early: float | None = None
@@ -99,7 +101,7 @@ NETS = {
     "mnist 9x fewer, its parent": Net("mnist", dense_mlp(PADDED, 400, 400, 10), PLAIN),
     "mnist 9x fewer": Net(
         "mnist", local_mlp(PADDED, 400, 400, 10, fields=80, second=40, tile=16, family="grouped"), PLAIN,
-        parent="mnist 9x fewer, its parent", within=0.0, faster=1.0, at=64,
+        parent="mnist 9x fewer, its parent", within=0.0, fewer=(9.0, 9.0), faster=1.0, at=64,
     ),
     "mnist exits": Net(
         "mnist images", bottlenecked(exits=["block2"]), replace(PLAIN, augment="shift"), early=0.6, drop=0.002
@@ -107,11 +109,11 @@ NETS = {
     "cifar10 parent": Net("cifar10", convolutional(64, 128, 256, 512), IMAGES, heavy=True),
     "cifar10 4x fewer": Net(
         "cifar10", convolutional(64, 128, 256, 512, sparse=True), replace(IMAGES, **LEARNS), teacher="cifar10 parent",
-        parent="cifar10 parent", within=0.005, faster=2.3, heavy=True,
+        parent="cifar10 parent", within=0.005, fewer=(4.0, 4.0), faster=2.3, heavy=True,
     ),
     "cifar10 wide and sparse": Net(
         "cifar10", convolutional(128, 256, 512, 1024, sparse=True), IMAGES, parent="cifar10 parent", within=0.0,
-        heavy=True,
+        fewer=(1.0, 1.0), heavy=True,
     ),
     "cifar10 exits": Net(
         "cifar10", convolutional(64, 128, 256, 512, sparse=True, exits=["stage2", "stage3"]),
@@ -120,7 +122,7 @@ NETS = {
     "resnet parent": Net("cifar10", residual(), IMAGES, heavy=True),
     "resnet 4x fewer": Net(
         "cifar10", residual(sparse=True), replace(IMAGES, **LEARNS), teacher="resnet parent", parent="resnet parent",
-        within=0.005, faster=2.3, heavy=True,
+        within=0.005, fewer=(4.0, 4.0), faster=2.3, heavy=True,
     ),
     "transformer, its parent": Net("cifar10", transformer(), TOKENS, heavy=True, drawn=False),
     "transformer": Net(
@@ -148,11 +150,12 @@ class Found:
 def run(
     quick: bool, *, rows: tuple[str, ...] = (), seeds: tuple[int, ...] = (0, 1, 2), jobs: int = 1, train: bool = True
 ) -> dict[str, Any]:
-    """All rows, or the named ones; ``quick``: the smallest net once; without ``train`` nothing is trained."""
+    """All rows, or the named ones and their parents; ``quick``: the smallest net once; without ``train``, untrained."""
     for name in rows:
         if name not in NETS:
             raise SpecError(f"rows: there are {', '.join(NETS)}, got {name!r}")
-    chosen = rows or ((QUICK,) if quick else tuple(NETS))
+    asked = rows or ((QUICK,) if quick else tuple(NETS))
+    chosen = tuple(dict.fromkeys(name for row in asked for name in (NETS[row].parent, row) if name))
     seeds = () if not train else seeds[:1] if quick else seeds
     found = _all(chosen, seeds, jobs)
     made = {name: _row(name, [found[seed][name] for seed in seeds]) for name in chosen}
@@ -268,10 +271,14 @@ def _speed(net: Net, model: nn.Module, shape: tuple[int, ...]) -> float:
 
 
 def _checks(name: str, rows: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """The figures of one row against what it must reach; a parent's accuracy only where the parent was trained too."""
+    """The figures of one row against what it must reach."""
     net, row, made = NETS[name], rows[name], list[tuple[str, float, str, bool]]()
     found = row.get("accuracy")
-    beside = rows.get(net.parent, {}).get("accuracy")
+    beside = rows[net.parent].get("accuracy") if net.parent else None
+    for key, least in zip(("weights", "macs"), net.fewer if net.parent else (), strict=False):
+        ratio = rows[net.parent][key] / row[key]
+        if least:
+            made.append((f"times fewer {key} than its parent", ratio, f">= {least:g}", ratio >= least))
     if found is not None and net.least is not None:
         made.append(("accuracy", found, f">= {net.least}", found >= net.least))
     if found is not None and net.within is not None and beside is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 
 from presplit.bundle import read
-from presplit.train import runs
+from presplit.train import row, runs
 from presplit.train.export import to_onnx
 
 Command = Callable[..., tuple[int, str, str]]
@@ -179,7 +178,7 @@ def test_the_doctor_finds_this_machine_well(command: Command) -> None:
     found = one_object(command("doctor", "--json"))
     assert set(found["checks"].values()) == {None}
     assert found["versions"]["numpy"] == np.__version__
-    assert (found["kernel"] == "compiled") == (importlib.util.find_spec("presplit.train._row") is not None)
+    assert (found["kernel"] == "compiled") == (row._row is not None)
 
 
 def test_without_a_verb_the_command_says_which_there_are(command: Command) -> None:

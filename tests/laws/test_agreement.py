@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -29,7 +28,7 @@ from presplit.train.zoo.cnn import Residual
 
 CLOSE = 2e-5
 """Relative to the largest value: float32 sums of a few hundred terms, taken in another order by each side."""
-FAR = 2e-4
+FAR, DEEP = 2e-4, ("torchvision MobileNetV2", "timm MobileNetV2")
 """The same for nets of some fifty layers with normalisations, whose differences add up."""
 BATCHES = (1, 5)
 
@@ -229,14 +228,10 @@ AD_HOC: Models = {
 }
 
 
-def library(name: str) -> Any:
-    """A library of models, or the test is skipped: some are built for another torch and then fail in their own way."""
-    return pytest.importorskip(name, exc_type=(ImportError, RuntimeError))
-
-
 def from_transformers() -> Models:
     """Classifiers of Hugging Face, built from their configurations."""
-    hf = library("transformers")
+    import transformers as hf
+
     resnet = hf.ResNetConfig(embedding_size=16, hidden_sizes=[32, 64], depths=[1, 1], num_labels=10)
     mobilenet = hf.MobileNetV2Config(image_size=32, depth_multiplier=0.35, num_labels=10)
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
@@ -250,7 +245,8 @@ def from_transformers() -> Models:
 
 def from_torchvision() -> Models:
     """Classifiers of torchvision with random weights."""
-    tv = library("torchvision.models")
+    import torchvision.models as tv
+
     small = {"num_layers": 2, "num_heads": 4, "hidden_dim": 64, "mlp_dim": 128}
     vision = tv.VisionTransformer(image_size=32, patch_size=8, **small, num_classes=10)
     return {
@@ -262,7 +258,8 @@ def from_torchvision() -> Models:
 
 def from_timm() -> Models:
     """Classifiers of timm with random weights."""
-    timm = library("timm")
+    import timm
+
     small = {"embed_dim": 64, "depth": 2, "num_heads": 4, "img_size": 32, "patch_size": 8}
     return {
         "ResNet": (timm.create_model("resnet10t", num_classes=10), ["layer2"], IMAGE),
@@ -290,14 +287,17 @@ DENSE = ("waveform_cnn",)
 @pytest.mark.parametrize("name", [*ZOO, *OTHERS])
 def test_models_that_were_not_written_for_this_agree_at_every_split(name: str, tmp_path: Path) -> None:
     source, _, own = name.partition(" ")
-    plain, after, shape = ZOO[name] if name in ZOO else LIBRARIES[source]()[own]
+    try:
+        plain, after, shape = ZOO[name] if name in ZOO else LIBRARIES[source]()[own]
+    except (ImportError, RuntimeError) as error:  # one that was built for another torch fails in its own way
+        pytest.skip(f"{source} does not import: {error}")
     torch.manual_seed(0)
     model = with_exits(plain if name in DENSE else sparsify(plain, density=0.25), after, torch.zeros(2, *shape))
     x = np.random.default_rng(0).normal(size=(8, *shape)).astype(np.float32)
     bundle = export(model, x, tmp_path / "net.bundle")
     assert [e.name for e in bundle.net.exits] == [*after, "final"]
     assert len({boundary.name for boundary in bundle.net.boundaries}) == len(bundle.net.boundaries)
-    close = FAR if name in OTHERS else CLOSE
+    close = FAR if name in DEEP else CLOSE
     check(model, model.exit_names, to_onnx(model, torch.from_numpy(x[:1].copy())), bundle, shape, close)
 
 

@@ -20,7 +20,7 @@ def test_every_sample_gets_the_answer_that_it_gets_alone(bundle: Bundle, batch: 
     with Edge.open(bundle, plan=BOTH) as edge:
         alone = [edge.answer(image) for image in IMAGES]
     found = Local.open(bundle, plan=BOTH).answer(IMAGES, batch=batch)
-    names = [bundle.net.exits[place].name for place in found.exits]
+    names = [bundle.net.exits[place].name for place in found.exit_numbers]
     assert names == [answer.exit for answer in alone]
     assert set(names) == {"early", "middle", "final"}
     assert found.labels.tolist() == [answer.label for answer in alone]
@@ -31,25 +31,25 @@ def test_only_those_without_an_answer_go_on(bundle: Bundle, monkeypatch: pytest.
     sizes: list[int] = []
     run = Engine.run
     monkeypatch.setattr(Engine, "run", lambda self, inputs: sizes.append(len(inputs["boundary"])) or run(self, inputs))
-    exits = Local.open(bundle, plan=BOTH).answer(IMAGES).exits
+    exits = Local.open(bundle, plan=BOTH).answer(IMAGES).exit_numbers
     assert sizes == [40, int((exits > 0).sum()), int((exits > 1).sum())]
 
 
 def test_a_batch_that_is_answered_whole_ends_there(bundle: Bundle) -> None:
     found = Local.open(bundle, plan=Plan(1, thresholds={"early": 0.0})).answer(IMAGES)
-    assert set(found.exits.tolist()) == {0}
+    assert set(found.exit_numbers.tolist()) == {0}
 
 
 def test_without_thresholds_the_last_exit_answers_everything(bundle: Bundle) -> None:
     found = Local.open(bundle).answer(IMAGES)
     whole = Engine(bundle.segment(0, 3)).run({"boundary": IMAGES})["logits"]
-    assert set(found.exits.tolist()) == {2}
+    assert set(found.exit_numbers.tolist()) == {2}
     np.testing.assert_allclose(found.scores, whole, rtol=1e-5, atol=1e-5)
 
 
 def test_no_samples_have_no_answers(bundle: Bundle) -> None:
     found = Local.open(bundle, plan=BOTH).answer(IMAGES[:0])
-    assert (found.labels.shape, found.scores.shape, found.exits.shape) == ((0,), (0, 4), (0,))
+    assert (found.labels.shape, found.scores.shape, found.exit_numbers.shape) == ((0,), (0, 4), (0,))
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,9 @@ def test_no_samples_have_no_answers(bundle: Bundle) -> None:
         (IMAGES.astype(np.float64), 8, r"float32 samples of shape \(n, 16\), got float64 of shape \(40, 16\)"),
         (IMAGES[0], 8, r"\(n, 16\), got float32 of shape \(16,\)"),
         ([[0.0] * 16], 8, r"\(n, 16\), got list"),
-        (np.full((1, 16), np.nan, np.float32), 8, "expected finite values"),
-        (IMAGES, 0, "a batch of at least 1, got a batch of 0"),
+        (np.full((1, 16), np.nan, np.float32), 8, "finite values, got NaN or infinity"),
+        (IMAGES, 8.5, "whole number from 1 on, got 8.5"),
+        (IMAGES, 0, "whole number from 1 on, got 0"),
     ],
 )
 def test_what_it_does_not_take_is_named(bundle: Bundle, images: np.ndarray, batch: int, message: str) -> None:

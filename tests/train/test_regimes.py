@@ -16,7 +16,7 @@ from presplit.train import MultiExit, Recipe, add_exits, evaluate, fit, initiali
 from presplit.train.data import Samples, digits, hold_out
 from presplit.train.losses import joint_loss, soft_loss
 from presplit.train.recipe import AUGMENTATIONS, OPTIMISERS
-from presplit.train.zoo import mlp
+from presplit.train.zoo import mlp, small_cnn
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +182,24 @@ def test_a_recipe_that_does_not_fit_the_net_is_refused(parts: tuple[Samples, Sam
     ):
         with pytest.raises(SpecError, match=message):
             fit(mlp([64, 10]), parts[0], recipe=recipe)
+
+
+@pytest.mark.parametrize(("augment", "times"), [("none", 1), ("shift", 3)])
+def test_a_teacher_whose_answers_never_change_is_asked_once(
+    augment: str, times: int, parts: tuple[Samples, Samples]
+) -> None:
+    class Counting(nn.Module):
+        """A teacher without parameters that answers as it likes."""
+
+        seen = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            Counting.seen += len(x)
+            return x.flatten(1)[:, :10]
+
+    recipe = Recipe(epochs=3, batch=32, distil=0.5, augment=augment)
+    fit(small_cnn(width=8, size=8), parts[0], recipe=recipe, teacher=Counting())
+    assert Counting.seen == times * len(parts[0])
 
 
 def test_a_run_that_distils_trains_its_dense_parent_first_and_resumes_both(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ RECIPES = {
     "keeps the best": Recipe(epochs=4, batch=64, optimiser="adamw", weight_decay=0.1, patience=3, schedule="constant"),
     "the net, then the heads": Recipe(epochs=4, batch=64, regime="separate", augment="shift_flip"),
     "the net, then everything": Recipe(epochs=5, batch=64, regime="mixed", backbone_epochs=2, self_distil=0.5),
+    "distils": Recipe(epochs=3, batch=64, distil=0.5),
+    "distils what is augmented": Recipe(epochs=3, batch=64, distil=0.5, augment="shift"),
     "in half precision": Recipe(epochs=3, batch=64, bf16=True, label_smoothing=0.1, schedule="inverse_time", decay=0.1),
 }
 KILLS = 30
@@ -65,14 +67,14 @@ def same(first: nn.Module, second: nn.Module) -> bool:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_stopped_training_goes_on_bit_for_bit(name: str, parts: tuple[Samples, Samples], tmp_path: Path) -> None:
     train, held = parts
-    whole = net()
-    history = fit(whole, train, recipe=RECIPES[name], validation=held, seed=3)
+    whole, asked = net(), {"recipe": RECIPES[name], "validation": held, "teacher": net(), "seed": 3}
+    history = fit(whole, train, **asked)
     for number in range(1, RECIPES[name].epochs + 1):
         state = tmp_path / f"{number}.safetensors"
         with pytest.raises(Stopped):
-            fit(net(), train, recipe=RECIPES[name], validation=held, seed=3, state=state, on_epoch=stop_after(number))
+            fit(net(), train, **asked, state=state, on_epoch=stop_after(number))
         model = net()
-        found = fit(model, train, recipe=RECIPES[name], validation=held, seed=3, state=state)
+        found = fit(model, train, **asked, state=state)
         assert same(model, whole), f"stopped after epoch {number}"
         assert [(e.number, e.loss, e.accuracy) for e in found] == [(e.number, e.loss, e.accuracy) for e in history]
 
@@ -165,8 +167,8 @@ torch.set_num_threads(1)
 torch.manual_seed(0)
 train, held = hold_out(hold_out(digits().train, 0.3)[1], 0.2)
 model = add_exits(sparsify(mlp([64, 64, 64, 10]), density=0.25), ["relu1"])
-recipe = Recipe(epochs=6, batch=50, regime="mixed", ema=0.5, self_distil=0.2)
-history = fit(model, train, recipe=recipe, validation=held)
+recipe = Recipe(epochs=6, batch=50, regime="mixed", ema=0.5, self_distil=0.2, distil=0.3)
+history = fit(model, train, recipe=recipe, validation=held, teacher=mlp([64, 16, 10]))
 if processes.rank() == 0:
     json.dump([processes.count(), [(e.loss, e.accuracy) for e in history]], open(sys.argv[1], "w"))
 processes.leave()

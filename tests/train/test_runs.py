@@ -95,9 +95,9 @@ def test_thresholds_are_chosen_on_the_held_out_part_and_judged_on_the_test_set(s
     run = runs.read_run(small)
     held, test = evaluate(run.model, run.held_out), evaluate(run.model, run.data.test)
     rows = result(small)["thresholds"]
-    assert [row["max_drop"] for row in rows] == [0.0, 0.001, 0.002, 0.005, 0.01]
+    assert [row["goal"] for row in rows] == [{"max_drop": drop} for drop in (0.0, 0.001, 0.002, 0.005, 0.01)]
     for row in rows:
-        chosen = choose_thresholds(held, run.held_out.y, max_drop=row["max_drop"])
+        chosen = choose_thresholds(held, run.held_out.y, **row["goal"])
         assert tuple(row["thresholds"].values()) == chosen.thresholds
         routed = route(test, run.data.test.y, chosen.thresholds)
         assert (row["accuracy"], tuple(row["shares"].values())) == (routed.accuracy, routed.shares)
@@ -108,7 +108,7 @@ def test_a_run_with_several_exits_is_judged_by_the_rule_and_for_the_goal_that_ar
     assert result(several)["policy"] == "margin"
     held, test = evaluate(run.model, run.held_out), evaluate(run.model, run.data.test)
     macs = exit_macs(run.model, torch.from_numpy(run.train.x[:1].copy()))
-    found = runs.judge(run, policy="entropy", macs=(macs[0] + macs[2]) / 2)
+    found = runs.judge(run, policy="entropy", goal=("macs", (macs[0] + macs[2]) / 2))
     chosen = choose_thresholds(held, run.held_out.y, macs=(macs[0] + macs[2]) / 2, exit_macs=macs, policy="entropy")
     (row,) = found["thresholds"]
     assert list(row["thresholds"]) == list(run.exit_names[:2]) and list(row["shares"]) == list(run.exit_names)

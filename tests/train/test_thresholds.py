@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from presplit.core.errors import SpecError
+from presplit.core.errors import DataError, SpecError
 from presplit.policies import EXITS
 from presplit.train import choose_thresholds, route, temperature
 
@@ -90,6 +90,9 @@ def test_a_goal_that_nothing_reaches_is_refused_with_the_best() -> None:
         choose_thresholds(logits, labels)
     with pytest.raises(SpecError, match="exit_macs: expected one for each of 2 exits, got 1"):
         choose_thresholds(logits, labels, macs=3, exit_macs=[5])
+    for odd in (np.full_like(logits, np.nan), logits[:, :0]):
+        with pytest.raises(DataError, match="finite logits of at least one sample"):
+            choose_thresholds(odd, labels[: odd.shape[1]], max_drop=0)
 
 
 @pytest.mark.parametrize("true", [0.3, 1.0, 4.0])

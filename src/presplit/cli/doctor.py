@@ -34,9 +34,7 @@ def doctor(json: Json = False) -> None:
     versions = {name: _version(name) for name in LIBRARIES}
     checks = {"engine": _engine(), "loopback": _loopback()}
     machine = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
-    kernel = (
-        "compiled" if _has_kernel() else "not compiled: one sample at a time through a sparse layer is slower in torch"
-    )
+    kernel = _kernel(has_torch=versions["torch"] is not None)
     lines = [machine]
     lines += [f"  {name:13} {version or 'missing, for ' + LIBRARIES[name]}" for name, version in versions.items()]
     lines += [f"  {name:13} {problem or 'works'}" for name, problem in checks.items()]
@@ -54,10 +52,18 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _has_kernel() -> bool:
-    """Whether the optional extension was built; asked of its folder, because its package needs torch."""
+def _kernel(*, has_torch: bool) -> str:
+    """Whether the optional kernel of sparse layers was built, and whether torch takes it."""
+    import subprocess
+
     folder = Path(__file__).parents[1] / "train"
-    return importlib.machinery.PathFinder.find_spec("_row", [str(folder)]) is not None
+    if importlib.machinery.PathFinder.find_spec("_row", [str(folder)]) is None:
+        return "not compiled: one sample at a time through a sparse layer is slower in torch"
+    if not has_torch:
+        return "compiled; torch, which it is for, is missing"
+    ask = "from presplit.train import row; raise SystemExit(row._row is None)"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, timeout=60)
+    return "compiled" if done.returncode == 0 else "compiled, but it does not load, or torch is too old for it"
 
 
 def _engine() -> str | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from presplit.cli.options import Json, show
+
+if TYPE_CHECKING:
+    from presplit.train.thresholds import Goal
 
 
 def evaluate(
@@ -35,10 +38,12 @@ def evaluate(
     from presplit.core.errors import SpecError
     from presplit.train import runs
 
-    given = {"max_drop": max_drop, "accuracy": accuracy, "macs": macs, "offload": offload}
-    goal = {name: value for name, value in given.items() if value is not None}
+    given: dict[Goal, float | None] = {"max_drop": max_drop, "accuracy": accuracy, "macs": macs, "offload": offload}
+    goals = [(name, value) for name, value in given.items() if value is not None]
+    if len(goals) > 1:
+        raise SpecError(f"thresholds are chosen for one goal, got {', '.join(name for name, _ in goals)}")
     found = runs.read_run(run, load)
-    if (goal or policy) and len(found.exit_names) == 1:
+    if (goals or policy) and len(found.exit_names) == 1:
         raise SpecError(f"{run}: its net has no early exit to choose a threshold for")
-    result = runs.judge(found, policy=policy, **goal)
+    result = runs.judge(found, policy=policy, goal=goals[0] if goals else None)
     show(result, text(result, run), as_json=json)

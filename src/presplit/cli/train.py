@@ -130,15 +130,15 @@ def text(result: dict[str, Any], directory: Path) -> str:
 
 def _routed(row: dict[str, Any], policy: str) -> str:
     """What a goal was, what it gives on the test set, and where samples leave."""
-    goals = {
-        "max_drop": "at most {:.1%} lost",
-        "accuracy": "at least {:.1%} right",
-        "macs": "at most {:,.0f} MACs an answer",
-        "offload": "at most {:.1%} to the last exit",
-    }
-    goal = next(text.format(row[name]) for name, text in goals.items() if name in row)
+    ((name, value),) = row["goal"].items()
+    goal = {
+        "max_drop": f"at most {100 * value:g} points lost",
+        "accuracy": f"at least {100 * value:g} % right",
+        "macs": f"at most {value:,.0f} MACs an answer",
+        "offload": f"at most {100 * value:g} % to the last exit",
+    }[name]
     leave = [
         f"{row['shares'][name]:.1%} leave at {name} ({policy} from {least:.4f} on)"
         for name, least in row["thresholds"].items()
     ]
-    return f"{goal}: {row['accuracy']:.2%} right, {', '.join(leave)}"
+    return f"{goal} on held-out samples: {row['accuracy']:.2%} right on the test set, {', '.join(leave)}"

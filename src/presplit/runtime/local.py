@@ -20,12 +20,12 @@ from presplit.runtime.head import Stretch, cuts
 class Answers:
     """``labels``: int64 ``(n,)``; ``scores``: float32 ``(n, classes)``, the logits of the exit that answered.
 
-    ``exits``: for each sample, the place of that exit among the net's.
+    ``exit_numbers``: for each sample, which of the net's exits that was, from 0.
     """
 
     labels: npt.NDArray[np.int64]
     scores: Floats
-    exits: npt.NDArray[np.int64]
+    exit_numbers: npt.NDArray[np.int64]
 
 
 class Local:
@@ -62,8 +62,10 @@ class Local:
         if getattr(images, "dtype", None) != np.float32 or images.ndim < 1 or images.shape[1:] != shape:
             expected = f"(n, {', '.join(map(str, shape))})"
             raise InputError(f"the input must be float32 samples of shape {expected}, got {given}")
-        if batch < 1 or not np.isfinite(images).all():
-            raise InputError(f"expected finite values and a batch of at least 1, got a batch of {batch}")
+        if not np.isfinite(images).all():
+            raise InputError("the input must have finite values, got NaN or infinity")
+        if not isinstance(batch, int) or batch < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"a batch is a whole number from 1 on, got {batch!r}")
         scores = np.empty((len(images), self._net.exits[-1].classes), np.float32)
         exits = np.empty(len(images), np.int64)
         for start in range(0, len(images), batch):

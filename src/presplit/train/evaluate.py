@@ -39,7 +39,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def evaluate(model: nn.Module, samples: Samples, *, batch: int = 512) -> Floats:
     """Logits float32 ``(exits, n, classes)`` of every exit for every sample, in evaluation mode."""
-    device = next(model.parameters()).device
+    device = next((value.device for value in model.parameters()), torch.device("cpu"))
     with evaluating(model):
         parts = [
             torch.stack(exit_logits(model, torch.from_numpy(samples.x[at : at + batch].copy()).to(device)))

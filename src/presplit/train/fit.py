@@ -60,15 +60,17 @@ def fit(
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     device, order = processes.device_of(model), torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # what dropout draws, and the heads that get their sizes only now
-    batches: Batches | _Shuffled = (
-        train if not isinstance(train, Samples) else _Shuffled(train, recipe.batch, order, device)
-    )
-    _prepare(model.to(device), batches)
     weights = _weights(model, exit_weights)
     _refuse_what_does_not_fit(recipe, weights, teacher, validation)
     teacher = copy.deepcopy(teacher).to(device).eval() if teacher is not None and recipe.distil else None
-    if teacher is not None and isinstance(train, Samples) and recipe.augment == "none":  # its answers never change
-        batches = _Shuffled(train, recipe.batch, order, device, taught=evaluate(teacher, train)[-1])
+    batches: Batches | _Shuffled
+    if isinstance(train, Samples):
+        same = teacher is not None and recipe.augment == "none"  # its answers then never change: it is asked once
+        taught = evaluate(teacher, train)[-1] if teacher is not None and same else None
+        batches = _Shuffled(train, recipe.batch, order, device, taught=taught)
+    else:
+        batches = train
+    _prepare(model.to(device), batches)
     beside = [name for name, wanted in (("average", recipe.ema), ("best", recipe.patience)) if wanted]
     nets = {"net": model} | {name: copy.deepcopy(model) for name in beside}
     judged = nets.get("average", model)

@@ -99,28 +99,15 @@ class SparseLayer(nn.Module):
 
     def reset_parameters(self, *, fan_in: Literal["sparse", "dense"] = "sparse", bias: float = 0.0) -> None:
         """He initialisation (arXiv 1502.01852) scaled by the connections that exist, or as if all did (``dense``)."""
-        own = self._fan_in()
-        std = (2.0 / (own if fan_in == "sparse" else own * 0 + self.n_in * math.prod(self.kernel))).sqrt()
+        degree = (self.index >= 0).sum(1)
+        area = self.values.numel() / (self.tile * int(degree.sum()))  # entries of a kernel, on average
+        per_tile = degree.clamp(min=1) * area if fan_in == "sparse" else degree * 0 + self.n_in * math.prod(self.kernel)
+        std = (2.0 / per_tile).sqrt()
+        scale = std[0] if self._where is None else std.repeat_interleave(self.tile * degree)
         with torch.no_grad():
-            self.values.normal_().mul_(self._for_values(std))
+            self.values.normal_().mul_(scale.view(-1, *(1,) * (self.values.ndim - 1)))
             if self.bias is not None:
                 self.bias.fill_(bias)
-
-    def scale_from(self, fan_in: int) -> None:
-        """Make of values that were drawn for so large a ``fan_in`` what is alike for the connections that exist."""
-        with torch.no_grad():
-            self.values.mul_(self._for_values((fan_in / self._fan_in()).sqrt()))
-
-    def _fan_in(self) -> Tensor:
-        """float ``(tiles,)``: the weights that an output of each tile has, 1 if it has none."""
-        degree = (self.index >= 0).sum(1)
-        return degree.clamp(min=1) * (self.values.numel() / (self.tile * int(degree.sum())))  # entries of a kernel
-
-    def _for_values(self, of_tiles: Tensor) -> Tensor:
-        """``of_tiles`` ``(tiles,)`` as factors of ``values``; of a regular pattern all tiles are alike."""
-        degree = (self.index >= 0).sum(1)
-        found = of_tiles[0] if self._where is None else of_tiles.repeat_interleave(self.tile * degree)
-        return found.view(-1, *(1,) * (self.values.ndim - 1))
 
     def dense_weight(self) -> Tensor:
         """The weight as a dense layer would hold it, ``(n_out, n_in, *kernel)``, with zeros where nothing exists."""

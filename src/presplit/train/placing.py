@@ -130,7 +130,7 @@ def places_of(row: graph.Row, pieces: graph.Fragments, names: Collection[str], *
 def exit_macs(model: nn.Module, example: Tensor) -> list[int]:
     """Multiply-accumulates of one answer at each exit of ``model``, in their order, the exits before it included.
 
-    ``example``: float ``(batch, ...)``.
+    All of them, wherever they are computed. ``example``: float ``(batch, ...)``.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
@@ -138,15 +138,16 @@ def exit_macs(model: nn.Module, example: Tensor) -> list[int]:
     [192, 256]
     """
     names = model.exit_names if isinstance(model, MultiExit) else None
-    with evaluating(model):
-        row = graph.row(graph.read(to_onnx(model, example)), names)
+    here = copy.deepcopy(model).cpu().float().eval()
+    row = graph.row(graph.read(to_onnx(here, example.cpu())), names)
     pieces = graph.cut(row)
     done = [0, *itertools.accumulate(piece.macs for piece in pieces.segments)]
     heads = {name: piece.macs for name, piece in pieces.exits.items()}
     after = {exit_.name: exit_.after for exit_ in row.net.exits}
     order = names or tuple(after)
+    until = itertools.accumulate((done[after[name]] for name in order), max)  # exits may be asked in any order
     before = itertools.accumulate(heads.get(name, 0) for name in order)
-    return [done[after[name]] + spent for name, spent in zip(order, before, strict=True)]
+    return [net + spent for net, spent in zip(until, before, strict=True)]
 
 
 def _expected(names: Sequence[str], shares: dict[str, float]) -> float:

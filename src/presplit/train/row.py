@@ -24,7 +24,8 @@ try:  # names that torch keeps to itself may go: then there is no kernel
     from presplit.train import _row
 
     _EXCHANGE = Tensor.__dlpack_c_exchange_api__
-    _ = forward_ad._current_level
+    if not hasattr(forward_ad, "_current_level"):
+        _row = None
 except (ImportError, AttributeError):
     _row = _EXCHANGE = None
 
@@ -35,7 +36,8 @@ SHARED = 2**20
 def row_product(x: Tensor, layer: nn.Module, n_in: int) -> Tensor | None:
     """What ``layer`` makes of one float32 sample ``(..., n_in)``: ``(..., n_out)``; None if that is left to torch.
 
-    Raises `IndexError` if the layer's index leads out of the sample.
+    The result's storage cannot grow: `Tensor.resize_` to more values raises. Raises `IndexError` if the layer's index
+    leads out of the sample.
     """
     if _row is None or is_dynamo_compiling() or type(x) is not Tensor or x.numel() != n_in:
         return None

@@ -37,7 +37,7 @@ from presplit.train.resume import Epoch
 from presplit.train.sparsify import sparsify
 from presplit.train.standardise import standardised
 from presplit.train.summary import count_weights
-from presplit.train.thresholds import choose_thresholds, temperature
+from presplit.train.thresholds import Goal, choose_thresholds, temperature
 from presplit.train.zoo import mlp, small_cnn
 
 MODEL, METRICS, RESULT = "model.safetensors", "metrics.jsonl", "result.json"
@@ -204,7 +204,7 @@ def train(
     if resume and (directory / "spec.json").is_file():
         _same_spec(directory, spec)
         if (directory / RESULT).is_file() and (directory / MODEL).is_file():
-            return msgspec.json.decode((directory / RESULT).read_bytes())
+            return judge(read_run(directory, own))
     elif processes.rank() == 0:
         _begin(spec, directory)
     processes.wait()
@@ -230,10 +230,11 @@ def train(
             on_epoch=note,
             state=directory / STATE,
         )
-    result = judge(run)
     if processes.rank() == 0:
         checkpoint.write(directory / METRICS, b"".join(map(_line, history)))  # a kill may have lost or doubled a line
         checkpoint.save(directory / MODEL, run.model, {"name": spec.name})
+    result = judge(run)
+    if processes.rank() == 0:
         checkpoint.write(directory / RESULT, msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
         (directory / STATE).unlink()
     processes.wait()
@@ -302,28 +303,28 @@ def read_run(directory: str | Path, own: Own | None = None) -> Run:
     return run
 
 
-def judge(run: Run, *, policy: str | None = None, **goal: float) -> dict[str, Any]:
+def judge(run: Run, *, policy: str | None = None, goal: tuple[Goal, float] | None = None) -> dict[str, Any]:
     """Accuracies of every exit on the test set, weights, and thresholds chosen on the held-out part.
 
-    ``goal``: one of those of `choose_thresholds`; without it, for some losses of accuracy allowed. ``thresholds`` lists
-    for each goal every early exit's threshold, the accuracy with them and the share of samples that leave at each exit,
-    both on the test set. ``temperatures``: what each exit's logits are to be divided by to be as sure as they are
-    right. ``policy`` is the spec's if not given. Raises `SpecError` if no thresholds reach the goal.
+    ``goal``: one of those of `choose_thresholds`; without it, several losses of accuracy. ``thresholds`` lists for each
+    goal every early exit's threshold, the accuracy with them and the share of samples that leave at each exit, both on
+    the test set. ``temperatures``: what each exit's logits are to be divided by to be as sure as they are right.
+    ``policy`` is the spec's if not given. Raises `SpecError` if no thresholds reach the goal.
     """
     names, early = run.exit_names, run.exit_names[:-1]
     held, test = (evaluate(run.model, part) for part in (run.held_out, run.data.test))
     score = policy or (run.spec.exits.policy if run.spec.exits else "confidence")
-    costed = len(early) > 1 or "macs" in goal  # a single exit is chosen alike whatever it costs
+    goals: list[tuple[Goal, float]] = [goal] if goal else [("max_drop", drop) for drop in DROPS]
+    costed = len(early) > 1 or (goal is not None and goal[0] == "macs")  # one exit is chosen alike whatever it costs
     macs = exit_macs(run.model, torch.from_numpy(run.train.x[:1].copy())) if early and costed else None
     rows: list[dict[str, Any]] = []
-    for asked in ([goal] if goal else [{"max_drop": drop} for drop in DROPS]) if early else []:
+    for name, value in goals if early else ():
+        asked = {name: value}
         chosen = choose_thresholds(held, run.held_out.y, exit_macs=macs, policy=score, **asked)
         routed = route(test, run.data.test.y, chosen.thresholds, policy=score)
-        thresholds, shares = (
-            dict(zip(early, chosen.thresholds, strict=True)),
-            dict(zip(names, routed.shares, strict=True)),
-        )
-        rows.append({**asked, "thresholds": thresholds, "accuracy": routed.accuracy, "shares": shares})
+        thresholds = dict(zip(early, chosen.thresholds, strict=True))
+        shares = dict(zip(names, routed.shares, strict=True))
+        rows.append({"goal": asked, "thresholds": thresholds, "accuracy": routed.accuracy, "shares": shares})
     return {
         "name": run.spec.name,
         "data": run.data.name,

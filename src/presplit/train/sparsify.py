@@ -40,10 +40,7 @@ def sparsify(
     family: str | Family = "grouped",
     seed: int = 0,
 ) -> nn.Module:
-    """A copy of ``model`` in which layers are sparse, ready to be trained.
-
-    Values are those that the dense layers had drawn where connections exist, scaled to the smaller fan-in: whatever way
-    of drawing them the model has chosen, its signals keep their size. `initialise` draws all anew.
+    """A copy of ``model`` in which layers are sparse, with fresh values drawn for their own fan-in (He initialisation).
 
     ``density`` (0..1] applies to every linear layer and convolution for which ``family`` has exactly this density and
     whose outputs would still read at least 8 features; the others, depthwise convolutions and the classifier at the
@@ -230,7 +227,7 @@ def _is_depthwise(layer: nn.Module) -> bool:
 
 
 def _sparse(layer: nn.Module, pattern: Pattern, supports: KernelSupports | None) -> SparseLayer:
-    """A sparse layer of the same kind, device, dtype and mode; frozen if the dense one is."""
+    """A sparse layer of the same kind, device, dtype and mode, with fresh values; frozen if the dense one is."""
     sparse: SparseLayer
     if isinstance(layer, nn.Conv2d):
         sparse = SparseConv2d.from_dense(layer, pattern, supports=supports)
@@ -239,7 +236,7 @@ def _sparse(layer: nn.Module, pattern: Pattern, supports: KernelSupports | None)
     else:
         assert isinstance(layer, nn.Linear)
         sparse = SparseLinear.from_dense(layer, pattern)
-    sparse.scale_from(layer.weight[0].numel())
+    sparse.reset_parameters()
     sparse.values.requires_grad_(layer.weight.requires_grad)
     if sparse.bias is not None and layer.bias is not None:
         sparse.bias.requires_grad_(layer.bias.requires_grad)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from presplit.core.errors import SpecError
+from presplit.core.errors import DataError, SpecError
 from presplit.core.protocols import ExitPolicy
 from presplit.core.types import Floats
 from presplit.policies import EXITS
@@ -21,6 +22,7 @@ from presplit.train.evaluate import route
 
 COMBINATIONS = 20_000
 
+Goal = Literal["accuracy", "max_drop", "macs", "offload"]
 Bools = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.float64]
 
@@ -56,7 +58,8 @@ def choose_thresholds(
     ``accuracy`` (0..1, at least) and ``max_drop`` (0..1 below the last exit, at most), reached with the fewest
     multiplications; or ``macs`` (of one answer on average, at most) and ``offload`` (0..1, the share that may reach the
     last exit), with which as many answers as possible are right. ``exit_macs``: what an answer at each exit costs.
-    Raises `SpecError` if no thresholds reach the goal, with the best that any do.
+    Raises `SpecError` if no thresholds reach the goal, with the best that any do, `DataError` for no samples or logits
+    that are not finite.
 
     >>> logits = np.array([[[9, 0], [1, 0]], [[9, 0], [0, 9]]], np.float32)
     >>> choose_thresholds(logits, np.array([0, 1]), max_drop=0).shares
@@ -66,6 +69,8 @@ def choose_thresholds(
     (name, goal), *more = [(key, value) for key, value in goals.items() if value is not None] or [("", 0.0)]
     if more or not name:
         raise SpecError(f"thresholds are chosen for one of {', '.join(goals)}, got {len(more) + bool(name)} of them")
+    if not len(labels) or not np.isfinite(logits).all():
+        raise DataError(f"thresholds are chosen on finite logits of at least one sample, got {len(labels)} samples")
     score = EXITS.find(policy) if isinstance(policy, str) else policy
     costs = np.arange(len(logits), dtype=float) if exit_macs is None else np.asarray(exit_macs, float)
     if len(costs) != len(logits):
