@@ -65,9 +65,8 @@ class Net:
     ``teacher`` and ``parent`` are rows too: what it distils from, and what it is compared with. ``least``: accuracy in
     0..1. ``within``: at most so far below its parent; 0 means above it. ``fewer``: how many times fewer weights and
     multiplications than its parent. ``faster``: how many times, in ONNX Runtime with batches of ``at``, its parent's
-    speed. ``early``: the share of answers at an early exit, by thresholds chosen on
-    held-out samples, at most ``drop`` below the last exit. ``heavy`` nets want a GPU. ``drawn``: values are drawn anew,
-    as for ReLU nets; a transformer keeps its own.
+    speed. ``early``: the share of answers at an early exit, by thresholds chosen on held-out samples, at most ``drop``
+    below the last exit. ``heavy`` nets want a GPU.
     """
 
     data: str
@@ -83,7 +82,6 @@ class Net:
     early: float | None = None
     drop: float = 0.0
     heavy: bool = False
-    drawn: bool = True
 
 
 NETS = {
@@ -119,16 +117,19 @@ NETS = {
         "cifar10", convolutional(64, 128, 256, 512, sparse=True, exits=["stage2", "stage3"]),
         replace(IMAGES, **LEARNS), teacher="cifar10 parent", early=0.4, drop=0.005, heavy=True,
     ),
-    "resnet parent": Net("cifar10", residual(), IMAGES, heavy=True),
+    "resnet parent": Net("cifar10", residual(width=64), IMAGES, heavy=True),
     "resnet 4x fewer": Net(
-        "cifar10", residual(sparse=True), replace(IMAGES, **LEARNS), teacher="resnet parent", parent="resnet parent",
-        within=0.005, fewer=(4.0, 4.0), faster=2.3, heavy=True,
+        "cifar10", residual(width=64, sparse=True), replace(IMAGES, **LEARNS), teacher="resnet parent",
+        parent="resnet parent", within=0.005, fewer=(4.0, 4.0), faster=2.3, heavy=True,
     ),
-    "transformer, its parent": Net("cifar10", transformer(), TOKENS, heavy=True, drawn=False),
+    "resnet wide and sparse": Net(
+        "cifar10", residual(width=128, sparse=True), IMAGES, parent="resnet parent", within=0.0, fewer=(1.0, 1.0),
+        heavy=True,
+    ),
+    "transformer, its parent": Net("cifar10", transformer(), TOKENS, heavy=True),
     "transformer": Net(
         "cifar10", transformer(sparse=True), replace(TOKENS, **LEARNS), teacher="transformer, its parent",
         parent="transformer, its parent", within=0.01, heavy=True,
-        drawn=False,
     ),
 }  # fmt: skip
 
@@ -191,8 +192,7 @@ def _trained(name: str, seed: int) -> nn.Module:
     part, _ = hold_out(_data(net.data).train, 0.1, seed=seed)
     torch.manual_seed(seed)
     model, recipe = net.build(part, seed), _recipe(net)
-    if net.drawn:
-        initialise(model, recipe, seed=seed)
+    initialise(model, recipe, seed=seed)
     fit(model.to(device), part, recipe=recipe, teacher=_trained(net.teacher, seed) if net.teacher else None, seed=seed)
     return model
 
