@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from presplit.core.errors import DataError
-from presplit.train import Epoch, Recipe, add_exits, fit, sparsify
+from presplit.train import Epoch, Recipe, add_exits, evaluate, fit, sparsify
 from presplit.train.data import Samples, digits, hold_out
 from presplit.train.zoo import mlp
 
@@ -67,7 +67,9 @@ def same(first: nn.Module, second: nn.Module) -> bool:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_stopped_training_goes_on_bit_for_bit(name: str, parts: tuple[Samples, Samples], tmp_path: Path) -> None:
     train, held = parts
-    whole, asked = net(), {"recipe": RECIPES[name], "validation": held, "teacher": net(), "seed": 3}
+    whole, teacher = net(), net()
+    evaluate(teacher, held)  # its head has a size now, as that of a trained one has
+    asked = {"recipe": RECIPES[name], "validation": held, "teacher": teacher, "seed": 3}
     history = fit(whole, train, **asked)
     for number in range(1, RECIPES[name].epochs + 1):
         state = tmp_path / f"{number}.safetensors"
