@@ -122,7 +122,8 @@ def train_in_a_process(state: Path, done: Path) -> None:
             file.write(f"{epoch.number}\n")
 
     fit(model, train, recipe=LONG, validation=held, seed=3, state=state, on_epoch=told)
-    torch.save(model.state_dict(), done)
+    torch.save(model.state_dict(), done.with_suffix(".part"))
+    done.with_suffix(".part").rename(done)  # a kill may come here too
 
 
 LONG = Recipe(epochs=60, batch=64, ema=0.9, patience=60)
