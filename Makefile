@@ -33,7 +33,7 @@ bench: $(READY) ## list the benchmarks; ARGS="demo --quick" runs one
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove .venv, runs and caches
-	rm -rf .venv runs build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv runs build dist .pytest_cache .ruff_cache .hypothesis src/presplit/train/_row*.so
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A torch that is there and fits stays. Otherwise PyTorch's CPU index is asked first, because on Linux the index that
