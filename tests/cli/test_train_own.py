@@ -38,6 +38,16 @@ def narrow():
     return nn.Sequential(nn.Flatten(), mlp([64, 16, 4]))
 
 
+class Two(Net):
+    def forward(self, x):
+        return super().forward(x), x
+
+
+class OneAtATime(Net):
+    def forward(self, x):
+        return super().forward(x.reshape(1, 64))
+
+
 def wide():
     return mlp([80, 16, 10])
 """
@@ -98,8 +108,10 @@ def test_its_dense_layers_keep_the_values_that_it_draws_itself(own_run: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--model", "{nets}:narrow"], "digits has 10 classes, it gives logits of shape (1, 4)"),
+        (["--model", "{nets}:narrow"], "digits has 10 classes, it gives logits of shape (2, 4)"),
         (["--model", "{nets}:wide"], "Sequential does not take a sample of digits, float32 (1, 8, 8): "),
+        (["--model", "{nets}:Two"], "a classifier returns logits, Two returns 2 things"),
+        (["--model", "{nets}:OneAtATime"], "OneAtATime does not take a sample of digits"),
         (["--model", "{nets}:absent"], "some_nets has no 'absent'"),
         (["--model", "nowhere.onnx"], "expected module:factory, as cats:make or models/cats.py:make"),
         (["--set", "model.kind='own'"], "model.factory: a net of kind 'own' has one, module:factory, and only it"),
@@ -137,3 +149,11 @@ def test_every_goal_is_told_as_it_was_asked(
 def test_one_goal_at_a_time(command: Command, own_run: Path) -> None:
     code, _, problem = command("evaluate", own_run, "--macs", "6000", "--offload", "0.5")
     assert code == 2 and "thresholds are chosen for one goal, got macs, offload" in problem
+
+
+def test_what_is_refused_leaves_the_run_that_is_there(command: Command, nets: str, tmp_path: Path) -> None:
+    options = ("--model", f"{nets}:Net", "--epochs", "1", "--out", tmp_path / "run")
+    assert command("train", *options)[0] == 0
+    code, _, problem = command("train", *options, "--set", "training.self_distil=0.5")
+    assert code == 2 and "self_distil teaches early exits, and the net has none" in problem
+    assert command("evaluate", tmp_path / "run")[0] == 0

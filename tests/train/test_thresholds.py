@@ -90,6 +90,11 @@ def test_a_goal_that_nothing_reaches_is_refused_with_the_best() -> None:
         choose_thresholds(logits, labels)
     with pytest.raises(SpecError, match="exit_macs: expected one for each of 2 exits, got 1"):
         choose_thresholds(logits, labels, macs=3, exit_macs=[5])
+    for name, value in (("max_drop", 1.5), ("offload", -0.1), ("accuracy", 50), ("accuracy", float("nan"))):
+        with pytest.raises(SpecError, match=f"{name} must be in 0..1, got"):
+            choose_thresholds(logits, labels, **{name: value})
+    with pytest.raises(SpecError, match="macs must be a positive number, got inf"):
+        choose_thresholds(logits, labels, macs=float("inf"), exit_macs=[5, 9])
     for odd in (np.full_like(logits, np.nan), logits[:, :0]):
         with pytest.raises(DataError, match="finite logits of at least one sample"):
             choose_thresholds(odd, labels[: odd.shape[1]], max_drop=0)

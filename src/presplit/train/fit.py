@@ -60,8 +60,8 @@ def fit(
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     device, order = processes.device_of(model), torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # what dropout draws, and the heads that get their sizes only now
-    weights = _weights(model, exit_weights)
-    _refuse_what_does_not_fit(recipe, weights, teacher, validation)
+    weights = refuse_what_does_not_fit(model, recipe, exit_weights)
+    _refuse_what_is_missing(recipe, teacher, validation)
     teacher = copy.deepcopy(teacher).to(device).eval() if teacher is not None and recipe.distil else None
     batches: Batches | _Shuffled
     if isinstance(train, Samples):
@@ -268,14 +268,18 @@ def _weights(model: nn.Module, given: Sequence[float] | None) -> list[float]:
     return weights
 
 
-def _refuse_what_does_not_fit(
-    recipe: Recipe, weights: Sequence[float], teacher: nn.Module | None, validation: Samples | None
-) -> None:
-    """Raise `SpecError` if the recipe asks for what this training has not."""
+def refuse_what_does_not_fit(model: nn.Module, recipe: Recipe, exit_weights: Sequence[float] | None) -> list[float]:
+    """What the loss of each exit counts; raises `SpecError` if the recipe asks for what ``model`` has not."""
+    weights = _weights(model, exit_weights)
     if len(weights) == 1 and recipe.regime != "joint":
         raise SpecError(f"regime {recipe.regime!r} trains early exits, and the net has none")
     if len(weights) == 1 and recipe.self_distil:
         raise SpecError("self_distil teaches early exits, and the net has none")
+    return weights
+
+
+def _refuse_what_is_missing(recipe: Recipe, teacher: nn.Module | None, validation: Samples | None) -> None:
+    """Raise `SpecError` if the recipe asks for what `fit` was not given."""
     if recipe.distil and teacher is None:
         raise SpecError(f"distil is {recipe.distil}: give fit the teacher to learn from")
     if recipe.patience and validation is None:

@@ -30,7 +30,7 @@ from presplit.train.allocate import allocate
 from presplit.train.data import Dataset, Samples, hold_out, load
 from presplit.train.evaluate import accuracies, evaluate, evaluating, exit_logits, route
 from presplit.train.exits import MultiExit
-from presplit.train.fit import fit, initialise
+from presplit.train.fit import fit, initialise, refuse_what_does_not_fit
 from presplit.train.placing import add_exits, exit_macs
 from presplit.train.recipe import OPTIONS, RECIPES, Recipe
 from presplit.train.resume import Epoch
@@ -145,14 +145,16 @@ def _fitting(model: object, data: Dataset) -> nn.Module:
     """``model``; raises `GraphError` unless it is a module that takes the data's samples and knows its classes."""
     if not isinstance(model, nn.Module):
         raise GraphError(f"a torch.nn.Module is expected, got {type(model).__name__}")
-    sample = torch.from_numpy(data.train.x[:1].copy())
+    sample = torch.from_numpy(data.train.x[:2].copy())
     kind = f"{type(model).__name__} does not take a sample of {data.name}, float32 {tuple(sample.shape[1:])}"
     try:
         with evaluating(model):
-            (logits, *_) = exit_logits(model, sample)
+            (logits, *more) = exit_logits(model, sample)
     except (RuntimeError, ValueError, TypeError, LookupError, AssertionError, AttributeError) as error:
         raise GraphError(f"{kind}: {' '.join(str(error).split())[:300] or type(error).__name__}") from error
-    if logits.ndim != 2 or logits.shape[1] < len(data.labels):
+    if more and not isinstance(model, MultiExit):
+        raise GraphError(f"a classifier returns logits, {type(model).__name__} returns {1 + len(more)} things")
+    if logits.shape[:1] != sample.shape[:1] or logits.ndim != 2 or logits.shape[1] < len(data.labels):
         raise GraphError(f"{data.name} has {len(data.labels)} classes, it gives logits of shape {tuple(logits.shape)}")
     return model
 
@@ -201,6 +203,8 @@ def train(
     directory = Path(directory)
     spec = _resolved(spec)
     run = build(spec, own)
+    weights = (*spec.exits.weights, 1.0) if spec.exits is not None and spec.exits.weights else None
+    refuse_what_does_not_fit(run.model, recipe_of(spec.training), weights)  # before an older run makes place
     if resume and (directory / "spec.json").is_file():
         _same_spec(directory, spec)
         if (directory / RESULT).is_file() and (directory / MODEL).is_file():
@@ -224,7 +228,7 @@ def train(
             run.train,
             recipe=recipe_of(spec.training),
             validation=run.held_out,
-            exit_weights=(*spec.exits.weights, 1.0) if spec.exits is not None and spec.exits.weights else None,
+            exit_weights=weights,
             teacher=teacher,
             seed=spec.seed,
             on_epoch=note,

@@ -7,6 +7,7 @@ one exit the choice is the best there is on these samples; for several it is tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -69,6 +70,8 @@ def choose_thresholds(
     (name, goal), *more = [(key, value) for key, value in goals.items() if value is not None] or [("", 0.0)]
     if more or not name:
         raise SpecError(f"thresholds are chosen for one of {', '.join(goals)}, got {len(more) + bool(name)} of them")
+    if not (0 <= goal <= 1 if name != "macs" else 0 < goal < math.inf):
+        raise SpecError(f"{name} must be {'in 0..1' if name != 'macs' else 'a positive number'}, got {goal:g}")
     if not len(labels) or not np.isfinite(logits).all():
         raise DataError(f"thresholds are chosen on finite logits of at least one sample, got {len(labels)} samples")
     score = EXITS.find(policy) if isinstance(policy, str) else policy
