@@ -99,9 +99,7 @@ def places(model: nn.Module, example: Tensor, *, most: int = MOST) -> list[str]:
     >>> places(resnet8(width=8), torch.zeros(1, 3, 32, 32))
     ['block1', 'block2']
     """
-    with evaluating(model):
-        row = graph.row(graph.read(to_onnx(model, example)))
-    found = places_of(row, graph.cut(row), {name for name, _ in model.named_modules()}, most=most)
+    found = places_of(*in_pieces(model, example), {name for name, _ in model.named_modules()}, most=most)
     if not found:
         raise GraphError(f"{type(model).__name__} has no submodule through which all of it passes: name the places")
     return found
@@ -137,17 +135,25 @@ def exit_macs(model: nn.Module, example: Tensor) -> list[int]:
     >>> exit_macs(add_exits(net, ["1"]), torch.zeros(1, 8))
     [192, 256]
     """
-    names = model.exit_names if isinstance(model, MultiExit) else None
-    here = copy.deepcopy(model).cpu().float().eval()
-    row = graph.row(graph.read(to_onnx(here, example.cpu())), names)
-    pieces = graph.cut(row)
+    row, pieces = in_pieces(model, example)
     done = [0, *itertools.accumulate(piece.macs for piece in pieces.segments)]
     heads = {name: piece.macs for name, piece in pieces.exits.items()}
     after = {exit_.name: exit_.after for exit_ in row.net.exits}
-    order = names or tuple(after)
+    order = model.exit_names if isinstance(model, MultiExit) else tuple(after)
     until = itertools.accumulate((done[after[name]] for name in order), max)  # exits may be asked in any order
     before = itertools.accumulate(heads.get(name, 0) for name in order)
     return [net + spent for net, spent in zip(until, before, strict=True)]
+
+
+def in_pieces(model: nn.Module, example: Tensor) -> tuple[graph.Row, graph.Fragments]:
+    """The boundaries of ``model``, wherever it is, and what lies between them; ``example``: float ``(batch, ...)``.
+
+    Raises `GraphError` if it cannot be exported.
+    """
+    here = copy.deepcopy(model).cpu().float().eval()
+    names = model.exit_names if isinstance(model, MultiExit) else None
+    row = graph.row(graph.read(to_onnx(here, example.cpu())), names)
+    return row, graph.cut(row)
 
 
 def _expected(names: Sequence[str], shares: dict[str, float]) -> float:

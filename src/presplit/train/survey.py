@@ -9,13 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from presplit import graph
 from presplit.core.errors import GraphError, PatternError
 from presplit.core.types import Net
 from presplit.train.evaluate import exit_logits
 from presplit.train.exits import MultiExit, taps
-from presplit.train.export import to_onnx
-from presplit.train.placing import places_of
+from presplit.train.placing import in_pieces, places_of
 from presplit.train.sparsify import sparsify
 from presplit.train.summary import Summary, summary
 
@@ -67,8 +65,7 @@ def survey(model: object, shape: Sequence[int], *, density: float = 0.25) -> Sur
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise GraphError(f"{kind} does not take a float32 sample of shape {tuple(shape)}: {reason}") from error
     layers = summary(model, example)
-    row = graph.row(graph.read(to_onnx(model, example)), model.exit_names if isinstance(model, MultiExit) else None)
-    pieces = graph.cut(row)
+    row, pieces = in_pieces(model, example)
     inner = model.model if isinstance(model, MultiExit) else model
     names = {name for name, _ in inner.named_modules()}
     sparse, refused = None, ""
