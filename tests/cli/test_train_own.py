@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from presplit.core.spec import read_spec
+from presplit.core.errors import DataError
+from presplit.core.spec import read_spec, spec_from
 from presplit.runtime import Local
 from presplit.train import SparseLinear, evaluate, runs
 from presplit.train.zoo import mlp
@@ -50,6 +51,15 @@ class OneAtATime(Net):
 
 def wide():
     return mlp([80, 16, 10])
+
+
+def loud():
+    print("a factory speaks")
+    return Net()
+
+
+def leaves():
+    raise SystemExit("no weights here")
 """
 
 
@@ -82,7 +92,7 @@ def test_it_becomes_sparse_gets_exits_and_learns(own_run: Path, nets: str) -> No
 def test_a_run_of_it_is_evaluated_and_becomes_a_bundle(command: Command, own_run: Path) -> None:
     code, out, problem = command("evaluate", own_run, "--max-drop", "0.01", "--policy", "margin")
     assert code == 0, problem
-    assert "at most 1 points lost on held-out samples: " in out and "leave at body.2 (margin from " in out
+    assert "at most 1 points lost on held-out samples (" in out and "leave at body.2 (margin from " in out
     code, _, problem = command("export", own_run, "--out", own_run / "own.bundle")
     assert code == 0, problem
     from presplit.cli.own_model import load
@@ -108,10 +118,11 @@ def test_its_dense_layers_keep_the_values_that_it_draws_itself(own_run: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--model", "{nets}:narrow"], "digits has 10 classes, it gives logits of shape (2, 4)"),
+        (["--model", "{nets}:narrow"], "digits has 10 classes, Sequential gives logits of shape (2, 4)"),
         (["--model", "{nets}:wide"], "Sequential does not take a sample of digits, float32 (1, 8, 8): "),
         (["--model", "{nets}:Two"], "a classifier returns logits, Two returns 2 things"),
         (["--model", "{nets}:OneAtATime"], "OneAtATime does not take a sample of digits"),
+        (["--model", "{nets}:leaves"], "calling it without arguments raised SystemExit: no weights here"),
         (["--model", "{nets}:absent"], "some_nets has no 'absent'"),
         (["--model", "nowhere.onnx"], "expected module:factory, as cats:make or models/cats.py:make"),
         (["--set", "model.kind='own'"], "model.factory: a net of kind 'own' has one, module:factory, and only it"),
@@ -131,10 +142,10 @@ def test_what_does_not_fit_is_said_before_training(
 @pytest.mark.parametrize(
     ("option", "value", "goal"),
     [
-        ("--max-drop", "0.0004", "at most 0.04 points lost on held-out samples: "),
-        ("--accuracy", "0.3", "at least 30 % right on held-out samples: "),
-        ("--macs", "6000", "at most 6,000 MACs an answer on held-out samples: "),
-        ("--offload", "0.5", "at most 50 % to the last exit on held-out samples: "),
+        ("--max-drop", "0.0004", "at most 0.04 points lost on held-out samples ("),
+        ("--accuracy", "0.3", "at least 30 % right on held-out samples ("),
+        ("--macs", "6000", "at most 6,000 MACs an answer on held-out samples ("),
+        ("--offload", "0.5", "at most 50 % to the last exit on held-out samples ("),
     ],
 )
 def test_every_goal_is_told_as_it_was_asked(
@@ -143,7 +154,43 @@ def test_every_goal_is_told_as_it_was_asked(
     code, out, problem = command("evaluate", own_run, option, value)
     assert code == 0 and goal in out, problem
     row = json.loads(command("evaluate", own_run, option, value, "--json")[1])["thresholds"][0]
+    assert row["macs"] < 6400 and f"right on the test set for {row['macs']:,.0f} MACs an answer" in out
+    assert f"--threshold body.2={row['thresholds']['body.2']:.6g}" in out
     assert row["goal"] == {option.removeprefix("--").replace("-", "_"): float(value)}
+
+
+def test_what_a_factory_prints_is_no_result(command: Command, nets: str, tmp_path: Path) -> None:
+    code, out, problem = command("train", "--model", f"{nets}:loud", "--epochs", 1, "--out", tmp_path / "run", "--json")
+    assert code == 0 and "a factory speaks" in problem
+    assert json.loads(out)["weights"] == 2 * 64 * 64 + 640
+
+
+def otherwise(word: str) -> torch.nn.Module:
+    """The code of `plainly` after a change: all shapes are the same."""
+    net = plainly(word)
+    net.get_submodule("1").relu1 = torch.nn.Tanh()
+    return net
+
+
+def plainly(word: str) -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Flatten(), mlp([64, 32, 10]))
+
+
+def test_values_whose_code_has_changed_are_neither_evaluated_nor_trained_on(tmp_path: Path) -> None:
+    spec = spec_from({"model": {"kind": "own", "factory": "nets:plainly"}, "training": {"epochs": 2}})
+    runs.train(spec, tmp_path / "whole", own=plainly)
+    assert runs.read_run(tmp_path / "whole", plainly).exit_names == ("final",)
+    with pytest.raises(DataError, match="the code of nets:plainly has changed since"):
+        runs.read_run(tmp_path / "whole", otherwise)
+
+    def stop(epoch: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runs.train(spec, tmp_path / "half", own=plainly, on_epoch=stop)
+    with pytest.raises(DataError, match=r"state.safetensors: .* the net's code has changed since"):
+        runs.train(spec, tmp_path / "half", own=otherwise, resume=True)
+    assert runs.train(spec, tmp_path / "half", own=plainly, resume=True)["accuracy"]
 
 
 def test_one_goal_at_a_time(command: Command, own_run: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from presplit.core.errors import DataError, SpecError
+from presplit.core.errors import DataError, GraphError, SpecError
 from presplit.train import (
     RECIPES,
     MultiExit,
@@ -139,7 +140,8 @@ def test_an_epoch_sees_every_sample_once(few: Samples) -> None:
             self.layer = nn.Linear(1, 2)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            seen.extend(x[:, 0].long().tolist())
+            if self.training:
+                seen.extend(x[:, 0].long().tolist())
             return self.layer(x)
 
     numbers = np.arange(100, dtype=np.float32)[:, None]
@@ -203,6 +205,36 @@ def test_exit_weights_of_another_number_are_refused(count: int, few: Samples) ->
     assert isinstance(model, MultiExit)
     with pytest.raises(SpecError, match=r"exit_weights: expected one for each of 2 exits, got \[.*\]"):
         fit(model, few, recipe=QUICK, exit_weights=[1.0] * count)
+
+
+class Changed(nn.Module):
+    """A net of ten classes whose logits ``change`` makes into something else."""
+
+    def __init__(self, change: Callable[[torch.Tensor], object], *, frozen: bool = False) -> None:
+        super().__init__()
+        self.net, self.change = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).requires_grad_(not frozen), change
+
+    def forward(self, x: torch.Tensor) -> object:
+        return self.change(self.net(x))
+
+
+@pytest.mark.parametrize(
+    ("net", "error", "message"),
+    [
+        (Changed(lambda y: y, frozen=True), SpecError, "Changed has nothing to train: no parameter has requires_grad"),
+        (Changed(lambda y: y.detach()), GraphError, "no gradient flows back from the logits of Changed: it detaches"),
+        (Changed(lambda y: y[:, :4]), GraphError, r"the data has 10 classes, Changed gives logits of shape \(2, 4\)"),
+        (Changed(lambda y: (y, y)), GraphError, "a classifier returns logits, Changed returns 2 things"),
+        (
+            Changed(lambda y: y.view(3, 7)),
+            GraphError,
+            r"Changed does not take a sample of the data, float32 \(1, 8, 8\)",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(net: nn.Module, error: type[Exception], message: str, few: Samples) -> None:
+    with pytest.raises(error, match=message):
+        fit(net, few, recipe=QUICK)
 
 
 def test_no_epochs_and_other_data_than_samples_are_refused() -> None:

@@ -46,4 +46,9 @@ def evaluate(
     if (goals or policy) and len(found.exit_names) == 1:
         raise SpecError(f"{run}: its net has no early exit to choose a threshold for")
     result = runs.judge(found, policy=policy, goal=goals[0] if goals else None)
-    show(result, text(result, run), as_json=json)
+    lines = [text(result, run)]
+    if goals:
+        (row,) = result["thresholds"]
+        given_so = " ".join(f"--threshold {name}={least:.6g}" for name, least in row["thresholds"].items())
+        lines.append(f"To run with these: presplit run BUNDLE SAMPLES {given_so}")
+    show(result, "\n".join(lines), as_json=json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 import sys
@@ -39,13 +40,19 @@ def load(word: str) -> object:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     importlib.invalidate_caches()
+    with contextlib.redirect_stdout(sys.stderr):  # what the code prints is no result of the command
+        return _made(name, folder, found["attribute"])
+
+
+def _made(name: str, folder: str, path: str) -> object:
+    """What is at ``path`` in the module, called if it is a factory."""
     try:
         value: Any = importlib.import_module(name)
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             raise SpecError(f"no module {error.name!r} in {folder} or among what is installed") from error
         raise GraphError(f"importing it raised {_said(error)}") from error
-    for attribute in found["attribute"].split("."):
+    for attribute in path.split("."):
         if not hasattr(value, attribute):
             own = [n for n, each in vars(value).items() if callable(each) and not n.startswith("_")]
             raise SpecError(f"{name} has no {attribute!r}; what it has that can be called: {', '.join(own)}")
@@ -55,14 +62,14 @@ def load(word: str) -> object:
             raise SpecError(f"a factory or a torch.nn.Module is expected, got {type(value).__name__}")
         try:
             value = value()
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise GraphError(
                 f"calling it without arguments raised {_said(error)}; name a factory that needs none"
             ) from error
     return value
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 

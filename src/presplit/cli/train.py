@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,9 +58,16 @@ def train(
     resolved = read_spec(spec, set=changes) if spec else spec_from({}, set=changes)
     directory = out or Path("runs") / resolved.name
     if (directory / "spec.json").exists() and not resume:
-        say(f"{directory} holds a run: it is replaced; a bundle that was exported from it is not")
-    with _progress(runs.recipe_of(resolved.training).epochs) as on_epoch:
-        result = runs.train(resolved, directory, own=load, resume=resume, on_epoch=on_epoch)
+        say(f"{directory} holds a run, which this one replaces; a bundle that was exported from it stays")
+    if resume and not (directory / "spec.json").exists():
+        say(f"{directory} holds no run to go on with: this one begins there")
+    try:
+        with _progress(runs.recipe_of(resolved.training).epochs) as on_epoch:
+            result = runs.train(resolved, directory, own=load, resume=resume, on_epoch=on_epoch)
+    except KeyboardInterrupt:
+        if (directory / runs.STATE).exists():
+            say(f"stopped; the same command with --resume goes on after the last epoch (--out {directory})")
+        raise
     processes.leave()
     if processes.rank() == 0:
         show({**result, "run": str(directory)}, text(result, directory), as_json=json)
@@ -122,14 +130,16 @@ def _line(epoch: Epoch, total: int) -> str:
 
 def text(result: dict[str, Any], directory: Path) -> str:
     """A run's result for people."""
-    lines = [f"{result['weights']:,} weights; test accuracy:"]
+    zeros = f", {result['padding']:,} zeros added to each sample" if result["padding"] else ""
+    lines = [f"{result['weights']:,} weights{zeros}; test accuracy:"]
     lines += [f"  exit {name}: {100 * share:.2f} %" for name, share in result["accuracy"].items()]
-    lines += [f"  {_routed(row, result['policy'])}" for row in result["thresholds"]]
+    for _, rows in itertools.groupby(result["thresholds"], key=lambda row: row["thresholds"]):
+        lines.append(f"  {_routed(next(rows), result['policy'])}")  # the other goals, less strict, ask for the same
     return "\n".join([*lines, f"Run: {directory}. Next: presplit export {directory}"])
 
 
 def _routed(row: dict[str, Any], policy: str) -> str:
-    """What a goal was, what it gives on the test set, and where samples leave."""
+    """What a goal was, what it gives and costs, and where samples leave."""
     ((name, value),) = row["goal"].items()
     goal = {
         "max_drop": f"at most {100 * value:g} points lost",
@@ -137,8 +147,10 @@ def _routed(row: dict[str, Any], policy: str) -> str:
         "macs": f"at most {value:,.0f} MACs an answer",
         "offload": f"at most {100 * value:g} % to the last exit",
     }[name]
+    cost = f" for {row['macs']:,.0f} MACs an answer" if "macs" in row else ""
     leave = [
         f"{row['shares'][name]:.1%} leave at {name} ({policy} from {least:.4f} on)"
         for name, least in row["thresholds"].items()
     ]
-    return f"{goal} on held-out samples: {row['accuracy']:.2%} right on the test set, {', '.join(leave)}"
+    held = f"{goal} on held-out samples ({row['held_out_accuracy']:.2%} right there)"
+    return f"{held}: {row['accuracy']:.2%} right on the test set{cost}, {', '.join(leave)}"

@@ -14,11 +14,11 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from presplit.core.errors import DataError, SpecError
+from presplit.core.errors import DataError, GraphError, SpecError
 from presplit.core.types import Floats
 from presplit.train import processes, resume
 from presplit.train.data.samples import Samples
-from presplit.train.evaluate import accuracies, evaluate, exit_logits
+from presplit.train.evaluate import accuracies, check_classifier, evaluate, exit_logits
 from presplit.train.exits import MultiExit
 from presplit.train.layers import SparseLayer
 from presplit.train.losses import joint_loss
@@ -54,7 +54,8 @@ def fit(
     where training starts. ``state``: a file that keeps the state after every epoch; if it exists, training goes on from
     there, on a CPU bit for bit as if it had never stopped. Under ``accelerate launch`` all processes share each batch.
     Returns one `Epoch` each; ``on_epoch`` sees them as they end. Raises `SpecError` for a recipe that does not fit the
-    net, `DataError` if training diverges or ``state`` is of another training.
+    net or a net that is frozen, `GraphError` for one that is no classifier of these samples, `DataError` if training
+    diverges or ``state`` is of another training.
     """
     recipe = RECIPES.find(recipe) if isinstance(recipe, str) else recipe
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
@@ -71,6 +72,10 @@ def fit(
     else:
         batches = train
     _prepare(model.to(device), batches)
+    shape = None
+    if isinstance(train, Samples):
+        shape = train.x.shape[1:]
+        check_classifier(model, train.x, int(train.y.max()) + 1)
     beside = [name for name, wanted in (("average", recipe.ema), ("best", recipe.patience)) if wanted]
     nets = {"net": model} | {name: copy.deepcopy(model) for name in beside}
     judged = nets.get("average", model)
@@ -78,7 +83,7 @@ def fit(
     saved = resume.read(state, about) if state is not None and Path(state).exists() else None
     history = list(saved.history) if saved else []
     if saved:
-        saved.into_nets(nets, order)
+        saved.into_nets(nets, order, shape)
     for phase in _phases(recipe, weights):
         with _training_only(model, phase.part) as values:
             optimiser = OPTIMISERS.find(recipe.optimiser)(values, recipe)
@@ -99,7 +104,7 @@ def fit(
                 if "best" in nets and phase.last == recipe.epochs and _best(history, phase) == len(history) - 1:
                     nets["best"].load_state_dict(judged.state_dict())
                 if state is not None and processes.rank() == 0:
-                    resume.save(state, Moment(nets, optimiser, schedule, order), history, about)
+                    resume.save(state, Moment(nets, optimiser, schedule, order), history, about, shape)
                 if on_epoch:
                     on_epoch(history[-1])
     model.load_state_dict(nets.get("best", judged).state_dict())
@@ -190,6 +195,8 @@ class _Steps:
                 self_distil=recipe.self_distil,
                 temperature=recipe.temperature,
             )
+        if not loss.requires_grad:
+            raise GraphError(f"no gradient flows back from the logits of {type(self.model).__name__}: it detaches them")
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
@@ -290,6 +297,8 @@ def _refuse_what_is_missing(recipe: Recipe, teacher: nn.Module | None, validatio
 def _training_only(model: nn.Module, part: str) -> Iterator[list[nn.Parameter]]:
     """The parameters of one part; the others need no gradient meanwhile, and what the user froze stays frozen."""
     trainable = [value for value in model.parameters() if value.requires_grad]
+    if not trainable:
+        raise SpecError(f"{type(model).__name__} has nothing to train: no parameter has requires_grad")
     heads = {id(value) for value in model.heads.parameters()} if isinstance(model, MultiExit) else set[int]()
     taken = [value for value in trainable if part == "all" or (id(value) in heads) == (part == "heads")]
     for value in trainable:

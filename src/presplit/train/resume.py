@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from presplit.core.errors import DataError, PatternError
 from presplit.train import checkpoint
+from presplit.train.evaluate import differs, fingerprint
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,13 @@ class Moment:
     order: torch.Generator
 
 
-def save(path: str | Path, moment: Moment, history: Sequence[Epoch], about: Mapping[str, Any]) -> None:
-    """Write ``moment``, after the epochs in ``history``, to ``path``; ``about`` says of what training it is."""
+def save(
+    path: str | Path, moment: Moment, history: Sequence[Epoch], about: Mapping[str, Any], shape: Sequence[int] | None
+) -> None:
+    """Write ``moment``, after the epochs in ``history``, to ``path``; ``about`` says of what training it is.
+
+    ``shape``: that of one sample, if it is known; the net is then recognised by what it answers.
+    """
     tensors: dict[str, Tensor] = {"random": torch.get_rng_state(), "order": moment.order.get_state()}
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
@@ -62,6 +68,7 @@ def save(path: str | Path, moment: Moment, history: Sequence[Epoch], about: Mapp
         "groups": packed["param_groups"],
         "plain": plain,
         "schedule": schedule,
+        "fingerprint": fingerprint(moment.nets["net"], shape) if shape is not None else [],
     }
     header = {key: json.dumps(value) for key, value in text.items()}
     checkpoint.write_tensors(Path(path), tensors, header)
@@ -76,8 +83,11 @@ class Saved:
     header: Mapping[str, Any]
     history: tuple[Epoch, ...]
 
-    def into_nets(self, nets: Mapping[str, nn.Module], order: torch.Generator) -> None:
-        """The values of ``nets`` and all random states, as they were."""
+    def into_nets(self, nets: Mapping[str, nn.Module], order: torch.Generator, shape: Sequence[int] | None) -> None:
+        """The values of ``nets`` and all random states, as they were.
+
+        Raises `DataError` if the net is another one, or answers a sample of this ``shape`` otherwise than it did.
+        """
         for kind, net in nets.items():
             start = f"{kind}."
             state = {name.removeprefix(start): each for name, each in self.tensors.items() if name.startswith(start)}
@@ -85,6 +95,11 @@ class Saved:
                 net.load_state_dict(state)
             except (RuntimeError, PatternError) as error:
                 raise DataError(f"{self.path}: it is of another net ({str(error).splitlines()[0]})") from error
+        if shape is not None and differs(fingerprint(nets["net"], shape), self.header.get("fingerprint", [])):
+            raise DataError(
+                f"{self.path}: its values give other answers than when they were saved: the net's code has changed "
+                "since; bring it back, or delete the file to begin anew"
+            )
         torch.set_rng_state(self.tensors["random"])
         order.set_state(self.tensors["order"])
         if "random.cuda" in self.tensors and torch.cuda.is_available():

@@ -8,6 +8,8 @@ run is read back by building the net from its spec and filling it from the check
 from __future__ import annotations
 
 import copy
+import json
+import math
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +30,7 @@ from presplit.policies import EXITS
 from presplit.train import checkpoint, processes
 from presplit.train.allocate import allocate
 from presplit.train.data import Dataset, Samples, hold_out, load
-from presplit.train.evaluate import accuracies, evaluate, evaluating, exit_logits, route
+from presplit.train.evaluate import accuracies, check_classifier, differs, evaluate, fingerprint, route
 from presplit.train.exits import MultiExit
 from presplit.train.fit import fit, initialise, refuse_what_does_not_fit
 from presplit.train.placing import add_exits, exit_macs
@@ -48,13 +50,17 @@ DROPS = (0.0, 0.001, 0.002, 0.005, 0.01)
 
 @dataclass(frozen=True)
 class Run:
-    """A spec with the net it describes and its data: ``train`` and ``held_out`` together are the training set."""
+    """A spec with the net it describes and its data: ``train`` and ``held_out`` together are the training set.
+
+    ``padding``: how many zeros were added to each sample.
+    """
 
     spec: Spec
     model: nn.Module
     data: Dataset
     train: Samples
     held_out: Samples
+    padding: int = 0
 
     @property
     def exit_names(self) -> tuple[str, ...]:
@@ -76,7 +82,9 @@ def build(spec: Spec, own: Own | None = None) -> Run:
     if spec.data.standardise and data.train.x.ndim != 2:
         shape = data.train.x.shape[1:]
         raise SpecError(f"data.standardise: only rows of numbers have it, {data.name} has samples of shape {shape}")
+    padding = 0
     if spec.data.pad_to:
+        padding = spec.data.pad_to - math.prod(data.train.x.shape[1:])
         data = data.padded(spec.data.pad_to)
     train, held_out = hold_out(data.train, spec.data.validation, seed=spec.seed)
     torch.manual_seed(spec.seed)
@@ -101,7 +109,7 @@ def build(spec: Spec, own: Own | None = None) -> Run:
             model = add_exits(model, after, example=torch.from_numpy(train.x[:1].copy()))
     if spec.model.kind != "own":
         initialise(model, recipe_of(spec.training), seed=spec.seed)
-    return Run(spec, model, data, train, held_out)
+    return Run(spec, model, data, train, held_out, padding)
 
 
 def recipe_of(training: Training) -> Recipe:
@@ -125,7 +133,10 @@ def _dense(spec: Spec, data: Dataset, own: Own | None) -> nn.Module:
         if own is None:
             raise SpecError(f"model.factory: {factory} is code: the command line imports it, or pass own=")
         with context(f"model.factory: {factory}"):
-            model = _fitting(copy.deepcopy(own(factory)), data)
+            model = copy.deepcopy(own(factory))
+            if not isinstance(model, nn.Module):
+                raise GraphError(f"a torch.nn.Module is expected, got {type(model).__name__}")
+            check_classifier(model, data.train.x, len(data.labels), data=data.name)
         return standardised(model, data.train.x) if spec.data.standardise else model
     if spec.model.kind == "mlp":
         layers = spec.model.layers
@@ -139,24 +150,6 @@ def _dense(spec: Spec, data: Dataset, own: Own | None) -> nn.Module:
         raise SpecError(f"model.kind: a cnn needs square images, {data.name} has samples of shape {shape}")
     model = spec.model
     return small_cnn(width=model.width, bottleneck=model.bottleneck, channels=shape[0], size=shape[1], classes=classes)
-
-
-def _fitting(model: object, data: Dataset) -> nn.Module:
-    """``model``; raises `GraphError` unless it is a module that takes the data's samples and knows its classes."""
-    if not isinstance(model, nn.Module):
-        raise GraphError(f"a torch.nn.Module is expected, got {type(model).__name__}")
-    sample = torch.from_numpy(data.train.x[:2].copy())
-    kind = f"{type(model).__name__} does not take a sample of {data.name}, float32 {tuple(sample.shape[1:])}"
-    try:
-        with evaluating(model):
-            (logits, *more) = exit_logits(model, sample)
-    except (RuntimeError, ValueError, TypeError, LookupError, AssertionError, AttributeError) as error:
-        raise GraphError(f"{kind}: {' '.join(str(error).split())[:300] or type(error).__name__}") from error
-    if more and not isinstance(model, MultiExit):
-        raise GraphError(f"a classifier returns logits, {type(model).__name__} returns {1 + len(more)} things")
-    if logits.shape[:1] != sample.shape[:1] or logits.ndim != 2 or logits.shape[1] < len(data.labels):
-        raise GraphError(f"{data.name} has {len(data.labels)} classes, it gives logits of shape {tuple(logits.shape)}")
-    return model
 
 
 def _budget(sparsity: Sparsity, budget: float, model: nn.Module, train: Samples) -> dict[str, float]:
@@ -236,7 +229,8 @@ def train(
         )
     if processes.rank() == 0:
         checkpoint.write(directory / METRICS, b"".join(map(_line, history)))  # a kill may have lost or doubled a line
-        checkpoint.save(directory / MODEL, run.model, {"name": spec.name})
+        about = {"fingerprint": json.dumps(fingerprint(run.model, run.train.x.shape[1:]))}
+        checkpoint.save(directory / MODEL, run.model, about)
     result = judge(run)
     if processes.rank() == 0:
         checkpoint.write(directory / RESULT, msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
@@ -294,7 +288,7 @@ def _line(epoch: Epoch) -> bytes:
 def read_run(directory: str | Path, own: Own | None = None) -> Run:
     """The trained net of the run in ``directory``, with ``own`` as for `build`.
 
-    Raises `DataError` if it is not a finished run.
+    Raises `DataError` if it is not a finished run, or its net's code has changed so that it answers otherwise.
     """
     directory = Path(directory)
     if not (directory / "spec.json").is_file() or not (directory / MODEL).is_file():
@@ -302,8 +296,14 @@ def read_run(directory: str | Path, own: Own | None = None) -> Run:
             f"{directory}: not a finished run (spec.json and {MODEL} are expected); presplit train makes one"
         )
     run = build(read_spec(directory / "spec.json"), own)
-    checkpoint.restore(directory / MODEL, run.model)
+    about = checkpoint.restore(directory / MODEL, run.model)
     run.model.eval()
+    if differs(fingerprint(run.model, run.train.x.shape[1:]), json.loads(about.get("fingerprint", "[]"))):
+        what = f"the code of {run.spec.model.factory}" if run.spec.model.kind == "own" else "Presplit"
+        raise DataError(
+            f"{directory}: its values give other answers than when they were saved: {what} has changed since; bring "
+            "back what the run was trained with, or train anew"
+        )
     return run
 
 
@@ -311,15 +311,16 @@ def judge(run: Run, *, policy: str | None = None, goal: tuple[Goal, float] | Non
     """Accuracies of every exit on the test set, weights, and thresholds chosen on the held-out part.
 
     ``goal``: one of those of `choose_thresholds`; without it, several losses of accuracy. ``thresholds`` lists for each
-    goal every early exit's threshold, the accuracy with them and the share of samples that leave at each exit, both on
-    the test set. ``temperatures``: what each exit's logits are to be divided by to be as sure as they are right.
-    ``policy`` is the spec's if not given. Raises `SpecError` if no thresholds reach the goal.
+    goal every early exit's threshold, the accuracy with them on the held-out part and on the test set, and the share of
+    test samples that leave at each exit; with a goal or several early exits also the mean ``macs`` of their answers.
+    ``temperatures``: what each exit's logits are to be divided by to be as sure as they are right. ``policy`` is the
+    spec's if not given. Raises `SpecError` if no thresholds reach the goal.
     """
     names, early = run.exit_names, run.exit_names[:-1]
     held, test = (evaluate(run.model, part) for part in (run.held_out, run.data.test))
     score = policy or (run.spec.exits.policy if run.spec.exits else "confidence")
     goals: list[tuple[Goal, float]] = [goal] if goal else [("max_drop", drop) for drop in DROPS]
-    costed = len(early) > 1 or (goal is not None and goal[0] == "macs")  # one exit is chosen alike whatever it costs
+    costed = len(early) > 1 or goal is not None  # one exit is chosen alike whatever it costs
     macs = exit_macs(run.model, torch.from_numpy(run.train.x[:1].copy())) if early and costed else None
     rows: list[dict[str, Any]] = []
     for name, value in goals if early else ():
@@ -328,10 +329,15 @@ def judge(run: Run, *, policy: str | None = None, goal: tuple[Goal, float] | Non
         routed = route(test, run.data.test.y, chosen.thresholds, policy=score)
         thresholds = dict(zip(early, chosen.thresholds, strict=True))
         shares = dict(zip(names, routed.shares, strict=True))
-        rows.append({"goal": asked, "thresholds": thresholds, "accuracy": routed.accuracy, "shares": shares})
+        row = {"goal": asked, "thresholds": thresholds, "accuracy": routed.accuracy, "shares": shares}
+        row["held_out_accuracy"] = chosen.accuracy
+        if macs:
+            row["macs"] = sum(share * cost for share, cost in zip(routed.shares, macs, strict=True))
+        rows.append(row)
     return {
         "name": run.spec.name,
         "data": run.data.name,
+        "padding": run.padding,
         "weights": count_weights(run.model),
         "accuracy": dict(zip(names, accuracies(test, run.data.test.y), strict=True)),
         "validation_accuracy": dict(zip(names, accuracies(held, run.held_out.y), strict=True)),
