@@ -160,6 +160,9 @@ def test_an_npz_file_of_floats_is_taken_as_it_is(tmp_path: Path) -> None:
         ({"labels": np.array("cat")}, "labels must be a list of names"),
         ({"y_train": np.zeros(4, int), "y_test": np.zeros(2, int)}, "at least two classes are needed, got 1"),
         ({"y_train": np.array([0, 1, 2**40, 1])}, "labels must be in"),
+        ({"x_val": np.zeros((1, 1, 3, 3))}, "arrays x_train, .* and perhaps labels are expected, x_val would not be"),
+        ({"x_test": np.zeros((2, 1, 3, 3))}, "only uint8 is scaled to 0..1: x_train is uint8, x_test float64"),
+        ({"y_train": np.array([0, 1, 1, 1])}, "class 2 is in y_test and not in y_train"),
     ],
 )
 def test_an_npz_file_that_does_not_fit_together_is_refused(changes: dict, message: str, tmp_path: Path) -> None:

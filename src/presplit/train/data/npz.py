@@ -23,7 +23,8 @@ _DAMAGED = (
 def npz(path: str | Path) -> Dataset:
     """Read ``path``; uint8 images are scaled to 0..1, everything else is taken as float32.
 
-    Raises `DataError` if the file is missing, an array is missing, or shapes disagree. Nothing in it is executed.
+    Raises `DataError` if the file is missing, an array is missing or not one of these, or the two parts differ in
+    shape, scale or classes. Nothing in it is executed.
     """
     path = Path(path)
     arrays = _arrays(path)
@@ -34,18 +35,24 @@ def npz(path: str | Path) -> Dataset:
         train, test = (_samples(arrays, part) for part in ("train", "test"))
         if train.x.shape[1:] != test.x.shape[1:]:
             raise DataError(f"training samples are {train.x.shape[1:]}, test samples {test.x.shape[1:]}")
+        kinds = [arrays[f"x_{part}"].dtype for part in ("train", "test")]
+        if (kinds[0] == np.uint8) != (kinds[1] == np.uint8):
+            raise DataError(f"only uint8 is scaled to 0..1: x_train is {kinds[0]}, x_test {kinds[1]}; store both alike")
         labels = _labels(arrays.get("labels"), train, test)
     return Dataset(path.stem, train, test, labels)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays in ``path`` that are of use here."""
+    """The arrays in ``path``, all of which are of use here."""
     try:
         with path.open("rb") as file:
             found = np.load(file, allow_pickle=False)
             if not isinstance(found, np.lib.npyio.NpzFile):
                 raise ValueError("one array, not an archive of arrays")
-            arrays = {name: found[name] for name in (*_NEEDED, "labels") if name in found}
+            if more := sorted(set(found) - {*_NEEDED, "labels"}):
+                expected = f"{', '.join(_NEEDED)} and perhaps labels"
+                raise DataError(f"{path}: arrays {expected} are expected, {', '.join(more)} would not be used")
+            arrays = dict(found)
     except _DAMAGED as error:
         raise DataError(f"{path}: not a readable .npz file ({error})") from error
     for name, array in arrays.items():
@@ -73,6 +80,8 @@ def _labels(given: np.ndarray | None, train: Samples, test: Samples) -> tuple[st
     classes = len(train) + len(test) if given is None else len(given)
     if lowest < 0 or highest >= classes:
         raise DataError(f"labels must be in 0..{classes - 1}, got {lowest}..{highest}")
+    if unseen := sorted({*test.y.tolist()} - {*train.y.tolist()}):
+        raise DataError(f"class {unseen[0]} is in y_test and not in y_train")
     names = range(highest + 1) if given is None else given
     if len(names) < 2:
         raise DataError(f"at least two classes are needed, got {len(names)}")
