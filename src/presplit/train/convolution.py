@@ -16,6 +16,9 @@ from presplit.core.types import Pattern
 from presplit.patterns.periodic_kernel import KernelSupports
 from presplit.train.layers import SparseLayer, check_size, fill
 
+DENSE_ON_GPU = 256
+"""Up to so many channels a GPU multiplies a dense kernel with zeros faster than in groups (docs/results.md)."""
+
 
 class SparseConv2d(SparseLayer):
     """A 2-D convolution whose connections between channels are predefined.
@@ -57,7 +60,7 @@ class SparseConv2d(SparseLayer):
         padding = self.padding
         if self.padding_mode != "zeros":
             x, padding = F.pad(x, self._around(), mode=self.padding_mode), (0, 0)
-        if self.form == "scattered":
+        if self.form == "scattered" or (x.is_cuda and max(self.n_in, self.n_out) <= DENSE_ON_GPU):
             return F.conv2d(x, self.dense_weight(), self.bias, self.stride, padding, self.dilation)
         tiles, fan_in = self.index.shape
         if self.order == "dealt" and not torch.compiler.is_exporting():
