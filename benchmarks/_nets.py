@@ -16,13 +16,13 @@ from presplit.core.types import Pattern
 from presplit.patterns import data_aware, local
 from presplit.train import add_exits, sparsify
 from presplit.train.data import Samples
-from presplit.train.zoo import mlp, resnet8, small_cnn, vgg, vit
+from presplit.train.zoo import mlp, resnet8, small_cnn, vit
 
 Builder = Callable[[Samples, int], nn.Module]
 Family = Literal["biregular", "grouped"]
 
-LAYOUT, PADDED = (28, 28), 800
-"""MNIST's images, and the features of their perceptrons: the images' 784 and zeros."""
+LAYOUT, PIXELS, PADDED = (28, 28), 784, 800
+"""MNIST's images, and the features that arXiv 2407.11763 has of them: the images' 784 and zeros."""
 
 
 def dense_mlp(*layers: int) -> Builder:
@@ -31,45 +31,33 @@ def dense_mlp(*layers: int) -> Builder:
 
 
 def local_mlp(*layers: int, fields: int, second: int, tile: int = 1, family: Family = "biregular") -> Builder:
-    """800-h-h-10 whose first units read ``fields`` pixels, ``tile`` of them the same, the second ones ``second`` units.
+    """A perceptron whose first units read ``fields`` pixels each, the second ones ``second`` units each.
 
-    The fields' centres lie where the training images vary; the last layer is dense.
+    Each ``tile`` of first units shares a field; the centres lie where the training images vary. The last layer
+    is dense.
     """
 
     def build(train: Samples, seed: int) -> nn.Module:
-        weights = data_aware.importance(train.x[:, :784])
-        first = local.local(LAYOUT, layers[1], fan_in=fields, n_in=PADDED, tile=tile, weights=weights, seed=seed)
+        weights = data_aware.importance(train.x.reshape(len(train), -1)[:, :PIXELS])
+        first = local.local(LAYOUT, layers[1], fan_in=fields, n_in=layers[0], tile=tile, weights=weights, seed=seed)
         densities: dict[str, float | Pattern | Callable[..., Pattern]] = {"fc1": first, "fc2": second / layers[1]}
         return sparsify(mlp(layers), layers=densities, family=family, seed=seed)
 
     return build
 
 
-def residual(*, width: int, sparse: bool = False) -> Builder:
+def residual(*, width: int, sparse: bool = False, exits: Sequence[str] = ()) -> Builder:
     """ResNet-8 for 32 x 32 in colour.
 
     Sparse: the 3x3 convolutions at density 1/4, the last one at 1/8, so that the whole net has less than a quarter of
-    the weights and multiplications; the shortcuts of 1x1 stay dense, are cheap, and mix all channels.
+    the weights and multiplications; the shortcuts of 1x1 stay dense, are cheap, and mix all channels. Each exit has a
+    convolution of 64 channels, sparse too.
     """
 
     def build(train: Samples, seed: int) -> nn.Module:
-        net = resnet8(width=width)
-        return sparsify(net, layers={"block3.conv2": 1 / 8, "block*.conv*": 1 / 4}) if sparse else net
-
-    return build
-
-
-def convolutional(*widths: int, sparse: bool = False, exits: Sequence[str] = ()) -> Builder:
-    """Four convolutions with pooling after each, for 32 x 32 in colour.
-
-    Sparse: the second and third at density 1/4, the last one at 1/8; the whole net then has less than a quarter of the
-    weights and multiplications. Each exit has a convolution of 64 channels, sparse too.
-    """
-
-    def build(train: Samples, seed: int) -> nn.Module:
-        net: nn.Module = vgg(widths=widths, depth=1)
+        net: nn.Module = resnet8(width=width)
         if sparse:
-            net = sparsify(net, layers={"stage4.*": 1 / 8, "stage[23].*": 1 / 4})
+            net = sparsify(net, layers={"block3.conv2": 1 / 8, "block*.conv*": 1 / 4})
         if exits:
             net = add_exits(net, exits, example=torch.zeros(1, 3, 32, 32), hidden=64, density=1 / 4)
         return net
@@ -87,10 +75,10 @@ def bottlenecked(*, exits: Sequence[str]) -> Builder:
 
 
 def transformer(*, sparse: bool = False) -> Builder:
-    """A vision transformer of 4 blocks of 128 features over patches of 4 x 4; all of its projections sparse at 1/4."""
+    """A vision transformer of 4 blocks of 128 features over patches of 8 x 8; all of its projections sparse at 1/4."""
 
     def build(train: Samples, seed: int) -> nn.Module:
-        net = vit(width=128, depth=4)
+        net = vit(width=128, depth=4, patch=8)
         return sparsify(net, layers={"block*": 1 / 4}) if sparse else net
 
     return build

@@ -107,12 +107,12 @@ SCHEDULES: Shelf[Callable[[torch.optim.Optimizer, Recipe, int], LRScheduler]] = 
 """The rate over all ``steps``. ``one_cycle``: arXiv 1708.07120; ``inverse_time``: ``rate / (1 + decay * step)``."""
 
 
-def _shifted(x: Tensor) -> Tensor:
-    """Every image moved by up to an eighth of its sides, zeros where nothing came in."""
+def _shifted(x: Tensor, *, share: int = 8) -> Tensor:
+    """Every image moved by up to a ``share``-th of its sides, one pixel at least, zeros where nothing came in."""
     count, _, height, width = x.shape
-    most = (max(1, height // 8), max(1, width // 8))
+    most = (max(1, height // share), max(1, width // share))
     padded = F.pad(x, (most[1], most[1], most[0], most[0]))
-    down, right = (torch.randint(0, 2 * side + 1, (count, 1)).to(x.device) for side in most)
+    down, right = (torch.randint(0, 2 * side + 1, (count, 1)).to(x.device, non_blocking=True) for side in most)
     rows = (down + torch.arange(height, device=x.device))[:, None, :, None]
     columns = (right + torch.arange(width, device=x.device))[:, None, None, :]
     channels = torch.arange(x.shape[1], device=x.device)[None, :, None, None]
@@ -121,13 +121,23 @@ def _shifted(x: Tensor) -> Tensor:
 
 def _mirrored(x: Tensor) -> Tensor:
     """Half of the images, at random, with left and right exchanged."""
-    return torch.where((torch.rand(len(x), 1, 1, 1) < 0.5).to(x.device), x.flip(3), x)
+    return torch.where((torch.rand(len(x), 1, 1, 1) < 0.5).to(x.device, non_blocking=True), x.flip(3), x)
 
 
 AUGMENTATIONS: Shelf[Callable[[Tensor], Tensor]] = Shelf(
-    "augmentation", {"none": lambda x: x, "shift": _shifted, "shift_flip": lambda x: _mirrored(_shifted(x))}
+    "augmentation",
+    {
+        "none": lambda x: x,
+        "nudge": lambda x: _shifted(x, share=28),
+        "shift": _shifted,
+        "shift_flip": lambda x: _mirrored(_shifted(x)),
+    },
 )
-"""What changes a batch of images ``(batch, channels, height, width)`` before the net sees it."""
+"""What changes a batch of images ``(batch, channels, height, width)`` before the net sees it.
+
+``nudge`` moves them by a pixel (of 28), which small nets bear; ``shift`` by up to an eighth of their sides;
+``shift_flip`` mirrors half of them too.
+"""
 
 
 RECIPES: Shelf[Recipe] = Shelf(
