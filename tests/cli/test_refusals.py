@@ -70,6 +70,15 @@ def test_samples_of_a_wrong_shape(bundle: Path, tmp_path: Path, shape: tuple[int
     refuses(in_a_process("run", bundle, tmp_path / "x.npy"), "one float32 sample of shape (1, 8, 8)", str(shape[1:]))
 
 
+def test_a_sample_that_is_not_finite_is_named_after_the_answers_before_it(bundle: Path, tmp_path: Path) -> None:
+    x = np.zeros((3, 1, 8, 8), np.float32)
+    x[2, 0, 0, 0] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    code, out, problem = in_a_process("run", bundle, tmp_path / "x.npy")
+    assert (code, out.count("\n")) == (2, 2)
+    assert "x.npy: sample 2: the input must be one float32 sample of shape (1, 8, 8) with finite values" in problem
+
+
 # In this process: everything else.
 
 
@@ -125,7 +134,7 @@ def test_a_threshold_that_is_no_number(command: Command, bundle: Path, images: P
         (["--split", 0, "--threshold", "block1=0.5"], "no exit 'block1' at or before split 0"),
         (["--split", 99], "split must be in 0.."),
         (["--split", -1], "split"),
-        (["--split", 1, "--codec", "int4"], "no codec"),
+        (["--split", 1, "--codec", "int4"], "no codec named 'int4'"),
         (["--deadline-s", 0], "deadline"),
         (["--deadline-s", -1], "deadline"),
         (["--deadline-s", "nan"], "deadline"),

@@ -125,6 +125,8 @@ def test_a_saved_plan_is_in_the_bundle(command: Command, run: Path, tmp_path: Pa
     assert after.manifest.model_hash == before.manifest.model_hash
     code, text, _ = command("plan", path)
     assert code == 0 and "edge" in text and "server" in text
+    _, _, said = command("export", run, "--out", path)
+    assert "own.bundle carried a plan, made for what was there before" in said and read(path).plan is None
 
 
 def test_served_and_local_answers_are_the_same(bundle: Path, images: Path) -> None:
@@ -132,6 +134,7 @@ def test_served_and_local_answers_are_the_same(bundle: Path, images: Path) -> No
     alone = answers(bundle, images)
     assert {(answer["where"], answer["why"]) for answer in alone} == {("edge", "planned")}
     assert [answer["sample"] for answer in alone] == list(range(20))
+    assert all(answer["class"] == str(answer["label"]) for answer in alone)
     server = start("serve", bundle, "--port", 0, "--json")
     try:
         assert server.stdout is not None

@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+import presplit
 from presplit.cli.options import Json, show
 
 LIBRARIES = {
@@ -22,6 +23,8 @@ LIBRARIES = {
     "torch": "training: pip install 'presplit[train]'",
     "onnx": "export and inspecting ONNX models: pip install 'presplit[train]'",
     "onnxscript": "export: pip install 'presplit[train]'",
+    "pillow": "folders of images and JPEG archives: pip install 'presplit[train]'",
+    "accelerate": "several processes or GPUs: pip install 'presplit[train]'",
     "scikit-learn": "the digits data set: pip install 'presplit[train]'",
     "safetensors": "checkpoints: pip install 'presplit[train]'",
     "matplotlib": "plots: pip install 'presplit[report]'",
@@ -33,7 +36,10 @@ def doctor(json: Json = False) -> None:
     """Say what is installed, run one inference and one request on a free port; exit code 1 if either fails."""
     versions = {name: _version(name) for name in LIBRARIES}
     checks = {"engine": _engine(), "loopback": _loopback()}
-    machine = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    machine = (
+        f"presplit {presplit.__version__}, Python {platform.python_version()} on "
+        f"{platform.system()} {platform.machine()}"
+    )
     kernel = _kernel(has_torch=versions["torch"] is not None)
     lines = [machine]
     lines += [f"  {name:13} {version or 'missing, for ' + LIBRARIES[name]}" for name, version in versions.items()]
@@ -58,7 +64,10 @@ def _kernel(*, has_torch: bool) -> str:
 
     folder = Path(__file__).parents[1] / "train"
     if importlib.machinery.PathFinder.find_spec("_row", [str(folder)]) is None:
-        return "not compiled: one sample at a time through a sparse layer is slower in torch"
+        return (
+            "not compiled: one sample at a time through a sparse layer is slower in torch; with a C compiler and "
+            "Python's headers at hand, install presplit again"
+        )
     if not has_torch:
         return "compiled; torch, which it is for, is missing"
     ask = "from presplit.train import row; raise SystemExit(row._row is None)"

@@ -5,13 +5,15 @@ The second way needs no torch: the file is cut as it is, and what is cut is chec
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from presplit.cli.options import Json, read_array, read_samples, say, show
-from presplit.core.errors import GraphError, InputError, SpecError, context
+from presplit.core.errors import BundleError, GraphError, InputError, SpecError, context
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +69,8 @@ def _from_run(run: Path, out: Path | None) -> Bundle:
     path = out or run / f"{name}.bundle"
     policy = found.spec.exits.policy if found.spec.exits else "confidence"
     labels = found.data.labels
-    return write_bundle(found.model, found.held_out, path, name=name, labels=labels, policy=policy, spec=spec)
+    with _replacing(path):
+        return write_bundle(found.model, found.held_out, path, name=name, labels=labels, policy=policy, spec=spec)
 
 
 def _from_onnx(file: Path, out: Path | None, samples: Path | None, labels: Path | None) -> Bundle:
@@ -106,12 +109,26 @@ def _from_onnx(file: Path, out: Path | None, samples: Path | None, labels: Path 
     name = re.sub(r"[^a-z0-9]+", "-", file.stem.lower()).strip("-")[:63] or "model"
     versions = {"onnx": importlib.metadata.version("onnx")}
     path = out or file.with_suffix(".bundle")
-    bundle = pack(path, row.net, pieces, ports, encodings, name=name, versions=versions, evidence=evidence)
+    with _replacing(path):
+        bundle = pack(path, row.net, pieces, ports, encodings, name=name, versions=versions, evidence=evidence)
     if x is None:
         say("no --samples, so no ranges are known: the bundle has no int8")
     if evidence is None:
         say("no --labels, so no accuracy is known: the bundle can be served and run, not planned")
     return bundle
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[None]:
+    """Say that a plan which a bundle at ``path`` carried is gone: it was made for what was there before."""
+    from presplit.bundle import read
+
+    planned = False
+    with contextlib.suppress(BundleError):
+        planned = read(path).plan is not None
+    yield
+    if planned:
+        say(f"{path} carried a plan, made for what was there before; it is gone: presplit plan {path} makes another")
 
 
 class _Whole:

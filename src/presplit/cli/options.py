@@ -107,13 +107,14 @@ def plan_with(
     """
     import msgspec
 
+    from presplit.codecs import CODECS
     from presplit.core.types import Plan
 
     changes: dict[str, Any] = {"expected": None}
     if split is not None:
         changes |= {"split": split, "thresholds": {}}
     if codec is not None:
-        changes["codec"] = codec
+        changes["codec"] = CODECS.find(codec).name
     if deadline_s is not None:
         if not 0 < deadline_s < math.inf:
             raise SpecError(f"--deadline-s: expected a number of seconds above 0, got {deadline_s}")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from presplit.cli.options import plan_with, read_samples, say
+from presplit.core.errors import context
 
 
 def run(
@@ -27,8 +28,9 @@ def run(
     threads: Annotated[int, typer.Option(min=1, help="Threads of one engine.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="Lines of JSON are what it prints anyway.")] = True,
 ) -> None:
-    """Answer every sample in order: one JSON object a line with label, exit, where, why, elapsed_s, up_bytes, t_s.
+    """Answer every sample in order, one JSON object a line: sample, label, exit, where, why, elapsed_s, up_bytes, t_s.
 
+    If the bundle names its classes, ``class`` is the label's name.
     Without a plan in the bundle and without --split, all is answered on the edge.
     """
     import sys
@@ -43,7 +45,7 @@ def run(
     found = read(bundle)
     images = read_samples(samples)
     plan = plan_with(found.plan, found.net.last, split=split, codec=codec, threshold=threshold, deadline_s=deadline_s)
-    whys: Counter[str] = Counter()
+    names, whys = found.manifest.labels, Counter[str]()
     with Edge.open(found, server=server, plan=plan, threads=threads) as edge, ThreadPoolExecutor(streams) as pool:
         if server is None and plan.split < found.net.last:
             say("no --server was given: what would be sent is answered by the exit that ran here (why: link_down)")
@@ -53,7 +55,10 @@ def run(
             if rate is not None:
                 time.sleep(max(0.0, began + number / rate - time.monotonic()))
             asked_s = time.monotonic() - began
-            return {"sample": number, **edge.answer(images[number]).to_builtins(), "t_s": asked_s}
+            with context(f"{samples}: sample {number}"):
+                answer = edge.answer(images[number])
+            named = {"class": names[answer.label]} if answer.label < len(names) else {}
+            return {"sample": number, **named, **answer.to_builtins(), "t_s": asked_s}
 
         for answer in pool.map(one, range(len(images))):
             whys[answer["why"]] += 1
@@ -61,5 +66,7 @@ def run(
     counts = ", ".join(f"{count} {why}" for why, count in whys.most_common())
     took = time.monotonic() - began
     say(f"{len(images)} answers in {took:.2f} s ({counts}); torch loaded: {'torch' in sys.modules}")
+    if server and whys["link_down"]:
+        say(f"{server} could not be reached for {whys['link_down']} of them: is presplit serve running there?")
     if whys["refused"]:
         say(f"{server} refused: it hosts another bundle, or is no tail server of this one")

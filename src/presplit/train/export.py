@@ -49,6 +49,8 @@ def export(
 ) -> Bundle:
     """Export ``model`` with its exits, cut it at every boundary, and write the bundle at ``path``.
 
+    A bundle that is there is replaced, its plan included.
+
     ``example``: labelled `Samples` held out of the training set, which give the range of every boundary for the int8
     codec and the evidence from which plans are made; or just float32 ``(batch, *shape)``, at least one sample, from
     which no plan with an accuracy can be made.
