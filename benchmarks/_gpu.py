@@ -1,7 +1,8 @@
-"""Linear layers on a GPU, where one is at hand."""
+"""Linear layers and convolutions on a GPU, where one is at hand."""
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -12,14 +13,17 @@ from torch.nn import functional as F
 from benchmarks._rows import DENSITIES, row
 from benchmarks._timing import relative_error
 from presplit.patterns import grouped
-from presplit.train import SparseLinear
+from presplit.train import SparseConv2d, SparseLinear
 
 CLOSE = {torch.float32: 1e-2, torch.bfloat16: 5e-2}
 """Relative to the largest output: GPUs may multiply float32 in TF32, of 10 binary digits."""
 
 
 def gpu_rows(quick: bool) -> list[dict[str, Any]]:
-    """Inference and a training step at 1024..8192 and batch 256..4096 in two precisions; nothing without a GPU."""
+    """Inference and a training step in two precisions; nothing without a GPU.
+
+    Linear layers at 1024..8192 with batches of 256..4096; convolutions of 64..512 channels with batches of 128.
+    """
     if not torch.cuda.is_available():
         print("left out: GPU rows; torch sees no GPU here")
         return []
@@ -29,6 +33,8 @@ def gpu_rows(quick: bool) -> list[dict[str, Any]]:
         for n in sizes:
             for batch in batches:
                 rows += _linear(n, batch, dtype)
+        for channels, side in ((64, 32),) if quick else ((64, 32), (128, 16), (256, 8), (512, 8)):
+            rows += _convolution(channels, side, dtype)
     return rows
 
 
@@ -53,6 +59,38 @@ def _linear(n: int, batch: int, dtype: torch.dtype) -> list[dict[str, Any]]:
             cells = row(op, f"{n}x{n}", density, batch, "grouped cuda", best / times["grouped"], error, dtype=name)
             found.append(cells)
     return found
+
+
+def _convolution(channels: int, side: int, dtype: torch.dtype) -> list[dict[str, Any]]:
+    """One 3x3 convolution as the layer runs it, and always in groups, against the dense one."""
+    x = torch.randn(128, channels, side, side, device="cuda", dtype=dtype)
+    x = x.to(memory_format=torch.channels_last).requires_grad_()
+    found: list[dict[str, Any]] = []
+    for density in DENSITIES:
+        layer = SparseConv2d(
+            grouped(channels, channels, density=density), kernel_size=(3, 3), padding=(1, 1), bias=False
+        )
+        layer = layer.to("cuda", dtype)
+        dense = layer.to_dense().to(memory_format=torch.channels_last)
+        forms = {
+            "dense": functools.partial(dense, x),
+            "in groups cuda": functools.partial(in_groups, layer, x),
+            "grouped cuda": functools.partial(layer, x),
+        }
+        want = forms["dense"]().detach().float().cpu()
+        for op, times in (("conv_infer", _times(forms)), ("conv_train", _times(forms, backward=True))):
+            for form in ("in groups cuda", "grouped cuda"):
+                error = relative_error(forms[form]().detach().float().cpu(), want)
+                assert error < CLOSE[dtype], f"dense and {form} compute different things: {error:.2g}"
+                shape, name = f"3x3 C{channels} {side}^2", str(dtype).removeprefix("torch.")
+                found.append(row(op, shape, density, 128, form, times["dense"] / times[form], error, dtype=name))
+    return found
+
+
+def in_groups(layer: SparseConv2d, x: torch.Tensor) -> torch.Tensor:
+    """What ``layer``, a 3x3 convolution whose channels are dealt, computes: a channel shuffle and groups."""
+    groups, fan_in = layer.index.shape
+    return F.conv2d(F.channel_shuffle(x, fan_in), layer.kernels(), padding=1, groups=groups)
 
 
 def _times(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib.metadata
+import io
 import logging
 import math
 import re
@@ -137,6 +138,8 @@ def _reason(error: BaseException) -> str:
     """What went wrong at the root, in at most 300 characters without colours."""
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
+    if "data-dependent" in str(error):
+        return "its forward decides by values (an if or a loop over a tensor), which no graph holds; torch.where can"
     words = re.sub(r"\x1b\[\d*m", "", str(error)).split()
     return " ".join(words)[:300] or type(error).__name__
 
@@ -172,13 +175,17 @@ def _relative_difference(found: Floats, expected: Floats) -> float:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's notes about libraries that are not installed, and its own deprecations, to itself."""
-    logs = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    """Keep to itself what the exporter prints and warns of: libraries that are not installed, graphs it gave up."""
+    logs = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript")]
     levels = [log.level for log in logs]
     for log in logs:
         log.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -11,7 +11,7 @@ import copy
 import json
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -255,12 +255,25 @@ def _begin(spec: Spec, directory: Path) -> None:
 def _same_spec(directory: Path, spec: Spec) -> None:
     """Raise `DataError` if the run in ``directory`` is of another spec."""
     own, asked = (msgspec.to_builtins(each) for each in (read_spec(directory / "spec.json"), spec))
-    for section in asked:
-        if own[section] != asked[section]:
-            raise DataError(
-                f"{directory}: the run there is of another spec: {section} was {own[section]!r}, now it is "
-                f"{asked[section]!r}; resume it as it was begun, or leave --resume out to begin anew"
-            )
+    for key, before, now in _differences(own, asked):
+        raise DataError(
+            f"{directory}: the run there is of another spec: {key} was {before!r}, now it is {now!r}; resume it as it "
+            "was begun, or leave --resume out to begin anew"
+        )
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], place: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Each key that differs, as ``section.key``, with both values.
+
+    >>> list(_differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}))
+    [('a.c', 2, 3)]
+    """
+    for key, value in now.items():
+        other = before.get(key)
+        if isinstance(value, dict) and isinstance(other, dict):
+            yield from _differences(other, value, f"{place}{key}.")
+        elif value != other:
+            yield f"{place}{key}", other, value
 
 
 def _teacher(run: Run, directory: Path, own: Own | None, on_epoch: Callable[[Epoch], None] | None) -> nn.Module:
