@@ -131,13 +131,14 @@ NETS = {
 
 @dataclass(frozen=True)
 class Found:
-    """What one seed's net reached on the test set.
+    """What one seed's net reached on the test set, and its last exit on the ``held_out`` samples.
 
     If it has exits: the share ``early`` of answers before the last one, the accuracy of the ``last`` one, and how many
     times ``faster`` images are answered in batches if exits answer.
     """
 
     accuracy: float
+    held_out: float
     early: float = 0.0
     last: float = 0.0
     faster: float = 1.0
@@ -203,18 +204,20 @@ def _device(net: Net) -> str:
 
 
 def _judged(name: str, seed: int) -> Found:
-    """The net of a row on the test set."""
+    """The net of a row on the test set and on its held-out samples."""
     net, model = NETS[name], _trained(name, seed)
     data = _data(net.data)
     logits = evaluate(model, data.test)
     last = accuracies(logits, data.test.y)[-1]
-    if not isinstance(model, MultiExit):
-        return Found(last)
     _, held = hold_out(data.train, 0.1, seed=seed)
-    chosen = choose_thresholds(evaluate(model, held), held.y, max_drop=net.drop / 2)
+    held_logits = evaluate(model, held)
+    held_out = accuracies(held_logits, held.y)[-1]
+    if not isinstance(model, MultiExit):
+        return Found(last, held_out)
+    chosen = choose_thresholds(held_logits, held.y, max_drop=net.drop / 2)
     routed = route(logits, data.test.y, chosen.thresholds)
     thresholds = dict(zip(model.after, chosen.thresholds, strict=True))
-    return Found(routed.accuracy, 1 - routed.shares[-1], last, _faster(model, thresholds, data.test))
+    return Found(routed.accuracy, held_out, 1 - routed.shares[-1], last, _faster(model, thresholds, data.test))
 
 
 def _faster(model: MultiExit, thresholds: dict[str, float], test: Samples) -> float:
@@ -246,6 +249,7 @@ def _row(name: str, found: Sequence[Found]) -> dict[str, Any]:
     if found:
         each = [seed.accuracy for seed in found]
         row |= {"accuracy": statistics.mean(each), "spread": max(each) - min(each)}
+        row["held_out"] = statistics.mean(seed.held_out for seed in found)
         row["each"] = " ".join(f"{100 * share:.2f}" for share in each)
     if found and net.early is not None:
         row["early"] = statistics.mean(seed.early for seed in found)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from presplit.core.errors import DataError
+from presplit.core.errors import DataError, PresplitError
 from presplit.core.spec import read_spec, spec_from
 from presplit.runtime import Local
 from presplit.train import SparseLinear, evaluate, runs
@@ -93,6 +93,7 @@ def test_a_run_of_it_is_evaluated_and_becomes_a_bundle(command: Command, own_run
     code, out, problem = command("evaluate", own_run, "--max-drop", "0.01", "--policy", "margin")
     assert code == 0, problem
     assert "at most 1 points lost on held-out samples (" in out and "leave at body.2 (margin from " in out
+    assert "These are scores of margin; the run's bundle decides by exits.policy, confidence" in out
     code, _, problem = command("export", own_run, "--out", own_run / "own.bundle")
     assert code == 0, problem
     from presplit.cli.own_model import load
@@ -155,7 +156,8 @@ def test_every_goal_is_told_as_it_was_asked(
     assert code == 0 and goal in out, problem
     row = json.loads(command("evaluate", own_run, option, value, "--json")[1])["thresholds"][0]
     assert row["macs"] < 6400 and f"right on the test set for {row['macs']:,.0f} MACs an answer" in out
-    assert f"--threshold body.2={row['thresholds']['body.2']:.6g}" in out
+    (hint,) = (word for word in out.split() if word.startswith("body.2="))
+    assert np.float32(hint.removeprefix("body.2=")) == np.float32(row["thresholds"]["body.2"])
     assert row["goal"] == {option.removeprefix("--").replace("-", "_"): float(value)}
 
 
@@ -180,7 +182,9 @@ def test_values_whose_code_has_changed_are_neither_evaluated_nor_trained_on(tmp_
     spec = spec_from({"model": {"kind": "own", "factory": "nets:plainly"}, "training": {"epochs": 2}})
     runs.train(spec, tmp_path / "whole", own=plainly)
     assert runs.read_run(tmp_path / "whole", plainly).exit_names == ("final",)
-    with pytest.raises(DataError, match="the code of nets:plainly has changed since"):
+    with pytest.raises(
+        DataError, match=r"model.safetensors: its values give other answers .* the net's code has changed since"
+    ):
         runs.read_run(tmp_path / "whole", otherwise)
 
     def stop(epoch: object) -> None:
@@ -191,6 +195,31 @@ def test_values_whose_code_has_changed_are_neither_evaluated_nor_trained_on(tmp_
     with pytest.raises(DataError, match=r"state.safetensors: .* the net's code has changed since"):
         runs.train(spec, tmp_path / "half", own=otherwise, resume=True)
     assert runs.train(spec, tmp_path / "half", own=plainly, resume=True)["accuracy"]
+
+
+@pytest.mark.parametrize("refused", ["frozen", "detached", "no teacher"])
+def test_what_cannot_be_trained_leaves_the_run_that_is_there(refused: str, tmp_path: Path) -> None:
+    def changed(word: str) -> torch.nn.Module:
+        net = plainly(word)
+        if refused == "detached":
+            net.append(Detached())
+        return net.requires_grad_(refused != "frozen")
+
+    spec = spec_from({"model": {"kind": "own", "factory": "nets:plainly"}, "training": {"epochs": 1}})
+    runs.train(spec, tmp_path, own=plainly)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    if refused == "no teacher":
+        spec = spec_from(
+            {"model": spec.model, "training": {"epochs": 1, "distil": 0.5, "teacher": str(tmp_path / "none")}}
+        )
+    with pytest.raises(PresplitError, match="requires_grad|detaches|not a finished run"):
+        runs.train(spec, tmp_path, own=changed)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+class Detached(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.detach()
 
 
 def test_one_goal_at_a_time(command: Command, own_run: Path) -> None:

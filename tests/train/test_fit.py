@@ -26,7 +26,7 @@ from presplit.train import (
 )
 from presplit.train.data import Samples, digits, hold_out
 from presplit.train.losses import joint_loss
-from presplit.train.recipe import SCHEDULES
+from presplit.train.recipe import AUGMENTATIONS, SCHEDULES
 from presplit.train.zoo import mlp
 
 QUICK = Recipe(epochs=2, batch=64)
@@ -221,7 +221,11 @@ class Changed(nn.Module):
 @pytest.mark.parametrize(
     ("net", "error", "message"),
     [
-        (Changed(lambda y: y, frozen=True), SpecError, "Changed has nothing to train: no parameter has requires_grad"),
+        (
+            Changed(lambda y: y, frozen=True),
+            SpecError,
+            "regime .joint. trains the net, and nothing of it in Changed has requires_grad",
+        ),
         (Changed(lambda y: y.detach()), GraphError, "no gradient flows back from the logits of Changed: it detaches"),
         (Changed(lambda y: y[:, :4]), GraphError, r"the data has 10 classes, Changed gives logits of shape \(2, 4\)"),
         (Changed(lambda y: (y, y)), GraphError, "a classifier returns logits, Changed returns 2 things"),
@@ -235,6 +239,33 @@ class Changed(nn.Module):
 def test_what_cannot_be_trained_is_refused(net: nn.Module, error: type[Exception], message: str, few: Samples) -> None:
     with pytest.raises(error, match=message):
         fit(net, few, recipe=QUICK)
+
+
+@pytest.mark.parametrize(("regime", "frozen"), [("separate", "model"), ("mixed", "model"), ("separate", "heads")])
+def test_a_part_that_is_trained_alone_must_not_be_frozen(regime: str, frozen: str, few: Samples) -> None:
+    net = add_exits(mlp([64, 16, 10]), ["relu1"], example=torch.zeros(1, 64))
+    net.get_submodule(frozen).requires_grad_(False)
+    with pytest.raises(SpecError, match=f"regime '{regime}' trains the .* and nothing of it in MultiExit has requires"):
+        fit(net, few, recipe=Recipe(epochs=2, regime=regime))
+
+
+def test_a_frozen_net_trains_its_exits_and_stays_as_it_is(few: Samples) -> None:
+    net = add_exits(mlp([64, 16, 10]), ["relu1"])
+    net.model.requires_grad_(False)
+    before = [value.clone() for value in net.model.parameters()]
+    first, *_, last = fit(net, few, recipe=Recipe(epochs=8, batch=32))
+    assert last.loss < first.loss
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(net.model.parameters(), before, strict=True))
+
+
+def test_a_nudge_moves_an_image_by_a_pixel_at_most() -> None:
+    torch.manual_seed(0)
+    dot = torch.zeros(200, 1, 28, 28)
+    dot[:, :, 10, 20] = 1
+    places = AUGMENTATIONS["nudge"](dot)[:, 0].nonzero()
+    assert len(places) == 200 and {tuple(place) for place in (places[:, 1:] - torch.tensor([10, 20])).tolist()} == {
+        (down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)
+    }
 
 
 def test_no_epochs_and_other_data_than_samples_are_refused() -> None:

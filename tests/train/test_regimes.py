@@ -156,7 +156,7 @@ def test_every_optimiser_learns(name: str, parts: tuple[Samples, Samples]) -> No
 
 REFUSED = [
     ({"optimiser": "lion"}, "no optimiser named 'lion'; there are: adam, adamw, sgd"),
-    ({"augment": "flip"}, "no augmentation named 'flip'; there are: none, shift, shift_flip"),
+    ({"augment": "flip"}, "no augmentation named 'flip'; there are: none, nudge, shift, shift_flip"),
     ({"regime": "alternating"}, "regime: expected one of joint, separate, mixed, got 'alternating'"),
     ({"epochs": 1, "regime": "mixed"}, "regime 'mixed' needs 2 epochs at least, got 1"),
     ({"distil": 0.7, "self_distil": 0.7}, "distil and self_distil are shares of one loss, got 0.7 . 0.7"),

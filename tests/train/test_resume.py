@@ -47,6 +47,18 @@ def net() -> nn.Module:
     return add_exits(sparsify(nn.Sequential(*layers, *ends), layers={"3": 0.5}), ["2"])
 
 
+class Restless(nn.Module):
+    """A net that draws random numbers when it is evaluated, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(nn.functional.dropout(x, 0.2, training=True))
+
+
 class Stopped(Exception):
     """As if the user had pressed Ctrl-C after an epoch."""
 
@@ -79,6 +91,16 @@ def test_a_stopped_training_goes_on_bit_for_bit(name: str, parts: tuple[Samples,
         found = fit(model, train, **asked, state=state)
         assert same(model, whole), f"stopped after epoch {number}"
         assert [(e.number, e.loss, e.accuracy) for e in found] == [(e.number, e.loss, e.accuracy) for e in history]
+
+
+def test_a_net_that_is_never_the_same_goes_on_bit_for_bit(parts: tuple[Samples, Samples], tmp_path: Path) -> None:
+    whole, model, state = Restless(), Restless(), tmp_path / "state.safetensors"
+    asked = {"recipe": Recipe(epochs=3, batch=64, augment="shift"), "validation": parts[1]}
+    fit(whole, parts[0], **asked)
+    with pytest.raises(Stopped):
+        fit(Restless(), parts[0], **asked, state=state, on_epoch=stop_after(1))
+    fit(model, parts[0], **asked, state=state)
+    assert same(model, whole)
 
 
 def test_a_training_from_a_loader_goes_on_bit_for_bit(parts: tuple[Samples, Samples], tmp_path: Path) -> None:

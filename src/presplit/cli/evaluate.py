@@ -49,6 +49,11 @@ def evaluate(
     lines = [text(result, run)]
     if goals:
         (row,) = result["thresholds"]
-        given_so = " ".join(f"--threshold {name}={least:.6g}" for name, least in row["thresholds"].items())
-        lines.append(f"To run with these: presplit run BUNDLE SAMPLES {given_so}")
+        own = found.spec.exits.policy if found.spec.exits else result["policy"]
+        options = " ".join(f"--threshold {name}={least!r}" for name, least in row["thresholds"].items())
+        lines.append(
+            f"To run with these: presplit run BUNDLE SAMPLES {options}"
+            if result["policy"] == own
+            else f"These are scores of {result['policy']}; the run's bundle decides by exits.policy, {own}"
+        )
     show(result, "\n".join(lines), as_json=json)

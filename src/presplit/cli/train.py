@@ -57,15 +57,17 @@ def train(
         spec = out / "spec.json"
     resolved = read_spec(spec, set=changes) if spec else spec_from({}, set=changes)
     directory = out or Path("runs") / resolved.name
-    if (directory / "spec.json").exists() and not resume:
+    if processes.rank() == 0 and (directory / "spec.json").exists() and not resume:
         say(f"{directory} holds a run, which this one replaces; a bundle that was exported from it stays")
-    if resume and not (directory / "spec.json").exists():
+    if processes.rank() == 0 and resume and not (directory / "spec.json").exists():
         say(f"{directory} holds no run to go on with: this one begins there")
     try:
         with _progress(runs.recipe_of(resolved.training).epochs) as on_epoch:
             result = runs.train(resolved, directory, own=load, resume=resume, on_epoch=on_epoch)
     except KeyboardInterrupt:
-        if (directory / runs.STATE).exists():
+        if processes.rank() == 0 and any(
+            (place / runs.STATE).exists() for place in (directory, directory / runs.TEACHER)
+        ):
             say(f"stopped; the same command with --resume goes on after the last epoch (--out {directory})")
         raise
     processes.leave()
@@ -152,5 +154,5 @@ def _routed(row: dict[str, Any], policy: str) -> str:
         f"{row['shares'][name]:.1%} leave at {name} ({policy} from {least:.4f} on)"
         for name, least in row["thresholds"].items()
     ]
-    held = f"{goal} on held-out samples ({row['held_out_accuracy']:.2%} right there)"
+    held = f"{goal} on held-out samples ({row['validation_accuracy']:.2%} right there)"
     return f"{held}: {row['accuracy']:.2%} right on the test set{cost}, {', '.join(leave)}"

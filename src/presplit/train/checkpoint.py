@@ -12,19 +12,25 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from presplit.core.errors import DataError, PatternError, library
+from presplit.train import recognise
 
 safetensors = library("safetensors", need="saving a checkpoint", extra="train")
 library("safetensors.torch", need="saving a checkpoint", extra="train")
 
 
-def save(path: str | Path, model: nn.Module, about: Mapping[str, str] | None = None) -> None:
-    """Write the state of ``model`` and the strings ``about`` it to ``path``: temporary file, sync, rename."""
+def save(
+    path: str | Path, model: nn.Module, about: Mapping[str, str] | None = None, *, x: Tensor | None = None
+) -> None:
+    """Write the state of ``model`` and the strings ``about`` it to ``path``: temporary file, sync, rename.
+
+    ``x``: two samples, which are kept with what it answers to them; `restore` recognises it by that.
+    """
     path = Path(path)
     state = model.state_dict()
     for name, tensor in state.items():
         if isinstance(tensor, nn.UninitializedParameter):
             raise DataError(f"{path}: {name} has no size yet: run an example through the net before saving it")
-    write_tensors(path, state, about or {})
+    write_tensors(path, state | ({} if x is None else recognise.evidence(model, x)), about or {})
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
@@ -63,15 +69,22 @@ def write(path: Path, raw: bytes) -> None:
 def restore(path: str | Path, model: nn.Module) -> dict[str, str]:
     """Fill ``model`` from the checkpoint at ``path``, patterns included; give the strings saved with it.
 
-    Raises `DataError` if the file is missing or damaged, or holds another net.
+    Raises `DataError` if the file is missing or damaged, or holds another net, or if the net's code has changed so that
+    it answers otherwise.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such checkpoint")
     tensors, about = read_tensors(path)
+    evidence = recognise.apart(tensors)
     try:
         model.load_state_dict(tensors)
     except (PatternError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: not a checkpoint of this net ({reason[:300]})") from error
+    if recognise.is_another(model, evidence):
+        raise DataError(
+            f"{path}: its values give other answers than when they were saved: the net's code has changed since; bring "
+            "it back, or train anew"
+        )
     return about

@@ -17,7 +17,7 @@ from presplit.patterns.periodic_kernel import KernelSupports
 from presplit.train.layers import SparseLayer, check_size, fill
 
 DENSE_ON_GPU = 256
-"""Up to so many channels a GPU multiplies a dense kernel with zeros faster than in groups (docs/results.md)."""
+"""Up to so many channels a GPU trains a dense kernel with zeros as fast as groups, or faster (docs/results.md)."""
 
 
 class SparseConv2d(SparseLayer):

@@ -18,9 +18,6 @@ from presplit.policies import EXITS
 from presplit.train.data.samples import Samples
 from presplit.train.exits import MultiExit, logits_of
 
-APART = 1e-2
-"""How far fingerprints may be apart, relative to the largest logit: a GPU may multiply in 10 binary digits."""
-
 
 def exit_logits(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
     """The logits of every exit, float ``(batch, classes)`` each; a plain classifier has one."""
@@ -28,7 +25,7 @@ def exit_logits(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
     return out if isinstance(out, tuple) else (logits_of(out),)
 
 
-def _device(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
     """Where the net's values are."""
     return next((value.device for value in model.parameters()), torch.device("cpu"))
 
@@ -48,7 +45,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def evaluate(model: nn.Module, samples: Samples, *, batch: int = 512) -> Floats:
     """Logits float32 ``(exits, n, classes)`` of every exit for every sample, in evaluation mode."""
-    device = _device(model)
+    device = device_of(model)
     with evaluating(model):
         parts = [
             torch.stack(exit_logits(model, torch.from_numpy(samples.x[at : at + batch].copy()).to(device)))
@@ -57,42 +54,21 @@ def evaluate(model: nn.Module, samples: Samples, *, batch: int = 512) -> Floats:
     return torch.cat(parts, dim=1).float().cpu().numpy()
 
 
-def check_classifier(model: nn.Module, x: Floats, classes: int, *, data: str = "the data") -> None:
+def check_classifier(model: nn.Module, x: Tensor, classes: int, *, data: str = "the data") -> None:
     """Raise `GraphError` unless ``model`` takes two samples ``x`` and gives logits for so many classes, at least."""
-    kind = type(model).__name__
+    kind, two = type(model).__name__, x[:2]
     try:
         with evaluating(model):
-            logits, *more = exit_logits(model, torch.from_numpy(x[:2].copy()).to(_device(model)))
+            logits, *more = exit_logits(model, two.to(device_of(model)))
+        shape = logits.shape
     except (RuntimeError, ValueError, TypeError, LookupError, AssertionError, AttributeError) as error:
         said = " ".join(str(error).split())[:300] or type(error).__name__
-        raise GraphError(f"{kind} does not take a sample of {data}, float32 {x.shape[1:]}: {said}") from error
+        sample = f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape[1:])}"
+        raise GraphError(f"{kind} does not take a sample of {data}, {sample}: {said}") from error
     if more and not isinstance(model, MultiExit):
         raise GraphError(f"a classifier returns logits, {kind} returns {1 + len(more)} things")
-    if logits.shape[:1] != x[:2].shape[:1] or logits.ndim != 2 or logits.shape[1] < classes:
-        raise GraphError(f"{data} has {classes} classes, {kind} gives logits of shape {tuple(logits.shape)}")
-
-
-def fingerprint(model: nn.Module, shape: Sequence[int]) -> list[float]:
-    """All exits' logits for one sample of random numbers in 0..1, always the same; empty if the net is never the same.
-
-    Code that computes something else with the same values gives another one; see `differs`.
-    """
-    x = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).to(_device(model))
-    with evaluating(model):
-        first, again = (torch.cat(exit_logits(model, x), dim=1)[0].float().cpu() for _ in range(2))
-    return first.tolist() if torch.equal(first, again) else []
-
-
-def differs(found: Sequence[float], expected: Sequence[float]) -> bool:
-    """True if two fingerprints are those of different nets: further apart than machines and precisions bring them.
-
-    >>> differs([1.0, 2.0], [1.0, 2.001]), differs([1.0, 2.0], [1.0, 2.5])
-    (False, True)
-    """
-    if not found or not expected:
-        return False
-    ours, theirs = np.asarray(found), np.asarray(expected)
-    return ours.shape != theirs.shape or not np.abs(ours - theirs).max() <= APART * max(1.0, np.abs(theirs).max())
+    if len(shape) != 2 or shape[0] != len(two) or shape[1] < classes:
+        raise GraphError(f"{data} has {classes} classes, {kind} gives logits of shape {tuple(shape)}")
 
 
 def accuracies(logits: Floats, labels: npt.NDArray[np.int64]) -> list[float]:

@@ -138,10 +138,11 @@ def _reason(error: BaseException) -> str:
     """What went wrong at the root, in at most 300 characters without colours."""
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
-    if "data-dependent" in str(error):
-        return "its forward decides by values (an if or a loop over a tensor), which no graph holds; torch.where can"
-    words = re.sub(r"\x1b\[\d*m", "", str(error)).split()
-    return " ".join(words)[:300] or type(error).__name__
+    said = " ".join(re.sub(r"\x1b\[\d*m", "", str(error)).split())[:300] or type(error).__name__
+    if "data-dependent" in said:
+        how = "an if or a loop over a tensor, .item(), a mask of so many as it happens"
+        return f"its forward needs values while the graph is made ({how}); torch.where often replaces it ({said})"
+    return said
 
 
 def _check_another_size(model: nn.Module, exported: Any, one: torch.Tensor, axes: Sequence[int]) -> None:

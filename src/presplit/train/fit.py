@@ -18,7 +18,7 @@ from presplit.core.errors import DataError, GraphError, SpecError
 from presplit.core.types import Floats
 from presplit.train import processes, resume
 from presplit.train.data.samples import Samples
-from presplit.train.evaluate import accuracies, check_classifier, evaluate, exit_logits
+from presplit.train.evaluate import accuracies, check_classifier, evaluate, evaluating, exit_logits
 from presplit.train.exits import MultiExit
 from presplit.train.layers import SparseLayer
 from presplit.train.losses import joint_loss
@@ -61,7 +61,6 @@ def fit(
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     device, order = processes.device_of(model), torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # what dropout draws, and the heads that get their sizes only now
-    weights = refuse_what_does_not_fit(model, recipe, exit_weights)
     _refuse_what_is_missing(recipe, teacher, validation)
     teacher = copy.deepcopy(teacher).to(device).eval() if teacher is not None and recipe.distil else None
     batches: Batches | _Shuffled
@@ -71,11 +70,12 @@ def fit(
         batches = _Shuffled(train, recipe.batch, order, device, taught=taught)
     else:
         batches = train
-    _prepare(model.to(device), batches)
-    shape = None
-    if isinstance(train, Samples):
-        shape = train.x.shape[1:]
-        check_classifier(model, train.x, int(train.y.max()) + 1)
+    x, y = (batches.x, batches.y) if isinstance(batches, _Shuffled) else _first(batches)
+    x = x[:2].to(device)
+    _prepare(model.to(device), x)
+    with _precision(recipe, device):
+        check_classifier(model, x, int(y.max()) + 1)
+        weights = refuse_what_does_not_fit(model, recipe, exit_weights, x)
     beside = [name for name, wanted in (("average", recipe.ema), ("best", recipe.patience)) if wanted]
     nets = {"net": model} | {name: copy.deepcopy(model) for name in beside}
     judged = nets.get("average", model)
@@ -83,7 +83,7 @@ def fit(
     saved = resume.read(state, about) if state is not None and Path(state).exists() else None
     history = list(saved.history) if saved else []
     if saved:
-        saved.into_nets(nets, order, shape)
+        saved.into_nets(nets, order)
     for phase in _phases(recipe, weights):
         with _training_only(model, phase.part) as values:
             optimiser = OPTIMISERS.find(recipe.optimiser)(values, recipe)
@@ -104,7 +104,7 @@ def fit(
                 if "best" in nets and phase.last == recipe.epochs and _best(history, phase) == len(history) - 1:
                     nets["best"].load_state_dict(judged.state_dict())
                 if state is not None and processes.rank() == 0:
-                    resume.save(state, Moment(nets, optimiser, schedule, order), history, about, shape)
+                    resume.save(state, Moment(nets, optimiser, schedule, order), history, about, x)
                 if on_epoch:
                     on_epoch(history[-1])
     model.load_state_dict(nets.get("best", judged).state_dict())
@@ -179,7 +179,7 @@ class _Steps:
         """One step; gives the loss of this process's part. ``taught``: the teacher's logits, if they are known."""
         size, recipe = len(x), self.recipe
         x, y = processes.part(self.augment(x)), processes.part(y)
-        with torch.autocast(x.device.type, torch.bfloat16) if recipe.bf16 else contextlib.nullcontext():
+        with _precision(recipe, x.device):
             if taught is not None:
                 taught = processes.part(taught)
             elif self.teacher is not None:
@@ -195,8 +195,6 @@ class _Steps:
                 self_distil=recipe.self_distil,
                 temperature=recipe.temperature,
             )
-        if not loss.requires_grad:
-            raise GraphError(f"no gradient flows back from the logits of {type(self.model).__name__}: it detaches them")
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
@@ -247,21 +245,25 @@ class _Shuffled:
             yield tuple(each[places[start:end]] for each in (self.x, self.y, *self.taught))
 
 
-def _prepare(model: nn.Module, batches: Batches | _Shuffled) -> None:
+def _prepare(model: nn.Module, x: Tensor) -> None:
     """Give lazy heads their sizes; let images lie as convolutions, grouped ones above all, are fast: channels last."""
-    x = batches.x if isinstance(batches, _Shuffled) else _first(batches)
     if isinstance(model, MultiExit):
-        model.materialise(x[:2].to(next(model.parameters()).device))
+        model.materialise(x)
     if x.ndim == 4:
         model.to(memory_format=torch.channels_last)
 
 
-def _first(batches: object) -> Tensor:
-    """The inputs of the first batch; raises `DataError` if these are no batches with a length."""
+def _precision(recipe: Recipe, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """In which products are computed."""
+    return torch.autocast(device.type, torch.bfloat16) if recipe.bf16 else contextlib.nullcontext()
+
+
+def _first(batches: object) -> tuple[Tensor, Tensor]:
+    """The first batch; raises `DataError` if these are no batches with a length."""
     if isinstance(batches, Iterable) and isinstance(batches, Sized) and len(batches):
         pair: Any = next(iter(batches))  # type: ignore[unknown]
         if isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(each, Tensor) for each in pair):
-            return pair[0]
+            return pair[0], pair[1]
     kind = type(batches).__name__
     raise DataError(f"fit trains on Samples(x, y), or on batches (x, y) with a length as a DataLoader has, got {kind}")
 
@@ -275,13 +277,28 @@ def _weights(model: nn.Module, given: Sequence[float] | None) -> list[float]:
     return weights
 
 
-def refuse_what_does_not_fit(model: nn.Module, recipe: Recipe, exit_weights: Sequence[float] | None) -> list[float]:
-    """What the loss of each exit counts; raises `SpecError` if the recipe asks for what ``model`` has not."""
-    weights = _weights(model, exit_weights)
+def refuse_what_does_not_fit(
+    model: nn.Module, recipe: Recipe, exit_weights: Sequence[float] | None, x: Tensor
+) -> list[float]:
+    """What the loss of each exit counts.
+
+    Raises `SpecError` if the recipe asks for what ``model`` has not, or trains a part of which all is frozen;
+    `GraphError` if no gradient flows back from its logits for the samples ``x``.
+    """
+    kind, weights = type(model).__name__, _weights(model, exit_weights)
     if len(weights) == 1 and recipe.regime != "joint":
         raise SpecError(f"regime {recipe.regime!r} trains early exits, and the net has none")
     if len(weights) == 1 and recipe.self_distil:
         raise SpecError("self_distil teaches early exits, and the net has none")
+    for phase in _phases(recipe, weights):
+        if not _values(model, phase.part):
+            what = {"all": "net", "backbone": "net without its early exits", "heads": "early exits"}[phase.part]
+            raise SpecError(
+                f"regime {recipe.regime!r} trains the {what}, and nothing of it in {kind} has requires_grad"
+            )
+    with evaluating(model), torch.enable_grad():
+        if not any(logits.requires_grad for logits in exit_logits(model, x)):
+            raise GraphError(f"no gradient flows back from the logits of {kind}: it detaches them")
     return weights
 
 
@@ -293,14 +310,17 @@ def _refuse_what_is_missing(recipe: Recipe, teacher: nn.Module | None, validatio
         raise SpecError(f"patience is {recipe.patience}: give fit the validation part that it watches")
 
 
+def _values(model: nn.Module, part: str) -> list[nn.Parameter]:
+    """What is trained of one part: all of it that the user has not frozen."""
+    heads = {id(value) for value in model.heads.parameters()} if isinstance(model, MultiExit) else set[int]()
+    trainable = (value for value in model.parameters() if value.requires_grad)
+    return [value for value in trainable if part == "all" or (id(value) in heads) == (part == "heads")]
+
+
 @contextlib.contextmanager
 def _training_only(model: nn.Module, part: str) -> Iterator[list[nn.Parameter]]:
     """The parameters of one part; the others need no gradient meanwhile, and what the user froze stays frozen."""
-    trainable = [value for value in model.parameters() if value.requires_grad]
-    if not trainable:
-        raise SpecError(f"{type(model).__name__} has nothing to train: no parameter has requires_grad")
-    heads = {id(value) for value in model.heads.parameters()} if isinstance(model, MultiExit) else set[int]()
-    taken = [value for value in trainable if part == "all" or (id(value) in heads) == (part == "heads")]
+    trainable, taken = _values(model, "all"), _values(model, part)
     for value in trainable:
         value.requires_grad_(any(value is each for each in taken))
     try:

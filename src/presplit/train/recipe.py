@@ -112,7 +112,7 @@ def _shifted(x: Tensor, *, share: int = 8) -> Tensor:
     count, _, height, width = x.shape
     most = (max(1, height // share), max(1, width // share))
     padded = F.pad(x, (most[1], most[1], most[0], most[0]))
-    down, right = (torch.randint(0, 2 * side + 1, (count, 1)).to(x.device, non_blocking=True) for side in most)
+    down, right = (torch.randint(0, 2 * side + 1, (count, 1)).to(x.device, non_blocking=x.is_cuda) for side in most)
     rows = (down + torch.arange(height, device=x.device))[:, None, :, None]
     columns = (right + torch.arange(width, device=x.device))[:, None, None, :]
     channels = torch.arange(x.shape[1], device=x.device)[None, :, None, None]
@@ -121,7 +121,7 @@ def _shifted(x: Tensor, *, share: int = 8) -> Tensor:
 
 def _mirrored(x: Tensor) -> Tensor:
     """Half of the images, at random, with left and right exchanged."""
-    return torch.where((torch.rand(len(x), 1, 1, 1) < 0.5).to(x.device, non_blocking=True), x.flip(3), x)
+    return torch.where((torch.rand(len(x), 1, 1, 1) < 0.5).to(x.device, non_blocking=x.is_cuda), x.flip(3), x)
 
 
 AUGMENTATIONS: Shelf[Callable[[Tensor], Tensor]] = Shelf(
@@ -135,8 +135,8 @@ AUGMENTATIONS: Shelf[Callable[[Tensor], Tensor]] = Shelf(
 )
 """What changes a batch of images ``(batch, channels, height, width)`` before the net sees it.
 
-``nudge`` moves them by a pixel (of 28), which small nets bear; ``shift`` by up to an eighth of their sides;
-``shift_flip`` mirrors half of them too.
+``nudge`` moves them by at most a pixel of 28, ``shift`` by up to an eighth of their sides; ``shift_flip`` mirrors half
+of them too.
 """
 
 

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from presplit.core.errors import DataError, PatternError
-from presplit.train import checkpoint
-from presplit.train.evaluate import differs, fingerprint
+from presplit.train import checkpoint, recognise
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,10 @@ class Moment:
     order: torch.Generator
 
 
-def save(
-    path: str | Path, moment: Moment, history: Sequence[Epoch], about: Mapping[str, Any], shape: Sequence[int] | None
-) -> None:
+def save(path: str | Path, moment: Moment, history: Sequence[Epoch], about: Mapping[str, Any], x: Tensor) -> None:
     """Write ``moment``, after the epochs in ``history``, to ``path``; ``about`` says of what training it is.
 
-    ``shape``: that of one sample, if it is known; the net is then recognised by what it answers.
+    ``x``: two samples, by what it answers to which the net is recognised.
     """
     tensors: dict[str, Tensor] = {"random": torch.get_rng_state(), "order": moment.order.get_state()}
     if torch.cuda.is_available():
@@ -68,10 +65,9 @@ def save(
         "groups": packed["param_groups"],
         "plain": plain,
         "schedule": schedule,
-        "fingerprint": fingerprint(moment.nets["net"], shape) if shape is not None else [],
     }
     header = {key: json.dumps(value) for key, value in text.items()}
-    checkpoint.write_tensors(Path(path), tensors, header)
+    checkpoint.write_tensors(Path(path), tensors | recognise.evidence(moment.nets["net"], x), header)
 
 
 @dataclass(frozen=True)
@@ -80,13 +76,14 @@ class Saved:
 
     path: Path
     tensors: Mapping[str, Tensor]
+    evidence: Mapping[str, Tensor]
     header: Mapping[str, Any]
     history: tuple[Epoch, ...]
 
-    def into_nets(self, nets: Mapping[str, nn.Module], order: torch.Generator, shape: Sequence[int] | None) -> None:
+    def into_nets(self, nets: Mapping[str, nn.Module], order: torch.Generator) -> None:
         """The values of ``nets`` and all random states, as they were.
 
-        Raises `DataError` if the net is another one, or answers a sample of this ``shape`` otherwise than it did.
+        Raises `DataError` if the net is another one, or one that answers otherwise than it did.
         """
         for kind, net in nets.items():
             start = f"{kind}."
@@ -95,7 +92,7 @@ class Saved:
                 net.load_state_dict(state)
             except (RuntimeError, PatternError) as error:
                 raise DataError(f"{self.path}: it is of another net ({str(error).splitlines()[0]})") from error
-        if shape is not None and differs(fingerprint(nets["net"], shape), self.header.get("fingerprint", [])):
+        if recognise.is_another(nets["net"], self.evidence):
             raise DataError(
                 f"{self.path}: its values give other answers than when they were saved: the net's code has changed "
                 "since; bring it back, or delete the file to begin anew"
@@ -133,7 +130,7 @@ def read(path: str | Path, about: Mapping[str, Any]) -> Saved:
                 f"{path}: it is of another training: {key} was {own.get(key)!r}, now it is {ours.get(key)!r}; "
                 "train as before, or delete the file to begin anew"
             )
-    return Saved(path, tensors, header, history)
+    return Saved(path, tensors, recognise.apart(tensors), header, history)
 
 
 def _as_parameters_lie(optimiser: torch.optim.Optimizer) -> None:

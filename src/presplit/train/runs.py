@@ -8,7 +8,6 @@ run is read back by building the net from its spec and filling it from the check
 from __future__ import annotations
 
 import copy
-import json
 import math
 import platform
 from collections.abc import Callable, Iterator
@@ -30,7 +29,7 @@ from presplit.policies import EXITS
 from presplit.train import checkpoint, processes
 from presplit.train.allocate import allocate
 from presplit.train.data import Dataset, Samples, hold_out, load
-from presplit.train.evaluate import accuracies, check_classifier, differs, evaluate, fingerprint, route
+from presplit.train.evaluate import accuracies, check_classifier, evaluate, route
 from presplit.train.exits import MultiExit
 from presplit.train.fit import fit, initialise, refuse_what_does_not_fit
 from presplit.train.placing import add_exits, exit_macs
@@ -136,7 +135,7 @@ def _dense(spec: Spec, data: Dataset, own: Own | None) -> nn.Module:
             model = copy.deepcopy(own(factory))
             if not isinstance(model, nn.Module):
                 raise GraphError(f"a torch.nn.Module is expected, got {type(model).__name__}")
-            check_classifier(model, data.train.x, len(data.labels), data=data.name)
+            check_classifier(model, torch.from_numpy(data.train.x[:2].copy()), len(data.labels), data=data.name)
         return standardised(model, data.train.x) if spec.data.standardise else model
     if spec.model.kind == "mlp":
         layers = spec.model.layers
@@ -197,7 +196,9 @@ def train(
     spec = _resolved(spec)
     run = build(spec, own)
     weights = (*spec.exits.weights, 1.0) if spec.exits is not None and spec.exits.weights else None
-    refuse_what_does_not_fit(run.model, recipe_of(spec.training), weights)  # before an older run makes place
+    example = torch.from_numpy(run.train.x[:2].copy())
+    refuse_what_does_not_fit(run.model, recipe_of(spec.training), weights, example)  # before an older run makes place
+    named = _named_teacher(run, own)
     if resume and (directory / "spec.json").is_file():
         _same_spec(directory, spec)
         if (directory / RESULT).is_file() and (directory / MODEL).is_file():
@@ -205,7 +206,9 @@ def train(
     elif processes.rank() == 0:
         _begin(spec, directory)
     processes.wait()
-    teacher = _teacher(run, directory / TEACHER, own, on_epoch) if recipe_of(spec.training).distil else None
+    teacher = named
+    if recipe_of(spec.training).distil and teacher is None:
+        teacher = _parent(spec, directory / TEACHER, own, on_epoch)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     with (directory / METRICS).open("ab" if processes.rank() == 0 else "rb") as metrics:
 
@@ -229,8 +232,7 @@ def train(
         )
     if processes.rank() == 0:
         checkpoint.write(directory / METRICS, b"".join(map(_line, history)))  # a kill may have lost or doubled a line
-        about = {"fingerprint": json.dumps(fingerprint(run.model, run.train.x.shape[1:]))}
-        checkpoint.save(directory / MODEL, run.model, about)
+        checkpoint.save(directory / MODEL, run.model, {"name": spec.name}, x=example)
     result = judge(run)
     if processes.rank() == 0:
         checkpoint.write(directory / RESULT, msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
@@ -276,15 +278,20 @@ def _differences(before: dict[str, Any], now: dict[str, Any], place: str = "") -
             yield f"{place}{key}", other, value
 
 
-def _teacher(run: Run, directory: Path, own: Own | None, on_epoch: Callable[[Epoch], None] | None) -> nn.Module:
-    """The net to distil from: that of the run that the spec names, or the dense parent, trained now unless it is."""
-    spec = run.spec
-    if spec.training.teacher is not None:
-        with context("training.teacher"):
-            named = read_run(spec.training.teacher, own)
-            if len(named.data.labels) != len(run.data.labels):
-                raise DataError(f"{spec.training.teacher}: its net was trained on {named.data.name}")
-            return named.model
+def _named_teacher(run: Run, own: Own | None) -> nn.Module | None:
+    """The net of the run that the spec names to distil from."""
+    directory = run.spec.training.teacher
+    if directory is None or not recipe_of(run.spec.training).distil:
+        return None
+    with context("training.teacher"):
+        named = read_run(directory, own)
+        if len(named.data.labels) != len(run.data.labels):
+            raise DataError(f"{directory}: its net was trained on {named.data.name}")
+    return named.model
+
+
+def _parent(spec: Spec, directory: Path, own: Own | None, on_epoch: Callable[[Epoch], None] | None) -> nn.Module:
+    """The dense parent of the spec's net, trained now unless it is."""
     training = msgspec.structs.replace(spec.training, distil=0.0, self_distil=0.0, regime="joint", backbone_epochs=None)
     parent = msgspec.structs.replace(
         spec, name=f"{spec.name}-parent"[:63], sparsity=None, exits=None, training=training
@@ -309,14 +316,8 @@ def read_run(directory: str | Path, own: Own | None = None) -> Run:
             f"{directory}: not a finished run (spec.json and {MODEL} are expected); presplit train makes one"
         )
     run = build(read_spec(directory / "spec.json"), own)
-    about = checkpoint.restore(directory / MODEL, run.model)
+    checkpoint.restore(directory / MODEL, run.model)
     run.model.eval()
-    if differs(fingerprint(run.model, run.train.x.shape[1:]), json.loads(about.get("fingerprint", "[]"))):
-        what = f"the code of {run.spec.model.factory}" if run.spec.model.kind == "own" else "Presplit"
-        raise DataError(
-            f"{directory}: its values give other answers than when they were saved: {what} has changed since; bring "
-            "back what the run was trained with, or train anew"
-        )
     return run
 
 
@@ -343,7 +344,7 @@ def judge(run: Run, *, policy: str | None = None, goal: tuple[Goal, float] | Non
         thresholds = dict(zip(early, chosen.thresholds, strict=True))
         shares = dict(zip(names, routed.shares, strict=True))
         row = {"goal": asked, "thresholds": thresholds, "accuracy": routed.accuracy, "shares": shares}
-        row["held_out_accuracy"] = chosen.accuracy
+        row["validation_accuracy"] = chosen.accuracy
         if macs:
             row["macs"] = sum(share * cost for share, cost in zip(routed.shares, macs, strict=True))
         rows.append(row)

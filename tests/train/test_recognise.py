@@ -1,0 +1,93 @@
+"""A net is recognised by what it answers: a healthy one always, one whose code has changed by half a percent never."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from presplit.train import add_exits, recognise, sparsify
+from presplit.train.zoo import mlp, resnet8, vit
+
+
+class Ending(nn.Module):
+    """A net of fixed values whose logits ``change`` makes into something else."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net, self.change = nn.Linear(8, 4), change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.change(self.net(x))
+
+
+X = torch.linspace(-1, 2, 16).reshape(2, 8)
+MASK = torch.tensor([0.0, 0.0, float("-inf"), 0.0])
+CHANGES = {
+    "no numbers": lambda y: y * float("nan"),
+    "another sign": lambda y: -y,
+    "another sign of what is small": lambda y: -1e-4 * y,
+    "by a percent": lambda y: 1.01 * y,
+    "another shape": lambda y: y[:, :3],
+    "random": lambda y: y + torch.randn_like(y),
+    "one class masked": lambda y: y + MASK,
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_is_seen(name: str) -> None:
+    small = 1e-4 if "small" in name else 1.0
+    kept = recognise.evidence(Ending(lambda y: small * y), X)
+    assert recognise.is_another(Ending(CHANGES[name]), kept)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda y: y, lambda y: y + MASK, lambda y: 1e-6 * y, lambda y: 1e30 * y, CHANGES["no numbers"]]
+)
+def test_a_healthy_net_is_known_again(change: Callable[[Tensor], Tensor]) -> None:
+    kept = recognise.evidence(Ending(change), X)
+    assert kept and not recognise.is_another(Ending(change), kept)
+
+
+def test_a_change_of_one_exit_is_seen_beside_larger_ones() -> None:
+    net = add_exits(mlp([8, 16, 4]), ["relu1"], example=X)
+    with torch.no_grad():
+        net.model.fc2.weight.mul_(1000)
+    kept = recognise.evidence(net, X)
+    assert not recognise.is_another(net, kept)
+    net.heads[0].pool, head = 1, net.heads[0]
+    with torch.no_grad():
+        head.linear.bias.add_(0.1)
+    assert recognise.is_another(net, kept)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "vit", "mlp"])
+def test_products_of_ten_binary_digits_make_no_other_net(name: str) -> None:
+    """As a GPU may multiply: inputs and weights lose what comes after their tenth digit."""
+    x = torch.rand(2, 3, 32, 32)
+    net = {"resnet8": resnet8(width=16), "vit": vit(), "mlp": nn.Sequential(nn.Flatten(), mlp([3072, 64, 10]))}[name]
+    net = sparsify(net, density=0.25).eval()
+    kept = recognise.evidence(net, x)
+    with torch.no_grad():
+        for value in net.parameters():
+            value.copy_(ten_digits(value))
+    for part in net.modules():
+        if not list(part.children()):
+            part.register_forward_pre_hook(lambda part, given: tuple(ten_digits(each) for each in given))
+    assert not recognise.is_another(net, kept)
+
+
+def ten_digits(value: Tensor) -> Tensor:
+    mantissa, exponent = torch.frexp(value)
+    return torch.ldexp((mantissa * 2048).round() / 2048, exponent)
+
+
+def test_no_random_number_is_drawn_and_nothing_it_raises_comes_out() -> None:
+    restless, broken = Ending(lambda y: y + torch.randn_like(y)), Ending(lambda y: y[7])
+    before = torch.get_rng_state()
+    assert recognise.evidence(restless, X) == recognise.evidence(broken, X) == {}
+    assert not recognise.is_another(broken, {})
+    assert torch.equal(torch.get_rng_state(), before)
