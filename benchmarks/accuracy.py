@@ -49,7 +49,7 @@ PLAIN = Recipe(epochs=20, rate=3e-3)
 IMAGES = Recipe(
     epochs=72, batch=256, rate=0.2, optimiser="sgd", weight_decay=5e-4, augment="shift_flip", bf16=True
 )  # fmt: skip
-TOKENS = Recipe(epochs=12, rate=1e-3, optimiser="adamw", weight_decay=0.05, augment="shift")
+TOKENS = Recipe(epochs=8, rate=3e-3, optimiser="adamw", weight_decay=0.05, augment="nudge")
 LEARNS = {"distil": 0.7, "temperature": 4.0}
 REDUCED = 8
 """Without a GPU, what needs one trains for so many times fewer epochs."""

@@ -13,7 +13,8 @@ import torch
 from presplit.core.errors import DataError, PresplitError
 from presplit.core.spec import read_spec, spec_from
 from presplit.runtime import Local
-from presplit.train import SparseLinear, evaluate, runs
+from presplit.train import Recipe, SparseLinear, evaluate, fit, runs
+from presplit.train.data import Samples, digits
 from presplit.train.zoo import mlp
 
 Command = Callable[..., tuple[int, str, str]]
@@ -53,9 +54,20 @@ def wide():
     return mlp([80, 16, 10])
 
 
+class Loud(Net):
+    def forward(self, x):
+        print("a net speaks")
+        return super().forward(x)
+
+
 def loud():
     print("a factory speaks")
-    return Net()
+    return Loud()
+
+
+class Deaf(Net):
+    def forward(self, x):
+        return super().forward(x).detach()
 
 
 def leaves():
@@ -163,8 +175,10 @@ def test_every_goal_is_told_as_it_was_asked(
 
 def test_what_a_factory_prints_is_no_result(command: Command, nets: str, tmp_path: Path) -> None:
     code, out, problem = command("train", "--model", f"{nets}:loud", "--epochs", 1, "--out", tmp_path / "run", "--json")
-    assert code == 0 and "a factory speaks" in problem
+    assert code == 0 and "a factory speaks" in problem and "a net speaks" in problem
     assert json.loads(out)["weights"] == 2 * 64 * 64 + 640
+    for verb in (("evaluate",), ("export", "--out", tmp_path / "net.bundle")):
+        assert json.loads(command(*verb, tmp_path / "run", "--json")[1])
 
 
 def otherwise(word: str) -> torch.nn.Module:
@@ -210,11 +224,40 @@ def test_what_cannot_be_trained_leaves_the_run_that_is_there(refused: str, tmp_p
     before = (tmp_path / "model.safetensors").read_bytes()
     if refused == "no teacher":
         spec = spec_from(
-            {"model": spec.model, "training": {"epochs": 1, "distil": 0.5, "teacher": str(tmp_path / "none")}}
+            {"model": spec.model, "training": {"epochs": 1, "distil": 0.5, "teacher": str(tmp_path.parent / "none")}}
         )
     with pytest.raises(PresplitError, match="requires_grad|detaches|not a finished run"):
         runs.train(spec, tmp_path, own=changed)
     assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_training_anew_trains_the_teacher_anew(command: Command, nets: str, tmp_path: Path) -> None:
+    options = ("--model", f"{nets}:Net", "--density", "0.25", "--set", "training.distil=0.5", "--out", tmp_path / "run")
+    for epochs in (1, 2):
+        code, _, problem = command("train", *options, "--epochs", epochs)
+        assert code == 0, problem
+        lines = (tmp_path / "run" / "teacher" / "metrics.jsonl").read_text().splitlines()
+        assert len(lines) == epochs
+    code, _, problem = command("train", *options, "--set", f"training.teacher={tmp_path / 'run' / 'teacher'}")
+    assert code == 2 and "teacher: it is in the run that this one replaces" in problem
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_other_samples_are_not_trained_on_further(tmp_path: Path) -> None:
+    def stop(epoch: object) -> None:
+        raise KeyboardInterrupt
+
+    some = digits().train
+    asked = {"recipe": Recipe(epochs=2), "state": tmp_path / "state.safetensors"}
+    with pytest.raises(KeyboardInterrupt):
+        fit(plainly(""), some, on_epoch=stop, **asked)
+    with pytest.raises(DataError, match="it is of another training: samples was"):
+        fit(plainly(""), Samples(1 - some.x, some.y), **asked)
+
+
+def test_early_exits_do_not_hide_logits_that_are_detached(command: Command, nets: str, tmp_path: Path) -> None:
+    code, _, problem = command("train", "--model", f"{nets}:Deaf", "--after", "body", "--out", tmp_path / "run")
+    assert code == 2 and "no gradient flows back from the logits of Deaf: it detaches them" in problem
 
 
 class Detached(torch.nn.Module):

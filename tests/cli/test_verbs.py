@@ -177,6 +177,15 @@ def test_floats_and_bytes_are_the_same_samples(bundle: Path, images: Path, tmp_p
     assert labels[0] == labels[1]
 
 
+def test_samples_of_another_scale_are_told(bundle: Path, images: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "raw.npy", np.load(images).astype(np.float32))
+    for path, is_told in ((images, False), (tmp_path / "raw.npy", True)):
+        process = start("run", bundle, path)
+        _, problem = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert ("raw.npy: its values span 255, those that the net was exported with 1: are they" in problem) == is_told
+
+
 def test_the_doctor_finds_this_machine_well(command: Command) -> None:
     found = one_object(command("doctor", "--json"))
     assert set(found["checks"].values()) == {None}

@@ -180,6 +180,13 @@ COUNTED = {
         12,
         6,
     ),
+    "a recurrent layer multiplies both weights once a step: 5 steps, 3 inputs, 2 states, 4 gates": (
+        "net (float[N, 5, 3] x) => (float[N, 2] y) <float[1, 8, 3] w, float[1, 8, 2] r> "
+        "{ t = Transpose <perm = [1, 0, 2]> (x) h, last, c = LSTM <hidden_size = 2> (t, w, r) "
+        "s = Transpose <perm = [1, 0, 2]> (last) y = Flatten(s) }",
+        5 * (8 * 3 + 8 * 2),
+        8 * 3 + 8 * 2,
+    ),
     "elementwise work and pooling are free": (
         "net (float[N, 3] x) => (float[N, 3] y) <float[3] b> { h = Add(x, b) r = Relu(h) y = Softmax(r) }",
         0,

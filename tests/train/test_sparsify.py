@@ -113,6 +113,14 @@ def test_values_are_drawn_for_their_own_fan_in() -> None:
     assert float(layer.values.detach().std()) == pytest.approx((2 / 256) ** 0.5, rel=0.02)
 
 
+def test_what_is_frozen_keeps_its_values() -> None:
+    """Unless it is named: fresh values would never be trained."""
+    net = mlp([64, 32, 32, 4])
+    net.get_submodule("fc1").requires_grad_(False)
+    assert forms(sparsify(net, density=0.5)) == {"fc1": "dense", "fc2": "batched", "fc3": "dense"}
+    assert "frozen: the fresh values" in next(row.note for row in summary(sparsify(net, density=0.5)))
+
+
 def test_a_layer_under_two_names_becomes_sparse_under_both() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:

@@ -33,7 +33,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Evaluate a run on its test set; thresholds are chosen on the held-out part of the training set."""
-    from presplit.cli.own_model import load
+    from presplit.cli.own_model import aside, load
     from presplit.cli.train import text
     from presplit.core.errors import SpecError
     from presplit.train import runs
@@ -42,10 +42,12 @@ def evaluate(
     goals = [(name, value) for name, value in given.items() if value is not None]
     if len(goals) > 1:
         raise SpecError(f"thresholds are chosen for one goal, got {', '.join(name for name, _ in goals)}")
-    found = runs.read_run(run, load)
+    with aside():
+        found = runs.read_run(run, load)
     if (goals or policy) and len(found.exit_names) == 1:
         raise SpecError(f"{run}: its net has no early exit to choose a threshold for")
-    result = runs.judge(found, policy=policy, goal=goals[0] if goals else None)
+    with aside():
+        result = runs.judge(found, policy=policy, goal=goals[0] if goals else None)
     lines = [text(result, run)]
     if goals:
         (row,) = result["thresholds"]

@@ -60,16 +60,17 @@ def export(
 def _from_run(run: Path, out: Path | None) -> Bundle:
     import msgspec
 
-    from presplit.cli.own_model import load
+    from presplit.cli.own_model import aside, load
     from presplit.train import export as write_bundle
     from presplit.train import runs
 
-    found = runs.read_run(run, load)
+    with aside():
+        found = runs.read_run(run, load)
     name, spec = found.spec.name, msgspec.to_builtins(found.spec)
     path = out or run / f"{name}.bundle"
     policy = found.spec.exits.policy if found.spec.exits else "confidence"
     labels = found.data.labels
-    with _replacing(path):
+    with _replacing(path), aside():
         return write_bundle(found.model, found.held_out, path, name=name, labels=labels, policy=policy, spec=spec)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from presplit.cli.options import Json, show
-from presplit.cli.own_model import is_word, load, shape_of, sizes_of, survey_facts, survey_text
+from presplit.cli.own_model import aside, is_word, load, shape_of, sizes_of, survey_facts, survey_text
 from presplit.core.errors import SpecError, context
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _inspect_own(word: str, sample: str | None, density: float, *, as_json: bool
     shape = shape_of(sample)
     from presplit.train.survey import survey
 
-    with context(word):
+    with context(word), aside():
         found = survey(load(word), shape, density=density)
     facts = _facts(found.net, list(found.segments), dict(found.exits), sizes_of(found))
     facts = survey_facts(found, facts, shape, density)

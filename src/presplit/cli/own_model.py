@@ -40,8 +40,13 @@ def load(word: str) -> object:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     importlib.invalidate_caches()
-    with contextlib.redirect_stdout(sys.stderr):  # what the code prints is no result of the command
+    with aside():
         return _made(name, folder, found["attribute"])
+
+
+def aside() -> contextlib.AbstractContextManager[object]:
+    """While a user's code runs: what it prints goes to standard error, because it is no result of the command."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def _made(name: str, folder: str, path: str) -> object:

@@ -49,4 +49,10 @@ def plan(
     result = {"plan": msgspec.to_builtins(best), "baselines": {n: msgspec.to_builtins(p) for n, p in beside.items()}}
     show(result, explain(best, net=found.net, baselines=beside), as_json=json)
     if save:
-        say(f"The plan is in {bundle}. Next: presplit serve {bundle}, and presplit run {bundle} --server HOST:PORT")
+        alone = best.split == found.net.last
+        served = (
+            f"presplit run {bundle} SAMPLES"
+            if alone
+            else f"presplit serve {bundle}, and presplit run {bundle} SAMPLES --server HOST:PORT"
+        )
+        say(f"The plan is in {bundle}. Next: {served}")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from presplit.cli.options import plan_with, read_samples, say
 from presplit.core.errors import context
+
+if TYPE_CHECKING:
+    from presplit.bundle import Bundle
+    from presplit.core.types import Floats
+
+FAR = 50
+"""Spans that differ by more than so many times are told: photographs differ by less, 0..1 and 0..255 by more."""
 
 
 def run(
@@ -46,6 +54,8 @@ def run(
     images = read_samples(samples)
     plan = plan_with(found.plan, found.net.last, split=split, codec=codec, threshold=threshold, deadline_s=deadline_s)
     names, whys = found.manifest.labels, Counter[str]()
+    if note := _another_scale(found, images):
+        say(f"{samples}: {note}")
     with Edge.open(found, server=server, plan=plan, threads=threads) as edge, ThreadPoolExecutor(streams) as pool:
         if server is None and plan.split < found.net.last:
             say("no --server was given: what would be sent is answered by the exit that ran here (why: link_down)")
@@ -70,3 +80,17 @@ def run(
         say(f"{server} could not be reached for {whys['link_down']} of them: is presplit serve running there?")
     if whys["refused"]:
         say(f"{server} refused: it hosts another bundle, or is no tail server of this one")
+
+
+def _another_scale(bundle: Bundle, images: Floats) -> str:
+    """What to say if samples have a range far from that of the held-out ones, as bytes have that were never scaled."""
+    seen = bundle.manifest.ports[0].encodings.get("int8")
+    if seen is None or not images.size:
+        return ""
+    span, own = 255 * seen.scale, max(float(images.max()), 0.0) - min(float(images.min()), 0.0)
+    if not 0 < own < math.inf or span / FAR < own < span * FAR:
+        return ""
+    return (
+        f"its values span {own:.3g}, those that the net was exported with {span:.3g}: are they scaled alike? "
+        "(only uint8 is scaled here, to 0..1)"
+    )

@@ -48,7 +48,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a net into a run directory: spec, metrics, checkpoint, result."""
-    from presplit.cli.own_model import load
+    from presplit.cli.own_model import aside, load
     from presplit.core.spec import read_spec, spec_from
     from presplit.train import processes, runs
 
@@ -62,7 +62,7 @@ def train(
     if processes.rank() == 0 and resume and not (directory / "spec.json").exists():
         say(f"{directory} holds no run to go on with: this one begins there")
     try:
-        with _progress(runs.recipe_of(resolved.training).epochs) as on_epoch:
+        with aside(), _progress(runs.recipe_of(resolved.training).epochs) as on_epoch:
             result = runs.train(resolved, directory, own=load, resume=resume, on_epoch=on_epoch)
     except KeyboardInterrupt:
         if processes.rank() == 0 and any(

@@ -1,8 +1,8 @@
 """Counting multiply-accumulates and weights of ONNX nodes.
 
-Convolutions, MatMul and Gemm are counted, as the field does; biases, normalisation and elementwise work are not. What
-is counted is what runs: a sparse layer in tile form costs its connections, one that is scattered into a dense weight
-costs the dense product, although it stores only its values.
+Convolutions, MatMul, Gemm and recurrent layers are counted, as the field does; biases, normalisation and elementwise
+work are not. What is counted is what runs: a sparse layer in tile form costs its connections, one that is scattered
+into a dense weight costs the dense product, although it stores only its values.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from onnx import NodeProto, TensorProto
 from presplit.graph.read import Graph
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
+
+RECURRENT = ("LSTM", "GRU", "RNN")
 
 
 def count_macs(graph: Graph, nodes: Iterable[NodeProto]) -> int:
@@ -37,6 +39,8 @@ def _multiplied(node: NodeProto) -> list[str]:
     """The operands of a multiplication that may be weights."""
     if node.op_type in ("Conv", "ConvTranspose"):
         return [node.input[1]]
+    if node.op_type in RECURRENT:
+        return list(node.input[1:3])
     return list(node.input[:2]) if node.op_type in ("MatMul", "Gemm") else []
 
 
@@ -51,6 +55,8 @@ def _macs(graph: Graph, node: NodeProto) -> int:
     if node.op_type == "Gemm":
         transposed = next((a.i for a in node.attribute if a.name == "transA"), 0)
         return _size(graph, node.output[0]) * _dims(graph, node.input[0])[0 if transposed else -1]
+    if node.op_type in RECURRENT:  # both weights once a step; the steps are the input's first axis
+        return _dims(graph, node.input[0])[0] * sum(_size(graph, name) for name in node.input[1:3])
     return 0
 
 

@@ -28,7 +28,7 @@ from presplit.core.errors import InputError, PlanError, SpecError
 from presplit.core.types import Answer, Floats, Plan, Where, Why
 from presplit.policies import EXITS
 from presplit.runtime.head import Held, Stretch, cuts, holding
-from presplit.runtime.wire.client import Client, Failure, Pending
+from presplit.runtime.wire.client import Client, Failure, Pending, address_of
 
 DEFAULT_DEADLINE_S = 1.0
 """The deadline when neither the call nor the plan gives one: longer than any link that is worth asking over."""
@@ -86,6 +86,8 @@ class Edge:
         except SpecError as error:
             raise PlanError(f"the plan does not fit {bundle.path}: {error}") from error
         client = None
+        if server is not None:
+            address_of(server)
         if server is not None and plan.split < bundle.net.last:
             patience_s = max(PATIENCE_S, plan.deadline_s or 0.0)
             client = Client(server, classes=bundle.net.exits[-1].classes, patience_s=patience_s)

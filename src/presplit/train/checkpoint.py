@@ -80,8 +80,12 @@ def restore(path: str | Path, model: nn.Module) -> dict[str, str]:
     try:
         model.load_state_dict(tensors)
     except (PatternError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: not a checkpoint of this net ({reason[:300]})") from error
+        reason = " ".join(str(error).split()).removeprefix(
+            f"Error(s) in loading state_dict for {type(model).__name__}: "
+        )
+        raise DataError(
+            f"{path}: it is of another net, or the net's code has changed since ({reason[:300]})"
+        ) from error
     if recognise.is_another(model, evidence):
         raise DataError(
             f"{path}: its values give other answers than when they were saved: the net's code has changed since; bring "

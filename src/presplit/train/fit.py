@@ -6,6 +6,7 @@ import contextlib
 import copy
 import math
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -80,6 +81,8 @@ def fit(
     nets = {"net": model} | {name: copy.deepcopy(model) for name in beside}
     judged = nets.get("average", model)
     about = {**asdict(recipe), "seed": seed, "exit_weights": weights, "processes": processes.count()}
+    if state is not None and isinstance(train, Samples):
+        about["samples"] = zlib.crc32(train.y, zlib.crc32(train.x))
     saved = resume.read(state, about) if state is not None and Path(state).exists() else None
     history = list(saved.history) if saved else []
     if saved:
@@ -297,8 +300,10 @@ def refuse_what_does_not_fit(
                 f"regime {recipe.regime!r} trains the {what}, and nothing of it in {kind} has requires_grad"
             )
     with evaluating(model), torch.enable_grad():
-        if not any(logits.requires_grad for logits in exit_logits(model, x)):
-            raise GraphError(f"no gradient flows back from the logits of {kind}: it detaches them")
+        last = exit_logits(model, x)[-1]
+    if not last.requires_grad and _values(model, "backbone"):
+        own = type(model.model).__name__ if isinstance(model, MultiExit) else kind
+        raise GraphError(f"no gradient flows back from the logits of {own}: it detaches them")
     return weights
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import platform
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -190,7 +191,7 @@ def train(
 
     ``resume`` goes on with the run of the same spec that is there, from the last epoch that was saved. Raises
     `DataError` if it is of another spec. If the recipe distils without naming a teacher, the dense parent is trained
-    first, by the same recipe, into ``directory/teacher``. Of several processes, the first one writes.
+    first, by the same recipe, into ``directory/teacher``, anew unless ``resume``. Of several processes, one writes.
     """
     directory = Path(directory)
     spec = _resolved(spec)
@@ -198,7 +199,7 @@ def train(
     weights = (*spec.exits.weights, 1.0) if spec.exits is not None and spec.exits.weights else None
     example = torch.from_numpy(run.train.x[:2].copy())
     refuse_what_does_not_fit(run.model, recipe_of(spec.training), weights, example)  # before an older run makes place
-    named = _named_teacher(run, own)
+    named = _named_teacher(run, directory, own)
     if resume and (directory / "spec.json").is_file():
         _same_spec(directory, spec)
         if (directory / RESULT).is_file() and (directory / MODEL).is_file():
@@ -247,6 +248,7 @@ def _begin(spec: Spec, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         for name in (MODEL, RESULT, STATE):
             (directory / name).unlink(missing_ok=True)
+        shutil.rmtree(directory / TEACHER, ignore_errors=True)
         (directory / METRICS).write_bytes(b"")
         (directory / "versions.json").write_bytes(msgspec.json.encode(versions()))
         (directory / "spec.json").write_bytes(spec_json(spec))
@@ -278,15 +280,19 @@ def _differences(before: dict[str, Any], now: dict[str, Any], place: str = "") -
             yield f"{place}{key}", other, value
 
 
-def _named_teacher(run: Run, own: Own | None) -> nn.Module | None:
-    """The net of the run that the spec names to distil from."""
-    directory = run.spec.training.teacher
-    if directory is None or not recipe_of(run.spec.training).distil:
+def _named_teacher(run: Run, directory: Path, own: Own | None) -> nn.Module | None:
+    """The net of the run that the spec names to distil from, which is none that the run in ``directory`` replaces."""
+    teacher = run.spec.training.teacher
+    if teacher is None:
         return None
     with context("training.teacher"):
-        named = read_run(directory, own)
+        if not recipe_of(run.spec.training).distil:
+            raise SpecError("nothing is learned from it: set training.distil, the share of the loss that it has")
+        if directory.resolve() in (Path(teacher).resolve(), *Path(teacher).resolve().parents):
+            raise SpecError(f"{teacher}: it is in the run that this one replaces; name another directory for the run")
+        named = read_run(teacher, own)
         if len(named.data.labels) != len(run.data.labels):
-            raise DataError(f"{directory}: its net was trained on {named.data.name}")
+            raise DataError(f"{teacher}: its net was trained on {named.data.name}")
     return named.model
 
 
@@ -312,9 +318,8 @@ def read_run(directory: str | Path, own: Own | None = None) -> Run:
     """
     directory = Path(directory)
     if not (directory / "spec.json").is_file() or not (directory / MODEL).is_file():
-        raise DataError(
-            f"{directory}: not a finished run (spec.json and {MODEL} are expected); presplit train makes one"
-        )
+        cure = "--resume finishes it" if (directory / STATE).is_file() else "presplit train makes one"
+        raise DataError(f"{directory}: not a finished run (spec.json and {MODEL} are expected); {cure}")
     run = build(read_spec(directory / "spec.json"), own)
     checkpoint.restore(directory / MODEL, run.model)
     run.model.eval()

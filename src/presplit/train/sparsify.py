@@ -204,6 +204,8 @@ def _fitting(
         why = f"{type(layer).__name__} is more than a linear layer or convolution"
     elif _is_depthwise(layer):
         why = "depthwise: each output reads one channel already"
+    elif _is_frozen(layer):
+        why = "frozen: the fresh values of a sparse layer would never be trained"
     elif strange := _carries(layer, model):
         why = f"it {strange}"
     else:
@@ -218,8 +220,12 @@ def _fitting(
 
 
 def can_be_sparse(layer: nn.Module) -> bool:
-    """True for linear layers and convolutions that are not more than that, depthwise ones excepted."""
-    return type(layer) in PLAIN and not _is_depthwise(layer)
+    """True for linear layers and convolutions that are not more than that, depthwise and frozen ones excepted."""
+    return type(layer) in PLAIN and not _is_depthwise(layer) and not _is_frozen(layer)
+
+
+def _is_frozen(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Linear | nn.Conv2d) and not layer.weight.requires_grad
 
 
 def _is_depthwise(layer: nn.Module) -> bool:

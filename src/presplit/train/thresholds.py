@@ -72,6 +72,8 @@ def choose_thresholds(
         raise SpecError(f"thresholds are chosen for one of {', '.join(goals)}, got {len(more) + bool(name)} of them")
     if not (0 <= goal <= 1 if name != "macs" else 0 < goal < math.inf):
         raise SpecError(f"{name} must be {'in 0..1' if name != 'macs' else 'a positive number'}, got {goal:g}")
+    if np.shape(labels) != logits.shape[1:2]:
+        raise DataError(f"expected one label for each of {logits.shape[1]} samples, got {np.shape(labels)}")
     if not len(labels) or not np.isfinite(logits).all():
         raise DataError(f"thresholds are chosen on finite logits of at least one sample, got {len(labels)} samples")
     score = EXITS.find(policy) if isinstance(policy, str) else policy

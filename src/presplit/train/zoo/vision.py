@@ -55,12 +55,15 @@ class AcrossTokens(nn.Module):
 
 
 class Patches(nn.Module):
-    """Each patch of ``patch`` x ``patch`` pixels as a token, with a learned place: ``(batch, tokens, width)``."""
+    """Each patch of ``patch`` x ``patch`` pixels as a token, with a learned place: ``(batch, tokens, width)``.
+
+    Places differ from the start: a net that averages its tokens learns slowly where they begin alike.
+    """
 
     def __init__(self, channels: int, size: int, patch: int, width: int) -> None:
         super().__init__()
         self.embed = nn.Conv2d(channels, width, patch, patch)
-        self.place = nn.Parameter(torch.zeros(1, (size // patch) ** 2, width))
+        self.place = nn.Parameter(0.5 * torch.randn(1, (size // patch) ** 2, width))
 
     def forward(self, x: Tensor) -> Tensor:
         """``x``: float ``(batch, channels, size, size)``."""
