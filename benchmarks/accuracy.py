@@ -150,7 +150,9 @@ def run(
     """All rows, or the named ones and their parents; ``quick``: the smallest net once; without ``train``, untrained."""
     for name in rows:
         if name not in NETS:
-            raise SpecError(f"rows: there are {', '.join(NETS)}, got {name!r}")
+            raise SpecError(f"rows: there are {', '.join(map(repr, NETS))}, each in quotes, got {name!r}")
+    if jobs < 1 or min(seeds, default=0) < 0:
+        raise SpecError(f"jobs are 1 or more and seeds 0 or more, got {jobs} and {seeds}")
     asked = rows or ((QUICK,) if quick else tuple(NETS))
     chosen = tuple(dict.fromkeys(name for row in asked for name in (NETS[row].parent, row) if name))
     seeds = () if not train else seeds[:1] if quick else seeds
