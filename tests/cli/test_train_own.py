@@ -50,6 +50,10 @@ class OneAtATime(Net):
         return super().forward(x.reshape(1, 64))
 
 
+def many():
+    return nn.Sequential(nn.Flatten(), mlp([64, 16, 12]))
+
+
 def wide():
     return mlp([80, 16, 10])
 
@@ -263,6 +267,11 @@ def test_early_exits_do_not_hide_logits_that_are_detached(command: Command, nets
 class Detached(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.detach()
+
+
+def test_outputs_without_a_class_are_told(command: Command, nets: str, tmp_path: Path) -> None:
+    code, out, problem = command("train", "--model", f"{nets}:many", "--epochs", "1", "--out", tmp_path / "run")
+    assert code == 0 and out.startswith("The net has 12 outputs for 10 classes; the others are idle.\n"), problem
 
 
 def test_one_goal_at_a_time(command: Command, own_run: Path) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from presplit.bundle import read
+from presplit import plan
+from presplit.bundle import read, write_plan
 from presplit.train import row, runs
 from presplit.train.export import to_onnx
 
@@ -123,6 +124,8 @@ def test_a_saved_plan_is_in_the_bundle(command: Command, run: Path, tmp_path: Pa
     after = read(path)
     assert after.plan is not None and after.plan.split == planned["plan"]["split"]
     assert after.manifest.model_hash == before.manifest.model_hash
+    where = {"device": "raspberry-pi-4", "link": "lte", "server": "server-cpu", "deadline_s": 0.5}
+    assert write_plan(str(path), plan.search(path, **where)).plan == after.plan
     code, text, _ = command("plan", path)
     assert code == 0 and "edge" in text and "server" in text
     _, _, said = command("export", run, "--out", path)

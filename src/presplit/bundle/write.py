@@ -60,8 +60,12 @@ def write(path: str | Path, manifest: Manifest, contents: Mapping[str, bytes]) -
     return read(path)
 
 
-def write_plan(bundle: Bundle, plan: Plan | None) -> Bundle:
-    """Put ``plan`` into the bundle on disk and give the bundle that carries it. The model's hash stays."""
+def write_plan(bundle: Bundle | str | Path, plan: Plan | None) -> Bundle:
+    """Put ``plan`` into the bundle (or its path) on disk and give the bundle that carries it.
+
+    The model's hash stays.
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else read(bundle)
     if plan is not None:
         try:
             plan.fits(bundle.net)

@@ -53,6 +53,8 @@ def run(
     found = read(bundle)
     images = read_samples(samples)
     plan = plan_with(found.plan, found.net.last, split=split, codec=codec, threshold=threshold, deadline_s=deadline_s)
+    if split is not None and not threshold and found.plan and found.plan.thresholds:
+        say(f"--split {split}: the plan's thresholds belong to its split {found.plan.split}; none is used here")
     names, whys = found.manifest.labels, Counter[str]()
     if note := _another_scale(found, images):
         say(f"{samples}: {note}")

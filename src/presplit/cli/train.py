@@ -134,6 +134,10 @@ def text(result: dict[str, Any], directory: Path) -> str:
     """A run's result for people."""
     zeros = f", {result['padding']:,} zeros added to each sample" if result["padding"] else ""
     lines = [f"{result['weights']:,} weights{zeros}; test accuracy:"]
+    if result["outputs"] > result["classes"]:
+        lines.insert(
+            0, f"The net has {result['outputs']:,} outputs for {result['classes']} classes; the others are idle."
+        )
     lines += [f"  exit {name}: {100 * share:.2f} %" for name, share in result["accuracy"].items()]
     for _, rows in itertools.groupby(result["thresholds"], key=lambda row: row["thresholds"]):
         lines.append(f"  {_routed(next(rows), result['policy'])}")  # the other goals, less strict, ask for the same

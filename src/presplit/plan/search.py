@@ -7,6 +7,7 @@ here every exit has its own threshold, all are weighed jointly, and the codec is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -22,7 +23,7 @@ ROUNDING = 1e-9
 
 
 def search(
-    bundle: Bundle,
+    bundle: Bundle | str | Path,
     *,
     device: str | Device,
     link: str | Link,
@@ -49,7 +50,7 @@ def search(
 
 
 def candidates(
-    bundle: Bundle,
+    bundle: Bundle | str | Path,
     *,
     device: str | Device,
     link: str | Link,
@@ -64,7 +65,7 @@ def candidates(
 
 
 def baselines(
-    bundle: Bundle,
+    bundle: Bundle | str | Path,
     *,
     device: str | Device,
     link: str | Link,

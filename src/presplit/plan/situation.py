@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from presplit.bundle import Bundle
+from presplit.bundle import Bundle, read
 from presplit.core import cost
 from presplit.core.errors import PlanError
 from presplit.core.types import Costs, Device, Exit, Floats, Link, Net
@@ -57,7 +58,7 @@ class Situation:
 
 
 def situation(
-    bundle: Bundle,
+    bundle: Bundle | str | Path,
     *,
     device: str | Device,
     link: str | Link,
@@ -65,11 +66,14 @@ def situation(
     edge_costs: Costs | None = None,
     server_costs: Costs | None = None,
 ) -> Situation:
-    """The situation of ``bundle`` on ``device``, with ``server`` behind ``link`` (names on the shelves, or objects).
+    """The situation of ``bundle``, or that at its path, on ``device``, with ``server`` behind ``link``.
+
+    All three are names on the shelves, or objects.
 
     Raises `SpecError` for an unknown name, `BundleError` if the bundle holds no held-out scores, `PlanError` if
     measured costs belong to another net.
     """
+    bundle = bundle if isinstance(bundle, Bundle) else read(bundle)
     net, manifest = bundle.net, bundle.manifest
     edge_device = DEVICES.find(device) if isinstance(device, str) else device
     server_device = DEVICES.find(server) if isinstance(server, str) else server

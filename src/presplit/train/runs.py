@@ -357,6 +357,8 @@ def judge(run: Run, *, policy: str | None = None, goal: tuple[Goal, float] | Non
         "name": run.spec.name,
         "data": run.data.name,
         "padding": run.padding,
+        "classes": len(run.data.labels),
+        "outputs": test.shape[-1],
         "weights": count_weights(run.model),
         "accuracy": dict(zip(names, accuracies(test, run.data.test.y), strict=True)),
         "validation_accuracy": dict(zip(names, accuracies(held, run.held_out.y), strict=True)),
