@@ -74,7 +74,7 @@ def _convolution(channels: int, side: int, dtype: torch.dtype) -> list[dict[str,
         dense = layer.to_dense().to(memory_format=torch.channels_last)
         forms = {
             "dense": functools.partial(dense, x),
-            "in groups cuda": functools.partial(in_groups, layer, x),
+            "in groups cuda": functools.partial(_in_groups, layer, x),
             "grouped cuda": functools.partial(layer, x),
         }
         want = forms["dense"]().detach().float().cpu()
@@ -87,7 +87,7 @@ def _convolution(channels: int, side: int, dtype: torch.dtype) -> list[dict[str,
     return found
 
 
-def in_groups(layer: SparseConv2d, x: torch.Tensor) -> torch.Tensor:
+def _in_groups(layer: SparseConv2d, x: torch.Tensor) -> torch.Tensor:
     """What ``layer``, a 3x3 convolution whose channels are dealt, computes: a channel shuffle and groups."""
     groups, fan_in = layer.index.shape
     return F.conv2d(F.channel_shuffle(x, fan_in), layer.kernels(), padding=1, groups=groups)

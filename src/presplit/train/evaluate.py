@@ -55,7 +55,10 @@ def evaluate(model: nn.Module, samples: Samples, *, batch: int = 512) -> Floats:
 
 
 def check_classifier(model: nn.Module, x: Tensor, classes: int, *, data: str = "the data") -> None:
-    """Raise `GraphError` unless ``model`` takes two samples ``x`` and gives logits for so many classes, at least."""
+    """Raise `GraphError` unless ``model`` takes two samples and gives logits ``(2, classes)``, or for more classes.
+
+    ``x``: float32 ``(batch, ...)``, of which the first two are taken; ``data``: what they are called in the error.
+    """
     kind, two = type(model).__name__, x[:2]
     try:
         with evaluating(model):

@@ -283,7 +283,7 @@ def _weights(model: nn.Module, given: Sequence[float] | None) -> list[float]:
 def refuse_what_does_not_fit(
     model: nn.Module, recipe: Recipe, exit_weights: Sequence[float] | None, x: Tensor
 ) -> list[float]:
-    """What the loss of each exit counts.
+    """What the loss of each exit counts; ``x``: float32 ``(batch, ...)``, on the net's device.
 
     Raises `SpecError` if the recipe asks for what ``model`` has not, or trains a part of which all is frozen;
     `GraphError` if no gradient flows back from its logits for the samples ``x``.

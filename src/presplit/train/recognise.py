@@ -22,7 +22,7 @@ BEGIN = "recognised."
 def evidence(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """Two samples of ``x`` and all exits' logits for them; empty if the net does not answer the same twice.
 
-    No random state changes.
+    ``x``: float32 ``(batch, ...)``, on any device. Nothing is raised, and no random state changes.
     """
     two = x[:2].detach().cpu()
     answers = _answers(model, two)
