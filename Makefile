@@ -33,12 +33,12 @@ bench: $(READY) ## list the benchmarks; ARGS="demo --quick" runs one
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove .venv, runs and caches
-	rm -rf .venv runs build dist .pytest_cache .ruff_cache .hypothesis src/presplit/train/_row*.so
+	rm -rf .venv runs build dist .pytest_cache .ruff_cache .hypothesis
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A torch that is there and fits stays. Otherwise PyTorch's CPU index is asked first, because on Linux the index that
 # pip asks by itself gives the CUDA build, several GB; where it cannot be reached, pip's own index must do.
-$(READY): pyproject.toml hatch_build.py src/presplit/train/_row.c
+$(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo "Presplit needs Python 3.11 or newer, and $(PYTHON) is: $$($(PYTHON) --version 2>&1)." >&2; \
 	    echo "Name another: make PYTHON=python3.12" >&2; exit 1; }

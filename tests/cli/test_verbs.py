@@ -14,7 +14,7 @@ import pytest
 
 from presplit import plan
 from presplit.bundle import read, write_plan
-from presplit.train import row, runs
+from presplit.train import runs
 from presplit.train.export import to_onnx
 
 Command = Callable[..., tuple[int, str, str]]
@@ -193,7 +193,6 @@ def test_the_doctor_finds_this_machine_well(command: Command) -> None:
     found = one_object(command("doctor", "--json"))
     assert set(found["checks"].values()) == {None}
     assert found["versions"]["numpy"] == np.__version__
-    assert (found["kernel"] == "compiled") == (row._row is not None)
 
 
 def test_without_a_verb_the_command_says_which_there_are(command: Command) -> None:

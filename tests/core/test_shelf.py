@@ -7,10 +7,10 @@ import pytest
 from presplit.codecs import CODECS
 from presplit.core.errors import SpecError
 from presplit.core.shelf import Shelf
-from presplit.policies import EXITS, SPLITS
+from presplit.policies import EXITS
 from presplit.profiles import DEVICES, LINKS
 
-SHELVES = [CODECS, EXITS, SPLITS, DEVICES, LINKS]
+SHELVES = [CODECS, EXITS, DEVICES, LINKS]
 
 
 @pytest.mark.parametrize("shelf", SHELVES, ids=lambda shelf: shelf.kind)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.machinery
 import importlib.metadata
 import platform
 import sys
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -40,12 +38,10 @@ def doctor(json: Json = False) -> None:
         f"presplit {presplit.__version__}, Python {platform.python_version()} on "
         f"{platform.system()} {platform.machine()}"
     )
-    kernel = _kernel(has_torch=versions["torch"] is not None)
     lines = [machine]
     lines += [f"  {name:13} {version or 'missing, for ' + LIBRARIES[name]}" for name, version in versions.items()]
     lines += [f"  {name:13} {problem or 'works'}" for name, problem in checks.items()]
-    lines.append(f"  {'kernel':13} {kernel}")
-    facts: dict[str, Any] = {"machine": machine, "versions": versions, "checks": checks, "kernel": kernel}
+    facts: dict[str, Any] = {"machine": machine, "versions": versions, "checks": checks}
     show(facts, "\n".join(lines), as_json=json)
     if any(checks.values()):
         raise typer.Exit(1)
@@ -56,23 +52,6 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _kernel(*, has_torch: bool) -> str:
-    """Whether the optional kernel of sparse layers was built, and whether torch takes it."""
-    import subprocess
-
-    folder = Path(__file__).parents[1] / "train"
-    if importlib.machinery.PathFinder.find_spec("_row", [str(folder)]) is None:
-        return (
-            "not compiled: one sample at a time through a sparse layer is slower in torch; with a C compiler and "
-            "Python's headers at hand, install presplit again"
-        )
-    if not has_torch:
-        return "compiled; torch, which it is for, is missing"
-    ask = "from presplit.train import row; raise SystemExit(row._row is None)"
-    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, timeout=60)
-    return "compiled" if done.returncode == 0 else "compiled, but it does not load, or torch is too old for it"
 
 
 def _engine() -> str | None:

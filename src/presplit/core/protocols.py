@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from presplit.core.types import Encoding, Floats, Net, Pattern
+from presplit.core.types import Encoding, Floats, Pattern
 
 
 class Family(Protocol):
@@ -48,12 +48,4 @@ class ExitPolicy(Protocol):
 
     def __call__(self, logits: Floats) -> npt.NDArray[np.float32]:
         """float32 ``(batch,)`` scores of ``logits`` ``(batch, classes)``; higher is surer."""
-        ...
-
-
-class SplitPolicy(Protocol):
-    """A rule that picks the split for the next answer."""
-
-    def __call__(self, net: Net) -> int:
-        """A boundary number in ``0..net.last``."""
         ...

@@ -3,8 +3,7 @@
 Execution follows from the pattern (DESIGN section 3). Tiles that partition the inputs, or tiles of at least
 `BATCHED_TILE` outputs, run as one batched matmul over gathered features (a grouped convolution for images); where the
 inputs are dealt to the tiles in turn, the gather is a view and costs nothing. Finer patterns scatter their values into
-a dense weight for the multiply: exact, and no faster than dense. One sample alone takes a compiled kernel, if there is
-one: `presplit.train.row`. (`presplit.train.convolution` has the convolution.)
+a dense weight for the multiply: exact, and no faster than dense. (`presplit.train.convolution` has the convolution.)
 Activations are feature-major inside ``(features, batch)``: the layer works on ``x.t()`` and returns ``y.t()``, so
 between sparse layers the transposes are strides, not copies.
 """
@@ -23,7 +22,6 @@ from torch.nn import functional as F
 from presplit.core.errors import PatternError
 from presplit.core.types import Ints, Pattern
 from presplit.patterns.periodic_kernel import KernelSupports
-from presplit.train.row import row_product
 
 BATCHED_TILE = 16
 """From this many outputs a tile on, gathering a shared fan-in set pays (KERNELS: between 8 and 64)."""
@@ -223,8 +221,6 @@ class SparseLinear(SparseLayer):
     def forward(self, input: Tensor) -> Tensor:
         """``input``: float ``(..., n_in)``; a 2-D result may lie in memory feature by feature."""
         x = input
-        if (one := row_product(x, self, self.n_in)) is not None:
-            return one
         if x.shape[-1] != self.n_in:
             raise ValueError(f"expected inputs of {self.n_in} features, (..., {self.n_in}), got {tuple(x.shape)}")
         exporting = torch.compiler.is_exporting()
