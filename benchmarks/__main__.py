@@ -1,4 +1,6 @@
-"""``python -m benchmarks NAME [--quick] [--json FILE]``: run one benchmark; without a name, list them.
+"""``python -m benchmarks NAME [--quick] [--json FILE]``: run one benchmark.
+
+Without a name, list them.
 
 Exit code 0: all checks hold; 1: one does not; 2: it could not run as asked.
 """
@@ -27,8 +29,12 @@ def main(arguments: list[str]) -> int:
     if name not in names:
         print(f"no benchmark named {name!r}; there are: {', '.join(names)}", file=sys.stderr)
         return 2
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=runner.question(name))
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions: does it work, not how fast is it")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks {name}", description=runner.question(name)
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer repetitions: does it work, not how fast is it"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
     runner.declare_options(parser, name)
     options = vars(parser.parse_args(rest))

@@ -1,7 +1,10 @@
-"""DeepSparse on one linear layer, in a Python of its own: ``python -m benchmarks._deepsparse FOLDER SECONDS [--cold]``.
+"""DeepSparse on one linear layer, in a Python of its own.
 
-DeepSparse 1.8 needs Python 3.11 or older and an older onnx than Presplit, so it has to have an environment of its own.
-``FOLDER`` holds ``weight.npy`` (n_out, n_in) and ``x.npy`` (batch, n_in); printed are its median seconds and its error.
+It is run by ``python -m benchmarks._deepsparse FOLDER SECONDS [--cold]``.
+
+DeepSparse 1.8 needs Python 3.11 or older and an older onnx than Presplit, so it has to have an
+environment of its own. ``FOLDER`` holds ``weight.npy`` (n_out, n_in) and ``x.npy`` (batch, n_in);
+printed are its median seconds and its error.
 """
 
 from __future__ import annotations
@@ -30,11 +33,15 @@ def main(folder: Path, seconds: float, *, hot: bool) -> None:
     stored = onnx.numpy_helper.from_array(np.ascontiguousarray(weight.T), "weight")
     graph = helper.make_graph([node], "layer", [inputs], [outputs], [stored])
     file = folder / "layer.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), file)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), file
+    )
     model = deepsparse.compile_model(str(file), batch_size=len(x), num_cores=1)
     found = model.run([x])[0]
     times = medians({"deepsparse": lambda: model.run([x])}, seconds=seconds, hot=hot)
-    print(json.dumps({"seconds": times["deepsparse"], "error": relative_error(found, x @ weight.T)}))
+    print(
+        json.dumps({"seconds": times["deepsparse"], "error": relative_error(found, x @ weight.T)})
+    )
 
 
 if __name__ == "__main__":

@@ -22,12 +22,15 @@ CLOSE = {torch.float32: 1e-2, torch.bfloat16: 5e-2}
 def gpu_rows(quick: bool) -> list[dict[str, Any]]:
     """Inference and a training step in two precisions; nothing without a GPU.
 
-    Linear layers at 1024..8192 with batches of 256..4096; convolutions of 64..512 channels with batches of 128.
+    Linear layers at 1024..8192 with batches of 256..4096; convolutions of 64..512 channels with
+    batches of 128.
     """
     if not torch.cuda.is_available():
         print("left out: GPU rows; torch sees no GPU here")
         return []
-    sizes, batches = ((1024, 4096), (256, 4096)) if quick else ((1024, 2048, 4096, 8192), (256, 1024, 4096))
+    sizes, batches = (
+        ((1024, 4096), (256, 4096)) if quick else ((1024, 2048, 4096, 8192), (256, 1024, 4096))
+    )
     rows: list[dict[str, Any]] = []
     for dtype in (torch.float32, torch.bfloat16):
         for n in sizes:
@@ -46,7 +49,9 @@ def _linear(n: int, batch: int, dtype: torch.dtype) -> list[dict[str, Any]]:
         layer = SparseLinear(grouped(n, n, density=density)).to("cuda", dtype)
         features = x.detach().t().contiguous().requires_grad_()
         weight = layer.dense_weight().detach().clone().requires_grad_()
-        error = relative_error(layer(x).detach().float().cpu(), F.linear(x, weight).detach().float().cpu())
+        error = relative_error(
+            layer(x).detach().float().cpu(), F.linear(x, weight).detach().float().cpu()
+        )
         assert error < CLOSE[dtype], f"dense and sparse compute different things: {error:.2g}"
         forms: dict[str, Callable[[], torch.Tensor]] = {
             "dense row": lambda w=weight: F.linear(x, w),
@@ -54,9 +59,21 @@ def _linear(n: int, batch: int, dtype: torch.dtype) -> list[dict[str, Any]]:
             "grouped": lambda net=layer, f=features: net(f.t()),
         }
         name = str(dtype).removeprefix("torch.")
-        for op, times in (("linear_infer", _times(forms)), ("linear_train", _times(forms, backward=True))):
+        for op, times in (
+            ("linear_infer", _times(forms)),
+            ("linear_train", _times(forms, backward=True)),
+        ):
             best = min(times["dense row"], times["dense feature-major"])
-            cells = row(op, f"{n}x{n}", density, batch, "grouped cuda", best / times["grouped"], error, dtype=name)
+            cells = row(
+                op,
+                f"{n}x{n}",
+                density,
+                batch,
+                "grouped cuda",
+                best / times["grouped"],
+                error,
+                dtype=name,
+            )
             found.append(cells)
     return found
 
@@ -68,7 +85,10 @@ def _convolution(channels: int, side: int, dtype: torch.dtype) -> list[dict[str,
     found: list[dict[str, Any]] = []
     for density in DENSITIES:
         layer = SparseConv2d(
-            grouped(channels, channels, density=density), kernel_size=(3, 3), padding=(1, 1), bias=False
+            grouped(channels, channels, density=density),
+            kernel_size=(3, 3),
+            padding=(1, 1),
+            bias=False,
         )
         layer = layer.to("cuda", dtype)
         dense = layer.to_dense().to(memory_format=torch.channels_last)
@@ -78,17 +98,36 @@ def _convolution(channels: int, side: int, dtype: torch.dtype) -> list[dict[str,
             "grouped cuda": functools.partial(layer, x),
         }
         want = forms["dense"]().detach().float().cpu()
-        for op, times in (("conv_infer", _times(forms)), ("conv_train", _times(forms, backward=True))):
+        for op, times in (
+            ("conv_infer", _times(forms)),
+            ("conv_train", _times(forms, backward=True)),
+        ):
             for form in ("in groups cuda", "grouped cuda"):
                 error = relative_error(forms[form]().detach().float().cpu(), want)
-                assert error < CLOSE[dtype], f"dense and {form} compute different things: {error:.2g}"
+                assert error < CLOSE[dtype], (
+                    f"dense and {form} compute different things: {error:.2g}"
+                )
                 shape, name = f"3x3 C{channels} {side}^2", str(dtype).removeprefix("torch.")
-                found.append(row(op, shape, density, 128, form, times["dense"] / times[form], error, dtype=name))
+                found.append(
+                    row(
+                        op,
+                        shape,
+                        density,
+                        128,
+                        form,
+                        times["dense"] / times[form],
+                        error,
+                        dtype=name,
+                    )
+                )
     return found
 
 
 def _in_groups(layer: SparseConv2d, x: torch.Tensor) -> torch.Tensor:
-    """What ``layer``, a 3x3 convolution whose channels are dealt, computes: a channel shuffle and groups."""
+    """What ``layer``, a 3x3 convolution whose channels are dealt, computes.
+
+    It is a channel shuffle and groups.
+    """
     groups, fan_in = layer.index.shape
     return F.conv2d(F.channel_shuffle(x, fan_in), layer.kernels(), padding=1, groups=groups)
 

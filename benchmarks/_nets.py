@@ -1,7 +1,9 @@
-"""The nets whose accuracy is measured: perceptrons, convolutional nets and a vision transformer, dense and sparse.
+"""The nets whose accuracy is measured.
 
-A builder takes the training samples (where receptive fields lie follows from them, without their labels) and a seed,
-and gives the untrained net.
+They are perceptrons, convolutional nets and a vision transformer, dense and sparse.
+
+A builder takes the training samples (where receptive fields lie follows from them, without their
+labels) and a seed, and gives the untrained net.
 """
 
 from __future__ import annotations
@@ -30,17 +32,24 @@ def dense_mlp(*layers: int) -> Builder:
     return lambda train, seed: mlp(layers)
 
 
-def local_mlp(*layers: int, fields: int, second: int, tile: int = 1, family: Family = "biregular") -> Builder:
-    """A perceptron whose first units read ``fields`` pixels each, the second ones ``second`` units each.
+def local_mlp(
+    *layers: int, fields: int, second: int, tile: int = 1, family: Family = "biregular"
+) -> Builder:
+    """A perceptron whose first units read ``fields`` pixels each, the second ``second`` units.
 
-    Each ``tile`` of first units shares a field; the centres lie where the training images vary. The last layer
-    is dense.
+    Each ``tile`` of first units shares a field; the centres lie where the training images vary. The
+    last layer is dense.
     """
 
     def build(train: Samples, seed: int) -> nn.Module:
         weights = data_aware.importance(train.x.reshape(len(train), -1)[:, :PIXELS])
-        first = local.local(LAYOUT, layers[1], fan_in=fields, n_in=layers[0], tile=tile, weights=weights, seed=seed)
-        densities: dict[str, float | Pattern | Callable[..., Pattern]] = {"fc1": first, "fc2": second / layers[1]}
+        first = local.local(
+            LAYOUT, layers[1], fan_in=fields, n_in=layers[0], tile=tile, weights=weights, seed=seed
+        )
+        densities: dict[str, float | Pattern | Callable[..., Pattern]] = {
+            "fc1": first,
+            "fc2": second / layers[1],
+        }
         return sparsify(mlp(layers), layers=densities, family=family, seed=seed)
 
     return build
@@ -49,9 +58,9 @@ def local_mlp(*layers: int, fields: int, second: int, tile: int = 1, family: Fam
 def residual(*, width: int, sparse: bool = False, exits: Sequence[str] = ()) -> Builder:
     """ResNet-8 for 32 x 32 in colour.
 
-    Sparse: the 3x3 convolutions at density 1/4, the last one at 1/8, so that the whole net has less than a quarter of
-    the weights and multiplications; the shortcuts of 1x1 stay dense, are cheap, and mix all channels. Each exit has a
-    convolution of 64 channels, sparse too.
+    Sparse: the 3x3 convolutions at density 1/4, the last one at 1/8, so that the whole net has less
+    than a quarter of the weights and multiplications; the shortcuts of 1x1 stay dense, are cheap,
+    and mix all channels. Each exit has a convolution of 64 channels, sparse too.
     """
 
     def build(train: Samples, seed: int) -> nn.Module:
@@ -75,7 +84,10 @@ def bottlenecked(*, exits: Sequence[str]) -> Builder:
 
 
 def transformer(*, sparse: bool = False) -> Builder:
-    """A vision transformer, 4 blocks of 64 features over MNIST's 16 patches of 7 x 7; its projections sparse at 1/4."""
+    """A vision transformer, 4 blocks of 64 features over MNIST's 16 patches of 7 x 7.
+
+    If ``sparse``, its projections are so at 1/4.
+    """
 
     def build(train: Samples, seed: int) -> nn.Module:
         net = vit(patch=7, channels=1, size=28)

@@ -30,21 +30,30 @@ BLOCK = 16
 def peers(x: Tensor, weight: Tensor, order: Tensor, copies: int) -> dict[str, list[Work]]:
     """Each peer's runs, each with a copy of its own; what is not installed is left out with a line.
 
-    ``order``: the inputs, those of one group after those of another. BSR, which gains only where whole blocks are
-    empty, gets weight and inputs in this order, free of charge.
+    ``order``: the inputs, those of one group after those of another. BSR, which gains only where
+    whole blocks are empty, gets weight and inputs in this order, free of charge.
     """
     features = x.t().contiguous()
     columns, dense = features.numpy(), plain(weight)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch calls its compressed rows a prototype
-        csr, bsr = weight.to_sparse_csr(), weight[:, order].contiguous().to_sparse_bsr((BLOCK, BLOCK))
-    assert bsr.values().numel() <= 1.01 * int(weight.count_nonzero()), "BSR stores blocks that are mostly zeros"
+        csr, bsr = (
+            weight.to_sparse_csr(),
+            weight[:, order].contiguous().to_sparse_bsr((BLOCK, BLOCK)),
+        )
+    assert bsr.values().numel() <= 1.01 * int(weight.count_nonzero()), (
+        "BSR stores blocks that are mostly zeros"
+    )
     grouped_features = features[order].contiguous()
     rows = library("scipy.sparse", need="the scipy peer", extra="bench").csr_matrix(weight.numpy())
     found: dict[str, list[Work]] = {
         "masked dense": [functools.partial(F.linear, x, weight.clone()) for _ in range(copies)],
-        "torch CSR": [functools.partial(torch.matmul, csr.clone(), features) for _ in range(copies)],
-        "torch BSR 16x16": [functools.partial(torch.matmul, bsr.clone(), grouped_features) for _ in range(copies)],
+        "torch CSR": [
+            functools.partial(torch.matmul, csr.clone(), features) for _ in range(copies)
+        ],
+        "torch BSR 16x16": [
+            functools.partial(torch.matmul, bsr.clone(), grouped_features) for _ in range(copies)
+        ],
         "scipy CSR": [functools.partial(rows.copy().__matmul__, columns) for _ in range(copies)],
         "onnxruntime with zeros": sessions(dense, x, copies),
     }
@@ -55,22 +64,36 @@ def peers(x: Tensor, weight: Tensor, order: Tensor, copies: int) -> dict[str, li
     else:
         core, raw = openvino.Core(), to_onnx(dense, x).SerializeToString()
         options = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-        compiled = [core.compile_model(core.read_model(raw, b""), "CPU", options) for _ in range(copies)]
-        found["openvino with zeros"] = [functools.partial(_inferred, model, x) for model in compiled]
+        compiled = [
+            core.compile_model(core.read_model(raw, b""), "CPU", options) for _ in range(copies)
+        ]
+        found["openvino with zeros"] = [
+            functools.partial(_inferred, model, x) for model in compiled
+        ]
     return found
 
 
-def deepsparse(python: str, x: Tensor, weight: Tensor, seconds: float, *, hot: bool) -> tuple[float, float] | None:
-    """Median seconds and error of DeepSparse, run by the ``python`` of an environment that has it; None without one."""
+def deepsparse(
+    python: str, x: Tensor, weight: Tensor, seconds: float, *, hot: bool
+) -> tuple[float, float] | None:
+    """Median seconds and error of DeepSparse, or None without an environment that has it.
+
+    It is run by ``python``, which is that of the environment.
+    """
     if not python:
-        _leave_out("DeepSparse 1.8; --deepsparse takes the python of an environment that has it (Python 3.11 or older)")
+        _leave_out(
+            "DeepSparse 1.8; --deepsparse takes the python of an environment that has it (Python "
+            "3.11 or older)"
+        )
         return None
     with tempfile.TemporaryDirectory() as folder:
         for name, value in (("weight", weight), ("x", x)):
             np.save(Path(folder) / f"{name}.npy", value.numpy())
         arguments = [folder, str(seconds), *([] if hot else ["--cold"])]
         command = [python, "-m", "benchmarks._deepsparse", *arguments]
-        done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
+        )
     result = json.loads(done.stdout.splitlines()[-1])
     return result["seconds"], result["error"]
 

@@ -54,7 +54,12 @@ def row(
 def check(name: str, value: float, goal: float, *, at_most: bool = False) -> dict[str, Any]:
     """A figure against its goal, at least unless ``at_most``."""
     ok = value <= goal if at_most else value >= goal
-    return {"name": name, "value": value, "target": f"{'<=' if at_most else '>='} {goal:g}", "ok": bool(ok)}
+    return {
+        "name": name,
+        "value": value,
+        "target": f"{'<=' if at_most else '>='} {goal:g}",
+        "ok": bool(ok),
+    }
 
 
 def best_dense(times: dict[str, float]) -> float:
@@ -63,7 +68,10 @@ def best_dense(times: dict[str, float]) -> float:
 
 
 def sessions(model: nn.Module, x: Tensor, copies: int = 1) -> list[Work]:
-    """Runs of ``model`` in ONNX Runtime on one thread that give the output, each with weights of its own."""
+    """Runs of ``model`` in ONNX Runtime on one thread, each with weights of its own.
+
+    Each gives the output.
+    """
     raw, feed = to_onnx(model.eval(), x).SerializeToString(), {"input": x.numpy()}
     return [functools.partial(_output, Engine(raw, threads=1), feed) for _ in range(copies)]
 
@@ -81,7 +89,7 @@ def plain(weight: Tensor) -> nn.Linear:
 
 
 def residual(width: int, density: float | None) -> nn.Module:
-    """ResNet-8, dense or with every 3x3 convolution inside its blocks sparse that stays wide enough."""
+    """ResNet-8, dense or with the 3x3 convolutions in its blocks sparse that stay wide enough."""
     torch.manual_seed(0)
     dense = resnet8(width=width)
     if density is None:
@@ -89,7 +97,9 @@ def residual(width: int, density: float | None) -> nn.Module:
     inside = {
         name: density
         for name, layer in dense.named_modules()
-        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3) and layer.in_channels * density >= NARROW
+        if isinstance(layer, nn.Conv2d)
+        and layer.kernel_size == (3, 3)
+        and layer.in_channels * density >= NARROW
     }
     return sparsify(dense, layers=inside)
 
@@ -104,11 +114,16 @@ def as_dense(net: nn.Module) -> nn.Module:
 
 
 def reached(net: nn.Module) -> float:
-    """The share of the stem's channels that reach each output of the last block, by the 3x3 convolutions alone."""
+    """The share of the stem's channels that reach each output of the last block.
+
+    Only the 3x3 convolutions count.
+    """
     inside = [
         layer
         for name, layer in net.named_modules()
-        if name.startswith("block") and isinstance(layer, nn.Conv2d | SparseLayer) and "shortcut" not in name
+        if name.startswith("block")
+        and isinstance(layer, nn.Conv2d | SparseLayer)
+        and "shortcut" not in name
     ]
     return reach(
         [
@@ -128,4 +143,6 @@ def has_flag(flag: str) -> bool:
 
 def picker(rows: list[dict[str, Any]]) -> Callable[..., list[dict[str, Any]]]:
     """A function that gives the rows with the given cells."""
-    return lambda **where: [each for each in rows if all(each[key] == value for key, value in where.items())]
+    return lambda **where: [
+        each for each in rows if all(each[key] == value for key, value in where.items())
+    ]

@@ -1,4 +1,7 @@
-"""Whole training steps: forward, loss, backward, optimiser; a perceptron and a ResNet-8 against dense and masking."""
+"""Whole training steps: forward, loss, backward, optimiser.
+
+They are those of a perceptron and a ResNet-8, against dense and masking.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,17 @@ from presplit.train.zoo import mlp
 PERCEPTRON = (784, 1024, 1024, 1024, 10)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CLOSE = 1e-3
-"""What the logits of masked and sparse may differ by after three steps: Adam makes large steps of small gradients."""
+"""What the logits of masked and sparse may differ by after three steps.
+
+Adam makes large steps of small gradients.
+"""
 
 
 def perceptron(seconds: float, batch: int = 256) -> list[dict[str, Any]]:
-    """784-1024-1024-1024-10 with Adam, the last layer dense: dense, sparse, and masked as the paper's code does it.
+    """784-1024-1024-1024-10 with Adam, the last layer dense.
 
-    Sparse and masked begin with the same weights, and must still agree after three steps.
+    It is trained dense, sparse, and masked as the paper's code does it. Sparse and masked begin
+    with the same weights, and must still agree after three steps.
     """
     torch.manual_seed(0)
     x, y = torch.randn(batch, PERCEPTRON[0]), torch.randint(0, PERCEPTRON[-1], (batch,))
@@ -53,11 +60,14 @@ def perceptron(seconds: float, batch: int = 256) -> list[dict[str, Any]]:
     times = medians(works, seconds=seconds)
     best = min(times["dense"], times["dense feature-major"])
     name = "-".join(map(str, PERCEPTRON))
-    return [row("epoch", name, d, batch, form, best / times[form, d], errors[form, d]) for form, d in errors]
+    return [
+        row("epoch", name, d, batch, form, best / times[form, d], errors[form, d])
+        for form, d in errors
+    ]
 
 
 def residuals(width: int, batch: int, seconds: float) -> list[dict[str, Any]]:
-    """ResNet-8 of images of 32 x 32 with SGD, channels last, in float32 and under autocast to bfloat16.
+    """ResNet-8 of 32 x 32 images with SGD, channels last, in float32 and bfloat16 autocast.
 
     The best dense form is the faster of both. Nothing is compiled, neither dense nor sparse.
     """
@@ -74,7 +84,9 @@ def residuals(width: int, batch: int, seconds: float) -> list[dict[str, Any]]:
                 errors[f"{key} {dtype}"] = _difference(own, as_dense(net), x, dtype=dtype)
             optimiser = torch.optim.SGD(own.parameters(), lr=0.01, momentum=0.9)
             works[f"{key} {dtype}"] = step(own, x, y, optimiser, dtype=dtype)
-    times = medians(works, seconds=seconds, least=5, hot=False)  # larger than all caches, hot or not
+    times = medians(
+        works, seconds=seconds, least=5, hot=False
+    )  # larger than all caches, hot or not
     best = best_dense(times)
     return [
         row(
@@ -118,9 +130,10 @@ def step(
 
 
 def _masking(net: nn.Module, masks: Sequence[np.ndarray[Any, Any]], x: Tensor, y: Tensor) -> Work:
-    """The paper's way: after a batch, all weights are read out, multiplied by float64 masks, and written back.
+    """The paper's way: read all weights after a batch, multiply by float64 masks, write back.
 
-    Its masks are made for transposed weights and transposed back without a copy, so they lie the other way in memory.
+    Its masks are made for transposed weights and transposed back without a copy, so they lie the
+    other way in memory.
     """
     layers = [layer for layer in net.modules() if isinstance(layer, nn.Linear)]
     parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
@@ -141,13 +154,15 @@ def _masks(net: nn.Module) -> list[np.ndarray[Any, Any]]:
     """float64, one for each linear layer, sparse or not."""
     layers = [layer for layer in net.modules() if isinstance(layer, nn.Linear | SparseLayer)]
     return [
-        layer.pattern.mask().astype(np.float64) if isinstance(layer, SparseLayer) else np.ones(layer.weight.shape)
+        layer.pattern.mask().astype(np.float64)
+        if isinstance(layer, SparseLayer)
+        else np.ones(layer.weight.shape)
         for layer in layers
     ]
 
 
 def _all_feature_major(net: nn.Module) -> nn.Module:
-    """``net`` with linear layers that keep features as rows of memory: dense, and sometimes faster."""
+    """``net`` with dense linear layers that keep features as rows of memory; sometimes faster."""
     for name, layer in list(net.named_modules()):
         if type(layer) is nn.Linear:
             net.set_submodule(name, FeatureMajorLinear(layer.in_features, layer.out_features))
@@ -156,7 +171,10 @@ def _all_feature_major(net: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def _difference(net: nn.Module, dense: nn.Module, x: Tensor, *, dtype: str = "float32") -> float:
-    """How far the logits of ``net``, computed in ``dtype``, are from those of ``dense`` in float32."""
+    """How far the logits of ``net``, computed in ``dtype``, are from those of ``dense``.
+
+    Those of ``dense`` are computed in float32.
+    """
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bfloat16"):
         logits = net(x)
     return relative_error(logits.float(), dense(x))

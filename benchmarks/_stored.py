@@ -21,7 +21,8 @@ SIZES = (1024, 1024, 1024, 10)
 def stored(density: float = 1 / 4) -> list[dict[str, Any]]:
     """One row for each family and each of checkpoint, onnx and adam.
 
-    Where outputs differ in fan-in, the ONNX file holds the place of each connection instead of the padded index.
+    Where outputs differ in fan-in, the ONNX file holds the place of each connection instead of the
+    padded index.
     """
     dense = mlp(SIZES).eval()
     whole = _bytes(dense)
@@ -31,12 +32,25 @@ def stored(density: float = 1 / 4) -> list[dict[str, Any]]:
         net = sparsify(dense, layers={"fc1": legal, "fc2": legal}, family=family).eval()
         layers = [layer for layer in net.modules() if isinstance(layer, SparseLayer)]
         index = sum(4 * layer.index.numel() for layer in layers)
-        places = sum(4 * (layer.index if layer.pattern.is_regular else layer.values).numel() for layer in layers)
+        places = sum(
+            4 * (layer.index if layer.pattern.is_regular else layer.values).numel()
+            for layer in layers
+        )
         values = 4 * sum(parameter.numel() for parameter in net.parameters())
         expected = {"checkpoint": values + index, "onnx": values + places, "adam": 2 * values}
         for kind, found in _bytes(net).items():
             off = abs(found - expected[kind]) / expected[kind]
-            rows.append(row("bytes", f"{kind} {'-'.join(map(str, SIZES))}", legal, 1, family, whole[kind] / found, off))
+            rows.append(
+                row(
+                    "bytes",
+                    f"{kind} {'-'.join(map(str, SIZES))}",
+                    legal,
+                    1,
+                    family,
+                    whole[kind] / found,
+                    off,
+                )
+            )
     return rows
 
 
@@ -46,7 +60,9 @@ def _bytes(net: nn.Module) -> dict[str, int]:
     optimiser = torch.optim.Adam(net.parameters())
     net(x).sum().backward()
     optimiser.step()
-    state = [value for of_one in optimiser.state.values() for value in of_one.values() if value.ndim]
+    state = [
+        value for of_one in optimiser.state.values() for value in of_one.values() if value.ndim
+    ]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "net.safetensors"
         save(file, net)

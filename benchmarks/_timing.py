@@ -1,4 +1,7 @@
-"""Honest timing: candidates in turn, one thread, process CPU time, medians; forms are checked before they are timed."""
+"""Honest timing: candidates in turn, one thread, process CPU time, medians.
+
+Forms are checked before they are timed.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,22 @@ DISPLACING_BYTES = 64 * 2**20
 
 
 def medians(
-    candidates: Mapping[str, Work], *, seconds: float, least: int = 7, most: int = 400, hot: bool = True
+    candidates: Mapping[str, Work],
+    *,
+    seconds: float,
+    least: int = 7,
+    most: int = 400,
+    hot: bool = True,
 ) -> dict[str, float]:
     """Median CPU seconds of each candidate over rounds in which all take their turn.
 
-    Rounds go on for ``seconds`` of CPU time in all, but at least ``least`` and at most ``most`` times. The first two
-    rounds warm up and do not count. A ``hot`` turn is two runs, of which the second counts: what the candidate before
-    left in the caches is not its own cost. Otherwise every round begins with displacing the caches, so that a candidate
-    with weights of its own reads them from memory, and the order of turns is another each round: who comes first also
-    finds the interpreter cold. CPU time, because the machine is shared; so candidates must run in
-    this process.
+    Rounds go on for ``seconds`` of CPU time in all, but at least ``least`` and at most ``most``
+    times. The first two rounds warm up and do not count. A ``hot`` turn is two runs, of which the
+    second counts: what the candidate before left in the caches is not its own cost. Otherwise every
+    round begins with displacing the caches, so that a candidate with weights of its own reads them
+    from memory, and the order of turns is another each round: who comes first also finds the
+    interpreter cold. CPU time, because the machine is shared; so candidates must run in this
+    process.
     """
     times: dict[str, list[float]] = {name: [] for name in candidates}
     spent, rounds, chance = 0.0, 0, random.Random(0)
@@ -49,7 +58,10 @@ def medians(
 
 
 def cycled(works: list[Work]) -> Work:
-    """Each call runs the next of ``works``: with weights of more than the caches in all, every run starts cold."""
+    """Each call runs the next of ``works``.
+
+    If their weights are more than the caches hold in all, every run starts cold.
+    """
     place = 0
 
     def run() -> object:

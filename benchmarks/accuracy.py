@@ -1,11 +1,15 @@
-"""How accurate sparse nets are against their dense parents: perceptrons, CNNs, nets with exits, a transformer.
+"""How accurate sparse nets are against their dense parents.
 
-MNIST's sparse perceptrons have receptive fields (`local`) in the first layer; small ones distil from a larger dense
-net and see their images moved by a pixel. The CIFAR-10 and transformer rows train by one recipe each, the sparse ones
-of the parent's size distilling from their parent of the same seed. Nets that want a GPU train on it, at full length,
-where there is one; elsewhere for an eighth of the epochs, which the rows say. A tenth of the training set is held out
-of every training, and is what exits' thresholds are chosen on; the test set is read once, at the end. ``--jobs`` trains
-seeds beside each other; ``--no-train`` only counts weights and multiplications and measures speed.
+The nets are perceptrons, CNNs, nets with exits and a transformer.
+
+MNIST's sparse perceptrons have receptive fields (`local`) in the first layer; small ones distil
+from a larger dense net and see their images moved by a pixel. The CIFAR-10 and transformer rows
+train by one recipe each, the sparse ones of the parent's size distilling from their parent of the
+same seed. Nets that want a GPU train on it, at full length, where there is one; elsewhere for an
+eighth of the epochs, which the rows say. A tenth of the training set is held out of every training,
+and is what exits' thresholds are chosen on; the test set is read once, at the end. ``--jobs``
+trains seeds beside each other; ``--no-train`` only counts weights and multiplications and measures
+speed.
 """
 
 from __future__ import annotations
@@ -40,15 +44,31 @@ from benchmarks._timing import medians
 from presplit.core.errors import SpecError
 from presplit.core.types import Plan
 from presplit.runtime import Local
-from presplit.train import Recipe, accuracies, choose_thresholds, evaluate, export, fit, initialise, route, summary
+from presplit.train import (
+    Recipe,
+    accuracies,
+    choose_thresholds,
+    evaluate,
+    export,
+    fit,
+    initialise,
+    route,
+    summary,
+)
 from presplit.train.data import Dataset, Samples, hold_out, load
 from presplit.train.exits import MultiExit
 
 TAUGHT = Recipe(epochs=100, rate=6e-3, augment="nudge", distil=0.7, temperature=3.0)
 PLAIN = Recipe(epochs=20, rate=3e-3)
 IMAGES = Recipe(
-    epochs=72, batch=256, rate=0.2, optimiser="sgd", weight_decay=5e-4, augment="shift_flip", bf16=True
-)  # fmt: skip
+    epochs=72,
+    batch=256,
+    rate=0.2,
+    optimiser="sgd",
+    weight_decay=5e-4,
+    augment="shift_flip",
+    bf16=True,
+)
 TOKENS = Recipe(epochs=8, rate=3e-3, optimiser="adamw", weight_decay=0.05, augment="nudge")
 LEARNS = {"distil": 0.7, "temperature": 4.0}
 REDUCED = 8
@@ -62,11 +82,12 @@ QUICK = "mnist 2360"
 class Net:
     """One row: a net, how it is trained, and what it must reach.
 
-    ``teacher`` and ``parent`` are rows too: what it distils from, and what it is compared with. ``least``: accuracy in
-    0..1. ``within``: at most so far below its parent; 0 means above it. ``fewer``: how many times fewer weights and
-    multiplications than its parent. ``faster``: how many times, in ONNX Runtime with batches of ``at``, its parent's
-    speed. ``early``: the share of answers at an early exit, by thresholds chosen on held-out samples, at most ``drop``
-    below the last exit. ``heavy`` nets want a GPU.
+    ``teacher`` and ``parent`` are rows too: what it distils from, and what it is compared with.
+    ``least``: accuracy in 0..1. ``within``: at most so far below its parent; 0 means above it.
+    ``fewer``: how many times fewer weights and multiplications than its parent. ``faster``: how
+    many times, in ONNX Runtime with batches of ``at``, its parent's speed. ``early``: the share of
+    answers at an early exit, by thresholds chosen on held-out samples, at most ``drop`` below the
+    last exit. ``heavy`` nets want a GPU.
     """
 
     data: str
@@ -86,55 +107,99 @@ class Net:
 
 NETS = {
     "mnist teacher": Net(
-        "mnist images", dense_mlp(PIXELS, 512, 256, 10), Recipe(epochs=30, batch=256, rate=2e-3, augment="nudge")
+        "mnist images",
+        dense_mlp(PIXELS, 512, 256, 10),
+        Recipe(epochs=30, batch=256, rate=2e-3, augment="nudge"),
     ),
     "mnist 2360": Net(
-        "mnist images", local_mlp(PIXELS, 40, 40, 10, fields=40, second=9), TAUGHT, teacher="mnist teacher", least=0.97
+        "mnist images",
+        local_mlp(PIXELS, 40, 40, 10, fields=40, second=9),
+        TAUGHT,
+        teacher="mnist teacher",
+        least=0.97,
     ),
-    "mnist 2360 parent": Net("mnist images", dense_mlp(PIXELS, 40, 40, 10), replace(TAUGHT, distil=0.0)),
+    "mnist 2360 parent": Net(
+        "mnist images", dense_mlp(PIXELS, 40, 40, 10), replace(TAUGHT, distil=0.0)
+    ),
     "mnist 5000": Net(
-        "mnist images", local_mlp(PIXELS, 100, 50, 10, fields=30, second=30), TAUGHT, teacher="mnist teacher",
+        "mnist images",
+        local_mlp(PIXELS, 100, 50, 10, fields=30, second=30),
+        TAUGHT,
+        teacher="mnist teacher",
         least=0.981,
     ),
     "mnist 12000": Net(
-        "mnist images", local_mlp(PIXELS, 200, 100, 10, fields=35, second=40), TAUGHT, teacher="mnist teacher",
+        "mnist images",
+        local_mlp(PIXELS, 200, 100, 10, fields=35, second=40),
+        TAUGHT,
+        teacher="mnist teacher",
         least=0.985,
     ),
     "mnist 9x fewer parent": Net("mnist", dense_mlp(PADDED, 400, 400, 10), PLAIN),
     "mnist 9x fewer": Net(
-        "mnist", local_mlp(PADDED, 400, 400, 10, fields=80, second=40, tile=16, family="grouped"), PLAIN,
-        parent="mnist 9x fewer parent", within=0.0, fewer=(9.0, 9.0), faster=1.0, at=64,
+        "mnist",
+        local_mlp(PADDED, 400, 400, 10, fields=80, second=40, tile=16, family="grouped"),
+        PLAIN,
+        parent="mnist 9x fewer parent",
+        within=0.0,
+        fewer=(9.0, 9.0),
+        faster=1.0,
+        at=64,
     ),
     "mnist exits": Net(
-        "mnist images", bottlenecked(exits=["block2"]), replace(PLAIN, augment="shift"), early=0.6, drop=0.002
+        "mnist images",
+        bottlenecked(exits=["block2"]),
+        replace(PLAIN, augment="shift"),
+        early=0.6,
+        drop=0.002,
     ),
     "cifar10 parent": Net("cifar10", residual(width=64), IMAGES, heavy=True),
     "cifar10 4x fewer": Net(
-        "cifar10", residual(width=64, sparse=True), replace(IMAGES, **LEARNS), teacher="cifar10 parent",
-        parent="cifar10 parent", within=0.005, fewer=(4.0, 4.0), faster=2.3, heavy=True,
+        "cifar10",
+        residual(width=64, sparse=True),
+        replace(IMAGES, **LEARNS),
+        teacher="cifar10 parent",
+        parent="cifar10 parent",
+        within=0.005,
+        fewer=(4.0, 4.0),
+        faster=2.3,
+        heavy=True,
     ),
     "cifar10 wide and sparse": Net(
-        "cifar10", residual(width=128, sparse=True), IMAGES, parent="cifar10 parent", within=0.0, fewer=(1.0, 1.0),
+        "cifar10",
+        residual(width=128, sparse=True),
+        IMAGES,
+        parent="cifar10 parent",
+        within=0.0,
+        fewer=(1.0, 1.0),
         heavy=True,
     ),
     "cifar10 exits": Net(
-        "cifar10", residual(width=32, sparse=True, exits=["block1", "block2"]), IMAGES, early=0.4, drop=0.005,
+        "cifar10",
+        residual(width=32, sparse=True, exits=["block1", "block2"]),
+        IMAGES,
+        early=0.4,
+        drop=0.005,
         heavy=True,
     ),
     "transformer parent": Net("mnist images", transformer(), TOKENS),
     "transformer": Net(
-        "mnist images", transformer(sparse=True), replace(TOKENS, **LEARNS), teacher="transformer parent",
-        parent="transformer parent", within=0.01,
+        "mnist images",
+        transformer(sparse=True),
+        replace(TOKENS, **LEARNS),
+        teacher="transformer parent",
+        parent="transformer parent",
+        within=0.01,
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
 class Found:
     """What one seed's net reached on the test set, and its last exit on the ``held_out`` samples.
 
-    If it has exits: the share ``early`` of answers before the last one, the accuracy of the ``last`` one, and how many
-    times ``faster`` images are answered in batches if exits answer.
+    If it has exits: the share ``early`` of answers before the last one, the accuracy of the
+    ``last`` one, and how many times ``faster`` images are answered in batches if exits answer.
     """
 
     accuracy: float
@@ -145,12 +210,22 @@ class Found:
 
 
 def run(
-    quick: bool, *, rows: tuple[str, ...] = (), seeds: tuple[int, ...] = (0, 1, 2), jobs: int = 1, train: bool = True
+    quick: bool,
+    *,
+    rows: tuple[str, ...] = (),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    jobs: int = 1,
+    train: bool = True,
 ) -> dict[str, Any]:
-    """All rows, or the named ones and their parents; ``quick``: the smallest net once; without ``train``, untrained."""
+    """All rows, or the named ones and their parents; ``quick``: the smallest net once.
+
+    Without ``train`` the nets stay untrained.
+    """
     for name in rows:
         if name not in NETS:
-            raise SpecError(f"rows: there are {', '.join(map(repr, NETS))}, each in quotes, got {name!r}")
+            raise SpecError(
+                f"rows: there are {', '.join(map(repr, NETS))}, each in quotes, got {name!r}"
+            )
     if jobs < 1 or min(seeds, default=0) < 0:
         raise SpecError(f"jobs are 1 or more and seeds 0 or more, got {jobs} and {seeds}")
     asked = rows or ((QUICK,) if quick else tuple(NETS))
@@ -158,11 +233,17 @@ def run(
     seeds = () if not train else seeds[:1] if quick else seeds
     found = _all(chosen, seeds, jobs)
     made = {name: _row(name, [found[seed][name] for seed in seeds]) for name in chosen}
-    return {"rows": [*made.values()], "checks": [each for name in chosen for each in _checks(name, made)]}
+    return {
+        "rows": [*made.values()],
+        "checks": [each for name in chosen for each in _checks(name, made)],
+    }
 
 
 def _all(rows: Sequence[str], seeds: Sequence[int], jobs: int) -> dict[int, dict[str, Found]]:
-    """Every row for every seed; a seed's nets are trained in one process, where they share their teachers."""
+    """Every row for every seed.
+
+    A seed's nets are trained in one process, where they share their teachers.
+    """
     if jobs <= 1:
         return {seed: _of_seed(seed, rows) for seed in seeds}
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -174,7 +255,11 @@ def _of_seed(seed: int, rows: Sequence[str]) -> dict[str, Found]:
     found: dict[str, Found] = {}
     for name in rows:
         found[name] = _judged(name, seed)
-        print(json.dumps({"row": name, "seed": seed, **vars(found[name])}), file=sys.stderr, flush=True)
+        print(
+            json.dumps({"row": name, "seed": seed, **vars(found[name])}),
+            file=sys.stderr,
+            flush=True,
+        )
     return found
 
 
@@ -191,7 +276,13 @@ def _trained(name: str, seed: int) -> nn.Module:
     torch.manual_seed(seed)
     model, recipe = net.build(part, seed), _recipe(net)
     initialise(model, recipe, seed=seed)
-    fit(model.to(device), part, recipe=recipe, teacher=_trained(net.teacher, seed) if net.teacher else None, seed=seed)
+    fit(
+        model.to(device),
+        part,
+        recipe=recipe,
+        teacher=_trained(net.teacher, seed) if net.teacher else None,
+        seed=seed,
+    )
     return model
 
 
@@ -219,7 +310,13 @@ def _judged(name: str, seed: int) -> Found:
     chosen = choose_thresholds(held_logits, held.y, max_drop=net.drop / 2)
     routed = route(logits, data.test.y, chosen.thresholds)
     thresholds = dict(zip(model.after, chosen.thresholds, strict=True))
-    return Found(routed.accuracy, held_out, 1 - routed.shares[-1], last, _faster(model, thresholds, data.test))
+    return Found(
+        routed.accuracy,
+        held_out,
+        1 - routed.shares[-1],
+        last,
+        _faster(model, thresholds, data.test),
+    )
 
 
 def _faster(model: MultiExit, thresholds: dict[str, float], test: Samples) -> float:
@@ -227,8 +324,13 @@ def _faster(model: MultiExit, thresholds: dict[str, float], test: Samples) -> fl
     images = test.x[:: len(test) // TIMED]
     with tempfile.TemporaryDirectory() as folder:
         bundle = export(model, images[:64], Path(folder) / "net.bundle")
-    whole, exits = (Local.open(bundle, plan=Plan(bundle.net.last, early)) for early in ({}, thresholds))
-    works = {"whole": functools.partial(whole.answer, images), "exits": functools.partial(exits.answer, images)}
+    whole, exits = (
+        Local.open(bundle, plan=Plan(bundle.net.last, early)) for early in ({}, thresholds)
+    )
+    works = {
+        "whole": functools.partial(whole.answer, images),
+        "exits": functools.partial(exits.answer, images),
+    }
     times = medians(works, seconds=4.0)
     return times["whole"] / times["exits"]
 
@@ -279,16 +381,42 @@ def _checks(name: str, rows: Mapping[str, dict[str, Any]]) -> list[dict[str, Any
     for key, least in zip(("weights", "macs"), net.fewer if net.parent else (), strict=False):
         ratio = rows[net.parent][key] / row[key]
         if least:
-            made.append((f"times fewer {key} than its parent", ratio, f">= {least:g}", ratio >= least))
+            made.append(
+                (f"times fewer {key} than its parent", ratio, f">= {least:g}", ratio >= least)
+            )
     if found is not None and net.least is not None:
         made.append(("accuracy", found, f">= {net.least}", found >= net.least))
     if found is not None and net.within is not None and beside is not None:
         goal = beside - net.within
         ok = found >= goal if net.within else found > goal
-        made.append(("accuracy against its parent's", found, f"{'>=' if net.within else '>'} {goal:.4f}", ok))
+        made.append(
+            (
+                "accuracy against its parent's",
+                found,
+                f"{'>=' if net.within else '>'} {goal:.4f}",
+                ok,
+            )
+        )
     if found is not None and net.early is not None:
         made.append(("answered early", row["early"], f">= {net.early}", row["early"] >= net.early))
-        made.append(("below the last exit", row["below_last"], f"<= {net.drop}", row["below_last"] <= net.drop))
+        made.append(
+            (
+                "below the last exit",
+                row["below_last"],
+                f"<= {net.drop}",
+                row["below_last"] <= net.drop,
+            )
+        )
     if net.faster is not None:
-        made.append(("speed against its parent's", row["speed"], f">= {net.faster}", row["speed"] >= net.faster))
-    return [{"name": f"{name}: {what}", "value": value, "target": goal, "ok": ok} for what, value, goal, ok in made]
+        made.append(
+            (
+                "speed against its parent's",
+                row["speed"],
+                f">= {net.faster}",
+                row["speed"] >= net.faster,
+            )
+        )
+    return [
+        {"name": f"{name}: {what}", "value": value, "target": goal, "ok": ok}
+        for what, value, goal, ok in made
+    ]

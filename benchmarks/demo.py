@@ -1,7 +1,10 @@
-"""The five ways of the demo side by side: all on the edge, all on the server, split, with an exit, with an outage.
+"""The five ways of the demo side by side.
 
-Repeats ``presplit demo`` in processes of its own: a tail server, a shaped link of 10 Mbit/s and 20 ms, an edge without
-torch. The demo itself first checks that torch, the whole graph and the joined segments give the same logits.
+They are: all on the edge, all on the server, split, with an exit, with an outage.
+
+Repeats ``presplit demo`` in processes of its own: a tail server, a shaped link of 10 Mbit/s and 20
+ms, an edge without torch. The demo itself first checks that torch, the whole graph and the joined
+segments give the same logits.
 """
 
 from __future__ import annotations
@@ -47,14 +50,23 @@ def run(quick: bool, *, data: str = "digits") -> dict[str, Any]:
     if wanted["drop"] is not None:
         lost = found["dense_accuracy"] - by_way["edge"]["accuracy"]
         checks.append(
-            _check("accuracy lost against the dense net", lost, f"<= {wanted['drop']}", lost <= wanted["drop"])
+            _check(
+                "accuracy lost against the dense net",
+                lost,
+                f"<= {wanted['drop']}",
+                lost <= wanted["drop"],
+            )
         )
     if wanted["dense"] is not None:
         value = found["dense_accuracy"]
-        checks.append(_check("dense accuracy", value, f">= {wanted['dense']}", value >= wanted["dense"]))
+        checks.append(
+            _check("dense accuracy", value, f">= {wanted['dense']}", value >= wanted["dense"])
+        )
     for name, value in (("split+exit", early["accuracy"]), ("edge_share", early["edge_share"])):
         if wanted[name] is not None:
-            title = "split + exit accuracy" if name == "split+exit" else "share answered on the edge"
+            title = (
+                "split + exit accuracy" if name == "split+exit" else "share answered on the edge"
+            )
             checks.append(_check(title, value, f">= {wanted[name]}", value >= wanted[name]))
     extra = {"dense_weights": found["dense_weights"], "sparse_weights": found["sparse_weights"]}
     return {"rows": [{**row, **extra} for row in found["table"]], "checks": checks}

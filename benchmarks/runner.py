@@ -1,8 +1,11 @@
-"""What every benchmark shares: it is found, run, put beside the machine and the versions, and printed.
+"""What every benchmark shares.
 
-A benchmark is a module of this folder whose docstring opens with its question. It offers ``run(quick)``, which gives
-``{"rows": [{..}, ..], "checks": [{"name", "value", "target", "ok"}, ..]}``. A keyword-only argument of ``run`` with
-a default is an option of the command: ``run(quick, *, rows=())`` takes ``--rows A B``.
+Each is found, run, put beside the machine and the versions, and printed.
+
+A benchmark is a module of this folder whose docstring opens with its question. It offers
+``run(quick)``, which gives ``{"rows": [{..}, ..], "checks": [{"name", "value", "target", "ok"},
+..]}``. A keyword-only argument of ``run`` with a default is an option of the command: ``run(quick,
+*, rows=())`` takes ``--rows A B``.
 """
 
 from __future__ import annotations
@@ -58,7 +61,10 @@ def run(name: str, *, quick: bool, **options: Any) -> dict[str, Any]:
         "machine": machine(),
         "versions": versions(),
         "rows": result["rows"],
-        "checks": [{key: check[key] for key in ("name", "value", "target", "ok")} for check in result["checks"]],
+        "checks": [
+            {key: check[key] for key in ("name", "value", "target", "ok")}
+            for check in result["checks"]
+        ],
     }
 
 
@@ -66,7 +72,9 @@ def machine() -> dict[str, object]:
     """What the numbers were measured on; ``cores`` are those that this process may use."""
     return {
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "os": platform.platform(),
     }
@@ -74,15 +82,23 @@ def machine() -> dict[str, object]:
 
 def versions() -> dict[str, str]:
     """The versions that matter; what is not installed is left out."""
-    return {"python": platform.python_version(), "presplit": presplit.__version__, **dict(_installed(VERSIONS_OF))}
+    return {
+        "python": platform.python_version(),
+        "presplit": presplit.__version__,
+        **dict(_installed(VERSIONS_OF)),
+    }
 
 
 def text(result: Mapping[str, Any]) -> str:
     """A result as one reads it: the table, the checks, where it comes from."""
     checks = [
-        f"{'ok  ' if c['ok'] else 'FAIL'} {c['name']}: {_cell(c['value'])} ({c['target']})" for c in result["checks"]
+        f"{'ok  ' if c['ok'] else 'FAIL'} {c['name']}: {_cell(c['value'])} ({c['target']})"
+        for c in result["checks"]
     ]
-    source = [*result["machine"].values(), *(f"{name} {version}" for name, version in result["versions"].items())]
+    source = [
+        *result["machine"].values(),
+        *(f"{name} {version}" for name, version in result["versions"].items()),
+    ]
     return "\n".join([table(result["rows"]), "", *checks, "", ", ".join(map(str, source))])
 
 
@@ -101,7 +117,10 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
 
     def aligned(line: list[str]) -> str:
         cells = zip(line, widths, right, strict=True)
-        return "  ".join(cell.rjust(width) if is_number else cell.ljust(width) for cell, width, is_number in cells)
+        return "  ".join(
+            cell.rjust(width) if is_number else cell.ljust(width)
+            for cell, width, is_number in cells
+        )
 
     return "\n".join(aligned(line).rstrip() for line in lines)
 

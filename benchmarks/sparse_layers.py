@@ -1,15 +1,18 @@
-"""Inference with predefined sparsity: layers and whole nets, against dense and against what else one would pick.
+"""Inference with predefined sparsity.
 
-Rows: ``op`` is linear_infer, mlp_onnx (a whole perceptron), conv_infer (torch), conv_onnx (one convolution, or a whole
-ResNet-8) or bytes. ``form`` is the family for ours ("grouped" in torch, "grouped onnxruntime") and the peer's name
-otherwise; ``density`` is that of the layers that are sparse. ``ratio_vs_best_dense`` is the time of the fastest dense
-form in the same run divided by the form's own. Dense forms of a linear layer: ``F.linear``, a matmul with the
-transposed weight, the feature-major matmul, ONNX Runtime. Batch 1 of a linear layer runs with cold weights: each form
-has four copies of its own, before every round the caches are displaced, and forms take their turns in another order
-each round. All forms are checked against the dense
-product before they are timed. DeepSparse runs in a process of its own, on the same weights. Of a bytes row, the ratio
-is that of the dense net's bytes to the sparse net's, and ``max_rel_err`` what the latter differ by from density x dense
-plus index.
+Layers and whole nets are timed against dense and against what else one would pick.
+
+Rows: ``op`` is linear_infer, mlp_onnx (a whole perceptron), conv_infer (torch), conv_onnx (one
+convolution, or a whole ResNet-8) or bytes. ``form`` is the family for ours ("grouped" in torch,
+"grouped onnxruntime") and the peer's name otherwise; ``density`` is that of the layers that are
+sparse. ``ratio_vs_best_dense`` is the time of the fastest dense form in the same run divided by the
+form's own. Dense forms of a linear layer: ``F.linear``, a matmul with the transposed weight, the
+feature-major matmul, ONNX Runtime. Batch 1 of a linear layer runs with cold weights: each form has
+four copies of its own, before every round the caches are displaced, and forms take their turns in
+another order each round. All forms are checked against the dense product before they are timed.
+DeepSparse runs in a process of its own, on the same weights. Of a bytes row, the ratio is that of
+the dense net's bytes to the sparse net's, and ``max_rel_err`` what the latter differ by from
+density x dense plus index.
 """
 
 from __future__ import annotations
@@ -26,7 +29,18 @@ from torch.nn import functional as F
 from benchmarks._gpu import gpu_rows
 from benchmarks._peers import deepsparse as in_deepsparse
 from benchmarks._peers import peers
-from benchmarks._rows import DENSITIES, best_dense, check, has_flag, picker, plain, reached, residual, row, sessions
+from benchmarks._rows import (
+    DENSITIES,
+    best_dense,
+    check,
+    has_flag,
+    picker,
+    plain,
+    reached,
+    residual,
+    row,
+    sessions,
+)
 from benchmarks._stored import stored
 from benchmarks._timing import Work, cycled, medians, relative_error
 from presplit.patterns import PATTERNS, biregular, grouped
@@ -42,7 +56,10 @@ CLOSE = 1e-4
 
 
 def run(quick: bool, *, deepsparse: str = "") -> dict[str, Any]:
-    """All rows; ``quick`` takes fewer rounds. ``deepsparse``: the python of an environment that has DeepSparse 1.8."""
+    """All rows; ``quick`` takes fewer rounds.
+
+    ``deepsparse``: the python of an environment that has DeepSparse 1.8.
+    """
     torch.manual_seed(0)
     torch.set_num_threads(1)
     seconds = 0.8 if quick else 3.0
@@ -87,7 +104,8 @@ def linear_infer(n: int, batch: int, seconds: float, python: str) -> list[dict[s
             expected[family] = drawn.to_dense()(x)
         forms = {name: cycled(of_one) for name, of_one in runs.items()}
         errors = {
-            name: relative_error(_upright(form(), expected[name]), expected[name]) for name, form in forms.items()
+            name: relative_error(_upright(form(), expected[name]), expected[name])
+            for name, form in forms.items()
         }
         assert max(errors.values()) < CLOSE, errors
         times = medians(forms, seconds=seconds, hot=batch > 1, most=2000)
@@ -117,19 +135,40 @@ def half_precision(n: int, batch: int, seconds: float) -> list[dict[str, Any]]:
         error = relative_error(forms["grouped"]().float(), exact)  # type: ignore[attr-defined]
         times = medians(forms, seconds=seconds)
         ratio = best_dense(times) / times["grouped"]
-        found.append(row("linear_infer", f"{n}x{n}", density, batch, "grouped", ratio, error, dtype="bfloat16"))
+        found.append(
+            row(
+                "linear_infer",
+                f"{n}x{n}",
+                density,
+                batch,
+                "grouped",
+                ratio,
+                error,
+                dtype="bfloat16",
+            )
+        )
     return found
 
 
 def mlp_onnx(width: int, batch: int, seconds: float) -> list[dict[str, Any]]:
-    """A five-layer perceptron of one width in ONNX Runtime, all layers sparse, against the same one dense."""
+    """A five-layer perceptron of one width in ONNX Runtime, all layers sparse, against dense."""
     dense = mlp([width] * 6).eval()
     nets = {density: sparsify(dense, layers={"fc*": density}).eval() for density in DENSITIES}
-    return _whole("mlp_onnx", f"5x{width}", dense, {("grouped", d): net for d, net in nets.items()}, batch, seconds)
+    return _whole(
+        "mlp_onnx",
+        f"5x{width}",
+        dense,
+        {("grouped", d): net for d, net in nets.items()},
+        batch,
+        seconds,
+    )
 
 
 def small_nets(seconds: float) -> list[dict[str, Any]]:
-    """Nets so small that starting a product costs more than the product; batch 1 in ONNX Runtime."""
+    """Nets so small that starting a product costs more than the product.
+
+    They are run at batch 1 in ONNX Runtime.
+    """
     paper = mlp([800, 40, 40, 10]).eval()
     drawn = {"fc1": biregular(800, 40, fan_out=2), "fc2": biregular(40, 40, fan_out=9)}
     other = mlp([784, 112, 10]).eval()
@@ -137,26 +176,41 @@ def small_nets(seconds: float) -> list[dict[str, Any]]:
         ("biregular", 2360 / 34000): sparsify(paper, layers=drawn).eval(),
         ("grouped", 0.25): sparsify(paper, layers={"fc1": 0.25, "fc2": 0.25}).eval(),
     }
-    others = {("grouped", density): sparsify(other, layers={"fc1": density}).eval() for density in DENSITIES}
+    others = {
+        ("grouped", density): sparsify(other, layers={"fc1": density}).eval()
+        for density in DENSITIES
+    }
     found = _whole("mlp_onnx", "800-40-40-10", paper, papers, 1, seconds)
     return [*found, *_whole("mlp_onnx", "784-112-10", other, others, 1, seconds)]
 
 
 def whole_net(width: int, seconds: float) -> list[dict[str, Any]]:
-    """ResNet-8 on an image of 32 x 32 in ONNX Runtime; convolutions whose groups would be narrow stay dense."""
+    """ResNet-8 on an image of 32 x 32 in ONNX Runtime.
+
+    Convolutions whose groups would be narrow stay dense.
+    """
     nets = {("grouped", density): residual(width, density).eval() for density in DENSITIES}
     shape = (1, 3, 32, 32)
-    return _whole("conv_onnx", f"ResNet-8 w={width}", residual(width, None).eval(), nets, 1, seconds, shape)
+    return _whole(
+        "conv_onnx", f"ResNet-8 w={width}", residual(width, None).eval(), nets, 1, seconds, shape
+    )
 
 
 def convolution(channels: int, side: int, seconds: float) -> list[dict[str, Any]]:
-    """One 3x3 convolution at batch 1: torch channels last and ONNX Runtime, against the fastest dense of both."""
+    """One 3x3 convolution at batch 1.
+
+    Torch, channels last, and ONNX Runtime are compared with the fastest dense of both.
+    """
     dense = nn.Conv2d(channels, channels, 3, padding=1).eval()
     x = torch.randn(1, channels, side, side)
     moved = x.contiguous(memory_format=torch.channels_last)
     patterns = {d: grouped(channels, channels, density=d) for d in DENSITIES}
-    sparse = {d: SparseConv2d(p, kernel_size=(3, 3), padding=(1, 1)).eval() for d, p in patterns.items()}
-    in_torch = {d: copy.deepcopy(layer).to(memory_format=torch.channels_last) for d, layer in sparse.items()}
+    sparse = {
+        d: SparseConv2d(p, kernel_size=(3, 3), padding=(1, 1)).eval() for d, p in patterns.items()
+    }
+    in_torch = {
+        d: copy.deepcopy(layer).to(memory_format=torch.channels_last) for d, layer in sparse.items()
+    }
     dense_moved = copy.deepcopy(dense).to(memory_format=torch.channels_last)
     works: dict[str, Work] = {
         "dense torch": lambda: dense(x),
@@ -195,17 +249,25 @@ def _whole(
     """Whole nets in ONNX Runtime, each checked against torch, against the dense one there."""
     first = next(layer for layer in dense.modules() if isinstance(layer, nn.Linear))
     x = torch.randn(shape or (batch, first.in_features))
-    works: dict[Any, Work] = {"dense": sessions(dense, x)[0], **{key: sessions(net, x)[0] for key, net in nets.items()}}
+    works: dict[Any, Work] = {
+        "dense": sessions(dense, x)[0],
+        **{key: sessions(net, x)[0] for key, net in nets.items()},
+    }
     errors = {key: relative_error(works[key](), net(x)) for key, net in nets.items()}
     assert max(errors.values()) < CLOSE, errors
     times = medians(works, seconds=seconds, most=4000)
-    return [row(op, name, d, batch, form, times["dense"] / times[form, d], errors[form, d]) for form, d in nets]
+    return [
+        row(op, name, d, batch, form, times["dense"] / times[form, d], errors[form, d])
+        for form, d in nets
+    ]
 
 
 def _layers(layer: SparseLinear, copies: int) -> list[SparseLinear]:
     """Copies whose values lie one after the other."""
     made = [copy.deepcopy(layer) for _ in range(copies)]
-    for each, values in zip(made, layer.values.detach()[None].repeat(copies, *(1,) * layer.values.ndim), strict=True):
+    for each, values in zip(
+        made, layer.values.detach()[None].repeat(copies, *(1,) * layer.values.ndim), strict=True
+    ):
         each.values = nn.Parameter(values)
     return made
 
@@ -214,9 +276,13 @@ def _dense_forms(x: Tensor, features: Tensor, weight: Tensor, copies: int) -> di
     """The ways in which torch multiplies a dense layer, each run with a weight of its own."""
     turned = weight.t().repeat(copies, 1, 1)
     return {
-        "dense linear": [functools.partial(F.linear, x, own) for own in weight.repeat(copies, 1, 1)],
+        "dense linear": [
+            functools.partial(F.linear, x, own) for own in weight.repeat(copies, 1, 1)
+        ],
         "dense transposed": [functools.partial(torch.matmul, x, own) for own in turned],
-        "dense feature-major": [functools.partial(torch.matmul, own, features) for own in weight.repeat(copies, 1, 1)],
+        "dense feature-major": [
+            functools.partial(torch.matmul, own, features) for own in weight.repeat(copies, 1, 1)
+        ],
     }
 
 
@@ -253,19 +319,32 @@ def _checks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for batch in (1, 64)
     }
     batched = [
-        each["fraction_of_ideal"] for each in picked(op="linear_infer", batch=64, form="grouped", dtype="float32")
+        each["fraction_of_ideal"]
+        for each in picked(op="linear_infer", batch=64, form="grouped", dtype="float32")
     ]
     cold = min(ratio * density for (_, density, batch), ratio in fastest.items() if batch == 1)
     single = [
-        each for each in picked(op="conv_onnx", density=0.25) if each["shape"].startswith(("3x3 C128", "3x3 C256"))
+        each
+        for each in picked(op="conv_onnx", density=0.25)
+        if each["shape"].startswith(("3x3 C128", "3x3 C256"))
     ]
     small = [each for each in picked(op="mlp_onnx", batch=1) if not each["shape"].startswith("5x")]
     wide = functools.partial(picked, op="mlp_onnx", shape="5x1024", batch=64)
     checks = [
-        check("linear, batch 64 in torch, median fraction of ideal", float(np.median(batched)), 0.75),
-        check("linear, batch 1 cold, faster of torch and ONNX Runtime, least fraction of ideal", cold, 1.0),
-        check("five layers of 1024 in ONNX Runtime, batch 64, at 1/4", least(wide(density=0.25)), 3.0),
-        check("five layers of 1024 in ONNX Runtime, batch 64, at 1/8", least(wide(density=0.125)), 5.5),
+        check(
+            "linear, batch 64 in torch, median fraction of ideal", float(np.median(batched)), 0.75
+        ),
+        check(
+            "linear, batch 1 cold, faster of torch and ONNX Runtime, least fraction of ideal",
+            cold,
+            1.0,
+        ),
+        check(
+            "five layers of 1024 in ONNX Runtime, batch 64, at 1/4", least(wide(density=0.25)), 3.0
+        ),
+        check(
+            "five layers of 1024 in ONNX Runtime, batch 64, at 1/8", least(wide(density=0.125)), 5.5
+        ),
         check("convolutions C128 and C256 in ONNX Runtime, batch 1, at 1/4", least(single), 3.2),
         check("ahead of every peer, batch 64, by", ahead[64], 1.0),
         check("ahead of every peer, batch 1 cold, by", ahead[1], 1.0),
@@ -279,15 +358,33 @@ def _checks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         (32, 0.125, 1.0),
     ):
         found = least(picked(op="conv_onnx", shape=f"ResNet-8 w={width}", density=density))
-        checks.append(check(f"ResNet-8 w={width} in ONNX Runtime at 1/{1 / density:.0f}", found, goal))
+        checks.append(
+            check(f"ResNet-8 w={width} in ONNX Runtime at 1/{1 / density:.0f}", found, goal)
+        )
     half = least(picked(op="linear_infer", dtype="bfloat16", density=0.25))
     if has_flag("amx_bf16"):
         checks.append(check("bfloat16 1024 x 1024, batch 64, at 1/4", half, 2.5))
     else:
-        print(f"left out: the bfloat16 figure ({half:.3g} here) is asked of CPUs with AMX, and this one has none")
-    mixed = min(reached(residual(width, density)) for width in (32, 64, 128) for density in DENSITIES)
-    checks.append(check("ResNet-8, channels of the stem that reach every output, least share", mixed, 1.0))
+        print(
+            f"left out: the bfloat16 figure ({half:.3g} here) is asked of CPUs with AMX, and this "
+            "one has none"
+        )
+    mixed = min(
+        reached(residual(width, density)) for width in (32, 64, 128) for density in DENSITIES
+    )
+    checks.append(
+        check("ResNet-8, channels of the stem that reach every output, least share", mixed, 1.0)
+    )
     bytes_off = max(each["max_rel_err"] for each in picked(op="bytes"))
-    checks.append(check("bytes against density x dense plus index, largest difference", bytes_off, 0.03, at_most=True))
-    worst = max(each["max_rel_err"] for each in rows if each["op"] != "bytes" and each["dtype"] == "float32")
+    checks.append(
+        check(
+            "bytes against density x dense plus index, largest difference",
+            bytes_off,
+            0.03,
+            at_most=True,
+        )
+    )
+    worst = max(
+        each["max_rel_err"] for each in rows if each["op"] != "bytes" and each["dtype"] == "float32"
+    )
     return [*checks, check("largest relative error", worst, 1e-5, at_most=True)]

@@ -1,4 +1,7 @@
-"""Any torch.nn.Module: name the layers to make sparse and the submodules to hang exits on; it needs no change."""
+"""Any torch.nn.Module: name the layers to make sparse and the submodules to hang exits on.
+
+The module needs no change.
+"""
 
 import numpy as np
 import torch
@@ -28,7 +31,10 @@ train_data, held_out = hold_out(digits().train, 0.2)
 model = add_exits(sparsify(Net(), layers={"neck.0": 0.25}), after=["body"])
 fit(model, train_data, epochs=8)
 for layer in summary(model):
-    print(f"{layer.name:14} {layer.n_in:4} -> {layer.n_out:4}  density {layer.density:.2f}  {layer.form}")
+    print(
+        f"{layer.name:14} {layer.n_in:4} -> {layer.n_out:4}  density {layer.density:.2f}  "
+        f"{layer.form}"
+    )
 
 bundle = export(model, held_out, "own.bundle", name="own")
 image = np.zeros(bundle.net.boundaries[0].shape, np.float32)

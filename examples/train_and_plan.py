@@ -1,4 +1,7 @@
-"""Train a predefined-sparse net with two early exits on the bundled digits, cut it, plan it for a Raspberry Pi."""
+"""Train a predefined-sparse net on the bundled digits, cut it, plan it for a Raspberry Pi.
+
+The net has two early exits.
+"""
 
 from presplit import plan
 from presplit.train import add_exits, export, fit, sparsify, summary

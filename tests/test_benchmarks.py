@@ -1,4 +1,4 @@
-"""The runner of the benchmarks, run as a user runs it, over a folder with a benchmark of the test's own."""
+"""The benchmarks' runner, run as a user runs it, over a folder of the test's own benchmarks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ More words.
 
 def run(quick, *, rows=("a", "b"), bound=2):
     table = [{"name": name, "value": 1.23456} for name in rows]
-    return {"rows": table, "checks": [{"name": "one", "value": 1, "target": f"< {bound}", "ok": 1 < bound}]}
+    check = {"name": "one", "value": 1, "target": f"< {bound}", "ok": 1 < bound}
+    return {"rows": table, "checks": [check]}
 '''
 BROKEN = '''"""Does a refusal stay one sentence?"""
 from presplit.core.errors import DataError
@@ -84,7 +85,10 @@ def test_an_option_that_the_benchmark_declares_reaches_it(folder):
     [
         (["toys"], "no benchmark named 'toys'; there are: broken, toy\n"),
         (["broken"], "broken: no data set\n"),
-        (["toy", "--json", "nowhere/toy.json"], "toy: [Errno 2] No such file or directory: 'nowhere/toy.json'\n"),
+        (
+            ["toy", "--json", "nowhere/toy.json"],
+            "toy: [Errno 2] No such file or directory: 'nowhere/toy.json'\n",
+        ),
     ],
 )
 def test_what_cannot_run_is_one_sentence_and_exits_with_2(folder, arguments, sentence):

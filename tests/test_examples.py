@@ -20,7 +20,14 @@ MAX_LINES = 50
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.name)
 def test_an_example_runs_and_prints_a_result(program, tmp_path):
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_WAIT_POLICY": "PASSIVE"}
-    done = subprocess.run([sys.executable, program], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, program],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 

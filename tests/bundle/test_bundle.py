@@ -1,4 +1,7 @@
-"""A bundle is read back as it was written, or refused: no damage passes, and no failed write harms what was there."""
+"""A bundle is read back as it was written, or refused.
+
+No damage passes, and no failed write harms what was there.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,9 @@ def contents(filling: bytes = b"") -> dict[str, bytes]:
 def manifest(files: dict[str, bytes], **changes: object) -> Manifest:
     encodings = {name: codec.calibrate(0, 1) for name, codec in CODECS.items()}
     entries = [{name: f"in{number}{name}".encode() for name in CODECS} for number in range(3)]
-    ports = tuple(Port(entry, f"out{number}".encode(), encodings) for number, entry in enumerate(entries))
+    ports = tuple(
+        Port(entry, f"out{number}".encode(), encodings) for number, entry in enumerate(entries)
+    )
     made = Manifest(
         format=1,
         name="small",
@@ -93,11 +98,17 @@ plans = st.builds(
     filling=st.binary(max_size=50),
     plan=st.none() | plans,
     labels=st.lists(texts).map(tuple),
-    spec=st.none() | st.dictionaries(texts, st.none() | st.integers(-9, 9) | texts | st.lists(st.booleans())),
+    spec=st.none()
+    | st.dictionaries(texts, st.none() | st.integers(-9, 9) | texts | st.lists(st.booleans())),
     versions=st.dictionaries(texts, texts),
 )
 def test_what_was_written_is_read_back(
-    tmp_path: Path, filling: bytes, plan: Plan | None, labels: tuple, spec: dict | None, versions: dict
+    tmp_path: Path,
+    filling: bytes,
+    plan: Plan | None,
+    labels: tuple,
+    spec: dict | None,
+    versions: dict,
 ) -> None:
     files = contents(filling)
     made = manifest(files, plan=plan, labels=labels, spec=spec, versions=versions)
@@ -111,7 +122,11 @@ def test_what_was_written_is_read_back(
 
 def flips(bundle: Bundle) -> Iterator[tuple[str, int]]:
     """Every bit of every file, or a fixed sample of them."""
-    every = [(name, bit) for name, raw in sorted(files_of(bundle.path).items()) for bit in range(8 * len(raw))]
+    every = [
+        (name, bit)
+        for name, raw in sorted(files_of(bundle.path).items())
+        for bit in range(8 * len(raw))
+    ]
     yield from every if len(every) <= MOST_FLIPS else random.Random(0).sample(every, MOST_FLIPS)
 
 
@@ -128,7 +143,10 @@ def test_every_flipped_bit_is_refused(bundle: Bundle) -> None:
 
 
 def test_damage_is_refused_before_anything_is_parsed(bundle: Bundle) -> None:
-    """Evidence that numpy cannot read is refused when it is used; damage to it is refused by its hash, before that."""
+    """Evidence that numpy cannot read is refused when it is used.
+
+    Damage to it is refused by its hash, before that.
+    """
     files = contents() | {"scores.npy": b"not an array"}
     found = write(bundle.path, manifest(files), files)
     with pytest.raises(BundleError, match="validation scores cannot be read"):
@@ -164,7 +182,9 @@ def test_a_file_that_the_manifest_does_not_list_is_refused(bundle: Bundle, name:
 
 
 @pytest.mark.parametrize("name", [MANIFEST, "segment-00.onnx"])
-def test_a_link_a_folder_or_a_pipe_in_the_place_of_a_file_is_refused(bundle: Bundle, name: str, tmp_path: Path) -> None:
+def test_a_link_a_folder_or_a_pipe_in_the_place_of_a_file_is_refused(
+    bundle: Bundle, name: str, tmp_path: Path
+) -> None:
     file = bundle.path / name
     file.rename(tmp_path / "moved")
     for make in (
@@ -182,7 +202,9 @@ def test_a_link_a_folder_or_a_pipe_in_the_place_of_a_file_is_refused(bundle: Bun
 def test_a_bundle_of_another_format_is_refused_by_its_number(bundle: Bundle) -> None:
     raw = (bundle.path / MANIFEST).read_bytes()
     (bundle.path / MANIFEST).write_bytes(raw.replace(b'"format":1', b'"format":7'))
-    with pytest.raises(BundleError, match="bundle format 7, this presplit reads 1; export the bundle again"):
+    with pytest.raises(
+        BundleError, match="bundle format 7, this presplit reads 1; export the bundle again"
+    ):
         read(bundle.path)
 
 
@@ -201,7 +223,9 @@ def test_a_bundle_of_another_format_is_refused_by_its_number(bundle: Bundle) -> 
         lambda raw: b'{"format":true}',
     ],
 )
-def test_a_manifest_that_is_not_as_it_was_written_is_refused(bundle: Bundle, change: object) -> None:
+def test_a_manifest_that_is_not_as_it_was_written_is_refused(
+    bundle: Bundle, change: object
+) -> None:
     raw = (bundle.path / MANIFEST).read_bytes()
     (bundle.path / MANIFEST).write_bytes(change(raw))  # type: ignore[operator]
     with pytest.raises(BundleError, match="manifest.json: damaged"):
@@ -220,7 +244,9 @@ def test_a_manifest_that_is_not_as_it_was_written_is_refused(bundle: Bundle, cha
     ],
 )
 def test_a_sealed_manifest_whose_parts_do_not_fit_is_refused(tmp_path: Path, changes: dict) -> None:
-    with pytest.raises(BundleError, match="segments, ports, exits and files do not belong to its net"):
+    with pytest.raises(
+        BundleError, match="segments, ports, exits and files do not belong to its net"
+    ):
         write(tmp_path / "odd.bundle", manifest(contents(), **changes), contents())
     assert list(tmp_path.iterdir()) == []
 
@@ -243,7 +269,10 @@ def test_contents_that_the_manifest_does_not_describe_are_refused(bundle: Bundle
 def test_what_is_not_there_is_no_bundle(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for name in ("nowhere", "file"):
-        with pytest.raises(BundleError, match=f"{name}: no such bundle .a bundle is a directory with a manifest.json"):
+        with pytest.raises(
+            BundleError,
+            match=f"{name}: no such bundle .a bundle is a directory with a manifest.json",
+        ):
             read(tmp_path / name)
     with pytest.raises(BundleError, match="manifest.json: missing, or not a plain file"):
         read(tmp_path)
@@ -265,10 +294,14 @@ def test_what_is_not_a_bundle_is_never_overwritten(tmp_path: Path, made: str) ->
         path.mkdir()
         if made == "full":
             (path / "letters.txt").write_text("letters")
-    with pytest.raises(BundleError, match="precious: exists and is not a bundle; choose another path or remove it"):
+    with pytest.raises(
+        BundleError, match="precious: exists and is not a bundle; choose another path or remove it"
+    ):
         write(path, manifest(contents()), contents())
     assert os.listdir(tmp_path) == ["precious"]
-    assert made == "empty" or "letters" in (path.read_text() if made == "file" else (path / "letters.txt").read_text())
+    assert made == "empty" or "letters" in (
+        path.read_text() if made == "file" else (path / "letters.txt").read_text()
+    )
 
 
 LIMITED = """if True:
@@ -297,9 +330,13 @@ LIMITED = """if True:
         ("write_plan(bundle, Plan(1))", "the plan cannot be written"),
     ],
 )
-def test_a_full_disk_leaves_the_old_bundle_whole_and_no_temporary(bundle: Bundle, statement: str, said: str) -> None:
+def test_a_full_disk_leaves_the_old_bundle_whole_and_no_temporary(
+    bundle: Bundle, statement: str, said: str
+) -> None:
     program = LIMITED.format(tests=__file__, path=str(bundle.path), statement=statement)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert said in done.stdout and os.strerror(errno.EFBIG) in done.stdout
     assert read(bundle.path) == bundle
     assert os.listdir(bundle.path.parent) == ["small.bundle"]
@@ -309,7 +346,9 @@ def test_a_full_disk_leaves_the_old_bundle_whole_and_no_temporary(bundle: Bundle
 def test_a_folder_that_may_not_be_written_leaves_the_old_bundle_whole(bundle: Bundle) -> None:
     bundle.path.parent.chmod(0o500)
     try:
-        with pytest.raises(BundleError, match="cannot be written .Permission denied.; what was there is unchanged"):
+        with pytest.raises(
+            BundleError, match="cannot be written .Permission denied.; what was there is unchanged"
+        ):
             write(bundle.path, manifest(contents(b"!")), contents(b"!"))
         assert read(bundle.path) == bundle
     finally:
@@ -318,13 +357,17 @@ def test_a_folder_that_may_not_be_written_leaves_the_old_bundle_whole(bundle: Bu
 
 @settings(max_examples=20, suppress_health_check=list(HealthCheck))
 @given(plan=st.none() | plans)
-def test_a_plan_changes_the_manifest_and_nothing_that_computes(tmp_path: Path, plan: Plan | None) -> None:
+def test_a_plan_changes_the_manifest_and_nothing_that_computes(
+    tmp_path: Path, plan: Plan | None
+) -> None:
     bundle = write(tmp_path / "small.bundle", manifest(contents()), contents())
     before = files_of(bundle.path)
     planned = write_plan(bundle, plan)
     assert planned.plan == plan and read(bundle.path) == planned
     assert planned.manifest.model_hash == bundle.manifest.model_hash
-    assert {name for name, raw in files_of(bundle.path).items() if raw != before[name]} <= {MANIFEST}
+    assert {name for name, raw in files_of(bundle.path).items() if raw != before[name]} <= {
+        MANIFEST
+    }
     assert write_plan(planned, None) == bundle
     assert os.listdir(tmp_path) == ["small.bundle"]
 
@@ -362,7 +405,9 @@ def test_the_model_hash_covers_all_that_computes(bundle: Bundle) -> None:
         other,
     ]
     assert len({base.model_hash, *(each.model_hash for each in changed)}) == 6
-    same = msgspec.structs.replace(base, name="x", created="", labels=(), spec={}, versions={}, validation=None)
+    same = msgspec.structs.replace(
+        base, name="x", created="", labels=(), spec={}, versions={}, validation=None
+    )
     assert same.model_hash == base.model_hash
     assert base.model_name(1, "int8") == f"small-{base.model_hash[:12]}.from-1-int8"
     assert base.model_name(1, "float32") == f"small-{base.model_hash[:12]}.from-1"
@@ -383,14 +428,19 @@ def test_segments_join_in_their_order(bundle: Bundle) -> None:
         (((2, 1), {}), "got 2, 1"),
         (((-1, 1), {}), "got -1, 1"),
         (((0, 3), {}), "got 0, 3"),
-        (((0, 2), {"codec": "int4"}), "boundary 0 has no codec 'int4'; there are: float16, float32, int8"),
+        (
+            ((0, 2), {"codec": "int4"}),
+            "boundary 0 has no codec 'int4'; there are: float16, float32, int8",
+        ),
         (((0, 2), {"exits": ["late"]}), "no exit 'late' between boundaries 0 and 2"),
         (((0, 2), {"exits": ["final"]}), "no exit 'final' between boundaries 0 and 2"),
         (((0, 0), {"exits": ["early"]}), "no exit 'early' between boundaries 0 and 0"),
         (((2, 2), {"exits": ["early"]}), "no exit 'early' between boundaries 2 and 2"),
     ],
 )
-def test_a_segment_that_does_not_exist_is_refused(bundle: Bundle, asked: tuple, message: str) -> None:
+def test_a_segment_that_does_not_exist_is_refused(
+    bundle: Bundle, asked: tuple, message: str
+) -> None:
     with pytest.raises(SpecError, match=message):
         bundle.segment(*asked[0], **asked[1])
 
@@ -410,5 +460,7 @@ def test_evidence_of_another_shape_or_type_is_refused(tmp_path: Path) -> None:
     for wrong in (np.zeros((2, 3), np.float32), np.zeros((2, 2)), np.zeros(4, np.float32)):
         files = contents() | {"scores.npy": npy(wrong)}
         found = write(tmp_path / "small.bundle", manifest(files), files)
-        with pytest.raises(BundleError, match=r"validation scores must be float32 and bool of shape \(2, 2\)"):
+        with pytest.raises(
+            BundleError, match=r"validation scores must be float32 and bool of shape \(2, 2\)"
+        ):
             found.evidence()

@@ -1,4 +1,4 @@
-"""A small trained run and its bundle, made once by the command itself, and the command as a function."""
+"""A small trained run and its bundle, made once by the command itself, and the command to call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any ONNX classifier becomes a bundle without torch, and computes at every split what the file does."""
+"""Any ONNX classifier becomes a bundle without torch, and all splits compute what the file does."""
 
 from __future__ import annotations
 
@@ -32,16 +32,25 @@ SHAPE = (3, 16, 16)
 def plain_cnn() -> nn.Module:
     """As many write it: no names, a flatten before the classifier."""
     torch.manual_seed(0)
-    convolutions = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2), nn.ReLU()]
+    convolutions = [
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, stride=2),
+        nn.ReLU(),
+    ]
     return nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(16 * 49, 10)).eval()
 
 
-def save(net: nn.Module, path: Path, shape: tuple[int, ...] = SHAPE, *, batch: int | None = None) -> Path:
+def save(
+    net: nn.Module, path: Path, shape: tuple[int, ...] = SHAPE, *, batch: int | None = None
+) -> Path:
     """Write ``net`` by torch's own exporter, the batch open or fixed."""
     axes = ({0: torch.export.Dim("batch")},) if batch is None else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(net, (torch.rand(batch or 2, *shape),), path, dynamic_shapes=axes, verbose=False)
+        torch.onnx.export(
+            net, (torch.rand(batch or 2, *shape),), path, dynamic_shapes=axes, verbose=False
+        )
     return path
 
 
@@ -56,7 +65,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def same_at_every_split(bundle: Bundle, file: Path, *, batch: int = 3, one_by_one: int | None = None) -> None:
+def same_at_every_split(
+    bundle: Bundle, file: Path, *, batch: int = 3, one_by_one: int | None = None
+) -> None:
     """Head and tail give what ONNX Runtime makes of ``file``, for every split and exit."""
     net = bundle.net
     original = Engine(onnx.load(str(file)).SerializeToString())  # weights beside the file included
@@ -64,7 +75,9 @@ def same_at_every_split(bundle: Bundle, file: Path, *, batch: int = 3, one_by_on
     name = onnx.load(str(file)).graph.input[0].name
     parts = np.split(x, batch // one_by_one) if one_by_one else [x]
     runs = [original.run({name: part}) for part in parts]
-    expected = {output: np.concatenate([run[output] for run in runs]) for output in original.outputs}
+    expected = {
+        output: np.concatenate([run[output] for run in runs]) for output in original.outputs
+    }
     *_, final = expected
     renamed = {"logits": final, **{f"logits.{exit_.name}": exit_.name for exit_ in net.exits[:-1]}}
     for split in range(net.last + 1):
@@ -81,35 +94,68 @@ def same_at_every_split(bundle: Bundle, file: Path, *, batch: int = 3, one_by_on
         assert found.keys() == renamed.keys()
         for output, array in found.items():
             whole = expected[renamed[output]]
-            np.testing.assert_allclose(array, whole, rtol=0, atol=CLOSE * max(1.0, float(np.abs(whole).max())))
+            np.testing.assert_allclose(
+                array, whole, rtol=0, atol=CLOSE * max(1.0, float(np.abs(whole).max()))
+            )
 
 
-def test_a_file_becomes_a_bundle_and_a_plan_where_torch_cannot_be_imported(folder: Path, tmp_path: Path) -> None:
-    words = ["--from", folder / "Cats (v2).onnx", "--samples", folder / "x.npy", "--labels", folder / "y.npy"]
-    commands = [["export", *words, "--out", tmp_path / "c.bundle", "--json"], ["plan", tmp_path / "c.bundle", "--json"]]
+def test_a_file_becomes_a_bundle_and_a_plan_where_torch_cannot_be_imported(
+    folder: Path, tmp_path: Path
+) -> None:
+    words = [
+        "--from",
+        folder / "Cats (v2).onnx",
+        "--samples",
+        folder / "x.npy",
+        "--labels",
+        folder / "y.npy",
+    ]
+    commands = [
+        ["export", *words, "--out", tmp_path / "c.bundle", "--json"],
+        ["plan", tmp_path / "c.bundle", "--json"],
+    ]
     for arguments in commands:
         done = run_without_torch(
-            f"from presplit.cli.main import main\nsys.exit(main({[str(word) for word in arguments]!r}))"
+            "from presplit.cli.main import "
+            f"main\nsys.exit(main({[str(word) for word in arguments]!r}))"
         )
         assert done.returncode == 0 and not done.stderr, done.stderr
         json.loads(done.stdout)
     bundle = read(tmp_path / "c.bundle")
     assert bundle.manifest.name == "cats-v2" and "torch" not in bundle.manifest.versions
-    assert [boundary.shape for boundary in bundle.net.boundaries] == [SHAPE, (8, 16, 16), (16, 7, 7), (10,)]
+    assert [boundary.shape for boundary in bundle.net.boundaries] == [
+        SHAPE,
+        (8, 16, 16),
+        (16, 7, 7),
+        (10,),
+    ]
     same_at_every_split(bundle, folder / "Cats (v2).onnx")
 
 
-def test_samples_give_the_ranges_and_labels_the_evidence(command: Command, folder: Path, tmp_path: Path) -> None:
+def test_samples_give_the_ranges_and_labels_the_evidence(
+    command: Command, folder: Path, tmp_path: Path
+) -> None:
     x, y = np.load(folder / "x.npy"), np.load(folder / "y.npy")
-    words = ["--samples", folder / "x.npy", "--labels", folder / "y.npy", "--out", tmp_path / "c.bundle"]
+    words = [
+        "--samples",
+        folder / "x.npy",
+        "--labels",
+        folder / "y.npy",
+        "--out",
+        tmp_path / "c.bundle",
+    ]
     code, out, problem = command("export", "--from", folder / "Cats (v2).onnx", *words)
-    assert (code, problem) == (0, "") and out.endswith(f"Next: presplit plan {tmp_path / 'c.bundle'}\n")
+    assert (code, problem) == (0, "") and out.endswith(
+        f"Next: presplit plan {tmp_path / 'c.bundle'}\n"
+    )
     bundle = read(tmp_path / "c.bundle")
     ports = bundle.manifest.ports
     assert [set(port.encodings) for port in ports] == [{"float32", "float16", "int8"}] * 4
     middle = Engine(bundle.segment(0, 1)).run({"boundary": x})["boundary_01"]
     for number, values in ((0, x), (1, middle)):
-        assert ports[number].encodings["int8"].scale == pytest.approx(float(values.max()) / 255, rel=1e-5)
+        assert ports[number].encodings["int8"].scale == pytest.approx(
+            float(values.max()) / 255, rel=1e-5
+        )
     logits = Engine(bundle.segment(0, 3)).run({"boundary": x})["logits"]
     np.testing.assert_array_equal(bundle.evidence()[1], [logits.argmax(-1) == y])
 
@@ -117,12 +163,20 @@ def test_samples_give_the_ranges_and_labels_the_evidence(command: Command, folde
 def test_without_samples_only_codecs_without_a_range_are_offered(
     command: Command, folder: Path, tmp_path: Path
 ) -> None:
-    code, out, problem = command("export", "--from", folder / "Cats (v2).onnx", "--out", tmp_path / "c.bundle")
+    code, out, problem = command(
+        "export", "--from", folder / "Cats (v2).onnx", "--out", tmp_path / "c.bundle"
+    )
     assert code == 0 and "Next: presplit serve" in out
-    assert "no --samples" in problem and "the bundle has no int8" in problem and "no --labels" in problem
+    assert (
+        "no --samples" in problem
+        and "the bundle has no int8" in problem
+        and "no --labels" in problem
+    )
     bundle = read(tmp_path / "c.bundle")
     assert [set(port.encodings) for port in bundle.manifest.ports] == [{"float32", "float16"}] * 4
-    assert command("plan", tmp_path / "c.bundle")[2].endswith("can be planned; export it again with labels\n")
+    assert command("plan", tmp_path / "c.bundle")[2].endswith(
+        "can be planned; export it again with labels\n"
+    )
     assert command("run", tmp_path / "c.bundle", folder / "x.npy")[0] == 0
 
 
@@ -141,12 +195,19 @@ def test_several_outputs_are_exits(command: Command, tmp_path: Path) -> None:
 
 def transformers_vit() -> nn.Module:
     hf = pytest.importorskip("transformers", exc_type=(ImportError, RuntimeError))
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+    }
 
     class Logits(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.net = hf.ViTForImageClassification(hf.ViTConfig(**sizes, image_size=16, patch_size=8, num_labels=10))
+            self.net = hf.ViTForImageClassification(
+                hf.ViTConfig(**sizes, image_size=16, patch_size=8, num_labels=10)
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             return self.net(x).logits
@@ -166,7 +227,8 @@ def test_a_file_of_any_batch_is_cut(
     save(make().eval(), tmp_path / "net.onnx", batch=batch)
     code, _, problem = command("export", "--from", tmp_path / "net.onnx")
     if make is transformers_vit and batch:
-        # Its class token is expanded to the batch and joined to the patches: the file holds the batch in a constant.
+        # Its class token is expanded to the batch and joined to the patches: the file holds the
+        # batch in a constant.
         assert code == 2 and f"its batch is fixed to {batch}, and it cannot be opened" in problem
         return
     assert code == 0, problem
@@ -184,8 +246,14 @@ def refuses(said: tuple[int, str, str], part: str) -> None:
 def test_one_of_a_run_and_a_file_is_expected(command: Command, folder: Path) -> None:
     file, x = folder / "Cats (v2).onnx", folder / "x.npy"
     refuses(command("export"), "expected a run directory or --from MODEL.onnx, got neither")
-    refuses(command("export", "runs/x", "--from", file), "expected a run directory or --from MODEL.onnx, got both")
-    refuses(command("export", "runs/x", "--samples", x), "--samples and --labels belong to --from MODEL.onnx")
+    refuses(
+        command("export", "runs/x", "--from", file),
+        "expected a run directory or --from MODEL.onnx, got both",
+    )
+    refuses(
+        command("export", "runs/x", "--samples", x),
+        "--samples and --labels belong to --from MODEL.onnx",
+    )
     refuses(command("export", "--from", file, "--labels", x), "--labels needs the samples")
     refuses(command("export", "--from", "nowhere.onnx"), "nowhere.onnx: no such file")
     refuses(command("export", "--from", x), "x.npy: not an ONNX file")
@@ -194,7 +262,10 @@ def test_one_of_a_run_and_a_file_is_expected(command: Command, folder: Path) -> 
 @pytest.mark.parametrize(
     ("samples", "part"),
     [
-        (np.zeros((3, 3, 16, 15), np.float32), "sample of shape (3, 16, 16), got an array of shape (3, 3, 16, 15)"),
+        (
+            np.zeros((3, 3, 16, 15), np.float32),
+            "sample of shape (3, 16, 16), got an array of shape (3, 3, 16, 15)",
+        ),
         (np.zeros((0, *SHAPE), np.float32), "at least one sample"),
         (np.full((1, *SHAPE), np.nan, np.float32), "expected finite values"),
         (np.zeros((1, *SHAPE), np.int64), "an array (n, *shape) of float32 or uint8 is expected"),
@@ -204,7 +275,10 @@ def test_samples_that_the_file_does_not_take(
     command: Command, folder: Path, tmp_path: Path, samples: np.ndarray, part: str
 ) -> None:
     np.save(tmp_path / "bad.npy", samples)
-    refuses(command("export", "--from", folder / "Cats (v2).onnx", "--samples", tmp_path / "bad.npy"), part)
+    refuses(
+        command("export", "--from", folder / "Cats (v2).onnx", "--samples", tmp_path / "bad.npy"),
+        part,
+    )
 
 
 @pytest.mark.parametrize(
@@ -220,7 +294,14 @@ def test_labels_that_do_not_fit_the_samples(
     command: Command, folder: Path, tmp_path: Path, labels: np.ndarray, part: str
 ) -> None:
     np.save(tmp_path / "bad.npy", labels)
-    words = ["--samples", folder / "x.npy", "--labels", tmp_path / "bad.npy", "--out", tmp_path / "c.bundle"]
+    words = [
+        "--samples",
+        folder / "x.npy",
+        "--labels",
+        tmp_path / "bad.npy",
+        "--out",
+        tmp_path / "c.bundle",
+    ]
     refuses(command("export", "--from", folder / "Cats (v2).onnx", *words), f"bad.npy: {part}")
     assert not (tmp_path / "c.bundle").exists()
 
@@ -240,21 +321,30 @@ def test_labels_that_do_not_fit_the_samples(
         ),
     ],
 )
-def test_samples_that_depend_on_their_batch(command: Command, tmp_path: Path, text: str, part: str) -> None:
+def test_samples_that_depend_on_their_batch(
+    command: Command, tmp_path: Path, text: str, part: str
+) -> None:
     net = model(text)
     net.opset_import[0].version = 13
     (tmp_path / "net.onnx").write_bytes(net.SerializeToString())
-    refuses(command("export", "--from", tmp_path / "net.onnx", "--out", tmp_path / "net.bundle"), part)
+    refuses(
+        command("export", "--from", tmp_path / "net.onnx", "--out", tmp_path / "net.bundle"), part
+    )
     assert not (tmp_path / "net.bundle").exists()
 
 
 def test_operators_that_are_too_old_for_int8(command: Command, tmp_path: Path) -> None:
     net = model(
-        "net (float[N, 4] x) => (float[N, 4] y) <float[4, 4] w> { h = MatMul(x, w) r = Relu(h) y = MatMul(r, w) }"
+        "net (float[N, 4] x) => (float[N, 4] y) <float[4, 4] w> "
+        "{ h = MatMul(x, w) r = Relu(h) y = MatMul(r, w) }"
     )
     net.opset_import[0].version, net.ir_version = 9, 4
     (tmp_path / "old.onnx").write_bytes(net.SerializeToString())
     np.save(tmp_path / "x.npy", np.zeros((1, 4), np.float32))
     assert command("export", "--from", tmp_path / "old.onnx")[0] == 0
     said = command("export", "--from", tmp_path / "old.onnx", "--samples", tmp_path / "x.npy")
-    refuses(said, "old.onnx: the graph is of operator set 9, and integers are decoded from 10 on; convert it with")
+    refuses(
+        said,
+        "old.onnx: the graph is of operator set 9, and integers are decoded from 10 on; convert it "
+        "with",
+    )

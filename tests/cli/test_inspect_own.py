@@ -1,4 +1,7 @@
-"""A user's own model is looked at before any training: layers, boundaries, exits, what a density saves."""
+"""A user's own model is looked at before any training.
+
+Its layers, boundaries and exits are shown, and what a density saves.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,16 @@ import torch
 
 from presplit.train import sparsify, summary
 from presplit.train.placing import places
-from presplit.train.zoo import mixer, mobilenet_v2, resnet8, small_cnn, spectrogram_cnn, vgg, vit, waveform_cnn
+from presplit.train.zoo import (
+    mixer,
+    mobilenet_v2,
+    resnet8,
+    small_cnn,
+    spectrogram_cnn,
+    vgg,
+    vit,
+    waveform_cnn,
+)
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -73,7 +85,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def in_a_process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command as a user runs it, in the folder of the model."""
     line = "import sys; from presplit.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    # Neither -c nor -m: a script that lies elsewhere, as an installed command does, does not see the working folder.
+    # Neither -c nor -m: a script that lies elsewhere, as an installed command does, does not see
+    # the working folder.
     command = [sys.executable, "-P", "-c", line, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
 
@@ -97,7 +110,9 @@ def test_a_model_in_the_working_folder_is_found_and_shown(folder: Path) -> None:
         "the classifier stays dense unless it is named",
     ):
         assert part in done.stdout, done.stdout
-    found = json.loads(in_a_process(folder, "inspect", "own_nets:perceptron", "--input", "64", "--json").stdout)
+    found = json.loads(
+        in_a_process(folder, "inspect", "own_nets:perceptron", "--input", "64", "--json").stdout
+    )
     assert [row["name"] for row in found["layers"]] == ["fc1", "fc2", "fc3"]
 
 
@@ -123,23 +138,36 @@ def test_what_is_said_is_what_the_library_finds(command: Command, folder: Path, 
         (r.name, r.weights, r.macs) for r in summary(model, example)
     ]
     assert found["recommended_exits"] == places(model, example)
-    assert set(found["recommended_exits"]) <= set(found["can_exit_after"]) <= {n for n, _ in model.named_modules()}
+    assert (
+        set(found["recommended_exits"])
+        <= set(found["can_exit_after"])
+        <= {n for n, _ in model.named_modules()}
+    )
     sparse = found["sparse"]
     if name == "waveform_cnn":  # 1-D convolutions stay dense
         assert sparse["layers"] == [] and "can have density 0.25" in sparse["refused"]
     else:
         expected = summary(sparsify(model, density=0.25), example)
         assert [
-            (r["pattern"], r["weights"], r["macs"], tuple(r["faster_in"]), r["note"]) for r in sparse["layers"]
+            (r["pattern"], r["weights"], r["macs"], tuple(r["faster_in"]), r["note"])
+            for r in sparse["layers"]
         ] == [(r.pattern, r.weights, r.macs, r.faster_in, r.note) for r in expected]
-        assert sparse["weights"] < sparse["weights_before"] == sum(r["weights"] for r in found["layers"])
+        assert (
+            sparse["weights"]
+            < sparse["weights_before"]
+            == sum(r["weights"] for r in found["layers"])
+        )
 
 
 def test_boundaries_add_up_and_bottlenecks_are_marked(command: Command, folder: Path) -> None:
-    found = facts(command("inspect", f"{folder}/own_nets.py:small_cnn", "--input", "1,28,28", "--json"))
+    found = facts(
+        command("inspect", f"{folder}/own_nets.py:small_cnn", "--input", "1,28,28", "--json")
+    )
     rows = found["boundaries"]
     assert rows[0]["macs_before"] == 0 and rows[-1]["macs_before"] == found["macs"]
-    assert all(row["codec_bytes"] == {"float32": row["bytes"], "int8": row["bytes"] // 4} for row in rows)
+    assert all(
+        row["codec_bytes"] == {"float32": row["bytes"], "int8": row["bytes"] // 4} for row in rows
+    )
     smallest = [min(row["bytes"] for row in rows[: k + 1]) for k in range(len(rows))]
     for before, row in zip(smallest, rows[1:-1], strict=False):
         assert row["bottleneck"] == (row["bytes"] < before)
@@ -149,12 +177,18 @@ def test_boundaries_add_up_and_bottlenecks_are_marked(command: Command, folder: 
 def test_a_density_of_one_s_own_is_shown(command: Command, folder: Path) -> None:
     word = f"{folder}/own_nets.py:two_layers"
     found = facts(command("inspect", word, "--input", "64", "--density", 0.5, "--json"))
-    assert [(row["weights_before"], row["weights"]) for row in found["sparse"]["layers"]] == [(4096, 2048), (640, 640)]
+    assert [(row["weights_before"], row["weights"]) for row in found["sparse"]["layers"]] == [
+        (4096, 2048),
+        (640, 640),
+    ]
 
 
 def test_a_density_that_no_layer_can_have_says_why(command: Command, folder: Path) -> None:
     code, out, _ = command("inspect", f"{folder}/own_nets.py:narrow", "--input", "8")
-    assert code == 0 and "Density 0.25 saves nothing: no layer of Sequential can have density 0.25 (fc1: " in out
+    assert (
+        code == 0
+        and "Density 0.25 saves nothing: no layer of Sequential can have density 0.25 (fc1: " in out
+    )
 
 
 def test_a_model_with_exits_shows_them(command: Command, folder: Path) -> None:
@@ -170,7 +204,10 @@ def test_a_model_of_transformers_is_shown(folder: Path) -> None:
     found = json.loads(done.stdout)
     assert found["name"] == "ViTForImageClassification"
     assert {"vit.embeddings", "vit.layers.0", "vit.layers.1"} <= set(found["can_exit_after"])
-    assert next(r["shape"] for r in found["layers"] if r["name"] == "vit.layers.0.mlp.fc1") == [17, 128]
+    assert next(r["shape"] for r in found["layers"] if r["name"] == "vit.layers.0.mlp.fc1") == [
+        17,
+        128,
+    ]
     assert found["sparse"]["weights"] < found["sparse"]["weights_before"]
 
 
@@ -181,21 +218,55 @@ def test_a_model_of_transformers_is_shown(folder: Path) -> None:
     ("word", "options", "part"),
     [
         ("own_nets.py:perceptron", [], "give its shape without the batch, as --input 3,32,32"),
-        ("own_nets.py:perceptron", ["--input", "3,,2"], "--input '3,,2': expected the shape of one sample"),
-        ("own_nets.py:perceptron", ["--input", "0"], "--input '0': expected the shape of one sample"),
-        ("own_nets.py:perceptron", ["--input", "63"], "Sequential does not take a float32 sample of shape (63,): "),
-        ("own_nets.py:perceptron", ["--input", "64", "--density", "0"], "--density: expected a share above 0"),
-        ("own_nets.py:nothing", ["--input", "64"], "own_nets has no 'nothing'; what it has that can be called: "),
-        ("own_nets.py:number", ["--input", "64"], "a factory or a torch.nn.Module is expected, got int"),
+        (
+            "own_nets.py:perceptron",
+            ["--input", "3,,2"],
+            "--input '3,,2': expected the shape of one sample",
+        ),
+        (
+            "own_nets.py:perceptron",
+            ["--input", "0"],
+            "--input '0': expected the shape of one sample",
+        ),
+        (
+            "own_nets.py:perceptron",
+            ["--input", "63"],
+            "Sequential does not take a float32 sample of shape (63,): ",
+        ),
+        (
+            "own_nets.py:perceptron",
+            ["--input", "64", "--density", "0"],
+            "--density: expected a share above 0",
+        ),
+        (
+            "own_nets.py:nothing",
+            ["--input", "64"],
+            "own_nets has no 'nothing'; what it has that can be called: ",
+        ),
+        (
+            "own_nets.py:number",
+            ["--input", "64"],
+            "a factory or a torch.nn.Module is expected, got int",
+        ),
         ("own_nets.py:gives_a_number", ["--input", "64"], "a torch.nn.Module is expected, got int"),
         ("own_nets.py:needs", ["--input", "64"], "name a factory that needs none"),
         ("own_nets.py:fails", ["--input", "64"], "raised RuntimeError: the weights are nowhere"),
         ("no_such_nets:make", ["--input", "64"], "no module 'no_such_nets' in "),
-        ("broken_net:make", ["--input", "64"], "importing it raised ModuleNotFoundError: No module named 'no_such_l"),
-        ("net.onnx", ["--input", "64"], "--input and --density belong to your own model as module:factory, got "),
+        (
+            "broken_net:make",
+            ["--input", "64"],
+            "importing it raised ModuleNotFoundError: No module named 'no_such_l",
+        ),
+        (
+            "net.onnx",
+            ["--input", "64"],
+            "--input and --density belong to your own model as module:factory, got ",
+        ),
     ],
 )
-def test_a_word_that_names_no_model(command: Command, folder: Path, word: str, options: list, part: str) -> None:
+def test_a_word_that_names_no_model(
+    command: Command, folder: Path, word: str, options: list, part: str
+) -> None:
     code, out, problem = command("inspect", f"{folder}/{word}", *options)
     assert (code, out) == (2, "") and problem.count("\n") == 1
     assert part in problem, problem

@@ -42,12 +42,22 @@ def pictures(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "options", "sample", "label"),
     [
-        (table, ["--layers", 2, 16, 2, "--set", "data.standardise=true"], np.array([[1000, 2]], np.float32), "low"),
+        (
+            table,
+            ["--layers", 2, 16, 2, "--set", "data.standardise=true"],
+            np.array([[1000, 2]], np.float32),
+            "low",
+        ),
         (pictures, ["--set", "model.width=8"], np.full((1, 3, 8, 8), 0.3, np.float32), "dark"),
     ],
 )
 def test_a_path_is_trained_evaluated_exported_and_answered(
-    make: Callable[[Path], Path], options: list, sample: np.ndarray, label: str, command: Command, tmp_path: Path
+    make: Callable[[Path], Path],
+    options: list,
+    sample: np.ndarray,
+    label: str,
+    command: Command,
+    tmp_path: Path,
 ) -> None:
     def said(*words: object) -> dict[str, Any]:
         code, out, problem = command(*words, "--json")
@@ -64,7 +74,9 @@ def test_a_path_is_trained_evaluated_exported_and_answered(
         assert bundle.manifest.labels[edge.answer(sample[0]).label] == label
 
 
-def test_a_path_that_is_no_data_is_refused_in_one_sentence(command: Command, tmp_path: Path) -> None:
+def test_a_path_that_is_no_data_is_refused_in_one_sentence(
+    command: Command, tmp_path: Path
+) -> None:
     for path in (tmp_path / "nowhere", tmp_path / "nowhere.csv"):
         code, out, problem = command("train", "--data", path, "--out", tmp_path / "run")
         assert (code, out) == (2, "") and f"{path}: not a " in " ".join(problem.split())

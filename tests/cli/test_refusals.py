@@ -1,4 +1,4 @@
-"""What is asked for wrongly is refused in one line on standard error, exit code 2, nothing on standard output."""
+"""A wrong request is refused with exit code 2 and one line on standard error, none on output."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def refuses(said: tuple[int, str, str], *parts: str) -> None:
     """One line that begins with the command's name and holds all ``parts``, and no traceback."""
     code, out, problem = said
     assert (code, out) == (2, ""), said
-    assert problem.startswith("presplit: ") and problem.count("\n") == 1 and problem.endswith("\n"), problem
+    assert (
+        problem.startswith("presplit: ") and problem.count("\n") == 1 and problem.endswith("\n")
+    ), problem
     assert "Traceback" not in problem
     for part in parts:
         assert part in problem, problem
@@ -57,26 +59,48 @@ def test_a_bundle_with_one_flipped_bit(bundle: Path, images: Path, tmp_path: Pat
 
 def test_a_data_set_that_is_missing(tmp_path: Path) -> None:
     """MNIST is nowhere and cannot be fetched: every proxy leads to a port where nothing listens."""
-    nowhere = {name: "http://127.0.0.1:9/" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
-    places = {"PRESPLIT_DATA": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "no_proxy": "", "NO_PROXY": ""}
+    nowhere = {
+        name: "http://127.0.0.1:9/"
+        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+    }
+    places = {
+        "PRESPLIT_DATA": str(tmp_path),
+        "XDG_CACHE_HOME": str(tmp_path),
+        "no_proxy": "",
+        "NO_PROXY": "",
+    }
     said = in_a_process("train", "--data", "mnist", "--out", tmp_path / "run", **nowhere, **places)
-    refuses(said, "train-images-idx3-ubyte is neither in", "nor could it be fetched", "set PRESPLIT_DATA")
+    refuses(
+        said,
+        "train-images-idx3-ubyte is neither in",
+        "nor could it be fetched",
+        "set PRESPLIT_DATA",
+    )
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 8, 9), (3, 8, 8), (3, 64)])
 def test_samples_of_a_wrong_shape(bundle: Path, tmp_path: Path, shape: tuple[int, ...]) -> None:
     np.save(tmp_path / "x.npy", np.zeros(shape, np.float32))
-    refuses(in_a_process("run", bundle, tmp_path / "x.npy"), "one float32 sample of shape (1, 8, 8)", str(shape[1:]))
+    refuses(
+        in_a_process("run", bundle, tmp_path / "x.npy"),
+        "one float32 sample of shape (1, 8, 8)",
+        str(shape[1:]),
+    )
 
 
-def test_a_sample_that_is_not_finite_is_named_after_the_answers_before_it(bundle: Path, tmp_path: Path) -> None:
+def test_a_sample_that_is_not_finite_is_named_after_the_answers_before_it(
+    bundle: Path, tmp_path: Path
+) -> None:
     x = np.zeros((3, 1, 8, 8), np.float32)
     x[2, 0, 0, 0] = np.nan
     np.save(tmp_path / "x.npy", x)
     code, out, problem = in_a_process("run", bundle, tmp_path / "x.npy")
     assert (code, out.count("\n")) == (2, 2)
-    assert "x.npy: sample 2: the input must be one float32 sample of shape (1, 8, 8) with finite values" in problem
+    assert (
+        "x.npy: sample 2: the input must be one float32 sample of shape (1, 8, 8) with finite "
+        "values" in problem
+    )
 
 
 # In this process: everything else.
@@ -93,16 +117,28 @@ def test_a_sample_that_is_not_finite_is_named_after_the_answers_before_it(bundle
         (["train", "--layers", "--seed", 1], "Invalid value for '--layers'"),
         (["train", "--layers", 64, "many", 10], "Invalid value for '--layers'"),
         (["train", "--fan-out", 2], "sparsity.fan_out: expected an mlp, got [2]"),
-        (["train", "--layers", 64, 10, "--fan-out", 2, 9], "sparsity.fan_out: expected one for each of the 1 junc"),
+        (
+            ["train", "--layers", 64, 10, "--fan-out", 2, 9],
+            "sparsity.fan_out: expected one for each of the 1 junc",
+        ),
         (["train", "--layers", 32, 10], "which is more than pad_to = 32"),
         (["train", "--density", 1.5], "sparsity.density: expected `float` <= 1.0, got 1.5"),
         (["train", "--density", "nan"], "sparsity.density: expected a finite number, got nan"),
-        (["train", "--family", "group"], "sparsity: expected one of density (or layers), budget, fan_out, got none"),
-        (["train", "--family", "group", "--density", 0.5], "no pattern family named 'group' (nearest: grouped"),
+        (
+            ["train", "--family", "group"],
+            "sparsity: expected one of density (or layers), budget, fan_out, got none",
+        ),
+        (
+            ["train", "--family", "group", "--density", 0.5],
+            "no pattern family named 'group' (nearest: grouped",
+        ),
         (["train", "--after", "block9"], "exits.after: no submodule is called 'block9'"),
         (["train", "--data", "digit"], "no data set named 'digit' (nearest: digits)"),
         (["train", "--data", "nowhere.npz"], "nowhere.npz: not a readable .npz file"),
-        (["train", "--recipe", "papers"], "training.recipe: expected one of default, paper, got 'papers'"),
+        (
+            ["train", "--recipe", "papers"],
+            "training.recipe: expected one of default, paper, got 'papers'",
+        ),
         (["train", "--epochs", 0], "training.epochs: expected `int` >= 1, got 0"),
         (["train", "--seed", -1], "seed: expected `int` >= 0, got -1"),
         (["train", "--set", "training.epochs"], "--set 'training.epochs': expected KEY=VALUE"),
@@ -122,9 +158,16 @@ def test_words_that_mean_nothing(command: Command, arguments: list, part: str) -
     refuses(command(*arguments), part)
 
 
-@pytest.mark.parametrize("threshold", ["block1", "block1=", "block1=high", "=0.5", "block1=nan", "block1=inf", ""])
-def test_a_threshold_that_is_no_number(command: Command, bundle: Path, images: Path, threshold: str) -> None:
-    refuses(command("run", bundle, images, "--threshold", threshold), f"--threshold {threshold!r}: expected EXIT=SCORE")
+@pytest.mark.parametrize(
+    "threshold", ["block1", "block1=", "block1=high", "=0.5", "block1=nan", "block1=inf", ""]
+)
+def test_a_threshold_that_is_no_number(
+    command: Command, bundle: Path, images: Path, threshold: str
+) -> None:
+    refuses(
+        command("run", bundle, images, "--threshold", threshold),
+        f"--threshold {threshold!r}: expected EXIT=SCORE",
+    )
 
 
 @pytest.mark.parametrize(
@@ -164,29 +207,47 @@ def test_a_plan_that_does_not_fit_the_bundle(
         (["--edge-costs", "nowhere.json"], "nowhere.json: not a file of measured costs"),
     ],
 )
-def test_a_question_that_no_plan_answers(command: Command, bundle: Path, options: list, part: str) -> None:
+def test_a_question_that_no_plan_answers(
+    command: Command, bundle: Path, options: list, part: str
+) -> None:
     refuses(command("plan", bundle, *options), part)
 
 
 @pytest.mark.parametrize("raw", [b"", b"junk", b"{}", b"PK\x03\x04", b"\x93NUMPY\x01\x00"])
-def test_samples_that_are_no_array(command: Command, bundle: Path, tmp_path: Path, raw: bytes) -> None:
+def test_samples_that_are_no_array(
+    command: Command, bundle: Path, tmp_path: Path, raw: bytes
+) -> None:
     (tmp_path / "x.npy").write_bytes(raw)
-    refuses(command("run", bundle, tmp_path / "x.npy"), "x.npy: not a readable .npy file of samples")
+    refuses(
+        command("run", bundle, tmp_path / "x.npy"), "x.npy: not a readable .npy file of samples"
+    )
 
 
-@pytest.mark.parametrize("array", [np.zeros(3, np.float32), np.zeros((2, 1, 8, 8), int), np.array([["a"]])])
-def test_samples_of_another_kind(command: Command, bundle: Path, tmp_path: Path, array: np.ndarray) -> None:
+@pytest.mark.parametrize(
+    "array", [np.zeros(3, np.float32), np.zeros((2, 1, 8, 8), int), np.array([["a"]])]
+)
+def test_samples_of_another_kind(
+    command: Command, bundle: Path, tmp_path: Path, array: np.ndarray
+) -> None:
     np.save(tmp_path / "x.npy", array)
-    refuses(command("run", bundle, tmp_path / "x.npy"), "an array (n, *shape) of float32 or uint8 is expected")
+    refuses(
+        command("run", bundle, tmp_path / "x.npy"),
+        "an array (n, *shape) of float32 or uint8 is expected",
+    )
 
 
 def test_an_archive_of_samples(command: Command, bundle: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.zeros((2, 1, 8, 8), np.float32))
-    refuses(command("run", bundle, tmp_path / "x.npz"), "an array (n, *shape) of float32 or uint8 is expected")
+    refuses(
+        command("run", bundle, tmp_path / "x.npz"),
+        "an array (n, *shape) of float32 or uint8 is expected",
+    )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_samples_that_are_not_finite(command: Command, bundle: Path, tmp_path: Path, value: float) -> None:
+def test_samples_that_are_not_finite(
+    command: Command, bundle: Path, tmp_path: Path, value: float
+) -> None:
     np.save(tmp_path / "x.npy", np.full((2, 1, 8, 8), value, np.float32))
     refuses(command("run", bundle, tmp_path / "x.npy"), "finite")
 
@@ -198,10 +259,15 @@ def test_a_target_that_is_not_a_bundle(command: Command, run: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["costs.json", "missing/costs.json"])
-def test_costs_that_cannot_be_written(command: Command, bundle: Path, tmp_path: Path, name: str) -> None:
+def test_costs_that_cannot_be_written(
+    command: Command, bundle: Path, tmp_path: Path, name: str
+) -> None:
     if name == "costs.json":
         (tmp_path / name).mkdir()
-    refuses(command("measure", bundle, "--repeats", 1, "--out", tmp_path / name), f"{name}: cannot be written")
+    refuses(
+        command("measure", bundle, "--repeats", 1, "--out", tmp_path / name),
+        f"{name}: cannot be written",
+    )
 
 
 def test_a_device_without_a_profile(command: Command, bundle: Path) -> None:

@@ -1,4 +1,7 @@
-"""`presplit train --resume` after `kill -9`: the run ends as if nothing had happened; another's run is refused."""
+"""`presplit train --resume` after `kill -9`: the run ends as if nothing had happened.
+
+The run of another spec is refused.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +35,20 @@ def result(directory: Path) -> dict[str, object]:
 
 def test_a_killed_run_is_resumed_and_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     run, whole = tmp_path / "run", tmp_path / "whole"
-    process = subprocess.Popen([*TRAIN, *OPTIONS, *MORE, "--out", str(run)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*TRAIN, *OPTIONS, *MORE, "--out", str(run)], stderr=subprocess.DEVNULL
+    )
     metrics = run / "metrics.jsonl"
-    while process.poll() is None and (not metrics.exists() or len(metrics.read_text().splitlines()) < 3):
+    while process.poll() is None and (
+        not metrics.exists() or len(metrics.read_text().splitlines()) < 3
+    ):
         time.sleep(0.01)
     process.kill()
-    assert process.wait() == -9 and (run / "state.safetensors").exists() and not (run / "result.json").exists()
+    assert (
+        process.wait() == -9
+        and (run / "state.safetensors").exists()
+        and not (run / "result.json").exists()
+    )
     subprocess.run([*TRAIN, "--resume", "--out", str(run)], check=True, capture_output=True)
     subprocess.run([*TRAIN, *OPTIONS, *MORE, "--out", str(whole)], check=True, capture_output=True)
     assert result(run) == result(whole)
@@ -45,4 +56,7 @@ def test_a_killed_run_is_resumed_and_ends_as_if_it_had_not_been(tmp_path: Path) 
     assert len(metrics.read_text().splitlines()) == 30
     other = [*TRAIN, *OPTIONS, *MORE, "--seed", "1", "--resume", "--out", str(run)]
     refused = subprocess.run(other, capture_output=True, text=True, check=False)
-    assert refused.returncode == 2 and "seed was 0, now it is 1; resume it as it was begun" in refused.stderr
+    assert (
+        refused.returncode == 2
+        and "seed was 0, now it is 1; resume it as it was begun" in refused.stderr
+    )

@@ -1,4 +1,7 @@
-"""A user's own model, named on the command line: trained sparse and with exits, evaluated, exported."""
+"""A user's own model, named on the command line, is trained, evaluated and exported.
+
+It is trained sparse and with exits.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +92,18 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def own_run(command: Command, nets: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "own"
-    options = ("--density", "0.25", "--after", "auto", "--epochs", "15", "--set", "training.distil=0.5", "--out", path)
+    options = (
+        "--density",
+        "0.25",
+        "--after",
+        "auto",
+        "--epochs",
+        "15",
+        "--set",
+        "training.distil=0.5",
+        "--out",
+        path,
+    )
     code, _, problem = command("train", "--model", f"{nets}:Net", *options)
     assert code == 0, problem
     return path
@@ -108,7 +122,10 @@ def test_it_becomes_sparse_gets_exits_and_learns(own_run: Path, nets: str) -> No
 def test_a_run_of_it_is_evaluated_and_becomes_a_bundle(command: Command, own_run: Path) -> None:
     code, out, problem = command("evaluate", own_run, "--max-drop", "0.01", "--policy", "margin")
     assert code == 0, problem
-    assert "at most 1 points lost on held-out samples (" in out and "leave at body.2 (margin from " in out
+    assert (
+        "at most 1 points lost on held-out samples (" in out
+        and "leave at body.2 (margin from " in out
+    )
     assert "These are scores of margin; the run's bundle decides by exits.policy, confidence" in out
     code, _, problem = command("export", own_run, "--out", own_run / "own.bundle")
     assert code == 0, problem
@@ -116,7 +133,9 @@ def test_a_run_of_it_is_evaluated_and_becomes_a_bundle(command: Command, own_run
 
     run = runs.read_run(own_run, load)
     expected = evaluate(run.model, run.data.test)[-1]
-    np.testing.assert_allclose(Local.open(own_run / "own.bundle").answer(run.data.test.x).scores, expected, atol=1e-4)
+    np.testing.assert_allclose(
+        Local.open(own_run / "own.bundle").answer(run.data.test.x).scores, expected, atol=1e-4
+    )
 
 
 def test_its_dense_layers_keep_the_values_that_it_draws_itself(own_run: Path) -> None:
@@ -135,15 +154,33 @@ def test_its_dense_layers_keep_the_values_that_it_draws_itself(own_run: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--model", "{nets}:narrow"], "digits has 10 classes, Sequential gives logits of shape (2, 4)"),
-        (["--model", "{nets}:wide"], "Sequential does not take a sample of digits, float32 (1, 8, 8): "),
+        (
+            ["--model", "{nets}:narrow"],
+            "digits has 10 classes, Sequential gives logits of shape (2, 4)",
+        ),
+        (
+            ["--model", "{nets}:wide"],
+            "Sequential does not take a sample of digits, float32 (1, 8, 8): ",
+        ),
         (["--model", "{nets}:Two"], "a classifier returns logits, Two returns 2 things"),
         (["--model", "{nets}:OneAtATime"], "OneAtATime does not take a sample of digits"),
-        (["--model", "{nets}:leaves"], "calling it without arguments raised SystemExit: no weights here"),
+        (
+            ["--model", "{nets}:leaves"],
+            "calling it without arguments raised SystemExit: no weights here",
+        ),
         (["--model", "{nets}:absent"], "some_nets has no 'absent'"),
-        (["--model", "nowhere.onnx"], "expected module:factory, as cats:make or models/cats.py:make"),
-        (["--set", "model.kind='own'"], "model.factory: a net of kind 'own' has one, module:factory, and only it"),
-        (["--model", "{nets}:Net", "--set", "model.width=4"], "only a cnn has it, and model.kind is 'own'"),
+        (
+            ["--model", "nowhere.onnx"],
+            "expected module:factory, as cats:make or models/cats.py:make",
+        ),
+        (
+            ["--set", "model.kind='own'"],
+            "model.factory: a net of kind 'own' has one, module:factory, and only it",
+        ),
+        (
+            ["--model", "{nets}:Net", "--set", "model.width=4"],
+            "only a cnn has it, and model.kind is 'own'",
+        ),
     ],
 )
 def test_what_does_not_fit_is_said_before_training(
@@ -171,14 +208,18 @@ def test_every_goal_is_told_as_it_was_asked(
     code, out, problem = command("evaluate", own_run, option, value)
     assert code == 0 and goal in out, problem
     row = json.loads(command("evaluate", own_run, option, value, "--json")[1])["thresholds"][0]
-    assert row["macs"] < 6400 and f"right on the test set for {row['macs']:,.0f} MACs an answer" in out
+    assert (
+        row["macs"] < 6400 and f"right on the test set for {row['macs']:,.0f} MACs an answer" in out
+    )
     (hint,) = (word for word in out.split() if word.startswith("body.2="))
     assert np.float32(hint.removeprefix("body.2=")) == np.float32(row["thresholds"]["body.2"])
     assert row["goal"] == {option.removeprefix("--").replace("-", "_"): float(value)}
 
 
 def test_what_a_factory_prints_is_no_result(command: Command, nets: str, tmp_path: Path) -> None:
-    code, out, problem = command("train", "--model", f"{nets}:loud", "--epochs", 1, "--out", tmp_path / "run", "--json")
+    code, out, problem = command(
+        "train", "--model", f"{nets}:loud", "--epochs", 1, "--out", tmp_path / "run", "--json"
+    )
     assert code == 0 and "a factory speaks" in problem and "a net speaks" in problem
     assert json.loads(out)["weights"] == 2 * 64 * 64 + 640
     for verb in (("evaluate",), ("export", "--out", tmp_path / "net.bundle")):
@@ -197,11 +238,17 @@ def plainly(word: str) -> torch.nn.Module:
 
 
 def test_values_whose_code_has_changed_are_neither_evaluated_nor_trained_on(tmp_path: Path) -> None:
-    spec = spec_from({"model": {"kind": "own", "factory": "nets:plainly"}, "training": {"epochs": 2}})
+    spec = spec_from(
+        {"model": {"kind": "own", "factory": "nets:plainly"}, "training": {"epochs": 2}}
+    )
     runs.train(spec, tmp_path / "whole", own=plainly)
     assert runs.read_run(tmp_path / "whole", plainly).exit_names == ("final",)
     with pytest.raises(
-        DataError, match=r"model.safetensors: its values give other answers .* the net's code has changed since"
+        DataError,
+        match=(
+            r"model.safetensors: its values give other answers .* "
+            r"the net's code has changed since"
+        ),
     ):
         runs.read_run(tmp_path / "whole", otherwise)
 
@@ -223,12 +270,17 @@ def test_what_cannot_be_trained_leaves_the_run_that_is_there(refused: str, tmp_p
             net.append(Detached())
         return net.requires_grad_(refused != "frozen")
 
-    spec = spec_from({"model": {"kind": "own", "factory": "nets:plainly"}, "training": {"epochs": 1}})
+    spec = spec_from(
+        {"model": {"kind": "own", "factory": "nets:plainly"}, "training": {"epochs": 1}}
+    )
     runs.train(spec, tmp_path, own=plainly)
     before = (tmp_path / "model.safetensors").read_bytes()
     if refused == "no teacher":
         spec = spec_from(
-            {"model": spec.model, "training": {"epochs": 1, "distil": 0.5, "teacher": str(tmp_path.parent / "none")}}
+            {
+                "model": spec.model,
+                "training": {"epochs": 1, "distil": 0.5, "teacher": str(tmp_path.parent / "none")},
+            }
         )
     with pytest.raises(PresplitError, match="requires_grad|detaches|not a finished run"):
         runs.train(spec, tmp_path, own=changed)
@@ -236,13 +288,24 @@ def test_what_cannot_be_trained_leaves_the_run_that_is_there(refused: str, tmp_p
 
 
 def test_training_anew_trains_the_teacher_anew(command: Command, nets: str, tmp_path: Path) -> None:
-    options = ("--model", f"{nets}:Net", "--density", "0.25", "--set", "training.distil=0.5", "--out", tmp_path / "run")
+    options = (
+        "--model",
+        f"{nets}:Net",
+        "--density",
+        "0.25",
+        "--set",
+        "training.distil=0.5",
+        "--out",
+        tmp_path / "run",
+    )
     for epochs in (1, 2):
         code, _, problem = command("train", *options, "--epochs", epochs)
         assert code == 0, problem
         lines = (tmp_path / "run" / "teacher" / "metrics.jsonl").read_text().splitlines()
         assert len(lines) == epochs
-    code, _, problem = command("train", *options, "--set", f"training.teacher={tmp_path / 'run' / 'teacher'}")
+    code, _, problem = command(
+        "train", *options, "--set", f"training.teacher={tmp_path / 'run' / 'teacher'}"
+    )
     assert code == 2 and "teacher: it is in the run that this one replaces" in problem
     assert (tmp_path / "run" / "model.safetensors").exists()
 
@@ -259,9 +322,15 @@ def test_other_samples_are_not_trained_on_further(tmp_path: Path) -> None:
         fit(plainly(""), Samples(1 - some.x, some.y), **asked)
 
 
-def test_early_exits_do_not_hide_logits_that_are_detached(command: Command, nets: str, tmp_path: Path) -> None:
-    code, _, problem = command("train", "--model", f"{nets}:Deaf", "--after", "body", "--out", tmp_path / "run")
-    assert code == 2 and "no gradient flows back from the logits of Deaf: it detaches them" in problem
+def test_early_exits_do_not_hide_logits_that_are_detached(
+    command: Command, nets: str, tmp_path: Path
+) -> None:
+    code, _, problem = command(
+        "train", "--model", f"{nets}:Deaf", "--after", "body", "--out", tmp_path / "run"
+    )
+    assert (
+        code == 2 and "no gradient flows back from the logits of Deaf: it detaches them" in problem
+    )
 
 
 class Detached(torch.nn.Module):
@@ -270,8 +339,12 @@ class Detached(torch.nn.Module):
 
 
 def test_outputs_without_a_class_are_told(command: Command, nets: str, tmp_path: Path) -> None:
-    code, out, problem = command("train", "--model", f"{nets}:many", "--epochs", "1", "--out", tmp_path / "run")
-    assert code == 0 and out.startswith("The net has 12 outputs for 10 classes; the others are idle.\n"), problem
+    code, out, problem = command(
+        "train", "--model", f"{nets}:many", "--epochs", "1", "--out", tmp_path / "run"
+    )
+    assert code == 0 and out.startswith(
+        "The net has 12 outputs for 10 classes; the others are idle.\n"
+    ), problem
 
 
 def test_one_goal_at_a_time(command: Command, own_run: Path) -> None:
@@ -279,7 +352,9 @@ def test_one_goal_at_a_time(command: Command, own_run: Path) -> None:
     assert code == 2 and "thresholds are chosen for one goal, got macs, offload" in problem
 
 
-def test_what_is_refused_leaves_the_run_that_is_there(command: Command, nets: str, tmp_path: Path) -> None:
+def test_what_is_refused_leaves_the_run_that_is_there(
+    command: Command, nets: str, tmp_path: Path
+) -> None:
     options = ("--model", f"{nets}:Net", "--epochs", "1", "--out", tmp_path / "run")
     assert command("train", *options)[0] == 0
     code, _, problem = command("train", *options, "--set", "training.self_distil=0.5")

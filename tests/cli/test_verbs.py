@@ -1,4 +1,4 @@
-"""The command's verbs one after another: from a spec to answers that two processes give together."""
+"""The command's verbs, from a spec to answers that two processes give together."""
 
 from __future__ import annotations
 
@@ -50,7 +50,11 @@ def test_training_says_each_epoch_on_standard_error_and_its_result_as_one_object
     said = command("train", spec, "--epochs", 2, "--seed", 4, "--out", tmp_path / "run", "--json")
     found = one_object(said)
     assert [line.split()[1] for line in said[2].splitlines()] == ["1/2", "2/2"]
-    assert (found["name"], found["data"], found["run"]) == ("small", "digits", str(tmp_path / "run"))
+    assert (found["name"], found["data"], found["run"]) == (
+        "small",
+        "digits",
+        str(tmp_path / "run"),
+    )
     assert set(found["accuracy"]) == {"block1", "final"}
     assert {"spec.json", "versions.json", "metrics.jsonl", "model.safetensors", "result.json"} == {
         path.name for path in (tmp_path / "run").iterdir()
@@ -58,7 +62,21 @@ def test_training_says_each_epoch_on_standard_error_and_its_result_as_one_object
 
 
 def test_the_paper_s_vocabulary_trains_a_sparse_net(command: Command, tmp_path: Path) -> None:
-    words = ["--layers", 64, 16, 10, "--fan-out", 4, 10, "--data", "digits", "--recipe", "paper", "--epochs", 1]
+    words = [
+        "--layers",
+        64,
+        16,
+        10,
+        "--fan-out",
+        4,
+        10,
+        "--data",
+        "digits",
+        "--recipe",
+        "paper",
+        "--epochs",
+        1,
+    ]
     found = one_object(command("train", *words, "--out", tmp_path / "run", "--json"))
     assert found["weights"] == 64 * 4 + 16 * 10
     written = json.loads((tmp_path / "run" / "spec.json").read_text())
@@ -67,7 +85,20 @@ def test_the_paper_s_vocabulary_trains_a_sparse_net(command: Command, tmp_path: 
 
 
 def test_several_exits_and_families_are_said_in_options(command: Command, tmp_path: Path) -> None:
-    words = ["--layers", 80, 40, 20, 10, "--density", 0.5, "--family", "bernoulli", "--after", "relu1", "relu2"]
+    words = [
+        "--layers",
+        80,
+        40,
+        20,
+        10,
+        "--density",
+        0.5,
+        "--family",
+        "bernoulli",
+        "--after",
+        "relu1",
+        "relu2",
+    ]
     found = one_object(command("train", *words, "--epochs", 1, "--out", tmp_path / "run", "--json"))
     assert list(found["accuracy"]) == ["relu1", "relu2", "final"]
 
@@ -94,7 +125,9 @@ def test_inspecting_lists_every_boundary_and_adds_up(command: Command, bundle: P
     assert "exit block1" in table and "MACs to the next" in table
 
 
-def test_inspecting_an_onnx_file_needs_no_bundle(command: Command, run: Path, bundle: Path, tmp_path: Path) -> None:
+def test_inspecting_an_onnx_file_needs_no_bundle(
+    command: Command, run: Path, bundle: Path, tmp_path: Path
+) -> None:
     import torch
 
     model = to_onnx(runs.read_run(run).model, torch.zeros(1, 1, 8, 8))
@@ -102,25 +135,35 @@ def test_inspecting_an_onnx_file_needs_no_bundle(command: Command, run: Path, bu
     found = one_object(command("inspect", tmp_path / "small.onnx", "--json"))
     cut = one_object(command("inspect", bundle, "--json"))
     assert (found["macs"], found["weights"]) == (cut["macs"], cut["weights"])
-    assert [row["shape"] for row in found["boundaries"]] == [row["shape"] for row in cut["boundaries"]]
+    assert [row["shape"] for row in found["boundaries"]] == [
+        row["shape"] for row in cut["boundaries"]
+    ]
     assert command("inspect", tmp_path / "small.onnx")[1].startswith("small: ")
 
 
-def test_measured_costs_are_what_planning_takes(command: Command, bundle: Path, tmp_path: Path) -> None:
+def test_measured_costs_are_what_planning_takes(
+    command: Command, bundle: Path, tmp_path: Path
+) -> None:
     costs = tmp_path / "costs.json"
     measured = one_object(command("measure", bundle, "--repeats", 3, "--out", costs, "--json"))
     assert measured == json.loads(costs.read_text())
     net = read(bundle).net
     assert (len(measured["segment_s"]), len(measured["exit_s"])) == (net.last, len(net.exits))
-    planned = one_object(command("plan", bundle, "--edge-costs", costs, "--server-costs", costs, "--json"))
-    assert set(planned) == {"plan", "baselines"} and planned["plan"]["expected"]["how"] == "measured"
+    planned = one_object(
+        command("plan", bundle, "--edge-costs", costs, "--server-costs", costs, "--json")
+    )
+    assert (
+        set(planned) == {"plan", "baselines"} and planned["plan"]["expected"]["how"] == "measured"
+    )
 
 
 def test_a_saved_plan_is_in_the_bundle(command: Command, run: Path, tmp_path: Path) -> None:
     path = tmp_path / "own.bundle"
     command("export", run, "--out", path)
     before = read(path)
-    planned = one_object(command("plan", path, "--link", "lte", "--deadline-s", 0.5, "--save", "--json"))
+    planned = one_object(
+        command("plan", path, "--link", "lte", "--deadline-s", 0.5, "--save", "--json")
+    )
     after = read(path)
     assert after.plan is not None and after.plan.split == planned["plan"]["split"]
     assert after.manifest.model_hash == before.manifest.model_hash
@@ -129,11 +172,17 @@ def test_a_saved_plan_is_in_the_bundle(command: Command, run: Path, tmp_path: Pa
     code, text, _ = command("plan", path)
     assert code == 0 and "edge" in text and "server" in text
     _, _, said = command("export", run, "--out", path)
-    assert "own.bundle carried a plan, made for what was there before" in said and read(path).plan is None
+    assert (
+        "own.bundle carried a plan, made for what was there before" in said
+        and read(path).plan is None
+    )
 
 
 def test_served_and_local_answers_are_the_same(bundle: Path, images: Path) -> None:
-    """Split over two processes, by every codec, and all on the edge: the same labels, and each says why."""
+    """Split over two processes, by every codec, and all on the edge, the labels are the same.
+
+    Each answer says why it was given.
+    """
     alone = answers(bundle, images)
     assert {(answer["where"], answer["why"]) for answer in alone} == {("edge", "planned")}
     assert [answer["sample"] for answer in alone] == list(range(20))
@@ -143,12 +192,26 @@ def test_served_and_local_answers_are_the_same(bundle: Path, images: Path) -> No
         assert server.stdout is not None
         address = json.loads(server.stdout.readline())["address"]
         for split, codec in ((0, "int8"), (2, "float32"), (2, "float16")):
-            words = ["--server", address, "--split", split, "--codec", codec, "--deadline-s", 5, "--streams", 4]
+            words = [
+                "--server",
+                address,
+                "--split",
+                split,
+                "--codec",
+                codec,
+                "--deadline-s",
+                5,
+                "--streams",
+                4,
+            ]
             found = answers(bundle, images, *words)
             assert {(answer["where"], answer["why"], answer["degraded"]) for answer in found} == {
                 ("server", "server", False)
             }
-            encoding, boundary = read(bundle).encoding(split, codec), read(bundle).net.boundaries[split]
+            encoding, boundary = (
+                read(bundle).encoding(split, codec),
+                read(bundle).net.boundaries[split],
+            )
             assert {answer["up_bytes"] for answer in found} == {encoding.nbytes(boundary)}
             assert [answer["label"] for answer in found] == [answer["label"] for answer in alone]
     finally:
@@ -159,11 +222,15 @@ def test_served_and_local_answers_are_the_same(bundle: Path, images: Path) -> No
 
 def test_without_a_server_the_exits_answer_and_say_so(bundle: Path, images: Path) -> None:
     found = answers(bundle, images, "--split", 2)
-    assert {(answer["where"], answer["why"], answer["degraded"]) for answer in found} == {("edge", "link_down", True)}
+    assert {(answer["where"], answer["why"], answer["degraded"]) for answer in found} == {
+        ("edge", "link_down", True)
+    }
 
 
 @pytest.mark.parametrize(("threshold", "exit_"), [(0.0, "block1"), (1.01, "final")])
-def test_a_threshold_decides_which_exit_answers(bundle: Path, images: Path, threshold: float, exit_: str) -> None:
+def test_a_threshold_decides_which_exit_answers(
+    bundle: Path, images: Path, threshold: float, exit_: str
+) -> None:
     found = answers(bundle, images, "--threshold", f"block1={threshold}")
     assert {answer["exit"] for answer in found} == {exit_}
 
@@ -176,7 +243,10 @@ def test_a_rate_spaces_the_questions(bundle: Path, images: Path) -> None:
 
 def test_floats_and_bytes_are_the_same_samples(bundle: Path, images: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "floats.npy", np.load(images).astype(np.float32) / 255)
-    labels = [[answer["label"] for answer in answers(bundle, path)] for path in (images, tmp_path / "floats.npy")]
+    labels = [
+        [answer["label"] for answer in answers(bundle, path)]
+        for path in (images, tmp_path / "floats.npy")
+    ]
     assert labels[0] == labels[1]
 
 
@@ -186,7 +256,10 @@ def test_samples_of_another_scale_are_told(bundle: Path, images: Path, tmp_path:
         process = start("run", bundle, path)
         _, problem = process.communicate(timeout=60)
         assert process.returncode == 0
-        assert ("raw.npy: its values span 255, those that the net was exported with 1: are they" in problem) == is_told
+        assert (
+            "raw.npy: its values span 255, those that the net was exported with 1: are they"
+            in problem
+        ) == is_told
 
 
 def test_the_doctor_finds_this_machine_well(command: Command) -> None:
@@ -198,5 +271,16 @@ def test_the_doctor_finds_this_machine_well(command: Command) -> None:
 def test_without_a_verb_the_command_says_which_there_are(command: Command) -> None:
     code, out, problem = command()
     assert (code, problem) == (0, "")
-    verbs = ("demo", "train", "evaluate", "export", "inspect", "measure", "plan", "serve", "run", "doctor")
+    verbs = (
+        "demo",
+        "train",
+        "evaluate",
+        "export",
+        "inspect",
+        "measure",
+        "plan",
+        "serve",
+        "run",
+        "doctor",
+    )
     assert all(f"  {verb} " in out for verb in verbs)

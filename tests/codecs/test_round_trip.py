@@ -12,10 +12,17 @@ from presplit.codecs import CODECS
 from presplit.core.types import Boundary, Floats
 
 NARROWEST = 1e-30
-"""Laws hold from this width of a range on, and at width 0; what is narrower has its own test below."""
+"""Laws hold from this width of a range on, and at width 0.
+
+What is narrower has its own test below.
+"""
 
 ends = st.floats(-1e4, 1e4)
-ranges = st.tuples(ends, ends).map(sorted).filter(lambda r: r[0] == r[1] == 0 or max(0, *r) - min(0, *r) >= NARROWEST)
+ranges = (
+    st.tuples(ends, ends)
+    .map(sorted)
+    .filter(lambda r: r[0] == r[1] == 0 or max(0, *r) - min(0, *r) >= NARROWEST)
+)
 
 
 @st.composite
@@ -29,7 +36,9 @@ def calibrated(draw: st.DrawFn) -> tuple[float, float, Floats]:
 @pytest.mark.parametrize("name", CODECS)
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(case=calibrated())
-def test_a_round_trip_stays_within_the_stated_error(name: str, case: tuple[float, float, Floats]) -> None:
+def test_a_round_trip_stays_within_the_stated_error(
+    name: str, case: tuple[float, float, Floats]
+) -> None:
     codec, (low, high, values) = CODECS[name], case
     encoding = codec.calibrate(low, high)
     back = codec.decode(codec.encode(values, encoding), encoding)
@@ -56,7 +65,9 @@ def test_codes_have_the_dtype_and_the_bytes_that_the_encoding_says(
 @pytest.mark.parametrize("name", CODECS)
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(case=calibrated())
-def test_encoding_what_was_decoded_changes_nothing_more(name: str, case: tuple[float, float, Floats]) -> None:
+def test_encoding_what_was_decoded_changes_nothing_more(
+    name: str, case: tuple[float, float, Floats]
+) -> None:
     codec, (low, high, values) = CODECS[name], case
     encoding = codec.calibrate(low, high)
     codes = codec.encode(values, encoding)
@@ -68,19 +79,25 @@ def test_encoding_what_was_decoded_changes_nothing_more(name: str, case: tuple[f
 def test_zero_stays_exactly_zero(name: str, limits: list[float]) -> None:
     encoding = CODECS[name].calibrate(*limits)
     zero = np.zeros(3, np.float32)
-    np.testing.assert_array_equal(CODECS[name].decode(CODECS[name].encode(zero, encoding), encoding), zero)
+    np.testing.assert_array_equal(
+        CODECS[name].decode(CODECS[name].encode(zero, encoding), encoding), zero
+    )
 
 
 @pytest.mark.parametrize("name", CODECS)
 def test_values_beyond_the_range_saturate_and_stay_finite(name: str) -> None:
     encoding = CODECS[name].calibrate(-1, 1)
-    back = CODECS[name].decode(CODECS[name].encode(np.array([-1e30, 1e30], np.float32), encoding), encoding)
+    back = CODECS[name].decode(
+        CODECS[name].encode(np.array([-1e30, 1e30], np.float32), encoding), encoding
+    )
     assert np.isfinite(back).all() and back[0] < -0.9 and back[1] > 0.9
 
 
 def test_a_range_of_subnormal_width_is_encoded_too() -> None:
     encoding = CODECS["int8"].calibrate(0.0, 1e-40)
-    assert np.isfinite(CODECS["int8"].decode(CODECS["int8"].encode(np.zeros(1, np.float32), encoding), encoding)).all()
+    assert np.isfinite(
+        CODECS["int8"].decode(CODECS["int8"].encode(np.zeros(1, np.float32), encoding), encoding)
+    ).all()
 
 
 def test_an_eight_bit_image_travels_as_int8_without_loss() -> None:
@@ -89,4 +106,6 @@ def test_an_eight_bit_image_travels_as_int8_without_loss() -> None:
     encoding = int8.calibrate(0, 1)
     codes = int8.encode(pixels, encoding)
     assert len(np.unique(codes)) == 256
-    np.testing.assert_allclose(int8.decode(codes, encoding), pixels, atol=1e-7)  # one unit of float32 at 1
+    np.testing.assert_allclose(
+        int8.decode(codes, encoding), pixels, atol=1e-7
+    )  # one unit of float32 at 1

@@ -1,4 +1,7 @@
-"""The one cost formula: its outcomes are every way a sample can end, and nothing else decides a plan's numbers."""
+"""The one cost formula covers every way a sample can end.
+
+Nothing else decides a plan's numbers.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,16 @@ LINK = Link("link", up_bps=8000, down_bps=8000, rtt_s=0.5, power_w=2.0)
 
 
 def ways(split: int, leaves: dict[str, float], **more: float) -> list[Outcome]:
-    return outcomes(NET, split=split, leaves=leaves, edge=EDGE, server=SERVER, link=LINK, payload_bytes=9, **more)
+    return outcomes(
+        NET,
+        split=split,
+        leaves=leaves,
+        edge=EDGE,
+        server=SERVER,
+        link=LINK,
+        payload_bytes=9,
+        **more,
+    )
 
 
 @pytest.mark.parametrize("split", range(4))
@@ -34,7 +46,9 @@ def test_split_0_waits_for_the_server_alone_and_holds_an_answer_meanwhile() -> N
     (only,) = ways(0, {})
     sent_s = (9 + WIRE_BYTES) / 1000
     assert only.seconds == pytest.approx(sent_s + 0.5 + 0.006 + REPLY_BYTES / 1000)
-    assert only.joules == pytest.approx(2 * sent_s + 0.10 + 0.001 * 10)  # the early exit runs while it waits
+    assert only.joules == pytest.approx(
+        2 * sent_s + 0.10 + 0.001 * 10
+    )  # the early exit runs while it waits
     assert only.up_bytes == 9
 
 
@@ -45,8 +59,12 @@ def test_the_last_split_is_the_edge_alone() -> None:
 def test_an_exit_costs_its_own_layers_whether_or_not_it_answers() -> None:
     early, rest = ways(2, {"early": 0.25})
     assert (early.probability, early.seconds, early.up_bytes) == (0.25, pytest.approx(0.011), 0)
-    assert early.joules == pytest.approx(0.10 + 0.001 * 10)  # the exit draws what the segments draw: 10 W
-    assert ways(2, {}) == [Outcome(1.0, rest.seconds, rest.joules, 9)]  # not named, it runs to be held
+    assert early.joules == pytest.approx(
+        0.10 + 0.001 * 10
+    )  # the exit draws what the segments draw: 10 W
+    assert ways(2, {}) == [
+        Outcome(1.0, rest.seconds, rest.joules, 9)
+    ]  # not named, it runs to be held
 
 
 def test_an_exit_behind_the_split_or_not_named_answers_nothing() -> None:
@@ -62,7 +80,11 @@ def test_queue_and_codec_delay_only_what_is_sent() -> None:
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(st.lists(st.integers(0, 20), min_size=1, max_size=6), st.sampled_from([0.5, 0.9, 0.99, 1.0]), st.randoms())
+@given(
+    st.lists(st.integers(0, 20), min_size=1, max_size=6),
+    st.sampled_from([0.5, 0.9, 0.99, 1.0]),
+    st.randoms(),
+)
 def test_a_quantile_is_the_rank_among_samples(counts: list[int], q: float, random) -> None:
     counts[0] += 1
     times = [random.uniform(0, 1) for _ in counts]

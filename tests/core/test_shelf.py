@@ -23,7 +23,9 @@ def test_everything_listed_is_found_by_its_name(shelf: Shelf[object]) -> None:
 @pytest.mark.parametrize("shelf", SHELVES, ids=lambda shelf: shelf.kind)
 def test_an_unknown_name_is_refused_with_the_nearest_ones(shelf: Shelf[object]) -> None:
     name = next(iter(shelf))
-    with pytest.raises(SpecError, match=rf"no {shelf.kind} named '{name}x' \(nearest: .*{name}.*\); there are: "):
+    with pytest.raises(
+        SpecError, match=rf"no {shelf.kind} named '{name}x' \(nearest: .*{name}.*\); there are: "
+    ):
         shelf.find(f"{name}x")
 
 

@@ -36,14 +36,27 @@ sections = st.fixed_dictionaries(
     optional={
         "name": names,
         "seed": st.integers(0, 2**32 - 1),
-        "data": st.fixed_dictionaries({}, optional={"name": globs, "validation": st.floats(0.001, 0.499)}),
-        "model": st.fixed_dictionaries({}, optional={"width": st.integers(1, 512)}),
-        "sparsity": st.fixed_dictionaries({"density": densities, "layers": st.dictionaries(globs, densities)}),
-        "exits": st.fixed_dictionaries({"after": st.lists(globs, min_size=1, max_size=3, unique=True)}),
-        "training": st.fixed_dictionaries(
-            {}, optional={"recipe": st.sampled_from(["default", "paper"]), "rate": positive, "bf16": st.booleans()}
+        "data": st.fixed_dictionaries(
+            {}, optional={"name": globs, "validation": st.floats(0.001, 0.499)}
         ),
-        "plan": st.fixed_dictionaries({}, optional={"link": globs, "deadline_s": positive | st.none()}),
+        "model": st.fixed_dictionaries({}, optional={"width": st.integers(1, 512)}),
+        "sparsity": st.fixed_dictionaries(
+            {"density": densities, "layers": st.dictionaries(globs, densities)}
+        ),
+        "exits": st.fixed_dictionaries(
+            {"after": st.lists(globs, min_size=1, max_size=3, unique=True)}
+        ),
+        "training": st.fixed_dictionaries(
+            {},
+            optional={
+                "recipe": st.sampled_from(["default", "paper"]),
+                "rate": positive,
+                "bf16": st.booleans(),
+            },
+        ),
+        "plan": st.fixed_dictionaries(
+            {}, optional={"link": globs, "deadline_s": positive | st.none()}
+        ),
     },
 )
 
@@ -69,7 +82,11 @@ def test_a_key_that_no_section_has_is_never_accepted(raw, section, key):
         spec_from(strange)
 
 
-@given(raw=st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=5))
+@given(
+    raw=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=5
+    )
+)
 def test_whatever_stands_in_a_spec_is_read_or_refused(raw):
     for key in ("name", "seed", "data", "sparsity", "exits"):
         try:
@@ -80,7 +97,13 @@ def test_whatever_stands_in_a_spec_is_read_or_refused(raw):
 
 def test_an_empty_spec_is_a_dense_net_on_digits(tmp_path):
     spec = read_spec(write(tmp_path, ""))
-    assert (spec.data, spec.model, spec.sparsity, spec.exits, spec.plan) == (Data("digits"), Model(), None, None, None)
+    assert (spec.data, spec.model, spec.sparsity, spec.exits, spec.plan) == (
+        Data("digits"),
+        Model(),
+        None,
+        None,
+        None,
+    )
 
 
 def test_the_papers_experiment_is_said_in_its_own_words(tmp_path):
@@ -90,11 +113,15 @@ def test_the_papers_experiment_is_said_in_its_own_words(tmp_path):
 
 
 def test_what_the_spec_leaves_out_stays_the_recipes(tmp_path):
-    assert read_spec(write(tmp_path, PAPER + "epochs = 3\n")).training == Training("paper", epochs=3)
+    assert read_spec(write(tmp_path, PAPER + "epochs = 3\n")).training == Training(
+        "paper", epochs=3
+    )
 
 
 def test_set_changes_one_key_and_leaves_its_neighbours(tmp_path):
-    spec = read_spec(write(tmp_path, PAPER), set=["training.epochs=2", "data.name=digits", "data.validation=0.2"])
+    spec = read_spec(
+        write(tmp_path, PAPER), set=["training.epochs=2", "data.name=digits", "data.validation=0.2"]
+    )
     assert (spec.training.epochs, spec.training.recipe) == (2, "paper")
     assert spec.data == Data("digits", 0.2, 800)
 
@@ -132,26 +159,47 @@ def test_a_set_without_key_and_value_is_refused(tmp_path, assignment):
         ("[data]\nvalidation = nan", r"data.validation: expected a finite number, got nan"),
         ("[training]\nrate = inf", r"training.rate: expected a finite number, got inf"),
         ("[training]\nrate = '1e-3'", r"training.rate: expected `float`, got '1e-3'"),
-        ("[training]\nrecipe = 'papers'", r"training.recipe: expected one of default, paper, got 'papers'"),
-        ("[model]\nkind = 'mlp'\nlayers = [8, 0, 2]", r"model.layers\[1\]: expected `int` >= 1, got 0"),
+        (
+            "[training]\nrecipe = 'papers'",
+            r"training.recipe: expected one of default, paper, got 'papers'",
+        ),
+        (
+            "[model]\nkind = 'mlp'\nlayers = [8, 0, 2]",
+            r"model.layers\[1\]: expected `int` >= 1, got 0",
+        ),
         ("[model]\nkind = 'mlp'", r"model.layers: an mlp needs the sizes of input and classes"),
         ("[model]\nlayers = [8, 2]", r"model.layers: only an mlp has it"),
         ("[model]\nkind = 'mlp'\nlayers = [8, 2]\nwidth = 3", r"model.width: only a cnn has it"),
-        ("[model]\nkind = 'mlp'\nlayers = [8, 2]\nbottleneck = 3", r"model.bottleneck: only a cnn has it"),
+        (
+            "[model]\nkind = 'mlp'\nlayers = [8, 2]\nbottleneck = 3",
+            r"model.bottleneck: only a cnn has it",
+        ),
         ("[data]\npad_to = 800", r"data.pad_to: only an mlp has it"),
         (
             PAPER.replace("pad_to = 800", "pad_to = 784"),
             r"data.pad_to: expected the first of model.layers, 800, got 784",
         ),
-        (PAPER.replace("[2, 9, 10]", "[2, 9]"), r"sparsity.fan_out: expected one for each of the 3 junctions"),
-        (PAPER.replace("[2, 9, 10]", "[2, 41, 10]"), r"sparsity.fan_out\[1\]: expected 1..40, .*, got 41"),
+        (
+            PAPER.replace("[2, 9, 10]", "[2, 9]"),
+            r"sparsity.fan_out: expected one for each of the 3 junctions",
+        ),
+        (
+            PAPER.replace("[2, 9, 10]", "[2, 41, 10]"),
+            r"sparsity.fan_out\[1\]: expected 1..40, .*, got 41",
+        ),
         (
             PAPER.replace("fan_out", "density = 0.5\nfan_out"),
             r"sparsity: expected one of density .*, budget, fan_out, got density .* and fan_out",
         ),
         ("[sparsity]\nfan_out = [2]", r"sparsity.fan_out: expected an mlp, got \[2\]"),
-        ("[sparsity]\nfamily = 'grouped'", r"sparsity: expected one of density .*, budget, fan_out, got none"),
-        ("[sparsity.layers]\n'conv*' = 2.0", r"sparsity.layers: expected `float` <= 1.0, got {'conv\*': 2.0}"),
+        (
+            "[sparsity]\nfamily = 'grouped'",
+            r"sparsity: expected one of density .*, budget, fan_out, got none",
+        ),
+        (
+            "[sparsity.layers]\n'conv*' = 2.0",
+            r"sparsity.layers: expected `float` <= 1.0, got {'conv\*': 2.0}",
+        ),
         ("[exits]", r"exits: missing required field `after`"),
         ("[exits]\nafter = []", r"exits.after: expected `array` of length >= 1, got \[\]"),
         ("[exits]\nafter = ['a', 'a']", r"exits.after: expected different names"),
@@ -159,7 +207,10 @@ def test_a_set_without_key_and_value_is_refused(tmp_path, assignment):
             "[exits]\nafter = ['a']\nweights = [1, 2]",
             r"exits.weights: expected one for each of \['a'\], got \[1.0, 2.0\]",
         ),
-        ("[plan]\nmax_accuracy_drop = 2", r"plan.max_accuracy_drop: expected `float` <= 1.0, got 2"),
+        (
+            "[plan]\nmax_accuracy_drop = 2",
+            r"plan.max_accuracy_drop: expected `float` <= 1.0, got 2",
+        ),
         ("name = 'a'\nseed 3", r"not TOML: .*line 2"),
         ("name = 'a'\nseed =", r"not TOML: .*line 2"),
         ("name = 'a'\nname = 'b'", r"not TOML: Cannot overwrite a value \(at line 2"),
@@ -188,7 +239,9 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(SpecError, match=r"nowhere.toml: cannot be read \(No such file or directory\)"):
+    with pytest.raises(
+        SpecError, match=r"nowhere.toml: cannot be read \(No such file or directory\)"
+    ):
         read_spec(tmp_path / "nowhere.toml")
 
 

@@ -12,10 +12,25 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from presplit.core.errors import PatternError, SpecError
-from presplit.core.types import Answer, Boundary, Device, Encoding, Exit, Net, Pattern, Plan, canonical_json
+from presplit.core.types import (
+    Answer,
+    Boundary,
+    Device,
+    Encoding,
+    Exit,
+    Net,
+    Pattern,
+    Plan,
+    canonical_json,
+)
 
 NET = Net(
-    (Boundary("image", (1, 8, 8)), Boundary("pool", (4, 4, 4)), Boundary("hidden", (32,)), Boundary("logits", (10,))),
+    (
+        Boundary("image", (1, 8, 8)),
+        Boundary("pool", (4, 4, 4)),
+        Boundary("hidden", (32,)),
+        Boundary("logits", (10,)),
+    ),
     (Exit("early", 1, 10), Exit("final", 3, 10)),
 )
 
@@ -27,7 +42,9 @@ def patterns(draw: st.DrawFn) -> Pattern:
     rows = [draw(st.lists(st.integers(0, n_in - 1), min_size=1, unique=True)) for _ in range(tiles)]
     widest = max(map(len, rows))
     index = np.array([row + [-1] * (widest - len(row)) for row in rows], dtype=np.int32)
-    order = draw(st.none() | st.permutations(range(tile * tiles)).map(lambda o: np.array(o, np.int32)))
+    order = draw(
+        st.none() | st.permutations(range(tile * tiles)).map(lambda o: np.array(o, np.int32))
+    )
     return Pattern(n_in, tile, index, order)
 
 
@@ -105,7 +122,10 @@ def test_exits_up_to_counts_the_boundary_itself() -> None:
     [
         ((), "its own classifier as the last exit"),
         ((Exit("early", 1, 10),), "its own classifier as the last exit"),
-        ((Exit("a", 2, 10), Exit("b", 1, 10), Exit("final", 3, 10)), r"rising, different boundaries.*\[2, 1, 3\]"),
+        (
+            (Exit("a", 2, 10), Exit("b", 1, 10), Exit("final", 3, 10)),
+            r"rising, different boundaries.*\[2, 1, 3\]",
+        ),
         ((Exit("same", 1, 10), Exit("same", 3, 10)), "different names"),
     ],
 )
@@ -122,7 +142,9 @@ def test_a_plan_that_names_what_the_net_lacks_is_refused() -> None:
         Plan(0, {"early": 0.5}).fits(NET)
 
 
-@pytest.mark.parametrize("value", [NET, Plan(1, {"early": 0.5}, "int8", deadline_s=0.05), Device("pi", 1e9, 1e9, 4.0)])
+@pytest.mark.parametrize(
+    "value", [NET, Plan(1, {"early": 0.5}, "int8", deadline_s=0.05), Device("pi", 1e9, 1e9, 4.0)]
+)
 def test_a_value_survives_json(value: msgspec.Struct) -> None:
     raw = canonical_json(value)
     assert msgspec.json.decode(raw, type=type(value)) == value
@@ -139,7 +161,9 @@ def test_a_value_survives_json(value: msgspec.Struct) -> None:
         (b'{"name":"pi","macs_per_s":0,"memory_bytes":1,"power_w":1}', Device),
     ],
 )
-def test_a_stored_value_out_of_range_or_with_an_unknown_field_is_refused(raw: bytes, kind: type) -> None:
+def test_a_stored_value_out_of_range_or_with_an_unknown_field_is_refused(
+    raw: bytes, kind: type
+) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(raw, type=kind)
 

@@ -1,4 +1,7 @@
-"""The edge when the server is absent, killed, hanging, lying or another's: an answer in time, and a true reason."""
+"""The edge when the server is absent, killed, hanging, lying or another's.
+
+It answers in time, and gives a true reason.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,10 @@ STALL_S = 0.25
 
 
 def answers_in_time(edge: Edge, *, count: int = 20, deadline_s: float = DEADLINE_S) -> list[Answer]:
-    """``count`` answers by the caller's clock: in time as a rule, and none held up by more than a stall."""
+    """``count`` answers that are in time by the caller's clock.
+
+    That is the rule, and none is held up by more than a stall.
+    """
     found, took = [], []
     for _ in range(count):
         began = time.monotonic()
@@ -51,13 +57,17 @@ def answers_in_time(edge: Edge, *, count: int = 20, deadline_s: float = DEADLINE
 def without_exits(bundle: Bundle) -> Bundle:
     """The same net with its own classifier only."""
     net = Net(bundle.net.boundaries, bundle.net.exits[-1:])
-    return dataclasses.replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, net=net, exits={}))
+    return dataclasses.replace(
+        bundle, manifest=msgspec.structs.replace(bundle.manifest, net=net, exits={})
+    )
 
 
 def held(bundle: Bundle, split: int) -> np.ndarray:
     """What the edge holds under `Plan(split)`: the exit at the split, or the next one."""
     name, stop = {0: ("early", 1), 1: ("early", 1), 2: ("middle", 2)}[split]
-    return Engine(bundle.segment(0, stop, exits=[name])).run({"boundary": IMAGE[None]})[f"logits.{name}"][0]
+    return Engine(bundle.segment(0, stop, exits=[name])).run({"boundary": IMAGE[None]})[
+        f"logits.{name}"
+    ][0]
 
 
 def assert_held(answers: list[Answer], bundle: Bundle, *, split: int, why: set[str]) -> None:
@@ -115,11 +125,15 @@ def test_a_hanging_server_makes_no_answer_late(bundle: Bundle, start: Start) -> 
 
 def test_a_server_killed_while_it_is_asked_loses_no_answer(bundle: Bundle, start: Start) -> None:
     with asking(bundle, start) as (edge, process):
-        process.send_signal(signal.SIGSTOP)  # so that the request is surely under way when the server dies
+        process.send_signal(
+            signal.SIGSTOP
+        )  # so that the request is surely under way when the server dies
         threading.Timer(0.05, process.kill).start()
         began = time.monotonic()
         answer = edge.answer(IMAGE, deadline_s=2.0)
-        assert time.monotonic() - began < 1.0, "a broken connection is known at once, not at the deadline"
+        assert time.monotonic() - began < 1.0, (
+            "a broken connection is known at once, not at the deadline"
+        )
         assert_held([answer], bundle, split=1, why={"link_down"})
         assert_held(answers_in_time(edge), bundle, split=1, why={"link_down"})
 
@@ -127,11 +141,17 @@ def test_a_server_killed_while_it_is_asked_loses_no_answer(bundle: Bundle, start
 def test_a_server_that_is_back_is_used_again(bundle: Bundle, start: Start) -> None:
     port = str(free_port())
     plan = Plan(1)
-    with start("presplit", "serve", str(bundle.path), "--json", "--port", "0", "--port", port) as (address, _):
+    with start("presplit", "serve", str(bundle.path), "--json", "--port", "0", "--port", port) as (
+        address,
+        _,
+    ):
         edge = Edge.open(bundle, server=address, plan=plan)
         assert edge.answer(IMAGE, deadline_s=5.0).why == "server"
     assert_held(answers_in_time(edge), bundle, split=1, why={"link_down"})
-    with edge, start("presplit", "serve", str(bundle.path), "--json", "--port", "0", "--port", port):
+    with (
+        edge,
+        start("presplit", "serve", str(bundle.path), "--json", "--port", "0", "--port", port),
+    ):
         assert comes_back(edge)
 
 
@@ -145,7 +165,9 @@ def comes_back(edge: Edge) -> bool:
     return False
 
 
-def test_another_bundles_server_is_refused(bundle: Bundle, other_bundle: Bundle, start: Start) -> None:
+def test_another_bundles_server_is_refused(
+    bundle: Bundle, other_bundle: Bundle, start: Start
+) -> None:
     with (
         start("presplit", "serve", str(other_bundle.path), "--json", "--port", "0") as (address, _),
         Edge.open(bundle, server=address, plan=Plan(1)) as edge,
@@ -154,8 +176,10 @@ def test_another_bundles_server_is_refused(bundle: Bundle, other_bundle: Bundle,
 
 
 @contextlib.contextmanager
-def liar(reply: Callable[[bytes], bytes], *, status: grpc.StatusCode | None = None) -> Iterator[str]:
-    """A real gRPC server whose ModelInfer answers with the bytes that ``reply`` makes of the request."""
+def liar(
+    reply: Callable[[bytes], bytes], *, status: grpc.StatusCode | None = None
+) -> Iterator[str]:
+    """A real gRPC server whose ModelInfer answers with what ``reply`` makes of the request."""
 
     def infer(raw: bytes, context: Any) -> bytes:
         if status is not None:
@@ -164,7 +188,9 @@ def liar(reply: Callable[[bytes], bytes], *, status: grpc.StatusCode | None = No
 
     service = grpc.server(ThreadPoolExecutor(2))
     method = grpc.unary_unary_rpc_method_handler(infer)
-    service.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, {"ModelInfer": method})])
+    service.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler(SERVICE, {"ModelInfer": method})]
+    )
     port = service.add_insecure_port("127.0.0.1:0")
     service.start()
     try:
@@ -188,7 +214,10 @@ def honest(raw: bytes, **changes: Any) -> bytes:
         name=fields["name"], datatype=fields["datatype"], shape=fields["shape"]
     )
     reply = messages.ModelInferResponse(
-        model_name=fields["model"], id=fields["id"], outputs=[output], raw_output_contents=[fields["raw"]]
+        model_name=fields["model"],
+        id=fields["id"],
+        outputs=[output],
+        raw_output_contents=[fields["raw"]],
     )
     return reply.SerializeToString()
 
@@ -199,19 +228,26 @@ def test_the_liar_is_believed_when_it_does_not_lie(bundle: Bundle) -> None:
     assert (answer.why, answer.label) == ("server", 0)
 
 
-def test_a_reply_that_is_there_is_not_delayed_by_the_answer_that_is_held(slow_bundle: Bundle) -> None:
+def test_a_reply_that_is_there_is_not_delayed_by_the_answer_that_is_held(
+    slow_bundle: Bundle,
+) -> None:
     """Nothing is held at the split, and the next exit takes far longer than the server."""
     bare = without_exits(slow_bundle)
     with Edge.open(bare, plan=Plan(bare.net.last)) as edge:
         alone_s = min(edge.answer(IMAGE).elapsed_s for _ in range(3))
-    with liar(honest) as address, Edge.open(bare, server=address, plan=Plan(1, deadline_s=5.0)) as edge:
+    with (
+        liar(honest) as address,
+        Edge.open(bare, server=address, plan=Plan(1, deadline_s=5.0)) as edge,
+    ):
         answers = [edge.answer(IMAGE) for _ in range(5)]
     assert {answer.why for answer in answers} == {"server"}
     assert statistics.median(answer.elapsed_s for answer in answers) < alone_s / 2
 
 
 @pytest.mark.parametrize("early", [{}, {"early": 2.0}, {"early": 2.0, "middle": 2.0}])
-def test_nothing_is_begun_that_would_end_after_the_deadline(slow_bundle: Bundle, early: dict[str, float]) -> None:
+def test_nothing_is_begun_that_would_end_after_the_deadline(
+    slow_bundle: Bundle, early: dict[str, float]
+) -> None:
     """Once an exit has run, a slow rest of the edge's own net is no reason to be late."""
     last = slow_bundle.net.last
     with Edge.open(slow_bundle, plan=Plan(last, early or {"middle": 2.0})) as edge:
@@ -245,7 +281,9 @@ def test_nothing_is_begun_that_would_end_after_the_deadline(slow_bundle: Bundle,
     ],
     ids=lambda changes: f"{next(iter(changes))}={str(changes)[:24]}",
 )
-def test_a_reply_that_is_not_this_requests_is_not_used(bundle: Bundle, changes: dict[str, Any]) -> None:
+def test_a_reply_that_is_not_this_requests_is_not_used(
+    bundle: Bundle, changes: dict[str, Any]
+) -> None:
     with (
         liar(lambda raw: honest(raw, **changes)) as address,
         Edge.open(bundle, server=address, plan=Plan(1)) as edge,
@@ -253,7 +291,9 @@ def test_a_reply_that_is_not_this_requests_is_not_used(bundle: Bundle, changes: 
         assert_held(answers_in_time(edge, count=3), bundle, split=1, why={"bad_reply"})
 
 
-@pytest.mark.parametrize("reply", [b"", b"\xff" * 50, np.random.default_rng(1).bytes(200)], ids=["none", "ff", "any"])
+@pytest.mark.parametrize(
+    "reply", [b"", b"\xff" * 50, np.random.default_rng(1).bytes(200)], ids=["none", "ff", "any"]
+)
 def test_random_bytes_are_not_a_reply(bundle: Bundle, reply: bytes) -> None:
     with liar(lambda _: reply) as address, Edge.open(bundle, server=address, plan=Plan(1)) as edge:
         assert_held(answers_in_time(edge, count=3), bundle, split=1, why={"bad_reply"})
@@ -272,7 +312,10 @@ def test_random_bytes_are_not_a_reply(bundle: Bundle, reply: bytes) -> None:
     ],
 )
 def test_every_status_has_its_reason(bundle: Bundle, status: grpc.StatusCode, why: str) -> None:
-    with liar(honest, status=status) as address, Edge.open(bundle, server=address, plan=Plan(1)) as edge:
+    with (
+        liar(honest, status=status) as address,
+        Edge.open(bundle, server=address, plan=Plan(1)) as edge,
+    ):
         assert_held(answers_in_time(edge, count=3), bundle, split=1, why={why})
 
 
@@ -303,14 +346,18 @@ def test_a_port_that_speaks_no_grpc_is_not_believed(bundle: Bundle) -> None:
 
         thread = threading.Thread(target=babble)
         thread.start()
-        with Edge.open(bundle, server=f"127.0.0.1:{listener.getsockname()[1]}", plan=Plan(1)) as edge:
+        with Edge.open(
+            bundle, server=f"127.0.0.1:{listener.getsockname()[1]}", plan=Plan(1)
+        ) as edge:
             answers = answers_in_time(edge, count=5)
         stopped.set()
         thread.join()
     assert_held(answers, bundle, split=1, why={"link_down", "late"})
 
 
-def test_a_server_killed_and_restarted_behind_a_slow_link_loses_no_answer(bundle: Bundle, start: Start) -> None:
+def test_a_server_killed_and_restarted_behind_a_slow_link_loses_no_answer(
+    bundle: Bundle, start: Start
+) -> None:
     port = str(free_port())
     link = ("presplit.runtime.emulate", "--target", f"127.0.0.1:{port}", "--rtt-s", "0.02")
     serving = ("presplit", "serve", str(bundle.path), "--json", "--port", "0", "--port", port)
@@ -323,14 +370,21 @@ def test_a_server_killed_and_restarted_behind_a_slow_link_loses_no_answer(bundle
         assert comes_back(edge)
 
 
-def test_an_outage_of_the_link_loses_no_answer_and_heals(bundle: Bundle, server: str, start: Start) -> None:
-    with start("presplit.runtime.emulate", "--target", server, "--rtt-s", "0.01") as (address, shaper):
+def test_an_outage_of_the_link_loses_no_answer_and_heals(
+    bundle: Bundle, server: str, start: Start
+) -> None:
+    with start("presplit.runtime.emulate", "--target", server, "--rtt-s", "0.01") as (
+        address,
+        shaper,
+    ):
         assert shaper.stdin is not None
         with Edge.open(bundle, server=address, plan=Plan(1)) as edge:
             assert comes_back(edge)
             for order in ('{"outage": true}', '{"outage": true, "reset": true}'):
                 print(order, file=shaper.stdin, flush=True)
                 time.sleep(0.1)
-                assert_held(answers_in_time(edge, count=12), bundle, split=1, why={"late", "link_down"})
+                assert_held(
+                    answers_in_time(edge, count=12), bundle, split=1, why={"late", "link_down"}
+                )
                 print('{"outage": false}', file=shaper.stdin, flush=True)
                 assert comes_back(edge)

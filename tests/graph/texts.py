@@ -8,7 +8,10 @@ from onnx import numpy_helper, parser
 
 
 def model(text: str) -> onnx.ModelProto:
-    """The model of ``text`` (ONNX's textual syntax, without a header); what it declares without a value is random."""
+    """The model of ``text`` (ONNX's textual syntax, without a header).
+
+    What it declares without a value is random.
+    """
     found = parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> {text}')
     random = np.random.default_rng(0)
     for declared in found.graph.value_info:

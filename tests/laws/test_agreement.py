@@ -1,4 +1,7 @@
-"""Torch, the whole ONNX graph and the joined segments agree: every split, exit and codec, on random small nets."""
+"""Torch, the whole ONNX graph and the joined segments agree.
+
+They do so at every split and exit and with every codec, on random small nets.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,24 @@ from presplit.runtime.engine import Engine
 from presplit.train import MultiExit, add_exits, export, initialise, sparsify
 from presplit.train.evaluate import exit_logits
 from presplit.train.export import to_onnx
-from presplit.train.zoo import mixer, mlp, mobilenet_v2, resnet8, small_cnn, spectrogram_cnn, vgg, vit, waveform_cnn
+from presplit.train.zoo import (
+    mixer,
+    mlp,
+    mobilenet_v2,
+    resnet8,
+    small_cnn,
+    spectrogram_cnn,
+    vgg,
+    vit,
+    waveform_cnn,
+)
 from presplit.train.zoo.cnn import Residual
 
 CLOSE = 2e-5
-"""Relative to the largest value: float32 sums of a few hundred terms, taken in another order by each side."""
+"""Relative to the largest value.
+
+The sides take float32 sums of a few hundred terms in different orders.
+"""
 FAR, DEEP = 2e-4, ("torchvision MobileNetV2", "timm MobileNetV2")
 """The same for nets of some fifty layers with normalisations, whose differences add up."""
 BATCHES = (1, 5)
@@ -43,14 +59,21 @@ def perceptrons(draw: st.DrawFn, family: str) -> tuple[MultiExit, tuple[int, ...
     model: nn.Module = mlp([*sizes, 5])
     junctions = draw(st.sets(st.integers(1, len(sizes) - 1), min_size=1))
     density = draw(st.sampled_from([0.125, 0.25, 0.5]))
-    model = sparsify(model, layers={f"fc{j}": density for j in junctions}, family=family, seed=draw(st.integers(0, 9)))
+    model = sparsify(
+        model,
+        layers={f"fc{j}": density for j in junctions},
+        family=family,
+        seed=draw(st.integers(0, 9)),
+    )
     hidden = draw(st.sets(st.integers(1, len(sizes) - 1)))
-    return with_exits(model, [f"relu{j}" for j in sorted(hidden)], torch.zeros(1, sizes[0])), (sizes[0],)
+    return with_exits(model, [f"relu{j}" for j in sorted(hidden)], torch.zeros(1, sizes[0])), (
+        sizes[0],
+    )
 
 
 @st.composite
 def residual_cnns(draw: st.DrawFn, family: str) -> tuple[MultiExit, tuple[int, ...]]:
-    """A stem and 1-3 plain or residual blocks on images of 8 x 8, with an exit after any of them."""
+    """A stem and 1-3 plain or residual blocks on 8 x 8 images, with an exit after any of them."""
     width = draw(st.sampled_from([8, 16]))
     blocks: list[nn.Module] = []
     for _ in range(draw(st.integers(1, 3))):
@@ -59,11 +82,19 @@ def residual_cnns(draw: st.DrawFn, family: str) -> tuple[MultiExit, tuple[int, .
         else:
             blocks.append(nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU()))
     model = nn.Sequential(
-        nn.Conv2d(1, width, 3, padding=1), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 5)
+        nn.Conv2d(1, width, 3, padding=1),
+        *blocks,
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(width, 5),
     )
     sparse = sparsify(model, layers={"[1-9].*": draw(st.sampled_from([0.25, 0.5]))}, family=family)
     exits = draw(st.sets(st.integers(1, len(blocks))))
-    return with_exits(sparse, [str(block) for block in sorted(exits)], torch.zeros(1, 1, 8, 8)), (1, 8, 8)
+    return with_exits(sparse, [str(block) for block in sorted(exits)], torch.zeros(1, 1, 8, 8)), (
+        1,
+        8,
+        8,
+    )
 
 
 def with_exits(model: nn.Module, after: list[str], example: Tensor) -> MultiExit:
@@ -80,7 +111,9 @@ def with_exits(model: nn.Module, after: list[str], example: Tensor) -> MultiExit
     return net.eval()
 
 
-def whole_and_pieces(model: nn.Module, names: tuple[str, ...], x: np.ndarray) -> tuple[onnx.ModelProto, Bundle]:
+def whole_and_pieces(
+    model: nn.Module, names: tuple[str, ...], x: np.ndarray
+) -> tuple[onnx.ModelProto, Bundle]:
     """One exported graph, and the same graph cut into a bundle that is held in memory."""
     whole = to_onnx(model, torch.from_numpy(x[:1].copy()))
     row = graph.row(graph.read(whole), names)
@@ -89,17 +122,30 @@ def whole_and_pieces(model: nn.Module, names: tuple[str, ...], x: np.ndarray) ->
     contents |= {f"exit-{name}": piece.onnx for name, piece in pieces.exits.items()}
     values = graph.run(row.graph, x, row.tensors[1:])
     ports = []
-    for number, (boundary, at) in enumerate(zip(net.boundaries, [x, *values.values()], strict=True)):
-        codes = {name: codec.calibrate(float(at.min()), float(at.max())) for name, codec in CODECS.items()}
-        entry = {name: graph.entry(number, boundary, code, last=net.last) for name, code in codes.items()}
+    for number, (boundary, at) in enumerate(
+        zip(net.boundaries, [x, *values.values()], strict=True)
+    ):
+        codes = {
+            name: codec.calibrate(float(at.min()), float(at.max()))
+            for name, codec in CODECS.items()
+        }
+        entry = {
+            name: graph.entry(number, boundary, code, last=net.last) for name, code in codes.items()
+        }
         ports.append(Port(entry, graph.leave(number, boundary, last=net.last), codes))
     manifest = Manifest(
         format=1,
         name="net",
         net=net,
         header=pieces.header,
-        segments=tuple(Part(f"segment-{k}", piece.macs, piece.weights) for k, piece in enumerate(pieces.segments)),
-        exits={name: Part(f"exit-{name}", piece.macs, piece.weights) for name, piece in pieces.exits.items()},
+        segments=tuple(
+            Part(f"segment-{k}", piece.macs, piece.weights)
+            for k, piece in enumerate(pieces.segments)
+        ),
+        exits={
+            name: Part(f"exit-{name}", piece.macs, piece.weights)
+            for name, piece in pieces.exits.items()
+        },
         ports=tuple(ports),
         files=digest(contents),
         versions={},
@@ -116,7 +162,7 @@ def check(
     shape: tuple,
     close: float = CLOSE,
 ) -> None:
-    """Torch, ``whole`` and every split of ``bundle`` give the same logits at every exit, for all `BATCHES`."""
+    """Torch, ``whole`` and all splits of ``bundle`` agree at every exit, for all `BATCHES`."""
     one_graph = Engine(whole.SerializeToString())
     splits = [Split(bundle, split) for split in range(bundle.net.last + 1)]
     for batch in BATCHES:
@@ -131,22 +177,32 @@ def check(
 
 
 class Split:
-    """A bundle cut once: the head with the exits before the cut, and the tail, by codec, with those after it."""
+    """A bundle cut once into a head and a tail.
+
+    The head has the exits before the cut, and the tail, by codec, those after it.
+    """
 
     def __init__(self, bundle: Bundle, split: int) -> None:
         net, self.bundle, self.split = bundle.net, bundle, split
         early = [e for e in net.exits if e.after < net.last]
-        here, there = ([e.name for e in early if (e.after <= split) == side] for side in (True, False))
+        here, there = (
+            [e.name for e in early if (e.after <= split) == side] for side in (True, False)
+        )
         self.place = "logits" if split == net.last else f"boundary_{split:02d}"
         self.head = Engine(bundle.segment(0, split, exits=here)) if split else None
         ports = bundle.manifest.ports[split].entry if split < net.last else {}
-        self.tails = {codec: Engine(bundle.segment(split, net.last, exits=there, codec=codec)) for codec in ports}
+        self.tails = {
+            codec: Engine(bundle.segment(split, net.last, exits=there, codec=codec))
+            for codec in ports
+        }
 
     def run(self, x: np.ndarray) -> Arrays:
         """The logits of every exit by its name, head and tail together."""
         found = self.head.run({"boundary": x}) if self.head else {self.place: x}
         values = found.pop(self.place)
-        found |= self.tails["float32"].run({"boundary": values}) if self.tails else {"logits": values}
+        found |= (
+            self.tails["float32"].run({"boundary": values}) if self.tails else {"logits": values}
+        )
         return {name.partition(".")[2] or "final": array for name, array in found.items()}
 
     def check_codecs(self, x: np.ndarray, close: float) -> None:
@@ -156,14 +212,20 @@ class Split:
             encoding = self.bundle.encoding(self.split, name)
             codes = CODECS[name].encode(values, encoding)
             decoded = CODECS[name].decode(codes, encoding)
-            same(tail.run({"boundary": codes}), self.tails["float32"].run({"boundary": decoded}), close)
+            same(
+                tail.run({"boundary": codes}),
+                self.tails["float32"].run({"boundary": decoded}),
+                close,
+            )
 
 
 def same(found: Arrays, expected: Arrays, close: float = CLOSE) -> None:
     assert sorted(found) == sorted(expected)
     for name, array in expected.items():
         assert found[name].shape == array.shape and found[name].dtype == np.float32
-        np.testing.assert_allclose(found[name], array, rtol=0, atol=close * max(1.0, float(np.abs(array).max())))
+        np.testing.assert_allclose(
+            found[name], array, rtol=0, atol=close * max(1.0, float(np.abs(array).max()))
+        )
 
 
 @pytest.mark.parametrize("nets", [perceptrons, residual_cnns])
@@ -171,7 +233,9 @@ def same(found: Arrays, expected: Arrays, close: float = CLOSE) -> None:
 @an_export_costs_a_second
 @given(data=st.data())
 def test_random_nets_agree_whole_and_cut(
-    nets: Callable[[str], st.SearchStrategy[tuple[MultiExit, tuple[int, ...]]]], family: str, data: st.DataObject
+    nets: Callable[[str], st.SearchStrategy[tuple[MultiExit, tuple[int, ...]]]],
+    family: str,
+    data: st.DataObject,
 ) -> None:
     model, shape = data.draw(nets(family))
     x = np.random.default_rng(0).normal(size=(8, *shape)).astype(np.float32)
@@ -179,7 +243,10 @@ def test_random_nets_agree_whole_and_cut(
 
 
 class Viewing(nn.Module):
-    """Flattens by the batch size, as much code does; adds what it has computed three layers before."""
+    """Flattens by the batch size, as much code does.
+
+    It also adds what it has computed three layers before.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -196,7 +263,13 @@ class Viewing(nn.Module):
 
 def dropped() -> nn.Module:
     return nn.Sequential(
-        nn.Linear(7, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Dropout(0.5), nn.Linear(12, 12), nn.Tanh(), nn.Linear(12, 4)
+        nn.Linear(7, 12),
+        nn.BatchNorm1d(12),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(12, 12),
+        nn.Tanh(),
+        nn.Linear(12, 4),
     )
 
 
@@ -224,7 +297,11 @@ AD_HOC: Models = {
     "concatenated skips": (concatenating(), ["0"], (1, 6, 6)),
     "no exit": (nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), [], (3, 2, 2)),
     "small_cnn": (sparsify(small_cnn(width=8, size=8), density=0.5), ["bottleneck"], (1, 8, 8)),
-    "resnet8": (sparsify(resnet8(width=8, channels=1), density=0.25), ["block1", "block2"], (1, 8, 8)),
+    "resnet8": (
+        sparsify(resnet8(width=8, channels=1), density=0.25),
+        ["block1", "block2"],
+        (1, 8, 8),
+    ),
 }
 
 
@@ -234,11 +311,20 @@ def from_transformers() -> Models:
 
     resnet = hf.ResNetConfig(embedding_size=16, hidden_sizes=[32, 64], depths=[1, 1], num_labels=10)
     mobilenet = hf.MobileNetV2Config(image_size=32, depth_multiplier=0.35, num_labels=10)
-    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+    sizes = {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+    }
     vision = hf.ViTConfig(**sizes, image_size=32, patch_size=8, num_labels=10)
     return {
         "ResNet": (hf.ResNetForImageClassification(resnet), ["resnet.encoder.stages.0"], IMAGE),
-        "MobileNetV2": (hf.MobileNetV2ForImageClassification(mobilenet), ["mobilenet_v2.layer.4"], IMAGE),
+        "MobileNetV2": (
+            hf.MobileNetV2ForImageClassification(mobilenet),
+            ["mobilenet_v2.layer.4"],
+            IMAGE,
+        ),
         "ViT": (hf.ViTForImageClassification(vision), ["vit.layers.0"], IMAGE),
     }
 
@@ -264,7 +350,11 @@ def from_timm() -> Models:
     return {
         "ResNet": (timm.create_model("resnet10t", num_classes=10), ["layer2"], IMAGE),
         "MobileNetV2": (timm.create_model("mobilenetv2_035", num_classes=10), ["blocks.2"], IMAGE),
-        "ViT": (timm.create_model("vit_tiny_patch16_224", num_classes=10, **small), ["blocks.0"], IMAGE),
+        "ViT": (
+            timm.create_model("vit_tiny_patch16_224", num_classes=10, **small),
+            ["blocks.0"],
+            IMAGE,
+        ),
     }
 
 
@@ -285,20 +375,34 @@ DENSE = ("waveform_cnn",)
 
 
 @pytest.mark.parametrize("name", [*ZOO, *OTHERS])
-def test_models_that_were_not_written_for_this_agree_at_every_split(name: str, tmp_path: Path) -> None:
+def test_models_that_were_not_written_for_this_agree_at_every_split(
+    name: str, tmp_path: Path
+) -> None:
     source, _, own = name.partition(" ")
     try:
         plain, after, shape = ZOO[name] if name in ZOO else LIBRARIES[source]()[own]
-    except (ImportError, RuntimeError) as error:  # one that was built for another torch fails in its own way
+    except (
+        ImportError,
+        RuntimeError,
+    ) as error:  # one that was built for another torch fails in its own way
         pytest.skip(f"{source} does not import: {error}")
     torch.manual_seed(0)
-    model = with_exits(plain if name in DENSE else sparsify(plain, density=0.25), after, torch.zeros(2, *shape))
+    model = with_exits(
+        plain if name in DENSE else sparsify(plain, density=0.25), after, torch.zeros(2, *shape)
+    )
     x = np.random.default_rng(0).normal(size=(8, *shape)).astype(np.float32)
     bundle = export(model, x, tmp_path / "net.bundle")
     assert [e.name for e in bundle.net.exits] == [*after, "final"]
     assert len({boundary.name for boundary in bundle.net.boundaries}) == len(bundle.net.boundaries)
     close = FAR if name in DEEP else CLOSE
-    check(model, model.exit_names, to_onnx(model, torch.from_numpy(x[:1].copy())), bundle, shape, close)
+    check(
+        model,
+        model.exit_names,
+        to_onnx(model, torch.from_numpy(x[:1].copy())),
+        bundle,
+        shape,
+        close,
+    )
 
 
 @pytest.mark.parametrize("name", AD_HOC)

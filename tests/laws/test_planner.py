@@ -1,4 +1,7 @@
-"""The planner agrees with brute force: every plan of the grid, followed sample by sample in plain Python."""
+"""The planner agrees with brute force.
+
+Every plan of the grid is followed sample by sample in plain Python.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ CLOSE = 1e-9
 
 @st.composite
 def situations(draw: st.DrawFn) -> Situation:
-    """Nets of 1-4 segments with 0-2 early exits, 1-8 samples, and costs between a microsecond and a second."""
+    """Nets of 1-4 segments, 0-2 early exits, 1-8 samples, costs from a microsecond to a second."""
     last = draw(st.integers(1, 4))
     early = sorted(draw(st.sets(st.integers(0, last - 1), max_size=2)))
     samples = draw(st.integers(1, 8))
@@ -37,11 +40,18 @@ def situations(draw: st.DrawFn) -> Situation:
 
     def costs() -> Costs:
         return Costs(
-            "any", numbers(last, 1e-6, 1), (*numbers(exits - 1, 0, 0.1), 0.0), numbers(last, 0, 1), "counted", ""
+            "any",
+            numbers(last, 1e-6, 1),
+            (*numbers(exits - 1, 0, 0.1), 0.0),
+            numbers(last, 0, 1),
+            "counted",
+            "",
         )
 
     scores = np.array([numbers(samples, 0, 1) for _ in range(exits)], dtype=np.float32)
-    hits = np.array(draw(st.lists(st.booleans(), min_size=exits * samples, max_size=exits * samples)))
+    hits = np.array(
+        draw(st.lists(st.booleans(), min_size=exits * samples, max_size=exits * samples))
+    )
     sizes = whole(last + 1)
     return Situation(
         net=Net(
@@ -65,7 +75,9 @@ def situations(draw: st.DrawFn) -> Situation:
 def grid(scores: np.ndarray) -> list[float]:
     """The documented thresholds: the scores at 21 evenly spaced ranks, rounded up."""
     ordered = sorted(scores.tolist())
-    return sorted({ordered[math.ceil(level / (LEVELS - 1) * (len(ordered) - 1))] for level in range(LEVELS)})
+    return sorted(
+        {ordered[math.ceil(level / (LEVELS - 1) * (len(ordered) - 1))] for level in range(LEVELS)}
+    )
 
 
 def all_plans(s: Situation) -> list[Plan]:
@@ -76,7 +88,9 @@ def all_plans(s: Situation) -> list[Plan]:
         rules = [[None, *grid(s.scores[e])] for e in range(len(names))]
         for codec in ["float32"] if split == s.net.last else s.payload_bytes[split]:
             for choice in itertools.product(*rules):
-                thresholds = {name: t for name, t in zip(names, choice, strict=True) if t is not None}
+                thresholds = {
+                    name: t for name, t in zip(names, choice, strict=True) if t is not None
+                }
                 found.append(Plan(split, thresholds, codec))
     return found
 
@@ -86,19 +100,33 @@ def follow(s: Situation, plan: Plan, sample: int) -> dict[str, float]:
     seconds = joules = macs = 0.0
     watts = sum(s.edge.segment_j) / sum(s.edge.segment_s)
     for at in range(plan.split + 1):
-        for e, exit_ in enumerate(s.net.exits[:-1]):
-            if exit_.after == at and exit_.name in plan.thresholds:
-                seconds += s.edge.exit_s[e]
-                joules += s.edge.exit_s[e] * watts
-                macs += s.exit_macs[e]
-                if s.scores[e, sample] >= plan.thresholds[exit_.name]:
-                    return {"s": seconds, "j": joules, "macs": macs, "bytes": 0, "edge": 1, "hit": s.hits[e, sample]}
+        here = [(e, x.name) for e, x in enumerate(s.net.exits[:-1]) if x.after == at]
+        for e, name in [(e, name) for e, name in here if name in plan.thresholds]:
+            seconds += s.edge.exit_s[e]
+            joules += s.edge.exit_s[e] * watts
+            macs += s.exit_macs[e]
+            if s.scores[e, sample] >= plan.thresholds[name]:
+                return {
+                    "s": seconds,
+                    "j": joules,
+                    "macs": macs,
+                    "bytes": 0,
+                    "edge": 1,
+                    "hit": s.hits[e, sample],
+                }
         if at < plan.split:
             seconds += s.edge.segment_s[at]
             joules += s.edge.segment_j[at]
             macs += s.segment_macs[at]
     if plan.split == s.net.last:
-        return {"s": seconds, "j": joules, "bytes": 0, "edge": 1, "macs": macs, "hit": s.hits[-1, sample]}
+        return {
+            "s": seconds,
+            "j": joules,
+            "bytes": 0,
+            "edge": 1,
+            "macs": macs,
+            "hit": s.hits[-1, sample],
+        }
     run = [e for e in s.net.exits[:-1] if e.after <= plan.split and e.name in plan.thresholds]
     idle = [e for e in s.net.exits[:-1] if 0 < e.after <= plan.split]
     if idle and idle[-1] not in run:  # the deepest exit on the way is held though it may not answer
@@ -120,7 +148,13 @@ def follow(s: Situation, plan: Plan, sample: int) -> dict[str, float]:
     seconds += sending + s.link.rtt_s + REPLY_BYTES * 8 / s.link.down_bps
     for segment in range(plan.split, s.net.last):
         seconds += s.server.segment_s[segment]
-    return {"s": seconds, "j": joules + sending * s.link.power_w, "bytes": payload, "edge": 0, **answer}
+    return {
+        "s": seconds,
+        "j": joules + sending * s.link.power_w,
+        "bytes": payload,
+        "edge": 0,
+        **answer,
+    }
 
 
 def brute_force(s: Situation, plan: Plan) -> dict[str, float]:
@@ -160,7 +194,7 @@ def head_bytes(s: Situation, plan: Plan) -> int:
 
 
 def by(s: Situation, plan: Plan, deadline_s: float) -> float:
-    """When a plan's answers must be there: 5 ms are kept back from the deadline if it asks the server."""
+    """When a plan's answers must be there: 5 ms before the deadline if it asks the server."""
     return deadline_s if plan.split == s.net.last else deadline_s - 0.005
 
 
@@ -174,16 +208,29 @@ def test_every_plan_is_evaluated_as_brute_force_evaluates_it(s: Situation) -> No
         expected = evaluated[key(plan)]
         assert expected is not None
         for name, value in brute_force(s, plan).items():
-            assert getattr(expected, name) == pytest.approx(value, rel=CLOSE, abs=1e-12), (plan, name)
+            assert getattr(expected, name) == pytest.approx(value, rel=CLOSE, abs=1e-12), (
+                plan,
+                name,
+            )
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(situations(), st.sampled_from([0.0, 0.005, 0.2, 1.0]), st.one_of(st.none(), st.floats(0.05, 1.2)))
-def test_no_allowed_plan_is_better_than_the_chosen_one(s: Situation, drop: float, share: float | None) -> None:
+@given(
+    situations(),
+    st.sampled_from([0.0, 0.005, 0.2, 1.0]),
+    st.one_of(st.none(), st.floats(0.05, 1.2)),
+)
+def test_no_allowed_plan_is_better_than_the_chosen_one(
+    s: Situation, drop: float, share: float | None
+) -> None:
     tried = [(plan, brute_force(s, plan)) for plan in all_plans(s)]
     deadline_s = None if share is None else share * max(numbers["p99_s"] for _, numbers in tried)
-    # A plan that meets the deadline only by rounding may fall on either side: not what this law is about.
-    assume(deadline_s is None or all(abs(n["p99_s"] - by(s, p, deadline_s)) > CLOSE * deadline_s for p, n in tried))
+    # A plan that meets the deadline only by rounding may fall on either side: not what this law is
+    # about.
+    assume(
+        deadline_s is None
+        or all(abs(n["p99_s"] - by(s, p, deadline_s)) > CLOSE * deadline_s for p, n in tried)
+    )
     least = s.hits[-1].mean() - drop - CLOSE
     allowed = [
         (plan, numbers)
@@ -199,4 +246,7 @@ def test_no_allowed_plan_is_better_than_the_chosen_one(s: Situation, drop: float
     best = choose(s, deadline_s=deadline_s, max_accuracy_drop=drop)
     assert key(best) in {key(plan) for plan, _ in allowed}
     assert best.expected is not None
-    assert best.expected.mean_s <= min(numbers["mean_s"] for _, numbers in allowed) * (1 + CLOSE) + 1e-12
+    assert (
+        best.expected.mean_s
+        <= min(numbers["mean_s"] for _, numbers in allowed) * (1 + CLOSE) + 1e-12
+    )

@@ -1,4 +1,7 @@
-"""Clash-free patterns: proved clash-free for their z, as many as the paper counts, and never an edge lost."""
+"""Clash-free patterns are clash-free for their z and never lose an edge.
+
+There are as many as the paper counts.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,25 @@ KINDS: tuple[Kind, ...] = (1, 2, 3)
 
 @st.composite
 def shapes(draw: st.DrawFn) -> tuple[int, int, int, int]:
-    """(n_in, n_out, fan_out, z) that is legal: fan-out divides n_out, the fan-in is whole, z divides n_in."""
-    fan_out, groups, per_group = draw(st.integers(1, 6)), draw(st.integers(1, 6)), draw(st.integers(1, 6))
+    """(n_in, n_out, fan_out, z) that is legal.
+
+    Fan-out divides n_out, the fan-in is whole, z divides n_in.
+    """
+    fan_out, groups, per_group = (
+        draw(st.integers(1, 6)),
+        draw(st.integers(1, 6)),
+        draw(st.integers(1, 6)),
+    )
     n_in = groups * per_group
     return n_in, fan_out * groups, fan_out, draw(st.sampled_from(divisors(n_in)))
 
 
-laws = given(shape=shapes(), kind=st.sampled_from(KINDS), dither=st.booleans(), seed=st.integers(0, 2**32 - 1))
+laws = given(
+    shape=shapes(),
+    kind=st.sampled_from(KINDS),
+    dither=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
 
 
 @settings(max_examples=150)
@@ -37,7 +52,9 @@ def test_every_cycle_reads_every_memory_once(
     n_in, n_out, fan_out, z = shape
     pattern = clash_free(n_in, n_out, fan_out=fan_out, z=z, kind=kind, dither=dither, seed=seed)
     assert is_clash_free(pattern, z)
-    again = Pattern(n_in, pattern.tile, np.array(pattern.index.tolist(), np.int32), pattern.out_order)
+    again = Pattern(
+        n_in, pattern.tile, np.array(pattern.index.tolist(), np.int32), pattern.out_order
+    )
     assert is_clash_free(again, z), "what is stored keeps the order of the edges"
 
 
@@ -87,7 +104,10 @@ def test_counts_are_those_of_the_source(
     shape: tuple[int, int, int, int], dither: bool, counts: tuple[int, int, int]
 ) -> None:
     n_in, n_out, fan_out, z = shape
-    found = tuple(count_patterns(n_in, n_out, fan_out=fan_out, z=z, kind=kind, dither=dither) for kind in KINDS)
+    found = tuple(
+        count_patterns(n_in, n_out, fan_out=fan_out, z=z, kind=kind, dither=dither)
+        for kind in KINDS
+    )
     assert found == counts
 
 
@@ -105,10 +125,15 @@ def test_counts_are_those_of_the_source(
 def test_drawing_often_gives_each_pattern_and_no_other(
     shape: tuple[int, int, int, int], kind: Kind, dither: bool, draws: int
 ) -> None:
-    """Draws are ten times the patterns and more: less than one in a hundred would miss one by chance."""
+    """Draws are at least ten times the patterns.
+
+    Less than one in a hundred would miss one by chance.
+    """
     n_in, n_out, fan_out, z = shape
     masks = {
-        clash_free(n_in, n_out, fan_out=fan_out, z=z, kind=kind, dither=dither, seed=seed).mask().tobytes()
+        clash_free(n_in, n_out, fan_out=fan_out, z=z, kind=kind, dither=dither, seed=seed)
+        .mask()
+        .tobytes()
         for seed in range(draws)
     }
     assert len(masks) == count_patterns(n_in, n_out, fan_out=fan_out, z=z, kind=kind, dither=dither)
@@ -121,7 +146,9 @@ def test_no_count_is_invented_where_no_formula_is_known() -> None:
 
 
 @pytest.mark.parametrize(("n_in", "n_out", "fan_out"), [(12, 4, 3), (12, 9, 6), (10, 4, 3)])
-def test_a_shape_in_which_an_output_could_get_an_input_twice_is_refused(n_in: int, n_out: int, fan_out: int) -> None:
+def test_a_shape_in_which_an_output_could_get_an_input_twice_is_refused(
+    n_in: int, n_out: int, fan_out: int
+) -> None:
     with pytest.raises(PatternError, match="legal are fan_out / .* and fan_in whole") as refusal:
         clash_free(n_in, n_out, fan_out=fan_out, z=2)
     for density in re.findall(r"[\d.]+", str(refusal.value).partition("nearest")[2]):

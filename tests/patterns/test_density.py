@@ -1,4 +1,7 @@
-"""Density allocation: the budget is met, brute force finds nothing better, the impossible is refused with the range."""
+"""Density allocation meets the budget, and brute force finds nothing better.
+
+The impossible is refused with the range.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +38,20 @@ def fine(sizes: list[int], family: str = "biregular", tile: int | None = 1) -> l
 def resnet(width: int = 32, family: str = "grouped") -> list[LayerSize]:
     """The convolutions of a ResNet-8 at 32 x 32 and its classifier."""
     shapes = [(3, width, 32), (width, width, 32), (width, width, 32)]
-    shapes += [(width, 2 * width, 16), (2 * width, 2 * width, 16), (2 * width, 4 * width, 8), (4 * width, 4 * width, 8)]
+    shapes += [
+        (width, 2 * width, 16),
+        (2 * width, 2 * width, 16),
+        (2 * width, 4 * width, 8),
+        (4 * width, 4 * width, 8),
+    ]
     convolutions = [
         LayerSize(f"conv{k}", n_in, n_out, tuple(LEGAL[family](n_in, n_out)), (3, 3), side * side)
         for k, (n_in, n_out, side) in enumerate(shapes)
     ]
-    return [*convolutions, LayerSize("classifier", 4 * width, 10, tuple(LEGAL[family](4 * width, 10)))]
+    return [
+        *convolutions,
+        LayerSize("classifier", 4 * width, 10, tuple(LEGAL[family](4 * width, 10))),
+    ]
 
 
 @st.composite
@@ -53,7 +64,8 @@ def rows(draw: st.DrawFn) -> list[list[Option]]:
 @given(rows=rows(), low=st.integers(0, 100), more=st.integers(0, 20))
 def test_the_choice_is_that_of_brute_force(rows: list[list[Option]], low: int, more: int) -> None:
     totals = [
-        (sum(penalty for _, penalty in choice), sum(cost for cost, _ in choice)) for choice in itertools.product(*rows)
+        (sum(penalty for _, penalty in choice), sum(cost for cost, _ in choice))
+        for choice in itertools.product(*rows)
     ]
     fitting = [penalty for penalty, cost in totals if low <= cost <= low + more]
     picks = cheapest(rows, low, low + more)
@@ -68,13 +80,20 @@ def test_the_choice_is_that_of_brute_force(rows: list[list[Option]], low: int, m
 def test_a_large_choice_stays_within_the_range_and_near_the_best() -> None:
     """40 rows of 8 options with costs that never coincide: far more totals than are kept."""
     rng = np.random.default_rng(0)
-    rows = [[(int(cost), float(1e6 / cost)) for cost in rng.integers(1000, 10**6, 8)] for _ in range(40)]
+    rows = [
+        [(int(cost), float(1e6 / cost)) for cost in rng.integers(1000, 10**6, 8)] for _ in range(40)
+    ]
     picks = cheapest(rows, 15_000_000, 15_150_000)
     assert picks is not None
     chosen = [row[pick] for row, pick in zip(rows, picks, strict=True)]
     assert 15_000_000 <= sum(cost for cost, _ in chosen) <= 15_150_000
-    price = np.linspace(0, 1e-3, 4001)[:, None]  # Lagrange: no choice can be better than the best of these bounds
-    bound = sum(np.min([p + price[:, 0] * c for c, p in row], axis=0) for row in rows) - price[:, 0] * 15_150_000
+    price = np.linspace(0, 1e-3, 4001)[
+        :, None
+    ]  # Lagrange: no choice can be better than the best of these bounds
+    bound = (
+        sum(np.min([p + price[:, 0] * c for c, p in row], axis=0) for row in rows)
+        - price[:, 0] * 15_150_000
+    )
     assert sum(penalty for _, penalty in chosen) <= float(np.max(bound)) * 1.02
 
 
@@ -82,7 +101,9 @@ def test_a_large_choice_stays_within_the_range_and_near_the_best() -> None:
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.25, 0.5, 0.9])
 @pytest.mark.parametrize("family", ["biregular", "grouped", "tiled"])
-def test_the_budget_is_met_within_1_percent(profile: Profile, unit: Unit, share: float, family: str) -> None:
+def test_the_budget_is_met_within_1_percent(
+    profile: Profile, unit: Unit, share: float, family: str
+) -> None:
     layers = resnet(64, family) if unit == "macs" else fine([800, 400, 400, 200, 10], family)
     budget = share * total(layers, unit)
     try:
@@ -97,11 +118,20 @@ def test_the_budget_is_met_within_1_percent(profile: Profile, unit: Unit, share:
 
 @st.composite
 def small_nets(draw: st.DrawFn) -> list[LayerSize]:
-    legal = st.lists(st.sampled_from([1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 1.0]), min_size=1, max_size=4, unique=True)
+    legal = st.lists(
+        st.sampled_from([1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 1.0]),
+        min_size=1,
+        max_size=4,
+        unique=True,
+    )
     sizes = st.sampled_from([16, 32, 48, 64])
     return [
         LayerSize(
-            f"layer{k}", draw(sizes), draw(sizes), tuple(sorted(draw(legal))), draw(st.sampled_from([(), (3, 3)]))
+            f"layer{k}",
+            draw(sizes),
+            draw(sizes),
+            tuple(sorted(draw(legal))),
+            draw(st.sampled_from([(), (3, 3)])),
         )
         for k in range(draw(st.integers(1, 4)))
     ]
@@ -113,33 +143,51 @@ def test_a_budget_is_refused_exactly_if_no_densities_meet_it(
     layers: list[LayerSize], share: float, profile: Profile
 ) -> None:
     budget = share * total(layers)
-    dense = next((k for k, layer in enumerate(layers) if layer.kernel and profile == "uniform+"), None)
+    dense = next(
+        (k for k, layer in enumerate(layers) if layer.kernel and profile == "uniform+"), None
+    )
     options = [layer.legal[-1:] if k == dense else layer.legal for k, layer in enumerate(layers)]
-    totals = sorted(sum(layer.cost(d) for layer, d in zip(layers, c, strict=True)) for c in itertools.product(*options))
+    totals = sorted(
+        sum(layer.cost(d) for layer, d in zip(layers, c, strict=True))
+        for c in itertools.product(*options)
+    )
     met = [cost for cost in totals if abs(cost - budget) <= 0.01 * budget]
     try:
         densities = allocate(layers, budget=budget, profile=profile)
     except PatternError as error:
         assert not met
-        named = [int(number) for number in re.findall(r"\d+", str(error).partition("; the nearest totals are")[2])]
+        named = [
+            int(number)
+            for number in re.findall(r"\d+", str(error).partition("; the nearest totals are")[2])
+        ]
         below, above = [c for c in totals if c < budget], [c for c in totals if c > budget]
-        assert named == [*below[-1:], *above[:1]] or f"{totals[0]}..{totals[-1]} are possible" in str(error)
+        assert named == [
+            *below[-1:],
+            *above[:1],
+        ] or f"{totals[0]}..{totals[-1]} are possible" in str(error)
     else:
         assert spent(layers, densities) in met
 
 
 @settings(max_examples=150)
 @given(layers=small_nets(), share=st.floats(0.03, 1.0), seed=st.integers(0, 99))
-def test_no_allocation_of_the_budget_is_faster(layers: list[LayerSize], share: float, seed: int) -> None:
+def test_no_allocation_of_the_budget_is_faster(
+    layers: list[LayerSize], share: float, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
-    times = {layer.name: {d: float(rng.uniform(1e-6, 1e-4)) for d in layer.legal} for layer in layers}
+    times = {
+        layer.name: {d: float(rng.uniform(1e-6, 1e-4)) for d in layer.legal} for layer in layers
+    }
     budget = share * total(layers)
 
     def seconds(choice: dict[str, float]) -> float:
         return sum(times[name][density] for name, density in choice.items())
 
     names = [layer.name for layer in layers]
-    choices = [dict(zip(names, c, strict=True)) for c in itertools.product(*(layer.legal for layer in layers))]
+    choices = [
+        dict(zip(names, c, strict=True))
+        for c in itertools.product(*(layer.legal for layer in layers))
+    ]
     met = [choice for choice in choices if abs(spent(layers, choice) - budget) <= 0.01 * budget]
     if met:
         found = by_time(layers, times, budget=budget)
@@ -169,19 +217,33 @@ def test_uniform_gives_every_layer_the_same() -> None:
 
 
 def test_erk_is_the_loop_of_its_source() -> None:
-    """Rigging the Lottery: while a density would pass 1, that layer is made dense and the others are scaled again."""
+    """As in Rigging the Lottery, a layer whose density would pass 1 is made dense.
+
+    The others are then scaled again.
+    """
     layers = resnet(64)
     layers = [
-        LayerSize(layer.name, layer.n_in, layer.n_out, tuple(k / 4096 for k in range(1, 4097)), layer.kernel)
+        LayerSize(
+            layer.name,
+            layer.n_in,
+            layer.n_out,
+            tuple(k / 4096 for k in range(1, 4097)),
+            layer.kernel,
+        )
         for layer in layers
     ]
     for density in (0.1, 0.2, 0.5):
         sizes = {layer.name: layer.cost(1.0) for layer in layers}
-        raw = {layer.name: sum((layer.n_in, layer.n_out, *layer.kernel)) / sizes[layer.name] for layer in layers}
+        raw = {
+            layer.name: sum((layer.n_in, layer.n_out, *layer.kernel)) / sizes[layer.name]
+            for layer in layers
+        }
         dense: set[str] = set()
         while True:
             free = set(sizes) - dense
-            epsilon = sum(density * sizes[n] for n in free) - sum((1 - density) * sizes[n] for n in dense)
+            epsilon = sum(density * sizes[n] for n in free) - sum(
+                (1 - density) * sizes[n] for n in dense
+            )
             epsilon /= sum(raw[n] * sizes[n] for n in free)
             top = max(raw[n] for n in free)
             if epsilon * top <= 1:
@@ -189,32 +251,53 @@ def test_erk_is_the_loop_of_its_source() -> None:
             dense |= {n for n in free if raw[n] == top}
         expected = {n: 1.0 if n in dense else epsilon * raw[n] for n in sizes}
         assert density == 0.1 or dense
-        assert allocate(layers, budget=density * total(layers), profile="erk") == pytest.approx(expected, abs=2 / 4096)
+        assert allocate(layers, budget=density * total(layers), profile="erk") == pytest.approx(
+            expected, abs=2 / 4096
+        )
 
 
 def test_uniform_plus_spends_what_its_source_leaves_over() -> None:
     layers = [
-        LayerSize(layer.name, layer.n_in, layer.n_out, tuple(k / 1000 for k in range(1, 1001)), layer.kernel)
+        LayerSize(
+            layer.name,
+            layer.n_in,
+            layer.n_out,
+            tuple(k / 1000 for k in range(1, 1001)),
+            layer.kernel,
+        )
         for layer in resnet(64)
     ]
     for density in (0.1, 0.3):
-        densities = allocate(layers, budget=density * total(layers), profile="uniform+", tolerance=0.002)
+        densities = allocate(
+            layers, budget=density * total(layers), profile="uniform+", tolerance=0.002
+        )
         between = [densities[layer.name] for layer in layers[1:-1]]
         assert densities["conv0"] == 1.0 and np.ptp(between) <= 0.002
-        assert densities["classifier"] == pytest.approx(0.2 if density < 0.2 else between[0], abs=0.002)
+        assert densities["classifier"] == pytest.approx(
+            0.2 if density < 0.2 else between[0], abs=0.002
+        )
         assert spent(layers, densities) == pytest.approx(density * total(layers), rel=0.002)
 
 
 def test_early_layers_are_sparser_than_late_ones() -> None:
     layers = fine([1024, 1024, 1024, 1024, 1024])
     densities = list(allocate(layers, budget=0.2 * total(layers), profile="early_sparse").values())
-    assert densities == sorted(densities) and densities[-1] == pytest.approx(4 * densities[0], rel=0.05)
+    assert densities == sorted(densities) and densities[-1] == pytest.approx(
+        4 * densities[0], rel=0.05
+    )
 
 
 def test_bytes_count_the_index() -> None:
-    grouped, exact = LayerSize("a", 64, 32, (0.25, 1.0)), LayerSize("a", 64, 32, (0.25, 1.0), tile=1)
+    grouped, exact = (
+        LayerSize("a", 64, 32, (0.25, 1.0)),
+        LayerSize("a", 64, 32, (0.25, 1.0), tile=1),
+    )
     shared = LayerSize("a", 64, 32, (0.25, 1.0), tile=16)
-    assert [size.cost(0.25, "bytes") for size in (grouped, shared, exact)] == [2048 + 256, 2048 + 128, 2048 + 2048]
+    assert [size.cost(0.25, "bytes") for size in (grouped, shared, exact)] == [
+        2048 + 256,
+        2048 + 128,
+        2048 + 2048,
+    ]
     assert {size.cost(1.0, "bytes") for size in (grouped, shared, exact)} == {8192}
 
 
@@ -236,5 +319,7 @@ def test_layers_that_make_no_sense_are_refused() -> None:
             allocate([LayerSize("fc", 8, 8, legal)], budget=64)
     with pytest.raises(PatternError, match="layer fc needs times >= 0 at densities in 0..1"):
         by_time([layer], {}, budget=64)
-    with pytest.raises(PatternError, match=r"cost 48..48 weights; the nearest totals are 32 and 64"):
+    with pytest.raises(
+        PatternError, match=r"cost 48..48 weights; the nearest totals are 32 and 64"
+    ):
         allocate([layer], budget=48)

@@ -1,4 +1,7 @@
-"""Pattern families: exact degrees, one pattern for one seed, refusals that name what is legal. The whole shelf."""
+"""Every pattern family has exact degrees and gives one pattern for one seed.
+
+Its refusals name what is legal.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ from presplit.patterns.grouped import grouped
 from presplit.patterns.grouped import legal_densities as grouped_densities
 
 RANDOM = [family for family in PATTERNS if family not in ("grouped", "radix")]
-"""Families in which the seed chooses; there is one best grouped pattern, and as many RadiX patterns as digits."""
+"""Families in which the seed chooses.
+
+There is one best grouped pattern, and as many RadiX patterns as digits.
+"""
 ROUNDING = "bernoulli"
 """The family that takes any density, rounded to whole connections."""
 REGULAR = [family for family in PATTERNS if family not in ("bernoulli", "expander", "n_of_m")]
@@ -62,7 +68,9 @@ def test_every_seed_gives_the_one_grouped_pattern() -> None:
 @pytest.mark.parametrize("family", PATTERNS)
 @settings(max_examples=30)
 @given(layer=layers())
-def test_the_density_asked_for_is_the_density_of_the_pattern(family: str, layer: tuple[int, int]) -> None:
+def test_the_density_asked_for_is_the_density_of_the_pattern(
+    family: str, layer: tuple[int, int]
+) -> None:
     for density in LEGAL[family](*layer):
         pattern = PATTERNS[family](*layer, density=density)
         assert (pattern.n_in, pattern.n_out) == layer
@@ -79,10 +87,14 @@ def test_full_density_connects_everything(family: str, layer: tuple[int, int]) -
 @pytest.mark.parametrize("family", PATTERNS)
 @settings(max_examples=30)
 @given(layer=layers(), seed=st.integers(0, 9))
-def test_a_pattern_is_whole_in_what_is_stored(family: str, layer: tuple[int, int], seed: int) -> None:
+def test_a_pattern_is_whole_in_what_is_stored(
+    family: str, layer: tuple[int, int], seed: int
+) -> None:
     """The index alone, without the seed, gives the pattern back."""
     pattern = PATTERNS[family](*layer, density=1 / math.gcd(*layer), seed=seed)
-    again = Pattern(pattern.n_in, pattern.tile, np.array(pattern.index.tolist(), np.int32), pattern.out_order)
+    again = Pattern(
+        pattern.n_in, pattern.tile, np.array(pattern.index.tolist(), np.int32), pattern.out_order
+    )
     np.testing.assert_array_equal(again.mask(), pattern.mask())
 
 
@@ -118,7 +130,9 @@ def test_a_family_takes_what_the_shelf_promises(family: str) -> None:
 
 @settings(max_examples=60)
 @given(layer=layers(), seed=st.integers(0, 2**32 - 1))
-def test_biregular_degrees_are_exact_for_every_legal_density(layer: tuple[int, int], seed: int) -> None:
+def test_biregular_degrees_are_exact_for_every_legal_density(
+    layer: tuple[int, int], seed: int
+) -> None:
     n_in, n_out = layer
     g = math.gcd(n_in, n_out)
     assert biregular_densities(n_in, n_out) == [k / g for k in range(1, g + 1)]
@@ -140,12 +154,17 @@ def test_biregular_takes_exactly_the_legal_out_degrees(n_in: int, n_out: int, fa
 
 @settings(max_examples=100)
 @given(n_in=sizes, n_out=sizes, fan_out=st.integers(1, 50))
-def test_a_biregular_refusal_names_the_nearest_legal_out_degrees(n_in: int, n_out: int, fan_out: int) -> None:
+def test_a_biregular_refusal_names_the_nearest_legal_out_degrees(
+    n_in: int, n_out: int, fan_out: int
+) -> None:
     legal = [degree for degree in range(1, n_out + 1) if n_in * degree % n_out == 0]
     try:
         biregular(n_in, n_out, fan_out=fan_out)
     except PatternError as error:
-        named = [int(degree) for degree in re.findall(r"fan_out (\d+) \(density", str(error).partition("nearest")[2])]
+        named = [
+            int(degree)
+            for degree in re.findall(r"fan_out (\d+) \(density", str(error).partition("nearest")[2])
+        ]
         below = [degree for degree in legal if degree < fan_out]
         above = [degree for degree in legal if degree > fan_out]
         assert named == [*below[-1:], *above[:1]]
@@ -156,17 +175,25 @@ def test_a_biregular_refusal_names_the_nearest_legal_out_degrees(n_in: int, n_ou
 @pytest.mark.parametrize("family", [family for family in PATTERNS if family != ROUNDING])
 @settings(max_examples=40)
 @given(layer=layers(), density=st.floats(1e-4, 1.5))
-def test_a_density_that_a_refusal_names_can_be_typed_in(family: str, layer: tuple[int, int], density: float) -> None:
+def test_a_density_that_a_refusal_names_can_be_typed_in(
+    family: str, layer: tuple[int, int], density: float
+) -> None:
     try:
         PATTERNS[family](*layer, density=density)
     except PatternError as error:
-        named = re.findall(r"\d+(?:\.\d+)?", re.sub(r"fan_out \d+|density", "", str(error).partition("nearest")[2]))
+        named = re.findall(
+            r"\d+(?:\.\d+)?", re.sub(r"fan_out \d+|density", "", str(error).partition("nearest")[2])
+        )
         assert named
         for text in named:
-            assert PATTERNS[family](*layer, density=float(text)).density == pytest.approx(float(text), rel=1e-5)
+            assert PATTERNS[family](*layer, density=float(text)).density == pytest.approx(
+                float(text), rel=1e-5
+            )
 
 
-@pytest.mark.parametrize(("n_in", "n_out", "groups"), [(3000, 1500, 750), (768, 3072, 384), (784, 98, 49)])
+@pytest.mark.parametrize(
+    ("n_in", "n_out", "groups"), [(3000, 1500, 750), (768, 3072, 384), (784, 98, 49)]
+)
 def test_a_density_with_a_long_fraction_can_be_typed_in(n_in: int, n_out: int, groups: int) -> None:
     assert grouped(n_in, n_out, density=float(f"{1 / groups:.6g}")).index.shape[0] == groups
     assert biregular(n_in, n_out, density=float(f"{1 / groups:.6g}")).density == 1 / groups
@@ -184,7 +211,12 @@ def test_a_grouped_pattern_is_a_partition_of_equal_tiles(layer: tuple[int, int])
 
 
 @settings(max_examples=60)
-@given(groups=st.integers(1, 8), more=st.integers(0, 3), n_in=st.integers(1, 4), n_out=st.integers(1, 4))
+@given(
+    groups=st.integers(1, 8),
+    more=st.integers(0, 3),
+    n_in=st.integers(1, 4),
+    n_out=st.integers(1, 4),
+)
 def test_two_grouped_layers_connect_everything_if_tiles_are_no_fewer_than_groups(
     groups: int, more: int, n_in: int, n_out: int
 ) -> None:
@@ -210,8 +242,14 @@ def test_bernoulli_has_exactly_the_rounded_number_of_connections(
 
 
 def test_bernoulli_places_are_uniform() -> None:
-    """Each of 50 places is drawn in a quarter of 2,000 patterns; five standard deviations are 0.048."""
-    drawn = sum(bernoulli(10, 5, density=0.25, seed=seed).mask().astype(int) for seed in range(2000)) / 2000
+    """Each of 50 places is drawn in a quarter of 2,000 patterns.
+
+    Five standard deviations are 0.048.
+    """
+    drawn = (
+        sum(bernoulli(10, 5, density=0.25, seed=seed).mask().astype(int) for seed in range(2000))
+        / 2000
+    )
     assert np.abs(drawn - 12 / 50).max() < 0.048
 
 
@@ -226,7 +264,10 @@ def test_the_paper_s_vocabulary_gives_the_paper_s_weights() -> None:
 
 
 def test_density_and_out_degree_are_two_words_for_one_pattern() -> None:
-    by_degree, by_density = biregular(800, 40, fan_out=2, seed=3), biregular(800, 40, density=0.05, seed=3)
+    by_degree, by_density = (
+        biregular(800, 40, fan_out=2, seed=3),
+        biregular(800, 40, density=0.05, seed=3),
+    )
     np.testing.assert_array_equal(by_degree.index, by_density.index)
 
 

@@ -1,4 +1,4 @@
-"""Local patterns: fields are near their centres, dead inputs are never read, tiles share a field."""
+"""Local patterns: fields are near their centres, no dead input is read, tiles share a field."""
 
 from __future__ import annotations
 
@@ -20,18 +20,42 @@ layouts = st.one_of(
 
 
 @settings(max_examples=100)
-@given(layout=layouts, tile=st.integers(1, 4), tiles=st.integers(1, 5), seed=st.integers(0, 99), data=st.data())
+@given(
+    layout=layouts,
+    tile=st.integers(1, 4),
+    tiles=st.integers(1, 5),
+    seed=st.integers(0, 99),
+    data=st.data(),
+)
 def test_every_tile_reads_equally_many_live_inputs(
     layout: Layout, tile: int, tiles: int, seed: int, data: st.DataObject
 ) -> None:
     size = math.prod(layout)
-    weights = np.array(data.draw(st.lists(st.sampled_from([0.0, 0.5, 2.0]), min_size=size, max_size=size)))
+    weights = np.array(
+        data.draw(st.lists(st.sampled_from([0.0, 0.5, 2.0]), min_size=size, max_size=size))
+    )
     alive = int((weights > 0).sum())
     if not alive:
         return
     fan_in, padding = data.draw(st.integers(1, alive)), data.draw(st.integers(0, 3))
-    pattern = local(layout, tile * tiles, fan_in=fan_in, n_in=size + padding, tile=tile, weights=weights, seed=seed)
-    again = local(layout, tile * tiles, fan_in=fan_in, n_in=size + padding, tile=tile, weights=weights, seed=seed)
+    pattern = local(
+        layout,
+        tile * tiles,
+        fan_in=fan_in,
+        n_in=size + padding,
+        tile=tile,
+        weights=weights,
+        seed=seed,
+    )
+    again = local(
+        layout,
+        tile * tiles,
+        fan_in=fan_in,
+        n_in=size + padding,
+        tile=tile,
+        weights=weights,
+        seed=seed,
+    )
     np.testing.assert_array_equal(pattern.index, again.index)
     assert pattern.index.shape == (tiles, fan_in) and pattern.is_regular
     assert (pattern.fan_out[:size][weights == 0] == 0).all() and (pattern.fan_out[size:] == 0).all()
@@ -43,7 +67,10 @@ def test_without_jitter_a_field_on_a_line_is_a_run() -> None:
 
 
 def test_without_jitter_a_field_in_a_plane_is_an_ellipse_within_the_stretch() -> None:
-    """No input outside is nearer than 1 / 1.6**2 of the farthest inside: the most that the metric can bend."""
+    """No input outside is nearer than 1 / 1.6**2 of the farthest inside.
+
+    That is the most that the metric can bend.
+    """
     rows, columns = np.divmod(np.arange(20 * 20), 20)
     for field in local((20, 20), 30, fan_in=21, jitter=0.0, seed=4).index:
         centre = rows[field].mean(), columns[field].mean()
@@ -53,7 +80,10 @@ def test_without_jitter_a_field_in_a_plane_is_an_ellipse_within_the_stretch() ->
 
 
 def test_fields_grow_wider_with_jitter() -> None:
-    spread = [float(local((400,), 50, fan_in=10, jitter=j).index.std(axis=1).mean()) for j in (0.0, 1.0, 4.0, 50.0)]
+    spread = [
+        float(local((400,), 50, fan_in=10, jitter=j).index.std(axis=1).mean())
+        for j in (0.0, 1.0, 4.0, 50.0)
+    ]
     assert spread == sorted(spread)
 
 
@@ -64,8 +94,14 @@ def test_centres_follow_the_weights() -> None:
 
 
 def test_centres_lie_where_fewer_fields_are() -> None:
-    """Ten fields of one input among ten: independent draws would leave more than three unread on average."""
-    unread = [int((local((10,), 10, fan_in=1, jitter=0.0, seed=seed).fan_out == 0).sum()) for seed in range(200)]
+    """Ten fields of one input among ten leave few inputs unread.
+
+    Independent draws would leave more than three unread on average.
+    """
+    unread = [
+        int((local((10,), 10, fan_in=1, jitter=0.0, seed=seed).fan_out == 0).sum())
+        for seed in range(200)
+    ]
     assert np.mean(unread) < 3
 
 
@@ -91,9 +127,13 @@ def test_over_a_layout_is_a_family() -> None:
 
 
 def test_what_a_layout_cannot_have_is_refused_with_what_it_can() -> None:
-    with pytest.raises(PatternError, match=r"legal are fan_in / 800 with fan_in in 1..784; nearest: 0.98$"):
+    with pytest.raises(
+        PatternError, match=r"legal are fan_in / 800 with fan_in in 1..784; nearest: 0.98$"
+    ):
         over(layout=(28, 28))(800, 40, density=1.0)
-    with pytest.raises(PatternError, match="fan_in must be in 1..2, the inputs that are alive, got 3"):
+    with pytest.raises(
+        PatternError, match="fan_in must be in 1..2, the inputs that are alive, got 3"
+    ):
         local((4,), 2, fan_in=3, weights=[0, 1, 1, 0])
     with pytest.raises(PatternError, match=r"product is at most n_in = 10, got \(4, 4\)"):
         local((4, 4), 2, fan_in=3, n_in=10)

@@ -1,4 +1,7 @@
-"""Butterflies connect everything through their shuffle; periodic kernels keep few supports that use every entry."""
+"""Butterflies connect everything through their shuffle.
+
+Periodic kernels keep few supports that use every entry.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,15 @@ few = st.integers(1, 5)
 
 @settings(max_examples=60)
 @given(groups=few, n_in=few, n_out=few, more=st.integers(0, 3))
-def test_a_butterfly_joins_every_pair_by_equally_many_paths(groups: int, n_in: int, n_out: int, more: int) -> None:
+def test_a_butterfly_joins_every_pair_by_equally_many_paths(
+    groups: int, n_in: int, n_out: int, more: int
+) -> None:
     hidden = None if more == 0 else more * groups**2
     pair = butterfly(n_in * groups, n_out * groups, groups=groups, hidden=hidden)
     assert pair.first.is_partition and pair.second.is_partition
-    assert set(paths([pair.first, pair.second]).reshape(-1).tolist()) == {pair.first.n_out // groups**2}
+    assert set(paths([pair.first, pair.second]).reshape(-1).tolist()) == {
+        pair.first.n_out // groups**2
+    }
     assert groups in legal_groups(n_in * groups, n_out * groups)
 
 
@@ -43,7 +50,9 @@ def test_a_square_butterfly_has_2_in_groups_of_the_weights() -> None:
 
 
 def test_groups_and_hidden_sizes_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(PatternError, match="groups must divide the greatest common divisor of the sizes = 4, got 3"):
+    with pytest.raises(
+        PatternError, match="groups must divide the greatest common divisor of the sizes = 4, got 3"
+    ):
         butterfly(12, 8, groups=3)
     with pytest.raises(PatternError, match=r"groups \*\* 2 must divide hidden = 12, got 16"):
         butterfly(16, 16, groups=4, hidden=12)
@@ -52,7 +61,9 @@ def test_groups_and_hidden_sizes_that_do_not_fit_are_refused() -> None:
 
 
 @settings(max_examples=100)
-@given(kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)), seed=st.integers(0, 99), data=st.data())
+@given(
+    kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)), seed=st.integers(0, 99), data=st.data()
+)
 def test_supports_are_of_one_size_and_use_every_entry_alike(
     kernel: tuple[int, int], seed: int, data: st.DataObject
 ) -> None:
@@ -60,7 +71,9 @@ def test_supports_are_of_one_size_and_use_every_entry_alike(
     support = data.draw(st.integers(1, area))
     period = data.draw(st.integers(-(-area // support), area + 3))
     supports = periodic_kernel(kernel, support=support, period=period, seed=seed)
-    assert supports.index.shape == (period, support) and supports.density == pytest.approx(support / area)
+    assert supports.index.shape == (period, support) and supports.density == pytest.approx(
+        support / area
+    )
     uses = np.bincount(supports.index.reshape(-1), minlength=area)
     assert uses.min() >= 1 and np.ptp(uses) <= 1
 
@@ -71,7 +84,9 @@ def every(n_in: int, n_out: int) -> Pattern:
 
 @pytest.mark.parametrize("family", PATTERNS)
 @pytest.mark.parametrize("period", [4, 6, 9])
-def test_every_filter_has_all_supports_and_all_entries_whatever_its_inputs(family: str, period: int) -> None:
+def test_every_filter_has_all_supports_and_all_entries_whatever_its_inputs(
+    family: str, period: int
+) -> None:
     """Inputs that are dealt out in fours would else meet one support in four."""
     pattern = PATTERNS[family](64, 32, density=0.25, seed=1)
     supports = periodic_kernel(support=4, period=period)
@@ -84,7 +99,9 @@ def test_every_filter_has_all_supports_and_all_entries_whatever_its_inputs(famil
 
 @settings(max_examples=50)
 @given(period=st.integers(1, 6), n_out=st.integers(1, 8), n_in=st.integers(1, 8))
-def test_supports_repeat_within_a_filter_and_shift_from_filter_to_filter(period: int, n_out: int, n_in: int) -> None:
+def test_supports_repeat_within_a_filter_and_shift_from_filter_to_filter(
+    period: int, n_out: int, n_in: int
+) -> None:
     supports = periodic_kernel(support=4, period=max(3, period))
     mask, number = supports.mask(every(n_in, n_out)), supports.number(every(n_in, n_out))
     assert mask.shape == (n_out, n_in, 3, 3) and (mask.sum(axis=(2, 3)) == 4).all()
@@ -114,7 +131,9 @@ def test_supports_are_read_only_and_checked() -> None:
     with pytest.raises(PatternError, match=r"entries must be in 0..8, got 0..9"):
         KernelSupports((3, 3), np.array([[0, 9]]))
     for index in ([[1, 1]], [[2, 1]], [[-1, 1]], [[-1, -1]]):
-        with pytest.raises(PatternError, match="must rise; there is at least one, and -1 may only end a row"):
+        with pytest.raises(
+            PatternError, match="must rise; there is at least one, and -1 may only end a row"
+        ):
             KernelSupports((3, 3), np.array(index))
 
 

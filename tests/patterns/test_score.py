@@ -1,4 +1,7 @@
-"""Scores without data: paths are products of masks, scatter is 1 for even patterns and low for those that cluster."""
+"""Scores without data: paths and scatter.
+
+Paths are products of masks; scatter is 1 for even patterns and low for those that cluster.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,15 @@ from hypothesis import strategies as st
 from presplit.core.errors import PatternError
 from presplit.core.types import Pattern
 from presplit.patterns import PATTERNS
-from presplit.patterns.score import input_balance, paths, reach, scatter, scatters, tile_balance, windows
+from presplit.patterns.score import (
+    input_balance,
+    paths,
+    reach,
+    scatter,
+    scatters,
+    tile_balance,
+    windows,
+)
 
 
 def contiguous(n: int, groups: int) -> Pattern:
@@ -25,7 +36,9 @@ def test_paths_are_counted_one_by_one(family: str) -> None:
     counts, masks = paths(patterns), [pattern.mask() for pattern in patterns]
     for o, i in itertools.product(range(8), range(8)):
         middle = itertools.product(range(8), range(8))
-        assert counts[o, i] == sum(bool(masks[0][a, i] and masks[1][b, a] and masks[2][o, b]) for a, b in middle)
+        assert counts[o, i] == sum(
+            bool(masks[0][a, i] and masks[1][b, a] and masks[2][o, b]) for a, b in middle
+        )
 
 
 def test_contiguous_groups_never_meet() -> None:
@@ -39,7 +52,11 @@ def test_windows_are_of_one_size_and_cover_everything(
 ) -> None:
     width = data.draw(st.integers(1, min(side, other)))
     stride = data.draw(st.integers(1, width))
-    for layout, size in (((side,), width), ((side, other), width**2), ((channels, side, other), width**2 * channels)):
+    for layout, size in (
+        ((side,), width),
+        ((side, other), width**2),
+        ((channels, side, other), width**2 * channels),
+    ):
         found = windows(layout, width, stride)
         assert set(found.sum(axis=1).tolist()) == {size} and found.any(axis=0).all()
 
@@ -74,7 +91,11 @@ def test_a_net_is_scored_in_both_directions_and_whole() -> None:
     good = [PATTERNS["grouped"](16, 16, density=0.25)] * 2
     bad = [contiguous(16, 4)] * 2
     layouts: list[tuple[int, ...]] = [(4, 4), (16,), (16,)]
-    names = [f"{part} over {side}" for part in ("layer 1", "layer 2", "net") for side in ("inputs", "outputs")]
+    names = [
+        f"{part} over {side}"
+        for part in ("layer 1", "layer 2", "net")
+        for side in ("inputs", "outputs")
+    ]
     assert list(scatters(good, layouts, width=2)) == names
     assert scatters(good, layouts, width=2)["net over inputs"] == 1
     assert scatters(bad, layouts, width=2)["net over outputs"] < 1

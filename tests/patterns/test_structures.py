@@ -1,4 +1,7 @@
-"""What sets the structured families apart: shared tiles, blocks, diagonals, N of M, digits, expanders, mixing."""
+"""What sets the structured families apart.
+
+They are shared tiles, blocks, diagonals, N of M, digits, expanders, and mixing.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +30,18 @@ few = st.integers(1, 5)
 
 @settings(max_examples=60)
 @given(n_in=st.integers(1, 24), tiles=st.integers(1, 8), tile=few, seed=st.integers(0, 99))
-def test_a_tile_shares_its_inputs_and_tiles_are_biregular(n_in: int, tiles: int, tile: int, seed: int) -> None:
+def test_a_tile_shares_its_inputs_and_tiles_are_biregular(
+    n_in: int, tiles: int, tile: int, seed: int
+) -> None:
     for density in tiled_densities(n_in, tiles * tile, tile=tile):
         pattern = tiled(n_in, tiles * tile, density=density, tile=tile, seed=seed)
         assert pattern.index.shape == (tiles, round(density * n_in)) and pattern.tile == tile
         assert set(pattern.fan_out.tolist()) == {round(density * tiles) * tile}
 
 
-@pytest.mark.parametrize(("n", "density"), [(512, 1 / 4), (1024, 1 / 8), (4096, 1 / 4), (256, 1 / 8)])
+@pytest.mark.parametrize(
+    ("n", "density"), [(512, 1 / 4), (1024, 1 / 8), (4096, 1 / 4), (256, 1 / 8)]
+)
 def test_a_tile_that_nobody_asked_for_is_fast_and_overlaps(n: int, density: float) -> None:
     pattern = tiled(n, n, density=density)
     assert 16 <= pattern.tile <= 64 and not pattern.is_partition
@@ -49,7 +56,9 @@ def test_a_tile_that_does_not_divide_the_outputs_is_refused() -> None:
 
 @settings(max_examples=60)
 @given(rows=few, columns=few, inputs=few, outputs=few, seed=st.integers(0, 99))
-def test_a_block_is_full_or_empty(rows: int, columns: int, inputs: int, outputs: int, seed: int) -> None:
+def test_a_block_is_full_or_empty(
+    rows: int, columns: int, inputs: int, outputs: int, seed: int
+) -> None:
     n_in, n_out = columns * inputs, rows * outputs
     for density in block_densities(n_in, n_out, block=(inputs, outputs)):
         mask = block(n_in, n_out, density=density, block=(inputs, outputs), seed=seed).mask()
@@ -59,7 +68,9 @@ def test_a_block_is_full_or_empty(rows: int, columns: int, inputs: int, outputs:
 
 def test_a_block_that_nobody_asked_for_is_the_largest_that_fits() -> None:
     assert block(256, 256, density=1 / 8).tile == 16
-    with pytest.raises(PatternError, match="the inputs of a block must divide n_in = 784, got 9; nearest: 8, 14"):
+    with pytest.raises(
+        PatternError, match="the inputs of a block must divide n_in = 784, got 9; nearest: 8, 14"
+    ):
         block(784, 100, density=0.5, block=(9, 1))
 
 
@@ -90,9 +101,13 @@ def test_m_is_the_least_that_has_the_density() -> None:
 
 @settings(max_examples=60)
 @given(radices=st.lists(st.integers(1, 4), min_size=1, max_size=4), data=st.data())
-def test_a_radix_net_joins_every_pair_by_equally_many_paths(radices: list[int], data: st.DataObject) -> None:
+def test_a_radix_net_joins_every_pair_by_equally_many_paths(
+    radices: list[int], data: st.DataObject
+) -> None:
     nodes = math.prod(radices)
-    widths = data.draw(st.lists(st.integers(1, 3), min_size=len(radices) + 1, max_size=len(radices) + 1))
+    widths = data.draw(
+        st.lists(st.integers(1, 3), min_size=len(radices) + 1, max_size=len(radices) + 1)
+    )
     counts = paths(radix_net([nodes * width for width in widths], radices))
     assert set(counts.reshape(-1).tolist()) == {math.prod(widths[1:-1])}
 
@@ -112,10 +127,13 @@ def test_a_place_or_a_size_that_does_not_exist_is_refused() -> None:
     with pytest.raises(PatternError, match="place must be in 1..4 for radix 2 of 8 nodes, got 5"):
         radix(8, 8, density=0.25, place=5)
     with pytest.raises(
-        PatternError, match="nodes must divide the common divisor of the sizes = 8, got 3; nearest: 2, 4"
+        PatternError,
+        match="nodes must divide the common divisor of the sizes = 8, got 3; nearest: 2, 4",
     ):
         radix(8, 16, density=0.5, nodes=3)
-    with pytest.raises(PatternError, match=r"radices \[2, 3\] must divide every size, here = 8, got 6"):
+    with pytest.raises(
+        PatternError, match=r"radices \[2, 3\] must divide every size, here = 8, got 6"
+    ):
         radix_net([6, 8, 12], [2, 3])
     with pytest.raises(PatternError, match="2 radices make a net of 3 sizes, got 2 sizes"):
         radix_net([6, 6], [2, 3])
@@ -123,7 +141,9 @@ def test_a_place_or_a_size_that_does_not_exist_is_refused() -> None:
 
 @settings(max_examples=60)
 @given(n_in=st.integers(1, 30), n_out=st.integers(1, 30), data=st.data())
-def test_every_output_of_an_expander_reads_equally_many(n_in: int, n_out: int, data: st.DataObject) -> None:
+def test_every_output_of_an_expander_reads_equally_many(
+    n_in: int, n_out: int, data: st.DataObject
+) -> None:
     degree = data.draw(st.integers(1, n_in))
     pattern = expander(n_in, n_out, density=degree / n_in, seed=data.draw(st.integers(0, 99)))
     assert pattern.is_regular and pattern.fan_in == degree
@@ -135,11 +155,18 @@ def test_three_expander_layers_connect_what_three_contiguous_groups_do_not() -> 
 
 @settings(max_examples=100)
 @given(fan_in=st.integers(2, 12), groups=st.integers(1, 20))
-def test_grouped_layers_mix_in_the_fewest_layers_that_any_pattern_could(fan_in: int, groups: int) -> None:
+def test_grouped_layers_mix_in_the_fewest_layers_that_any_pattern_could(
+    fan_in: int, groups: int
+) -> None:
     width = fan_in * groups
-    layer, layers = grouped(width, width, density=1 / groups), layers_to_mix(width, density=1 / groups)
+    layer, layers = (
+        grouped(width, width, density=1 / groups),
+        layers_to_mix(width, density=1 / groups),
+    )
     assert reach([layer] * layers) == 1
-    assert fan_in ** (layers - 1) < width, "with one layer less, an output ends fewer paths than there are inputs"
+    assert fan_in ** (layers - 1) < width, (
+        "with one layer less, an output ends fewer paths than there are inputs"
+    )
     if layers > 1:
         assert reach([layer] * (layers - 1)) < 1
 

@@ -6,7 +6,11 @@ from presplit import plan
 from presplit.bundle import Bundle
 from presplit.core.types import Device, Estimate, Link, Plan
 
-PI, GPU, SLOW = Device("pi", 1e9, 1e9, 5.0), Device("gpu", 1e12, 24e9, 450.0), Link("slow", 1e6, 1e6, 0.02)
+PI, GPU, SLOW = (
+    Device("pi", 1e9, 1e9, 5.0),
+    Device("gpu", 1e12, 24e9, 450.0),
+    Link("slow", 1e6, 1e6, 0.02),
+)
 
 
 def expected(edge_share: float) -> Estimate:
@@ -19,7 +23,9 @@ def test_a_split_is_explained_beside_the_baselines(bundle: Bundle) -> None:
     text = plan.explain(best, net=bundle.net, baselines=plan.baselines(bundle, **asked))
     lines = text.splitlines()
     assert lines[0] == "Split at boundary 1 (b1) of 0..3, sent as int8."
-    assert lines[1].startswith("An answer is given early by exit 'early' when its confidence is at least 0.")
+    assert lines[1].startswith(
+        "An answer is given early by exit 'early' when its confidence is at least 0."
+    )
     assert lines[2] == "Deadline: 100 ms."
     assert " times as fast as all-edge and " in lines[3]
     assert lines[5].split() == ["plan", "all-edge", "all-server"]
@@ -28,12 +34,16 @@ def test_a_split_is_explained_beside_the_baselines(bundle: Bundle) -> None:
 
 
 def test_all_edge_is_called_do_not_split() -> None:
-    assert plan.explain(Plan(3, expected=expected(1.0))).startswith("Do not split: the edge answers everything")
+    assert plan.explain(Plan(3, expected=expected(1.0))).startswith(
+        "Do not split: the edge answers everything"
+    )
 
 
 def test_all_server_is_called_do_not_split() -> None:
     text = plan.explain(Plan(0, codec="int8", expected=expected(0.0)))
-    assert text.startswith("Do not split: the server answers everything (split 0, the input sent as int8).")
+    assert text.startswith(
+        "Do not split: the server answers everything (split 0, the input sent as int8)."
+    )
 
 
 def test_a_plan_without_expectations_is_explained_without_numbers() -> None:

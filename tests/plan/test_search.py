@@ -24,7 +24,9 @@ def edited(bundle: Bundle, **changes: object) -> Bundle:
     return Bundle(bundle.path, msgspec.structs.replace(bundle.manifest, **changes), bundle._files)
 
 
-def test_a_split_with_an_exit_wins_where_the_head_is_cheap_and_the_input_large(bundle: Bundle) -> None:
+def test_a_split_with_an_exit_wins_where_the_head_is_cheap_and_the_input_large(
+    bundle: Bundle,
+) -> None:
     best = plan.search(bundle, device=PI, link=SLOW, server=GPU)
     assert (best.split, best.codec, list(best.thresholds)) == (1, "int8", ["early"])
     assert best.expected is not None
@@ -50,20 +52,32 @@ def test_the_edge_does_everything_where_the_link_is_hopeless(bundle: Bundle) -> 
 
 
 def test_memory_keeps_a_head_off_the_device(bundle: Bundle) -> None:
-    small = Device("small", 1e9, 4 * 100_000 + 4_000, 5.0)  # one segment and its exit (4,000 bytes) fit, no more
+    small = Device(
+        "small", 1e9, 4 * 100_000 + 4_000, 5.0
+    )  # one segment and its exit (4,000 bytes) fit, no more
     assert plan.search(bundle, device=small, link=SLOW, server=GPU).split <= 1
-    tiny = Device("tiny", 1e9, 4 * 100_000 + 3_999, 5.0)  # not even the exit that would hold an answer
-    with pytest.raises(PlanError, match="no plan fits the device's memory of 404 kB: the smallest holds weights of"):
+    tiny = Device(
+        "tiny", 1e9, 4 * 100_000 + 3_999, 5.0
+    )  # not even the exit that would hold an answer
+    with pytest.raises(
+        PlanError, match="no plan fits the device's memory of 404 kB: the smallest holds weights of"
+    ):
         plan.search(bundle, device=tiny, link=SLOW, server=GPU)
 
 
 def test_no_plan_of_the_candidates_is_faster_than_the_best(bundle: Bundle) -> None:
     asked = {"device": PI, "link": SLOW, "server": GPU}
-    best, tried = plan.search(bundle, **asked, max_accuracy_drop=0.02), plan.candidates(bundle, **asked)
+    best, tried = (
+        plan.search(bundle, **asked, max_accuracy_drop=0.02),
+        plan.candidates(bundle, **asked),
+    )
     assert best in tried
     allowed = [p for p in tried if p.expected and p.expected.accuracy >= 0.93 - 1e-9]
-    assert best.expected and best.expected.mean_s == min(p.expected.mean_s for p in allowed if p.expected)
-    # split 0 has no exit: 3 codecs; splits 1 and 2: 3 codecs x ("never" + 21); split 3: one codec x ("never" + 21)
+    assert best.expected and best.expected.mean_s == min(
+        p.expected.mean_s for p in allowed if p.expected
+    )
+    # split 0 has no exit: 3 codecs; splits 1 and 2: 3 codecs x ("never" + 21); split 3: one codec x
+    # ("never" + 21)
     assert len(tried) == 3 + 2 * 3 * (1 + LEVELS) + (1 + LEVELS)
 
 
@@ -78,7 +92,9 @@ def test_candidates_and_baselines_carry_the_deadline(bundle: Bundle) -> None:
 
 def test_names_and_objects_are_the_same(bundle: Bundle) -> None:
     named = plan.search(bundle, device="raspberry-pi-4", link="lte", server="rtx-4090")
-    given = plan.search(bundle, device=DEVICES["raspberry-pi-4"], link=LINKS["lte"], server=DEVICES["rtx-4090"])
+    given = plan.search(
+        bundle, device=DEVICES["raspberry-pi-4"], link=LINKS["lte"], server=DEVICES["rtx-4090"]
+    )
     assert named == given
 
 
@@ -88,16 +104,23 @@ def test_equal_times_are_decided_by_fewer_bytes_then_the_smaller_split(bundle: B
     asked = {"device": PI, "link": endless, "server": GPU, "edge_costs": free, "server_costs": free}
     best = plan.search(bundle, **asked)
     assert best.expected is not None
-    # All times are 0. No bytes at all: everything leaves at the exit (too inaccurate), or the edge runs to the end.
+    # All times are 0. No bytes at all: everything leaves at the exit (too inaccurate), or the edge
+    # runs to the end.
     assert (best.split, best.expected.up_bytes) == (3, 0)
     assert best.expected.accuracy == 0.95  # and of those the most accurate
 
 
 @pytest.mark.parametrize(
     ("edge", "server", "how"),
-    [(True, True, "measured"), (True, False, "edge measured, server counted"), (False, False, "counted")],
+    [
+        (True, True, "measured"),
+        (True, False, "edge measured, server counted"),
+        (False, False, "counted"),
+    ],
 )
-def test_a_plan_says_how_its_costs_were_reached(bundle: Bundle, edge: bool, server: bool, how: str) -> None:
+def test_a_plan_says_how_its_costs_were_reached(
+    bundle: Bundle, edge: bool, server: bool, how: str
+) -> None:
     measured = Costs("here", (0.01,) * 3, (0.001, 0.0), (0.1,) * 3, "measured", "")
     costs = {"edge_costs": measured if edge else None, "server_costs": measured if server else None}
     best = plan.search(bundle, device=PI, link=SLOW, server=GPU, **costs)
@@ -111,7 +134,14 @@ def test_more_exits_get_fewer_levels_and_stay_within_the_bound(bundle: Bundle) -
         tuple(Boundary(f"b{k}", (4,)) for k in range(count + 2)),
         tuple(Exit(f"e{k}", k + 1, 10) for k in range(count)) + (Exit("final", count + 1, 10),),
     )
-    costs = Costs("any", (0.01,) * (count + 1), (0.001,) * count + (0.0,), (0.1,) * (count + 1), "measured", "")
+    costs = Costs(
+        "any",
+        (0.01,) * (count + 1),
+        (0.001,) * count + (0.0,),
+        (0.1,) * (count + 1),
+        "measured",
+        "",
+    )
     random = np.random.default_rng(0)
     wide = dataclasses.replace(
         found,
@@ -132,10 +162,16 @@ def test_more_exits_get_fewer_levels_and_stay_within_the_bound(bundle: Bundle) -
 
 def test_an_impossible_deadline_is_refused_with_the_nearest_numbers(bundle: Bundle) -> None:
     with pytest.raises(
-        PlanError, match=r"deadline_s = 1 ms .* 94\.50 %: .* the fastest takes 39\.9 ms \(split 1, codec int8\)"
+        PlanError,
+        match=(
+            r"deadline_s = 1 ms .* 94\.50 %: .* "
+            r"the fastest takes 39\.9 ms \(split 1, codec int8\)"
+        ),
     ):
         plan.search(bundle, device=PI, link=SLOW, server=GPU, deadline_s=0.001)
-    with pytest.raises(PlanError, match=r"in time the best is 80\.00 %; allow a longer deadline_s or a larger"):
+    with pytest.raises(
+        PlanError, match=r"in time the best is 80\.00 %; allow a longer deadline_s or a larger"
+    ):
         plan.search(bundle, device=PI, link=SLOW, server=GPU, deadline_s=0.011)
 
 
@@ -151,7 +187,9 @@ def test_what_is_asked_must_make_sense(bundle: Bundle) -> None:
 
 def test_costs_of_another_net_are_refused(bundle: Bundle) -> None:
     other = Costs("other", (0.01,) * 5, (0.0,), (0.1,) * 5, "measured", "")
-    with pytest.raises(PlanError, match="edge_costs: this net has 3 segments and 2 exits, the costs have 5"):
+    with pytest.raises(
+        PlanError, match="edge_costs: this net has 3 segments and 2 exits, the costs have 5"
+    ):
         plan.search(bundle, device=PI, link=SLOW, server=GPU, edge_costs=other)
 
 

@@ -9,7 +9,9 @@ import pytest
 from presplit.profiles import DEVICES, LINKS
 
 
-@pytest.mark.parametrize("named", [*DEVICES.values(), *LINKS.values()], ids=lambda named: named.name)
+@pytest.mark.parametrize(
+    "named", [*DEVICES.values(), *LINKS.values()], ids=lambda named: named.name
+)
 def test_every_number_has_a_source_and_a_date(named) -> None:
     assert len(named.source) > 20
     assert datetime.date.fromisoformat(named.date)
@@ -21,7 +23,10 @@ def test_everything_stands_under_its_own_name(shelf) -> None:
 
 
 def test_devices_stand_from_the_slowest_cpu_board_to_the_fastest() -> None:
-    speeds = [DEVICES[name].macs_per_s for name in ("raspberry-pi-zero-2", "raspberry-pi-4", "raspberry-pi-5")]
+    speeds = [
+        DEVICES[name].macs_per_s
+        for name in ("raspberry-pi-zero-2", "raspberry-pi-4", "raspberry-pi-5")
+    ]
     assert speeds == sorted(speeds)
     assert max(DEVICES.values(), key=lambda d: d.macs_per_s).name == "rtx-4090"
 
@@ -30,7 +35,13 @@ def test_links_stand_from_the_slowest_to_the_fastest_but_for_the_demo_s() -> Non
     rates = [link.up_bps for name, link in LINKS.items() if name != "10mbit"]
     assert rates == sorted(rates)
     demo = LINKS["10mbit"]
-    assert (demo.up_bps, demo.down_bps, demo.rtt_s, demo.jitter_s, demo.loss) == (10e6, 10e6, 0.02, 0, 0)
+    assert (demo.up_bps, demo.down_bps, demo.rtt_s, demo.jitter_s, demo.loss) == (
+        10e6,
+        10e6,
+        0.02,
+        0,
+        0,
+    )
 
 
 def test_a_source_states_the_multiplication_that_made_the_number() -> None:

@@ -1,4 +1,4 @@
-"""The page: one file, complete without a network, safe with any text, and readable by machines that read aloud."""
+"""The page: one file, complete without a network, safe with any text, fit to be read aloud."""
 
 from __future__ import annotations
 
@@ -44,11 +44,19 @@ class Tags(HTMLParser):
 @pytest.fixture
 def page(tmp_path: Path, rows: list[dict], timeline: list[dict]) -> str:
     figures = [
-        Figure("Accuracy against bytes", "Up and to the left is better.", accuracy_against_bytes(rows)),
-        Figure("Time of each answer", "It holds.", answers_over_time(timeline, outage=(3, 6), deadline_s=0.05)),
+        Figure(
+            "Accuracy against bytes", "Up and to the left is better.", accuracy_against_bytes(rows)
+        ),
+        Figure(
+            "Time of each answer",
+            "It holds.",
+            answers_over_time(timeline, outage=(3, 6), deadline_s=0.05),
+        ),
     ]
     facts = {"answers lost": "0", "longest answer": "49 ms"}
-    path = write_page(tmp_path / "deep" / "report.html", title="Demo", rows=rows, figures=figures, facts=facts)
+    path = write_page(
+        tmp_path / "deep" / "report.html", title="Demo", rows=rows, figures=figures, facts=facts
+    )
     return path.read_text(encoding="utf-8")
 
 
@@ -78,7 +86,10 @@ def test_headers_have_scopes_and_figures_have_labels(page: str, rows: list[dict]
     scopes = Counter(attributes.get("scope") for attributes in tags.named("th"))
     assert scopes == {"col": 8, "row": len(rows)}
     labels = [attributes.get("aria-label") for attributes in tags.named("figure")]
-    assert labels == ["Accuracy against bytes. Up and to the left is better.", "Time of each answer. It holds."]
+    assert labels == [
+        "Accuracy against bytes. Up and to the left is better.",
+        "Time of each answer. It holds.",
+    ]
     assert tags.named("html") == [{"lang": "en"}]
     assert any(attributes.get("name") == "viewport" for attributes in tags.named("meta"))
     assert "prefers-color-scheme: dark" in page
@@ -87,14 +98,18 @@ def test_headers_have_scopes_and_figures_have_labels(page: str, rows: list[dict]
 def test_text_is_escaped(tmp_path: Path, rows: list[dict]) -> None:
     rows[0]["way"] = '<script>alert("x")</script>'
     facts = {"<b>": "a & b"}
-    page = write_page(tmp_path / "r.html", title="<i>", rows=rows, facts=facts, lead="<u>").read_text(encoding="utf-8")
+    page = write_page(
+        tmp_path / "r.html", title="<i>", rows=rows, facts=facts, lead="<u>"
+    ).read_text(encoding="utf-8")
     assert not re.search(r"<(script|b|i|u)>", page)
     assert "&lt;script&gt;" in page and "a &amp; b" in page
 
 
 def test_a_figure_that_is_not_a_plain_svg_is_refused() -> None:
     for svg in ("<img src=x>", "<svg><script>1</script></svg>", "<svg></svg><p>"):
-        with pytest.raises(SpecError, match="figure 'f': expected one <svg> element without scripts"):
+        with pytest.raises(
+            SpecError, match="figure 'f': expected one <svg> element without scripts"
+        ):
             Figure("f", "", svg)
 
 
@@ -104,7 +119,11 @@ def test_a_page_that_cannot_be_written_is_one_sentence(tmp_path: Path, rows: lis
         write_page(tmp_path / "file" / "report.html", title="t", rows=rows)
 
 
-def test_a_missing_jinja2_is_one_sentence(tmp_path: Path, rows: list[dict], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_jinja2_is_one_sentence(
+    tmp_path: Path, rows: list[dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(MissingLibrary, match=r"the report needs jinja2: pip install 'presplit\[report\]'"):
+    with pytest.raises(
+        MissingLibrary, match=r"the report needs jinja2: pip install 'presplit\[report\]'"
+    ):
         write_page(tmp_path / "r.html", title="t", rows=rows)

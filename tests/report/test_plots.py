@@ -1,4 +1,4 @@
-"""Plots: well-formed SVG that says what it shows, the same for the same data, and with no trace left behind."""
+"""Plots: well-formed SVG that says what it shows, the same for the same data, without leftovers."""
 
 from __future__ import annotations
 
@@ -26,14 +26,23 @@ def test_every_way_is_named(rows: list[dict]) -> None:
 
 def test_every_why_is_counted_and_the_deadline_is_drawn(timeline: list[dict]) -> None:
     shown = texts(answers_over_time(timeline, outage=(3.0, 6.0), deadline_s=0.05))
-    for words in ("confident (30)", "server (30)", "late (30)", "link_down (30)", "server gone", "deadline 50 ms"):
+    for words in (
+        "confident (30)",
+        "server (30)",
+        "late (30)",
+        "link_down (30)",
+        "server gone",
+        "deadline 50 ms",
+    ):
         assert words in shown
     assert "overloaded" not in shown
 
 
 def test_equal_data_give_equal_svg(rows: list[dict], timeline: list[dict]) -> None:
     assert accuracy_against_bytes(rows) == accuracy_against_bytes(rows)
-    first, second = (answers_over_time(timeline, outage=(3.0, 6.0), deadline_s=0.05) for _ in range(2))
+    first, second = (
+        answers_over_time(timeline, outage=(3.0, 6.0), deadline_s=0.05) for _ in range(2)
+    )
     assert first == second
 
 
@@ -69,7 +78,11 @@ def test_no_rows_are_refused() -> None:
         accuracy_against_bytes([])
 
 
-def test_a_missing_matplotlib_is_one_sentence(rows: list[dict], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_matplotlib_is_one_sentence(
+    rows: list[dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingLibrary, match=r"a plot needs matplotlib: pip install 'presplit\[report\]'"):
+    with pytest.raises(
+        MissingLibrary, match=r"a plot needs matplotlib: pip install 'presplit\[report\]'"
+    ):
         accuracy_against_bytes(rows)

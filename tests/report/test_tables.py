@@ -28,11 +28,15 @@ def test_a_table_without_rows_is_its_titles() -> None:
 
 
 def test_a_bar_in_a_cell_does_not_break_markdown() -> None:
-    assert markdown([{"a": "x|y"}], [Column("a", "a", str, text=True)]).splitlines()[-1] == r"| x\|y |"
+    assert (
+        markdown([{"a": "x|y"}], [Column("a", "a", str, text=True)]).splitlines()[-1] == r"| x\|y |"
+    )
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.lists(st.tuples(st.text("abcxyz-+", min_size=1), st.floats(0, 1e12)), min_size=1, max_size=5))
+@given(
+    st.lists(st.tuples(st.text("abcxyz-+", min_size=1), st.floats(0, 1e12)), min_size=1, max_size=5)
+)
 def test_cells_of_a_number_column_end_in_one_place(found: list[tuple[str, float]]) -> None:
     columns = [Column("name", "name", str, text=True), Column("n", "n", units.count)]
     lines = table([{"name": name, "n": n} for name, n in found], columns).splitlines()

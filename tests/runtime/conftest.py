@@ -1,4 +1,7 @@
-"""What the runtime's tests share: bundles of small nets, a server of the first, and how to start other processes."""
+"""What the runtime's tests share.
+
+It is bundles of small nets, a server of the first, and a way to start other processes.
+"""
 
 from __future__ import annotations
 
@@ -35,5 +38,8 @@ def start() -> Any:
 
 @pytest.fixture(scope="session")
 def server(bundle: Any) -> Iterator[str]:
-    with small["running"]("presplit", "serve", str(bundle.path), "--json", "--port", "0") as (address, _):
+    with small["running"]("presplit", "serve", str(bundle.path), "--json", "--port", "0") as (
+        address,
+        _,
+    ):
         yield address

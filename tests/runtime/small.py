@@ -24,32 +24,49 @@ WIDTHS = (16, 12, 8, 4)
 def small_model(seed: int, *, slow: int = 0) -> onnx.ModelProto:
     """An MLP 16-12-8-4 whose two hidden layers each carry an exit, ``early`` and ``middle``.
 
-    ``slow`` puts so many products with a 2048 x 2048 matrix, about a millisecond each, before the classifier.
+    ``slow`` puts so many products with a 2048 x 2048 matrix, about a millisecond each, before the
+    classifier.
     """
     random = np.random.default_rng(seed)
     nodes, weights = [], []
 
     def gemm(source: str, name: str, n_in: int, n_out: int) -> str:
-        weights.append(numpy_helper.from_array(random.normal(size=(n_in, n_out)).astype(np.float32), f"{name}.w"))
+        weights.append(
+            numpy_helper.from_array(
+                random.normal(size=(n_in, n_out)).astype(np.float32), f"{name}.w"
+            )
+        )
         nodes.append(helper.make_node("Gemm", [source, f"{name}.w"], [name]))
         return name
 
     values, outputs = "image", []
     for depth, exit_name in enumerate(("early", "middle")):
-        nodes.append(helper.make_node("Relu", [gemm(values, f"fc{depth}", *WIDTHS[depth : depth + 2])], [f"h{depth}"]))
+        nodes.append(
+            helper.make_node(
+                "Relu", [gemm(values, f"fc{depth}", *WIDTHS[depth : depth + 2])], [f"h{depth}"]
+            )
+        )
         values = f"h{depth}"
         outputs.append(gemm(values, exit_name, WIDTHS[depth + 1], 4))
     if slow:
         start = values = gemm(values, "up", WIDTHS[2], 2048)
-        weights.append(numpy_helper.from_array(random.normal(size=(2048, 2048)).astype(np.float32) / 50, "slow.w"))
+        weights.append(
+            numpy_helper.from_array(
+                random.normal(size=(2048, 2048)).astype(np.float32) / 50, "slow.w"
+            )
+        )
         for step in range(slow):
             nodes.append(helper.make_node("Gemm", [values, "slow.w"], [f"slow{step}"]))
             values = f"slow{step}"
-        nodes.append(helper.make_node("Add", [values, start], ["slow"]))  # a skip, so that no boundary lies inside
+        nodes.append(
+            helper.make_node("Add", [values, start], ["slow"])
+        )  # a skip, so that no boundary lies inside
         values = "slow"
     outputs.append(gemm(values, "logits", 2048 if slow else WIDTHS[2], WIDTHS[3]))
     inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 16])]
-    results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in outputs]
+    results = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in outputs
+    ]
     body = helper.make_graph(nodes, "small", inputs, results, weights)
     return helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
@@ -63,15 +80,21 @@ def small_bundle(path: Path, seed: int, *, slow: int = 0) -> Bundle:
     ports = []
     for number, boundary in enumerate(net.boundaries):
         codes = {name: codec.calibrate(-12.0, 12.0) for name, codec in CODECS.items()}
-        entry = {name: graph.entry(number, boundary, code, last=net.last) for name, code in codes.items()}
+        entry = {
+            name: graph.entry(number, boundary, code, last=net.last) for name, code in codes.items()
+        }
         ports.append(Port(entry, graph.leave(number, boundary, last=net.last), codes))
     manifest = Manifest(
         format=1,
         name="small",
         net=net,
         header=pieces.header,
-        segments=tuple(Part(f"segment-{k:02d}.onnx", p.macs, p.weights) for k, p in enumerate(pieces.segments)),
-        exits={name: Part(f"exit-{name}.onnx", p.macs, p.weights) for name, p in pieces.exits.items()},
+        segments=tuple(
+            Part(f"segment-{k:02d}.onnx", p.macs, p.weights) for k, p in enumerate(pieces.segments)
+        ),
+        exits={
+            name: Part(f"exit-{name}.onnx", p.macs, p.weights) for name, p in pieces.exits.items()
+        },
         ports=tuple(ports),
         files=digest(contents),
         versions={},
@@ -84,7 +107,9 @@ def small_bundle(path: Path, seed: int, *, slow: int = 0) -> Bundle:
 def running(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A module of the runtime as its own process, with the address it says that it listens on."""
     command = [sys.executable, "-m", *arguments]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout is not None
             yield json.loads(process.stdout.readline())["address"], process

@@ -1,4 +1,7 @@
-"""The edge with a server that works: which exit answers, where, why, and that the answers are the net's own."""
+"""The edge with a server that works gives the net's own answers.
+
+It says which exit answers, where and why.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,23 @@ def whole(bundle: Bundle) -> np.ndarray:
 
 @pytest.mark.parametrize("codec", ["float32", "float16", "int8"])
 @pytest.mark.parametrize("split", [0, 1, 2])
-def test_the_servers_answer_is_the_whole_nets(bundle: Bundle, server: str, split: int, codec: str) -> None:
+def test_the_servers_answer_is_the_whole_nets(
+    bundle: Bundle, server: str, split: int, codec: str
+) -> None:
     expected = whole(bundle)
     with Edge.open(bundle, server=server, plan=Plan(split, codec=codec, deadline_s=5.0)) as edge:
         for image, logits in zip(IMAGES[:5], expected, strict=False):
             answer = edge.answer(image)
-            assert (answer.why, answer.where, answer.exit, answer.degraded) == ("server", "server", "final", False)
+            assert (answer.why, answer.where, answer.exit, answer.degraded) == (
+                "server",
+                "server",
+                "final",
+                False,
+            )
             np.testing.assert_allclose(answer.scores, logits, atol=CODEC_ERROR[codec] + 1e-5)
-            assert answer.up_bytes == bundle.encoding(split, codec).nbytes(bundle.net.boundaries[split])
+            assert answer.up_bytes == bundle.encoding(split, codec).nbytes(
+                bundle.net.boundaries[split]
+            )
 
 
 def test_the_last_split_answers_everything_here(bundle: Bundle) -> None:
@@ -45,7 +57,9 @@ def test_the_last_split_answers_everything_here(bundle: Bundle) -> None:
     np.testing.assert_allclose([a.scores for a in answers], whole(bundle), rtol=1e-5)
 
 
-def test_an_exit_answers_when_it_is_sure_and_the_server_otherwise(bundle: Bundle, server: str) -> None:
+def test_an_exit_answers_when_it_is_sure_and_the_server_otherwise(
+    bundle: Bundle, server: str
+) -> None:
     plan = Plan(2, thresholds={"early": 0.9, "middle": 0.99}, deadline_s=5.0)
     with Edge.open(bundle, server=server, plan=plan) as edge:
         answers = [edge.answer(image) for image in IMAGES]
@@ -53,7 +67,11 @@ def test_an_exit_answers_when_it_is_sure_and_the_server_otherwise(bundle: Bundle
     shares = np.exp(early - early.max(1, keepdims=True))
     sure = 1 / shares.sum(1) >= 0.9
     assert [a.exit == "early" for a in answers] == sure.tolist()
-    assert {(a.exit, a.why) for a in answers} == {("early", "confident"), ("middle", "confident"), ("final", "server")}
+    assert {(a.exit, a.why) for a in answers} == {
+        ("early", "confident"),
+        ("middle", "confident"),
+        ("final", "server"),
+    }
 
 
 def test_an_exit_without_a_threshold_never_answers_early(bundle: Bundle) -> None:
@@ -84,7 +102,9 @@ def test_threads_share_one_edge(bundle: Bundle, server: str) -> None:
     def ask(edge: Edge, offset: int) -> None:
         for number in [(offset + step) % len(IMAGES) for step in range(25)]:
             answer = edge.answer(IMAGES[number])
-            if answer.why != "server" or not np.allclose(answer.scores, expected[number], atol=1e-4):
+            if answer.why != "server" or not np.allclose(
+                answer.scores, expected[number], atol=1e-4
+            ):
                 wrong.append(f"{number}: {answer}")
 
     with Edge.open(bundle, server=server, plan=Plan(1, deadline_s=5.0)) as edge:
@@ -96,10 +116,17 @@ def test_threads_share_one_edge(bundle: Bundle, server: str) -> None:
     assert wrong == []
 
 
-def test_a_deadline_that_is_too_near_to_ask_is_met_by_the_held_answer(bundle: Bundle, server: str) -> None:
+def test_a_deadline_that_is_too_near_to_ask_is_met_by_the_held_answer(
+    bundle: Bundle, server: str
+) -> None:
     with Edge.open(bundle, server=server, plan=Plan(1)) as edge:
         answer = edge.answer(IMAGES[0], deadline_s=0.001)
-    assert (answer.why, answer.where, answer.exit, answer.up_bytes) == ("no_time", "edge", "early", 0)
+    assert (answer.why, answer.where, answer.exit, answer.up_bytes) == (
+        "no_time",
+        "edge",
+        "early",
+        0,
+    )
     assert answer.degraded
 
 
@@ -136,7 +163,9 @@ def test_closing_while_another_thread_waits_loses_no_answer(bundle: Bundle, serv
         (np.full(16, np.inf, np.float32), "got NaN or infinity"),
     ],
 )
-def test_an_array_that_is_not_one_sample_is_refused(bundle: Bundle, image: np.ndarray, got: str) -> None:
+def test_an_array_that_is_not_one_sample_is_refused(
+    bundle: Bundle, image: np.ndarray, got: str
+) -> None:
     with Edge.open(bundle, plan=Plan(3)) as edge:
         with pytest.raises(InputError, match=rf"one float32 sample of shape \(16,\).*{got}"):
             edge.answer(image)
@@ -145,7 +174,10 @@ def test_an_array_that_is_not_one_sample_is_refused(bundle: Bundle, image: np.nd
 
 @pytest.mark.parametrize("deadline_s", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_deadline_that_is_none_is_refused(bundle: Bundle, deadline_s: float) -> None:
-    with Edge.open(bundle, plan=Plan(3)) as edge, pytest.raises(InputError, match="deadline_s must be a positive"):
+    with (
+        Edge.open(bundle, plan=Plan(3)) as edge,
+        pytest.raises(InputError, match="deadline_s must be a positive"),
+    ):
         edge.answer(IMAGES[0], deadline_s=deadline_s)
 
 

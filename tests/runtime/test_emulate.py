@@ -1,4 +1,7 @@
-"""The shaped link keeps its word: rate, delay, outages, cuts. Real sockets, a real echo or sink behind it."""
+"""The shaped link keeps its word: rate, delay, outages, cuts.
+
+Sockets are real, with a real echo or sink behind the link.
+"""
 
 from __future__ import annotations
 
@@ -66,13 +69,19 @@ def round_trip(connection: socket.socket) -> float:
 
 
 def test_an_empty_round_trip_takes_the_links(echo: str, start: Start) -> None:
-    with start("presplit.runtime.emulate", "--target", echo, *TEN_MBIT) as (address, _), connect(address) as near:
+    with (
+        start("presplit.runtime.emulate", "--target", echo, *TEN_MBIT) as (address, _),
+        connect(address) as near,
+    ):
         round_trip(near)
         assert min(round_trip(near) for _ in range(20)) == pytest.approx(0.0215, abs=0.0025)
 
 
 def test_a_megabyte_at_ten_megabit_takes_its_time(echo: str, start: Start) -> None:
-    with start("presplit.runtime.emulate", "--target", echo, *TEN_MBIT) as (address, _), connect(address) as near:
+    with (
+        start("presplit.runtime.emulate", "--target", echo, *TEN_MBIT) as (address, _),
+        connect(address) as near,
+    ):
         round_trip(near)
 
         def transfer() -> float:
@@ -87,8 +96,13 @@ def test_a_megabyte_at_ten_megabit_takes_its_time(echo: str, start: Start) -> No
     assert min(took) == pytest.approx(0.8 + 0.02, rel=0.1)
 
 
-def test_connections_that_stay_open_share_the_rate_and_do_not_lower_it(echo: str, start: Start) -> None:
-    with start("presplit.runtime.emulate", "--target", echo, *TEN_MBIT) as (address, _), contextlib.ExitStack() as all_:
+def test_connections_that_stay_open_share_the_rate_and_do_not_lower_it(
+    echo: str, start: Start
+) -> None:
+    with (
+        start("presplit.runtime.emulate", "--target", echo, *TEN_MBIT) as (address, _),
+        contextlib.ExitStack() as all_,
+    ):
         idle = [all_.enter_context(connect(address)) for _ in range(10)]
         busy = [all_.enter_context(connect(address)) for _ in range(2)]
         for near in (*idle, *busy):
@@ -118,7 +132,10 @@ def test_a_target_that_refuses_closes_the_connection(start: Start) -> None:
 
 
 def test_an_end_of_stream_passes_with_all_that_came_before(echo: str, start: Start) -> None:
-    with start("presplit.runtime.emulate", "--target", echo, *TEN_MBIT) as (address, _), connect(address) as near:
+    with (
+        start("presplit.runtime.emulate", "--target", echo, *TEN_MBIT) as (address, _),
+        connect(address) as near,
+    ):
         near.sendall(bytes(50_000))
         near.shutdown(socket.SHUT_WR)
         receive(near, 50_000)
@@ -126,7 +143,10 @@ def test_an_end_of_stream_passes_with_all_that_came_before(echo: str, start: Sta
 
 
 def test_orders_change_the_link_while_it_runs(echo: str, start: Start) -> None:
-    with start("presplit.runtime.emulate", "--target", echo, "--rtt-s", "0.0") as (address, process):
+    with start("presplit.runtime.emulate", "--target", echo, "--rtt-s", "0.0") as (
+        address,
+        process,
+    ):
         assert process.stdin is not None
 
         def order(**changes: object) -> None:
@@ -156,7 +176,10 @@ def test_orders_change_the_link_while_it_runs(echo: str, start: Start) -> None:
 def test_jitter_does_not_reorder(echo: str, start: Start) -> None:
     data = bytes(range(256)) * 200
     with (
-        start("presplit.runtime.emulate", "--target", echo, *TEN_MBIT, "--jitter-s", "0.02") as (address, _),
+        start("presplit.runtime.emulate", "--target", echo, *TEN_MBIT, "--jitter-s", "0.02") as (
+            address,
+            _,
+        ),
         connect(address) as near,
     ):
         near.sendall(data)
@@ -182,7 +205,9 @@ def test_closing_in_an_outage_does_not_hang(echo: str) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("line", [b"", b"{", b'{"outrage": true}', b'{"up_bps": 0}', b'{"rtt_s": -1}', b"\xff"])
+@pytest.mark.parametrize(
+    "line", [b"", b"{", b'{"outrage": true}', b'{"up_bps": 0}', b'{"rtt_s": -1}', b"\xff"]
+)
 def test_a_wrong_order_is_refused_and_changes_nothing(line: bytes) -> None:
     async def scenario() -> None:
         link = Link("fast", up_bps=1e9, down_bps=1e9, rtt_s=0.0)
@@ -195,8 +220,11 @@ def test_a_wrong_order_is_refused_and_changes_nothing(line: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--target", "nowhere"), ("--target", "127.0.0.1:1", "--up-bps", "0"), ("--target", ":8001")]
+    "arguments",
+    [("--target", "nowhere"), ("--target", "127.0.0.1:1", "--up-bps", "0"), ("--target", ":8001")],
 )
-def test_wrong_arguments_are_one_sentence(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_arguments_are_one_sentence(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(arguments) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

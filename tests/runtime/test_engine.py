@@ -1,4 +1,7 @@
-"""The engine: what goes in comes out as ONNX Runtime computes it; what is wrong is one clear error, and quiet."""
+"""The engine: what goes in comes out as ONNX Runtime computes it.
+
+What is wrong gives one clear error, and no noise.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,23 @@ ONES = np.ones((1, 16), np.float32)
 
 def test_outputs_come_by_name(bundle: Bundle) -> None:
     found = Engine(bundle.segment(0, 2, exits=["early"])).run({"boundary": ONES})
-    assert {name: array.shape for name, array in found.items()} == {"boundary_02": (1, 8), "logits.early": (1, 4)}
+    assert {name: array.shape for name, array in found.items()} == {
+        "boundary_02": (1, 8),
+        "logits.early": (1, 4),
+    }
 
 
 @pytest.mark.parametrize("split", [0, 1, 2])
 def test_head_and_tail_together_are_the_whole_net(bundle: Bundle, split: int) -> None:
     whole = Engine(bundle.segment(0, 3)).run({"boundary": ONES})["logits"]
-    values = Engine(bundle.segment(0, split)).run({"boundary": ONES})[f"boundary_{split:02d}"] if split else ONES
-    np.testing.assert_array_equal(Engine(bundle.segment(split, 3)).run({"boundary": values})["logits"], whole)
+    values = (
+        Engine(bundle.segment(0, split)).run({"boundary": ONES})[f"boundary_{split:02d}"]
+        if split
+        else ONES
+    )
+    np.testing.assert_array_equal(
+        Engine(bundle.segment(split, 3)).run({"boundary": values})["logits"], whole
+    )
 
 
 @pytest.mark.parametrize("model", [b"", b"not a model", bytes(1000)])
@@ -50,7 +62,9 @@ def test_a_model_cut_short_is_refused(bundle: Bundle, share: float) -> None:
         {},
     ],
 )
-def test_inputs_that_the_model_does_not_take_are_refused(bundle: Bundle, inputs: dict[str, np.ndarray]) -> None:
+def test_inputs_that_the_model_does_not_take_are_refused(
+    bundle: Bundle, inputs: dict[str, np.ndarray]
+) -> None:
     with pytest.raises(InputError, match="the model does not take"):
         Engine(bundle.segment(0, 3)).run(inputs)
 
@@ -74,7 +88,9 @@ def test_refusals_print_nothing(bundle: Bundle) -> None:
         except PresplitError:
             pass
     """.replace("SOURCE", repr(str(bundle.path)))
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -89,5 +105,7 @@ def test_without_onnxruntime_one_sentence_says_what_to_install(bundle: Bundle) -
         except MissingLibrary as error:
             print(error)
     """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout == "running a bundle needs onnxruntime: pip install 'presplit[edge]'\n"

@@ -1,4 +1,7 @@
-"""The whole net here, in batches: whoever is sure leaves, the others go on, and the answers are the net's own."""
+"""The whole net here, in batches, gives the net's own answers.
+
+Samples that are sure leave, and the others go on.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,21 @@ def test_every_sample_gets_the_answer_that_it_gets_alone(bundle: Bundle, batch: 
     assert names == [answer.exit for answer in alone]
     assert set(names) == {"early", "middle", "final"}
     assert found.labels.tolist() == [answer.label for answer in alone]
-    np.testing.assert_allclose(found.scores, [answer.scores for answer in alone], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        found.scores, [answer.scores for answer in alone], rtol=1e-5, atol=1e-5
+    )
 
 
-def test_only_those_without_an_answer_go_on(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_those_without_an_answer_go_on(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes: list[int] = []
     run = Engine.run
-    monkeypatch.setattr(Engine, "run", lambda self, inputs: sizes.append(len(inputs["boundary"])) or run(self, inputs))
+    monkeypatch.setattr(
+        Engine,
+        "run",
+        lambda self, inputs: sizes.append(len(inputs["boundary"])) or run(self, inputs),
+    )
     exits = Local.open(bundle, plan=BOTH).answer(IMAGES).exit_numbers
     assert sizes == [40, int((exits > 0).sum()), int((exits > 1).sum())]
 
@@ -49,13 +60,21 @@ def test_without_thresholds_the_last_exit_answers_everything(bundle: Bundle) -> 
 
 def test_no_samples_have_no_answers(bundle: Bundle) -> None:
     found = Local.open(bundle, plan=BOTH).answer(IMAGES[:0])
-    assert (found.labels.shape, found.scores.shape, found.exit_numbers.shape) == ((0,), (0, 4), (0,))
+    assert (found.labels.shape, found.scores.shape, found.exit_numbers.shape) == (
+        (0,),
+        (0, 4),
+        (0,),
+    )
 
 
 @pytest.mark.parametrize(
     ("images", "batch", "message"),
     [
-        (IMAGES.astype(np.float64), 8, r"float32 samples of shape \(n, 16\), got float64 of shape \(40, 16\)"),
+        (
+            IMAGES.astype(np.float64),
+            8,
+            r"float32 samples of shape \(n, 16\), got float64 of shape \(40, 16\)",
+        ),
         (IMAGES[0], 8, r"\(n, 16\), got float32 of shape \(16,\)"),
         ([[0.0] * 16], 8, r"\(n, 16\), got list"),
         (np.full((1, 16), np.nan, np.float32), 8, "finite values, got NaN or infinity"),
@@ -63,7 +82,9 @@ def test_no_samples_have_no_answers(bundle: Bundle) -> None:
         (IMAGES, 0, "whole number from 1 on, got 0"),
     ],
 )
-def test_what_it_does_not_take_is_named(bundle: Bundle, images: np.ndarray, batch: int, message: str) -> None:
+def test_what_it_does_not_take_is_named(
+    bundle: Bundle, images: np.ndarray, batch: int, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         Local.open(bundle).answer(images, batch=batch)
 

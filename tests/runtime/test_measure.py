@@ -13,14 +13,21 @@ from presplit.runtime import measure, seconds_of
 
 def test_every_segment_and_every_exit_has_its_time(bundle: Bundle) -> None:
     costs = measure(bundle, repeats=20)
-    assert (costs.device, costs.how, len(costs.segment_s), len(costs.exit_s)) == ("this machine", "measured", 3, 3)
+    assert (costs.device, costs.how, len(costs.segment_s), len(costs.exit_s)) == (
+        "this machine",
+        "measured",
+        3,
+        3,
+    )
     assert all(0 < seconds < 0.1 for seconds in (*costs.segment_s, *costs.exit_s[:-1]))
     assert costs.exit_s[-1] == 0
     assert costs.segment_j == (0, 0, 0)
 
 
 def test_a_device_gives_its_name_and_its_watts(bundle: Bundle) -> None:
-    costs = measure(bundle, repeats=3, device=Device("pi", macs_per_s=1e9, memory_bytes=1e9, power_w=4.0))
+    costs = measure(
+        bundle, repeats=3, device=Device("pi", macs_per_s=1e9, memory_bytes=1e9, power_w=4.0)
+    )
     assert costs.device == "pi"
     assert costs.segment_j == tuple(4.0 * seconds for seconds in costs.segment_s)
 
@@ -31,7 +38,10 @@ def test_no_rounds_are_refused(bundle: Bundle) -> None:
 
 
 def test_a_model_alone_has_its_time_and_no_rounds_are_refused(bundle: Bundle) -> None:
-    model, x = bundle.segment(0, 1), {"boundary": np.zeros((1, *bundle.net.boundaries[0].shape), np.float32)}
+    model, x = (
+        bundle.segment(0, 1),
+        {"boundary": np.zeros((1, *bundle.net.boundaries[0].shape), np.float32)},
+    )
     assert 0 < seconds_of(model, x, repeats=3) < 1
     with pytest.raises(SpecError, match="repeats must be at least 1, got 0"):
         seconds_of(model, x, repeats=0)

@@ -1,4 +1,7 @@
-"""The tail server as its own process: what it answers, what it refuses and how, and how it starts and ends."""
+"""The tail server as its own process.
+
+The tests see what it answers, what it refuses and how, and how it starts and ends.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,9 @@ def stub(channel: grpc.Channel) -> Any:
     return GRPCInferenceServiceStub(channel)
 
 
-def request(bundle: Bundle, values: np.ndarray = VALUES, **changes: Any) -> messages.ModelInferRequest:
+def request(
+    bundle: Bundle, values: np.ndarray = VALUES, **changes: Any
+) -> messages.ModelInferRequest:
     """A good request to the tail from boundary 1, with ``changes`` to its fields."""
     tensor = send("boundary", values)
     fields = {
@@ -63,9 +68,15 @@ def request(bundle: Bundle, values: np.ndarray = VALUES, **changes: Any) -> mess
         "contents": None,
     } | changes
     one = messages.ModelInferRequest.InferInputTensor(
-        name=fields["name"], datatype=fields["datatype"], shape=fields["shape"], contents=fields["contents"]
+        name=fields["name"],
+        datatype=fields["datatype"],
+        shape=fields["shape"],
+        contents=fields["contents"],
     )
-    asked = [messages.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in fields["outputs"]]
+    asked = [
+        messages.ModelInferRequest.InferRequestedOutputTensor(name=name)
+        for name in fields["outputs"]
+    ]
     return messages.ModelInferRequest(
         model_name=fields["model"],
         model_version=fields["version"],
@@ -78,7 +89,11 @@ def request(bundle: Bundle, values: np.ndarray = VALUES, **changes: Any) -> mess
 
 def test_a_good_request_gets_the_tails_logits_and_its_own_id(bundle: Bundle, stub: Any) -> None:
     reply = stub.ModelInfer(request(bundle, id="abc", outputs=["logits"], version="1"), timeout=5)
-    assert (reply.id, reply.model_name, reply.model_version) == ("abc", bundle.manifest.model_name(1, "float32"), "1")
+    assert (reply.id, reply.model_name, reply.model_version) == (
+        "abc",
+        bundle.manifest.model_name(1, "float32"),
+        "1",
+    )
     output = reply.outputs[0]
     assert (output.name, output.datatype, list(output.shape)) == ("logits", "FP32", [1, 4])
     expected = Engine(bundle.segment(1, 3)).run({"boundary": VALUES})["logits"]
@@ -90,7 +105,9 @@ def test_a_batch_gets_an_answer_for_each_sample(bundle: Bundle, stub: Any, batch
     values = np.random.default_rng(batch).random((batch, 12), dtype=np.float32)
     reply = stub.ModelInfer(request(bundle, values), timeout=5)
     found = np.frombuffer(reply.raw_output_contents[0], np.float32).reshape(batch, 4)
-    np.testing.assert_allclose(found, Engine(bundle.segment(1, 3)).run({"boundary": values})["logits"], rtol=1e-5)
+    np.testing.assert_allclose(
+        found, Engine(bundle.segment(1, 3)).run({"boundary": values})["logits"], rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,7 +141,11 @@ def test_a_batch_gets_an_answer_for_each_sample(bundle: Bundle, stub: Any, batch
         ({"raw": [bytes(48), bytes(48)]}, REFUSED, "expected one input"),
         ({"count": 0}, REFUSED, "expected one input"),
         ({"count": 2}, REFUSED, "expected one input"),
-        ({"contents": messages.InferTensorContents(fp32_contents=[1.0] * 12)}, REFUSED, "raw_input_contents alone"),
+        (
+            {"contents": messages.InferTensorContents(fp32_contents=[1.0] * 12)},
+            REFUSED,
+            "raw_input_contents alone",
+        ),
         ({"raw": [np.full(12, np.nan, np.float32).tobytes()]}, REFUSED, "must be finite"),
         ({"raw": [np.full(12, -np.inf, np.float32).tobytes()]}, REFUSED, "must be finite"),
         ({"outputs": ["probabilities"]}, REFUSED, "the only output is 'logits'"),
@@ -141,18 +162,24 @@ def test_a_bad_request_is_refused_and_harms_nobody(
     assert caught.value.code() is status
     assert len(caught.value.details()) < 1000
     assert stub.ServerLive(messages.ServerLiveRequest(), timeout=5).live
-    assert stub.ModelInfer(request(bundle), timeout=5).SerializeToString(deterministic=True) == golden
+    assert (
+        stub.ModelInfer(request(bundle), timeout=5).SerializeToString(deterministic=True) == golden
+    )
 
 
 @given(raw=st.binary(max_size=200))
-def test_random_bytes_never_break_the_server(bundle: Bundle, channel: grpc.Channel, raw: bytes) -> None:
+def test_random_bytes_never_break_the_server(
+    bundle: Bundle, channel: grpc.Channel, raw: bytes
+) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary(f"/{SERVICE}/ModelInfer")(raw, timeout=5)
     assert caught.value.code() in (REFUSED, MISSING)
 
 
 @pytest.mark.parametrize("position", [0, 5, 20, 60])
-def test_a_flipped_byte_is_refused_or_harmless(bundle: Bundle, channel: grpc.Channel, position: int) -> None:
+def test_a_flipped_byte_is_refused_or_harmless(
+    bundle: Bundle, channel: grpc.Channel, position: int
+) -> None:
     raw = bytearray(request(bundle).SerializeToString())
     raw[position] ^= 0xFF
     try:
@@ -171,18 +198,26 @@ def test_a_request_beyond_the_largest_legal_one_is_cut_off(bundle: Bundle, stub:
 def test_health_and_metadata_tell_the_contract(bundle: Bundle, stub: Any) -> None:
     assert stub.ServerLive(messages.ServerLiveRequest(), timeout=5).live
     assert stub.ServerReady(messages.ServerReadyRequest(), timeout=5).ready
-    assert stub.ServerMetadata(messages.ServerMetadataRequest(), timeout=5).name.startswith("presplit")
+    assert stub.ServerMetadata(messages.ServerMetadataRequest(), timeout=5).name.startswith(
+        "presplit"
+    )
     for split, width in enumerate((16, 12, 8)):
         for codec, datatype in (("float32", "FP32"), ("float16", "FP16"), ("int8", "INT8")):
             name = bundle.manifest.model_name(split, codec)
             assert stub.ModelReady(messages.ModelReadyRequest(name=name), timeout=5).ready
             found = stub.ModelMetadata(messages.ModelMetadataRequest(name=name), timeout=5)
-            assert (found.name, list(found.versions), found.platform) == (name, ["1"], "onnxruntime_onnx")
+            assert (found.name, list(found.versions), found.platform) == (
+                name,
+                ["1"],
+                "onnxruntime_onnx",
+            )
             tensors = [(t.name, t.datatype, list(t.shape)) for t in (*found.inputs, *found.outputs)]
             assert tensors == [("boundary", datatype, [-1, width]), ("logits", "FP32", [-1, 4])]
     for call in (stub.ModelReady, stub.ModelMetadata):
         with pytest.raises(grpc.RpcError) as caught:
-            call(messages.ModelMetadataRequest(name="none"), timeout=5)  # both requests have the same fields
+            call(
+                messages.ModelMetadataRequest(name="none"), timeout=5
+            )  # both requests have the same fields
         assert caught.value.code() is MISSING
 
 
@@ -190,7 +225,10 @@ def test_more_than_it_admits_is_shed_at_once_and_the_rest_is_right(bundle: Bundl
     async def scenario() -> list[Any]:
         tail = Tail(bundle, threads=os.cpu_count() or 1)  # one worker
         name = bundle.manifest.model_name(1, "float32")
-        asked = (tail.infer(name, send("boundary", VALUES), until=None) for _ in range(10 * PLACES_PER_WORKER))
+        asked = (
+            tail.infer(name, send("boundary", VALUES), until=None)
+            for _ in range(10 * PLACES_PER_WORKER)
+        )
         found = await asyncio.gather(*asked, return_exceptions=True)
         found.append(await tail.infer(name, send("boundary", VALUES), until=None))
         tail.close()
@@ -210,7 +248,9 @@ def test_what_is_too_late_is_not_run(bundle: Bundle) -> None:
         tail = Tail(bundle)
         with pytest.raises(TooLate):
             await tail.infer(
-                bundle.manifest.model_name(1, "float32"), send("boundary", VALUES), until=time.monotonic() - 0.001
+                bundle.manifest.model_name(1, "float32"),
+                send("boundary", VALUES),
+                until=time.monotonic() - 0.001,
             )
         tail.close()
 
@@ -218,7 +258,9 @@ def test_what_is_too_late_is_not_run(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_under_load_ends_it_in_order(bundle: Bundle, start: Start, number: signal.Signals) -> None:
+def test_a_signal_under_load_ends_it_in_order(
+    bundle: Bundle, start: Start, number: signal.Signals
+) -> None:
     with (
         start("presplit", "serve", str(bundle.path), "--json", "--port", "0") as (address, process),
         grpc.insecure_channel(address) as channel,
@@ -278,7 +320,17 @@ def test_an_address_that_others_can_reach_must_be_asked_for(bundle: Bundle, host
 
 
 def test_it_listens_to_all_when_that_is_asked_for(bundle: Bundle, start: Start) -> None:
-    with start("presplit", "serve", str(bundle.path), "--json", "--port", "0", "--host", "0.0.0.0", "--insecure") as (
+    with start(
+        "presplit",
+        "serve",
+        str(bundle.path),
+        "--json",
+        "--port",
+        "0",
+        "--host",
+        "0.0.0.0",
+        "--insecure",
+    ) as (
         address,
         _,
     ):

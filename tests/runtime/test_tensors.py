@@ -52,7 +52,9 @@ def test_strides_and_byte_order_do_not_matter(array: np.ndarray) -> None:
     shape=st.lists(st.integers(-1, 6) | st.just(2**62), max_size=5),
     size=st.integers(0, 200),
 )
-def test_nothing_else_is_read(array: np.ndarray, name: str, datatype: str, shape: list[int], size: int) -> None:
+def test_nothing_else_is_read(
+    array: np.ndarray, name: str, datatype: str, shape: list[int], size: int
+) -> None:
     form = form_of(array)
     tensor = Sent(name, datatype, tuple(shape), bytes(size))
     legal = (

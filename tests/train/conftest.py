@@ -1,4 +1,4 @@
-"""One thread, for nets this small only wait for a second one; and folders in which no data set is."""
+"""One thread, for nets this small only wait for a second one, and folders without a data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint holds what exists and nothing else, is written whole or not at all, and refuses damage."""
+"""A checkpoint holds only what exists, is written whole or not at all, and refuses damage."""
 
 from __future__ import annotations
 
@@ -28,27 +28,40 @@ def paper_net(seed: int = 0) -> nn.Module:
     """The sparse net of arXiv 2407.11763: 800-40-40-10 with out-degrees 2, 9, 10."""
     patterns: dict[str, float | Pattern] = {
         f"fc{number}": biregular(n_in, n_out, fan_out=degree, seed=seed + number)
-        for number, (n_in, n_out, degree) in enumerate(zip(PAPER, PAPER[1:], FAN_OUT, strict=False), start=1)
+        for number, (n_in, n_out, degree) in enumerate(
+            zip(PAPER, PAPER[1:], FAN_OUT, strict=False), start=1
+        )
     }
     return sparsify(mlp(PAPER), layers=patterns)
 
 
-def test_a_checkpoint_of_the_paper_s_net_holds_its_2360_values_biases_and_index(tmp_path: Path) -> None:
+def test_a_checkpoint_of_the_paper_s_net_holds_its_2360_values_biases_and_index(
+    tmp_path: Path,
+) -> None:
     save(tmp_path / "net.safetensors", paper_net())
     raw = (tmp_path / "net.safetensors").read_bytes()
     (length,) = struct.unpack("<Q", raw[:8])
     header = json.loads(raw[8 : 8 + length])
     header.pop("__metadata__", None)
     sizes = {name: int(np.prod(entry["shape"])) for name, entry in header.items()}
-    kinds = {kind: sum(n for name, n in sizes.items() if name.endswith(kind)) for kind in ("values", "bias", "index")}
+    kinds = {
+        kind: sum(n for name, n in sizes.items() if name.endswith(kind))
+        for kind in ("values", "bias", "index")
+    }
     assert kinds == {"values": 2360, "bias": 90, "index": 2360}
     assert sum(sizes.values()) == sum(kinds.values()), "nothing else is stored"
-    assert len(raw) == 8 + length + 4 * (2360 + 90 + 2360) < 20_500, "the dense net's weights alone are 136,000 bytes"
+    assert len(raw) == 8 + length + 4 * (2360 + 90 + 2360) < 20_500, (
+        "the dense net's weights alone are 136,000 bytes"
+    )
 
 
 @pytest.mark.parametrize("family", PATTERNS)
-def test_a_net_of_another_seed_is_filled_with_values_and_patterns(family: str, tmp_path: Path) -> None:
-    saved, other = (sparsify(mlp([64, 64, 32, 10]), density=0.25, family=family, seed=seed) for seed in (1, 2))
+def test_a_net_of_another_seed_is_filled_with_values_and_patterns(
+    family: str, tmp_path: Path
+) -> None:
+    saved, other = (
+        sparsify(mlp([64, 64, 32, 10]), density=0.25, family=family, seed=seed) for seed in (1, 2)
+    )
     save(tmp_path / "net.safetensors", saved, {"name": "first"})
     assert restore(tmp_path / "net.safetensors", other) == {"name": "first"}
     x = torch.randn(3, 64)
@@ -57,7 +70,11 @@ def test_a_net_of_another_seed_is_filled_with_values_and_patterns(family: str, t
 
 def test_exits_and_statistics_are_saved_too(tmp_path: Path) -> None:
     one, other = (
-        add_exits(sparsify(small_cnn(width=8, size=8), density=0.5), ["block1"], example=torch.zeros(1, 1, 8, 8))
+        add_exits(
+            sparsify(small_cnn(width=8, size=8), density=0.5),
+            ["block1"],
+            example=torch.zeros(1, 1, 8, 8),
+        )
         for _ in range(2)
     )
     one.train()(torch.randn(4, 1, 8, 8))
@@ -108,7 +125,9 @@ def test_a_disk_that_is_full_leaves_the_old_checkpoint_whole(tmp_path: Path) -> 
         except DataError as error:
             print(error)
     """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout == f"{path}: the checkpoint cannot be written (File too large)\n"
     assert restore(path, mlp([8, 4])) == {"name": "old"}
     assert os.listdir(tmp_path) == ["net.safetensors"]
@@ -125,7 +144,9 @@ def test_a_checkpoint_cut_short_is_refused(kept: float, tmp_path: Path) -> None:
     save(path, paper_net())
     raw = path.read_bytes()
     path.write_bytes(raw[: kept if isinstance(kept, int) else int(kept * len(raw))])
-    with pytest.raises(DataError, match="net.safetensors: not a safetensors file, or a damaged one .*; delete it"):
+    with pytest.raises(
+        DataError, match="net.safetensors: not a safetensors file, or a damaged one .*; delete it"
+    ):
         restore(path, paper_net())
 
 
@@ -142,7 +163,10 @@ def test_a_checkpoint_cut_short_is_refused(kept: float, tmp_path: Path) -> None:
 )
 def test_a_checkpoint_of_another_net_is_refused(other: nn.Module, tmp_path: Path) -> None:
     save(tmp_path / "net.safetensors", sparsify(mlp([64, 32, 10]), density=0.25))
-    with pytest.raises(DataError, match="net.safetensors: it is of another net, or the net's code has changed since"):
+    with pytest.raises(
+        DataError,
+        match="net.safetensors: it is of another net, or the net's code has changed since",
+    ):
         restore(tmp_path / "net.safetensors", other)
 
 
@@ -154,4 +178,7 @@ def test_an_index_that_is_no_pattern_is_refused(wrong: int, tmp_path: Path) -> N
     layer.index[3, 5] = wrong
     save(tmp_path / "net.safetensors", model)
     with pytest.raises(DataError, match=r"it is of another net, .* \(inputs must be in 0..63"):
-        restore(tmp_path / "net.safetensors", sparsify(mlp([64, 32, 10]), density=0.25, family="biregular"))
+        restore(
+            tmp_path / "net.safetensors",
+            sparsify(mlp([64, 32, 10]), density=0.25, family="biregular"),
+        )

@@ -1,4 +1,4 @@
-"""CIFAR-10 is read from the original files and from JPEGs, and refused in one sentence that names the file."""
+"""CIFAR-10 is read from the original files and from JPEGs, or refused with the file's name."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def packed(names: list[str]) -> bytes:
 
 
 def check_cifar10(found: Dataset) -> None:
-    np.testing.assert_array_equal(found.train.x, RECORDS[:5, 1:].reshape(5, 3, 32, 32) / np.float32(255))
+    np.testing.assert_array_equal(
+        found.train.x, RECORDS[:5, 1:].reshape(5, 3, 32, 32) / np.float32(255)
+    )
     assert found.train.y.tolist() == [3, 1, 4, 1, 5] and found.test.y.tolist() == [9]
     assert found.labels == LABELS
 
@@ -64,21 +66,34 @@ def jpegs(path: Path, *names: str, size: int = 32) -> Path:
 
 
 def test_cifar10_is_read_from_a_zip_of_jpeg_files(places: Path) -> None:
-    jpegs(places / "data" / "cifar10-jpeg.zip", "train/bird/0000.jpg", "train/truck/0000.jpg", "test/cat/0000.jpg")
+    jpegs(
+        places / "data" / "cifar10-jpeg.zip",
+        "train/bird/0000.jpg",
+        "train/truck/0000.jpg",
+        "test/cat/0000.jpg",
+    )
     found = cifar10()
     assert found.train.y.tolist() == [2, 9] and found.test.y.tolist() == [3]
-    assert found.train.x.shape == (2, 3, 32, 32) and found.train.x[1, 0].mean() * 255 == pytest.approx(10, abs=2)
+    assert found.train.x.shape == (2, 3, 32, 32) and found.train.x[
+        1, 0
+    ].mean() * 255 == pytest.approx(10, abs=2)
 
 
 @pytest.mark.parametrize(
     ("names", "size", "message"),
     [
         (["train/bird/0.jpg"], 32, "no images of test/ in it"),
-        (["train/bird/0.jpg", "test/bird/0.jpg"], 16, r"test/bird/0.jpg: expected an image of 32 x 32, got 16 x 16"),
+        (
+            ["train/bird/0.jpg", "test/bird/0.jpg"],
+            16,
+            r"test/bird/0.jpg: expected an image of 32 x 32, got 16 x 16",
+        ),
         (["train/unicorn/0.jpg"], 32, r"train/unicorn/0.jpg: expected train/CLASS/NAME.jpg"),
     ],
 )
-def test_a_zip_of_other_images_is_refused(names: list[str], size: int, message: str, tmp_path: Path) -> None:
+def test_a_zip_of_other_images_is_refused(
+    names: list[str], size: int, message: str, tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match=message):
         read_jpegs(jpegs(tmp_path / "odd.zip", *names, size=size))
 
@@ -97,25 +112,42 @@ def test_damaged_cifar10_files_are_refused(tmp_path: Path) -> None:
         read_jpegs(tmp_path / "damaged.zip")
 
 
-def test_cifar10_that_is_nowhere_is_refused_with_the_cure(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar10_that_is_nowhere_is_refused_with_the_cure(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys.modules["presplit.train.data.cifar10"], "MIRRORS", NOWHERE)
-    cure = r"put cifar-10-binary.tar.gz into .*, or set PRESPLIT_DATA to the folder that holds cifar-10-binary.tar.gz$"
+    cure = (
+        r"put cifar-10-binary.tar.gz into .*, "
+        r"or set PRESPLIT_DATA to the folder that holds cifar-10-binary.tar.gz$"
+    )
     with pytest.raises(DataError, match=rf"cifar-10-binary.tar.gz is neither in .* {cure}"):
         cifar10()
 
 
-def test_the_archive_of_cifar10_is_taken_only_with_its_checksum(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_archive_of_cifar10_is_taken_only_with_its_checksum(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     raw = packed(NAMES)
     (places / "data" / "cifar-10-binary.tar.gz").write_bytes(raw)
-    with pytest.raises(DataError, match=r"data/cifar-10-binary.tar.gz: SHA-256 of the contents is .*delete it and try"):
+    with pytest.raises(
+        DataError,
+        match=r"data/cifar-10-binary.tar.gz: SHA-256 of the contents is .*delete it and try",
+    ):
         cifar10()
-    monkeypatch.setattr(sys.modules["presplit.train.data.cifar10"], "SHA256", hashlib.sha256(raw).hexdigest())
+    monkeypatch.setattr(
+        sys.modules["presplit.train.data.cifar10"], "SHA256", hashlib.sha256(raw).hexdigest()
+    )
     check_cifar10(cifar10())
     check_cifar10(load("cifar10"))
 
 
-def test_jpeg_files_without_pillow_are_refused_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jpeg_files_without_pillow_are_refused_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = jpegs(tmp_path / "few.zip", "train/bird/0.jpg", "test/bird/0.jpg")
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(MissingLibrary, match=r"decoding JPEG files needs PIL.Image: pip install 'presplit\[train\]'"):
+    with pytest.raises(
+        MissingLibrary,
+        match=r"decoding JPEG files needs PIL.Image: pip install 'presplit\[train\]'",
+    ):
         read_jpegs(path)

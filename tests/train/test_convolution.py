@@ -1,4 +1,7 @@
-"""A sparse convolution is the dense one with zeros: in channels, in kernels, with groups and every padding."""
+"""A sparse convolution is the dense one with zeros.
+
+The zeros are in channels and in kernels, with groups and every padding.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def test_one_image_without_a_batch_is_taken_as_a_dense_convolution_takes_it(fami
 
 @st.composite
 def convolutions(draw: st.DrawFn) -> tuple[nn.Conv2d, Pattern, KernelSupports | None]:
-    """A dense convolution of every kind, a pattern within its groups, and entries that its kernels keep."""
+    """A dense convolution of any kind, a pattern within its groups, and entries of its kernels."""
     groups = draw(st.sampled_from([1, 1, 2]))
     family, density = draw(st.sampled_from([*PATTERNS])), draw(st.sampled_from([0.25, 0.5, 1.0]))
     n_in, n_out = draw(st.sampled_from([(8, 16), (16, 8), (32, 64)]))
@@ -60,19 +63,26 @@ def convolutions(draw: st.DrawFn) -> tuple[nn.Conv2d, Pattern, KernelSupports | 
         padding_mode=mode,
         dtype=torch.float64,
     )
-    parts = [PATTERNS[family](n_in // groups, n_out // groups, density=density, seed=seed) for seed in range(groups)]
+    parts = [
+        PATTERNS[family](n_in // groups, n_out // groups, density=density, seed=seed)
+        for seed in range(groups)
+    ]
     width = max(part.fan_in for part in parts)
     index = np.full((sum(len(part.index) for part in parts), width), -1)
     for k, part in enumerate(parts):
         rows = slice(k * len(part.index), (k + 1) * len(part.index))
         index[rows, : part.fan_in] = np.where(part.index < 0, -1, part.index + k * (n_in // groups))
     order = np.random.default_rng(draw(st.integers(0, 9))).permutation(n_out)
-    pattern = Pattern(n_in, parts[0].tile, index, order if groups == 1 and draw(st.booleans()) else None)
+    pattern = Pattern(
+        n_in, parts[0].tile, index, order if groups == 1 and draw(st.booleans()) else None
+    )
     area = kernel[0] * kernel[1]
     supports = None
     if pattern.is_regular and draw(st.booleans()):
         whole, seed = draw(st.integers(0, 3)), draw(st.integers(0, 9))
-        supports = periodic_kernel(kernel, support=draw(st.integers(1, area)), period=area + 2, dense=whole, seed=seed)
+        supports = periodic_kernel(
+            kernel, support=draw(st.integers(1, area)), period=area + 2, dense=whole, seed=seed
+        )
     return dense, pattern, supports
 
 
@@ -81,7 +91,10 @@ def restricted(dense: nn.Conv2d, pattern: Pattern, supports: KernelSupports | No
     twin = copy.deepcopy(dense)
     mask = pattern.mask()[:, :, None, None] if supports is None else supports.mask(pattern)
     rows, columns = pattern.n_out // dense.groups, pattern.n_in // dense.groups
-    within = [mask[k * rows : (k + 1) * rows, k * columns : (k + 1) * columns] for k in range(dense.groups)]
+    within = [
+        mask[k * rows : (k + 1) * rows, k * columns : (k + 1) * columns]
+        for k in range(dense.groups)
+    ]
     with torch.no_grad():
         twin.weight.mul_(torch.from_numpy(np.concatenate(within)))
     return twin
@@ -103,7 +116,9 @@ def test_a_sparse_convolution_is_the_dense_one_with_zeros_in_channels_and_kernel
         if twin.bias is not None:
             twin.bias.copy_(of_theirs[2])
     gradients = SparseConv2d.from_dense(twin, pattern, supports=supports)
-    torch.testing.assert_close(of_ours[1:], [p.detach() for p in gradients.parameters()], rtol=CLOSE, atol=CLOSE)
+    torch.testing.assert_close(
+        of_ours[1:], [p.detach() for p in gradients.parameters()], rtol=CLOSE, atol=CLOSE
+    )
 
 
 @settings(max_examples=40)
@@ -130,7 +145,11 @@ def test_a_boosted_layer_stores_the_entries_that_exist_and_no_more() -> None:
 
 def test_supports_that_do_not_go_along_with_a_layer_are_refused() -> None:
     supports = periodic_kernel((3, 3), support=2)
-    with pytest.raises(PatternError, match=r"the layer's kernels are \(3, 1\), the supports are of \(3, 3\)"):
+    with pytest.raises(
+        PatternError, match=r"the layer's kernels are \(3, 1\), the supports are of \(3, 3\)"
+    ):
         SparseConv2d(PATTERNS["grouped"](16, 8, density=0.5), kernel_size=(3, 1), supports=supports)
     with pytest.raises(PatternError, match="need outputs that read equally many channels"):
-        SparseConv2d(PATTERNS["bernoulli"](16, 8, density=0.5), kernel_size=(3, 3), supports=supports)
+        SparseConv2d(
+            PATTERNS["bernoulli"](16, 8, density=0.5), kernel_size=(3, 3), supports=supports
+        )

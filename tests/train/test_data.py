@@ -30,7 +30,11 @@ images = arrays(np.uint8, array_shapes(min_dims=1, max_dims=4, max_side=5))
 
 def idx(array: np.ndarray) -> bytes:
     """``array`` as an IDX file of unsigned bytes."""
-    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+    return (
+        bytes([0, 0, 8, array.ndim])
+        + struct.pack(f">{array.ndim}I", *array.shape)
+        + array.tobytes()
+    )
 
 
 @settings(max_examples=50)
@@ -51,7 +55,9 @@ def test_an_idx_file_of_another_length_is_refused(array: np.ndarray, data: st.Da
             read_idx(wrong)
 
 
-@pytest.mark.parametrize("start", [b"", b"\0\0\x08", b"\0\0\x08\0", b"\0\0\x0d\x01\0\0\0\0", b"\x1f\x8b\x08\0"])
+@pytest.mark.parametrize(
+    "start", [b"", b"\0\0\x08", b"\0\0\x08\0", b"\0\0\x0d\x01\0\0\0\0", b"\x1f\x8b\x08\0"]
+)
 def test_what_is_no_idx_file_of_bytes_is_refused(start: bytes) -> None:
     with pytest.raises(DataError, match="not an IDX file of unsigned bytes"):
         read_idx(start)
@@ -84,9 +90,13 @@ def test_the_digits_are_what_their_description_says() -> None:
     assert (data.train.x.shape, data.test.x.shape) == ((1437, 1, 8, 8), (360, 1, 8, 8))
     assert (data.train.x.dtype, data.train.y.dtype) == (np.float32, np.int64)
     assert data.train.x.min() == 0.0 and data.train.x.max() == 1.0
-    assert data.labels == tuple("0123456789") and set(data.train.y) == set(data.test.y) == set(range(10))
+    assert data.labels == tuple("0123456789") and set(data.train.y) == set(data.test.y) == set(
+        range(10)
+    )
     train = {image.tobytes() for image in data.train.x}
-    assert not any(image.tobytes() in train for image in data.test.x), "no test image was trained on"
+    assert not any(image.tobytes() in train for image in data.test.x), (
+        "no test image was trained on"
+    )
 
 
 @settings(max_examples=20)
@@ -95,7 +105,9 @@ def test_padding_keeps_the_values_and_adds_zeros(features: int) -> None:
     part = Samples(np.random.default_rng(0).random((3, 1, 5, 5)), np.zeros(3))
     data = Dataset("any", part, part, ("0", "1"))
     if features < 25:
-        with pytest.raises(DataError, match=f"a sample has 25 values, which is more than pad_to = {features}"):
+        with pytest.raises(
+            DataError, match=f"a sample has 25 values, which is more than pad_to = {features}"
+        ):
             data.padded(features)
         return
     found = data.padded(features).test.x
@@ -105,7 +117,8 @@ def test_padding_keeps_the_values_and_adds_zeros(features: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("x", "y"), [(np.zeros((2, 1)), np.zeros(3)), (np.zeros((0, 1)), np.zeros(0)), (np.zeros(2), np.zeros(2))]
+    ("x", "y"),
+    [(np.zeros((2, 1)), np.zeros(3)), (np.zeros((0, 1)), np.zeros(0)), (np.zeros(2), np.zeros(2))],
 )
 def test_samples_that_do_not_fit_together_are_refused(x: np.ndarray, y: np.ndarray) -> None:
     with pytest.raises(DataError, match=r"x must be \(n, ...\) and y \(n,\) with n >= 1"):
@@ -150,7 +163,10 @@ def test_an_npz_file_of_floats_is_taken_as_it_is(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"x_train": np.zeros((3, 1, 3, 3))}, r"x must be \(n, ...\) and y \(n,\)"),
-        ({"x_test": np.zeros((2, 1, 4, 4))}, r"training samples are \(1, 3, 3\), test samples \(1, 4, 4\)"),
+        (
+            {"x_test": np.zeros((2, 1, 4, 4))},
+            r"training samples are \(1, 3, 3\), test samples \(1, 4, 4\)",
+        ),
         ({"x_train": np.full((4, 1, 3, 3), np.nan)}, "x_train holds values that are not finite"),
         ({"x_train": np.full((4, 1, 3, 3), 1e300)}, "x_train holds values that are not finite"),
         ({"x_train": np.array(["a"] * 4)}, "x_train must hold numbers and y_train integers"),
@@ -158,14 +174,25 @@ def test_an_npz_file_of_floats_is_taken_as_it_is(tmp_path: Path) -> None:
         ({"y_train": np.array([0, -1, 2, 1])}, r"y must hold whole numbers from 0 on, got -1..2"),
         ({"labels": np.array(["cat"])}, r"labels must be in 0..0, got 0..2"),
         ({"labels": np.array("cat")}, "labels must be a list of names"),
-        ({"y_train": np.zeros(4, int), "y_test": np.zeros(2, int)}, "at least two classes are needed, got 1"),
+        (
+            {"y_train": np.zeros(4, int), "y_test": np.zeros(2, int)},
+            "at least two classes are needed, got 1",
+        ),
         ({"y_train": np.array([0, 1, 2**40, 1])}, "labels must be in"),
-        ({"x_val": np.zeros((1, 1, 3, 3))}, "arrays x_train, .* and perhaps labels are expected, x_val would not be"),
-        ({"x_test": np.zeros((2, 1, 3, 3))}, "only uint8 is scaled to 0..1: x_train is uint8, x_test float64"),
+        (
+            {"x_val": np.zeros((1, 1, 3, 3))},
+            "arrays x_train, .* and perhaps labels are expected, x_val would not be",
+        ),
+        (
+            {"x_test": np.zeros((2, 1, 3, 3))},
+            "only uint8 is scaled to 0..1: x_train is uint8, x_test float64",
+        ),
         ({"y_train": np.array([0, 1, 1, 1])}, "class 2 is in y_test and not in y_train"),
     ],
 )
-def test_an_npz_file_that_does_not_fit_together_is_refused(changes: dict, message: str, tmp_path: Path) -> None:
+def test_an_npz_file_that_does_not_fit_together_is_refused(
+    changes: dict, message: str, tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match=f"own.npz: {message}"):
         npz(saved(tmp_path / "own.npz", **changes))
 
@@ -173,7 +200,10 @@ def test_an_npz_file_that_does_not_fit_together_is_refused(changes: dict, messag
 @pytest.mark.parametrize("name", ["x_train", "y_test"])
 def test_an_npz_file_without_an_array_is_refused(name: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "own.npz", **{key: array for key, array in OWN.items() if key != name})
-    with pytest.raises(DataError, match=f"own.npz: arrays x_train, y_train, x_test, y_test are expected, {name} miss"):
+    with pytest.raises(
+        DataError,
+        match=f"own.npz: arrays x_train, y_train, x_test, y_test are expected, {name} miss",
+    ):
         npz(tmp_path / "own.npz")
 
 
@@ -212,7 +242,9 @@ def test_an_npz_file_cannot_run_code(tmp_path: Path) -> None:
 
 
 def test_an_unknown_data_set_is_refused_with_those_there_are() -> None:
-    with pytest.raises(SpecError, match="no data set named 'mnits' .nearest: mnist.; there are: digits, mnist"):
+    with pytest.raises(
+        SpecError, match="no data set named 'mnits' .nearest: mnist.; there are: digits, mnist"
+    ):
         load("mnits")
 
 
@@ -224,12 +256,14 @@ DIGEST = hashlib.sha256(CONTENTS).hexdigest()
 
 @pytest.fixture
 def mirror(places: Path) -> Iterator[str]:
-    """A real HTTP server of the one file ``thing.gz``, right under ``/good/`` and damaged in ways elsewhere."""
+    """A real HTTP server of the file ``thing.gz``, right under ``/good/`` and damaged elsewhere."""
     packed = gzip.compress(CONTENTS)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = {"/good/thing.gz": packed, "/other/thing.gz": gzip.compress(b"other")}.get(self.path, packed)
+            body = {"/good/thing.gz": packed, "/other/thing.gz": gzip.compress(b"other")}.get(
+                self.path, packed
+            )
             self.send_response(404 if self.path.startswith("/none/") else 200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -247,7 +281,9 @@ def mirror(places: Path) -> Iterator[str]:
     server.server_close()
 
 
-@pytest.mark.parametrize(("name", "raw"), [("thing", CONTENTS), ("thing.gz", gzip.compress(CONTENTS))])
+@pytest.mark.parametrize(
+    ("name", "raw"), [("thing", CONTENTS), ("thing.gz", gzip.compress(CONTENTS))]
+)
 def test_a_file_that_is_there_is_read_plain_or_packed(name: str, raw: bytes, places: Path) -> None:
     (places / "data" / "any" / name).write_bytes(raw)
     assert obtain("any", "thing", sha256=DIGEST, mirrors=NOWHERE) == CONTENTS
@@ -255,7 +291,8 @@ def test_a_file_that_is_there_is_read_plain_or_packed(name: str, raw: bytes, pla
 
 def test_a_file_that_is_nowhere_is_refused_with_every_place_and_the_cure(places: Path) -> None:
     expected = (
-        f"thing is neither in {places}/data/any, {places}/cache/presplit/any nor could it be fetched "
+        f"thing is neither in {places}/data/any, {places}/cache/presplit/any nor could it be "
+        "fetched "
         ".*127.0.0.1:9/thing.gz: .*refused.*; put "
         f"thing.gz into {places}/data/any, or set PRESPLIT_DATA to the folder that holds any/"
     )
@@ -271,13 +308,17 @@ def test_a_file_is_fetched_once_and_kept(places: Path, mirror: str) -> None:
     assert obtain("any", "thing", sha256=DIGEST, mirrors=NOWHERE) == CONTENTS
 
 
-def test_a_fetched_file_with_other_contents_is_refused_and_not_kept(places: Path, mirror: str) -> None:
+def test_a_fetched_file_with_other_contents_is_refused_and_not_kept(
+    places: Path, mirror: str
+) -> None:
     with pytest.raises(DataError, match="other/thing.gz: SHA-256 of the contents is .*, expected"):
         obtain("any", "thing", sha256=DIGEST, mirrors=[f"{mirror}other/"])
     assert not (places / "cache").exists()
 
 
-def test_a_cache_that_cannot_be_written_does_not_lose_what_was_fetched(places: Path, mirror: str) -> None:
+def test_a_cache_that_cannot_be_written_does_not_lose_what_was_fetched(
+    places: Path, mirror: str
+) -> None:
     (places / "cache").write_bytes(b"not a folder")
     assert obtain("any", "thing", sha256=DIGEST, mirrors=[f"{mirror}good/"]) == CONTENTS
 
@@ -287,7 +328,9 @@ def test_every_damaged_byte_of_a_packed_file_is_refused_with_its_name(places: Pa
     for at in range(len(raw)):
         path.write_bytes(raw[:at] + bytes([raw[at] ^ 0x55]) + raw[at + 1 :])
         try:
-            assert obtain("any", "thing", sha256=DIGEST, mirrors=NOWHERE) == CONTENTS, "only the time or name changed"
+            assert obtain("any", "thing", sha256=DIGEST, mirrors=NOWHERE) == CONTENTS, (
+                "only the time or name changed"
+            )
         except DataError as error:
             assert str(path) in str(error)
 
@@ -296,12 +339,16 @@ def test_a_damaged_mnist_file_is_refused_with_its_name(places: Path) -> None:
     (places / "data" / "mnist").mkdir()
     name = next(iter(SHA256))
     (places / "data" / "mnist" / name).write_bytes(idx(np.zeros((2, 3, 3), np.uint8)))
-    with pytest.raises(DataError, match=f"data/mnist/{name}: SHA-256 of the contents is .*delete it and try again"):
+    with pytest.raises(
+        DataError, match=f"data/mnist/{name}: SHA-256 of the contents is .*delete it and try again"
+    ):
         mnist()
 
 
 def test_eight_bit_images_are_scaled_and_labels_are_whole() -> None:
-    assert Samples(np.array([[0, 51, 255]], np.uint8), np.array([1.0])).x.tolist() == [[0.0, pytest.approx(0.2), 1.0]]
+    assert Samples(np.array([[0, 51, 255]], np.uint8), np.array([1.0])).x.tolist() == [
+        [0.0, pytest.approx(0.2), 1.0]
+    ]
     with pytest.raises(DataError, match="y must hold whole numbers from 0 on, got 1.5"):
         Samples(np.zeros((1, 2)), np.array([1.5]))
     with pytest.raises(DataError, match="x holds values that are not finite"):

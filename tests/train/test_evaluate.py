@@ -32,12 +32,17 @@ def cases(draw: st.DrawFn, exits: int = 2) -> Case:
     return logits, random.integers(0, 3, n)
 
 
-def followed(logits: np.ndarray, labels: np.ndarray, thresholds: list[float]) -> tuple[Fraction, list[int]]:
+def followed(
+    logits: np.ndarray, labels: np.ndarray, thresholds: list[float]
+) -> tuple[Fraction, list[int]]:
     """Accuracy and the number of samples that leave at each exit, one sample after another."""
     right, left = 0, [0] * len(logits)
     for sample, label in enumerate(labels):
         for exit_ in range(len(logits)):
-            sure = exit_ == len(logits) - 1 or confidence(logits[exit_, [sample]])[0] >= thresholds[exit_]
+            sure = (
+                exit_ == len(logits) - 1
+                or confidence(logits[exit_, [sample]])[0] >= thresholds[exit_]
+            )
             if sure:
                 right += int(logits[exit_, sample].argmax() == label)
                 left[exit_] += 1
@@ -46,8 +51,13 @@ def followed(logits: np.ndarray, labels: np.ndarray, thresholds: list[float]) ->
 
 
 @settings(max_examples=60)
-@given(case=cases(exits=3), thresholds=st.lists(st.sampled_from([0.0, 0.4, 0.5, 0.7, 1.01]), min_size=2, max_size=2))
-def test_every_sample_leaves_at_the_first_exit_that_is_sure(case: Case, thresholds: list[float]) -> None:
+@given(
+    case=cases(exits=3),
+    thresholds=st.lists(st.sampled_from([0.0, 0.4, 0.5, 0.7, 1.01]), min_size=2, max_size=2),
+)
+def test_every_sample_leaves_at_the_first_exit_that_is_sure(
+    case: Case, thresholds: list[float]
+) -> None:
     routed = route(*case, thresholds)
     right, left = followed(*case, thresholds)
     assert routed.accuracy == pytest.approx(float(right))
@@ -77,7 +87,11 @@ def test_no_lower_threshold_would_do_and_more_leave(case: Case, max_drop: float)
     logits, labels = case
     scores = confidence(logits[0])
     final = Fraction(int((logits[-1].argmax(-1) == labels).sum()), len(labels))
-    allowed = [s for s in {*scores.tolist(), 2.0} if final - followed(*case, [s])[0] <= Fraction(str(max_drop))]
+    allowed = [
+        s
+        for s in {*scores.tolist(), 2.0}
+        if final - followed(*case, [s])[0] <= Fraction(str(max_drop))
+    ]
     chosen = choose_thresholds(logits, labels, max_drop=max_drop).thresholds[0]
     np.testing.assert_array_equal(scores >= np.float32(chosen), scores >= np.float32(min(allowed)))
 
@@ -94,7 +108,9 @@ def test_a_loss_that_is_exactly_allowed_is_allowed(percent: int) -> None:
     late = np.tile(np.array([9, 0], np.float32), (100, 1))
     early = late.copy()
     early[:percent] = [0, 8]  # wrong, and less sure than the others
-    chosen = choose_thresholds(np.stack([early, late]), np.zeros(100, np.int64), max_drop=percent / 100)
+    chosen = choose_thresholds(
+        np.stack([early, late]), np.zeros(100, np.int64), max_drop=percent / 100
+    )
     assert chosen.shares == (1.0, 0.0)
 
 
@@ -123,7 +139,9 @@ def test_a_plain_classifier_has_one_exit() -> None:
 
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(SpecError, match="no exit policy named 'certainty'"):
-        choose_thresholds(np.zeros((2, 1, 2), np.float32), np.zeros(1, np.int64), max_drop=0, policy="certainty")
+        choose_thresholds(
+            np.zeros((2, 1, 2), np.float32), np.zeros(1, np.int64), max_drop=0, policy="certainty"
+        )
 
 
 def test_a_part_that_is_frozen_stays_in_evaluation_mode() -> None:

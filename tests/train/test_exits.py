@@ -1,4 +1,4 @@
-"""Exits hang where they are named, in the order given, on taps of any rank, and leave the model as it is."""
+"""Exits hang where they are named, in order, on taps of any rank, and change no model."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def test_the_user_s_model_is_unchanged() -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(7,), (3, 7), (4, 1, 1), (4, 2, 2), (4, 3, 3), (4, 5, 7), (4, 8, 8), (4, 11, 4), (4, 28, 28)]
+    "shape",
+    [(7,), (3, 7), (4, 1, 1), (4, 2, 2), (4, 3, 3), (4, 5, 7), (4, 8, 8), (4, 11, 4), (4, 28, 28)],
 )
 def test_a_head_classifies_taps_of_every_shape(shape: tuple[int, ...]) -> None:
     head = ExitHead(5, pool=3)
@@ -55,7 +56,9 @@ def test_a_head_classifies_taps_of_every_shape(shape: tuple[int, ...]) -> None:
     assert head.linear.in_features <= shape[0] * 9 or len(shape) < 3
 
 
-@pytest.mark.parametrize(("size", "windows"), [(1, 1), (2, 2), (3, 3), (4, 2), (7, 3), (8, 2), (14, 3), (28, 3)])
+@pytest.mark.parametrize(
+    ("size", "windows"), [(1, 1), (2, 2), (3, 3), (4, 2), (7, 3), (8, 2), (14, 3), (28, 3)]
+)
 def test_pooling_leaves_at_most_three_windows_a_side(size: int, windows: int) -> None:
     head = ExitHead(2, pool=3)
     head(torch.zeros(1, 1, size, size))
@@ -86,17 +89,23 @@ def test_an_example_leaves_statistics_and_mode_as_they_are() -> None:
 
 @pytest.mark.parametrize("name", ["block9", "", "relu"])
 def test_a_name_that_the_model_lacks_is_refused(name: str) -> None:
-    with pytest.raises(GraphError, match=f"no submodule is called '{name}'; there are: flatten, fc1"):
+    with pytest.raises(
+        GraphError, match=f"no submodule is called '{name}'; there are: flatten, fc1"
+    ):
         add_exits(mlp([8, 8, 4]), [name])
 
 
 def test_two_exits_at_one_submodule_are_refused() -> None:
-    with pytest.raises(GraphError, match=r"each exit needs its own submodule, got \['relu1', 'relu1'\]"):
+    with pytest.raises(
+        GraphError, match=r"each exit needs its own submodule, got \['relu1', 'relu1'\]"
+    ):
         add_exits(mlp([8, 8, 4]), ["relu1", "relu1"])
 
 
 def test_a_model_that_does_not_tell_its_classes_is_refused() -> None:
-    with pytest.raises(GraphError, match="no linear layer to tell the number of classes: give classes="):
+    with pytest.raises(
+        GraphError, match="no linear layer to tell the number of classes: give classes="
+    ):
         add_exits(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten()), ["0"])
 
 
@@ -126,5 +135,7 @@ def test_a_submodule_that_gives_no_tensor_is_refused() -> None:
         def forward(self, x: Tensor) -> dict[str, Tensor]:
             return {"x": x}
 
-    with pytest.raises(GraphError, match="exit after 'parts': its output is a dict, an exit needs one tensor"):
+    with pytest.raises(
+        GraphError, match="exit after 'parts': its output is a dict, an exit needs one tensor"
+    ):
         add_exits(Recurrent(), ["parts"], example=torch.zeros(1, 4))

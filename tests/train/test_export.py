@@ -46,7 +46,15 @@ def test_without_labelled_samples_a_bundle_carries_no_evidence(tmp_path: Path) -
 def test_everything_that_was_given_is_read_back(tmp_path: Path) -> None:
     plan = Plan(1, codec="int8", deadline_s=0.1)
     labels = ("a", "b", "c", "d")
-    export(mlp([8, 8, 4]), X, tmp_path / "n.bundle", name="mine", labels=labels, plan=plan, spec={"seed": 1})
+    export(
+        mlp([8, 8, 4]),
+        X,
+        tmp_path / "n.bundle",
+        name="mine",
+        labels=labels,
+        plan=plan,
+        spec={"seed": 1},
+    )
     found = read(tmp_path / "n.bundle").manifest
     assert (found.name, found.labels, found.plan, found.spec) == ("mine", labels, plan, {"seed": 1})
     assert found.versions["torch"] == str(torch.__version__)
@@ -66,13 +74,19 @@ def test_an_image_travels_as_int8_without_loss(tmp_path: Path) -> None:
 
 def test_a_plan_that_does_not_fit_leaves_the_old_bundle_whole(tmp_path: Path) -> None:
     old = export(mlp([8, 4]), X, tmp_path / "net.bundle")
-    with pytest.raises(BundleError, match=r"net.bundle/manifest.json: plan: split must be in 0\.\..*, got 99"):
+    with pytest.raises(
+        BundleError, match=r"net.bundle/manifest.json: plan: split must be in 0\.\..*, got 99"
+    ):
         export(mlp([8, 8, 4]), X, tmp_path / "net.bundle", plan=Plan(99))
     assert read(tmp_path / "net.bundle") == old
 
 
-def test_a_name_that_no_server_can_host_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"net.bundle: not a manifest that can be read: .*\$.name"):
+def test_a_name_that_no_server_can_host_is_refused_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(
+        BundleError, match=r"net.bundle: not a manifest that can be read: .*\$.name"
+    ):
         export(mlp([8, 4]), X, tmp_path / "net.bundle", name="My Net")
     assert list(tmp_path.iterdir()) == []
 
@@ -95,19 +109,28 @@ def test_what_torch_cannot_export_is_refused(tmp_path: Path) -> None:
 
 
 def test_samples_that_the_net_does_not_take_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(GraphError, match="torch cannot export Sequential: mat1 and mat2 shapes cannot be multiplied"):
+    with pytest.raises(
+        GraphError,
+        match="torch cannot export Sequential: mat1 and mat2 shapes cannot be multiplied",
+    ):
         export(mlp([8, 4]), np.zeros((3, 9), np.float32), tmp_path / "net.bundle")
-    with pytest.raises(GraphError, match="an export needs at least one sample to run through the net, got none"):
+    with pytest.raises(
+        GraphError, match="an export needs at least one sample to run through the net, got none"
+    ):
         export(mlp([8, 4]), np.zeros((0, 8), np.float32), tmp_path / "net.bundle")
 
 
 def test_two_exits_at_one_boundary_are_refused(tmp_path: Path) -> None:
-    net = add_exits(nn.Sequential(nn.Linear(8, 8), nn.Identity(), nn.ReLU(), nn.Linear(8, 4)), ["0", "1"])
+    net = add_exits(
+        nn.Sequential(nn.Linear(8, 8), nn.Identity(), nn.ReLU(), nn.Linear(8, 4)), ["0", "1"]
+    )
     with pytest.raises(GraphError, match="must hang on different boundaries"):
         export(net, X, tmp_path / "net.bundle")
 
 
-def test_an_exit_inside_a_residual_block_hangs_before_it_and_computes_its_own_part(tmp_path: Path) -> None:
+def test_an_exit_inside_a_residual_block_hangs_before_it_and_computes_its_own_part(
+    tmp_path: Path,
+) -> None:
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -116,7 +139,11 @@ def test_an_exit_inside_a_residual_block_hangs_before_it_and_computes_its_own_pa
         def forward(self, x: Tensor) -> Tensor:
             return x + torch.relu(self.inner(x))
 
-    net = add_exits(nn.Sequential(nn.Linear(8, 8), Block(), nn.Linear(8, 4)), ["1.inner"], example=torch.zeros(1, 8))
+    net = add_exits(
+        nn.Sequential(nn.Linear(8, 8), Block(), nn.Linear(8, 4)),
+        ["1.inner"],
+        example=torch.zeros(1, 8),
+    )
     bundle = export(net, X, tmp_path / "net.bundle")
     assert bundle.net.exits[0].after == 1
     assert bundle.manifest.exits["1.inner"].macs == 8 * 8 + 8 * 4

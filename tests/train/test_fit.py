@@ -1,4 +1,4 @@
-"""Training: the same seed gives the same bits, rates follow their recipe, all exits learn, nothing else changes."""
+"""Training: the same seed gives the same bits, rates follow the recipe, and all exits learn."""
 
 from __future__ import annotations
 
@@ -38,9 +38,11 @@ def few() -> Samples:
 
 
 def dropping() -> nn.Module:
-    """A net that draws random numbers while it trains, and one exit whose size is not known before it does."""
+    """A net that draws random numbers in training, and an exit whose size is not known before."""
     torch.manual_seed(3)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.3), nn.Linear(32, 10))
+    net = nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.3), nn.Linear(32, 10)
+    )
     return add_exits(sparsify(net, density=0.25), ["2"])
 
 
@@ -160,13 +162,17 @@ def test_an_exit_s_weight_says_what_its_loss_counts(few: Samples) -> None:
     for weight in (1e-6, 1e6):
         model = add_exits(mlp([64, 32, 32, 10]), ["relu1"], example=torch.zeros(1, 64))
         initialise(model, seed=0)
-        found[weight] = fit(model, few, recipe=Recipe(20, 64), validation=few, exit_weights=[weight, 1])[-1].accuracy
+        found[weight] = fit(
+            model, few, recipe=Recipe(20, 64), validation=few, exit_weights=[weight, 1]
+        )[-1].accuracy
     assert found[1e-6][1] > found[1e6][1] and found[1e6][0] > found[1e-6][0]
 
 
 def test_the_joint_loss_is_the_weighted_mean_of_the_exits_losses() -> None:
     unsure, sure = torch.zeros(2, 2), torch.tensor([[99.0, 0.0], [99.0, 0.0]])
-    assert float(joint_loss([unsure, sure], torch.tensor([0, 0]), [1, 3])) == pytest.approx(math.log(2) / 4)
+    assert float(joint_loss([unsure, sure], torch.tensor([0, 0]), [1, 3])) == pytest.approx(
+        math.log(2) / 4
+    )
 
 
 def test_bfloat16_trains_and_leaves_float32_weights(few: Samples) -> None:
@@ -194,7 +200,8 @@ def test_an_unknown_recipe_or_schedule_is_refused(few: Samples) -> None:
     with pytest.raises(SpecError, match="no recipe named 'papers' .nearest: paper."):
         fit(mlp([64, 10]), few, recipe="papers")
     with pytest.raises(
-        SpecError, match="no schedule named 'step'; there are: one_cycle, cosine, inverse_time, constant"
+        SpecError,
+        match="no schedule named 'step'; there are: one_cycle, cosine, inverse_time, constant",
     ):
         fit(mlp([64, 10]), few, recipe=Recipe(schedule="step"))
 
@@ -203,7 +210,9 @@ def test_an_unknown_recipe_or_schedule_is_refused(few: Samples) -> None:
 def test_exit_weights_of_another_number_are_refused(count: int, few: Samples) -> None:
     model = add_exits(mlp([64, 16, 10]), ["relu1"])
     assert isinstance(model, MultiExit)
-    with pytest.raises(SpecError, match=r"exit_weights: expected one for each of 2 exits, got \[.*\]"):
+    with pytest.raises(
+        SpecError, match=r"exit_weights: expected one for each of 2 exits, got \[.*\]"
+    ):
         fit(model, few, recipe=QUICK, exit_weights=[1.0] * count)
 
 
@@ -212,7 +221,10 @@ class Changed(nn.Module):
 
     def __init__(self, change: Callable[[torch.Tensor], object], *, frozen: bool = False) -> None:
         super().__init__()
-        self.net, self.change = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).requires_grad_(not frozen), change
+        self.net, self.change = (
+            nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).requires_grad_(not frozen),
+            change,
+        )
 
     def forward(self, x: torch.Tensor) -> object:
         return self.change(self.net(x))
@@ -226,9 +238,21 @@ class Changed(nn.Module):
             SpecError,
             "regime .joint. trains the net, and nothing of it in Changed has requires_grad",
         ),
-        (Changed(lambda y: y.detach()), GraphError, "no gradient flows back from the logits of Changed: it detaches"),
-        (Changed(lambda y: y[:, :4]), GraphError, r"the data has 10 classes, Changed gives logits of shape \(2, 4\)"),
-        (Changed(lambda y: (y, y)), GraphError, "a classifier returns logits, Changed returns 2 things"),
+        (
+            Changed(lambda y: y.detach()),
+            GraphError,
+            "no gradient flows back from the logits of Changed: it detaches",
+        ),
+        (
+            Changed(lambda y: y[:, :4]),
+            GraphError,
+            r"the data has 10 classes, Changed gives logits of shape \(2, 4\)",
+        ),
+        (
+            Changed(lambda y: (y, y)),
+            GraphError,
+            "a classifier returns logits, Changed returns 2 things",
+        ),
         (
             Changed(lambda y: y.view(3, 7)),
             GraphError,
@@ -236,16 +260,25 @@ class Changed(nn.Module):
         ),
     ],
 )
-def test_what_cannot_be_trained_is_refused(net: nn.Module, error: type[Exception], message: str, few: Samples) -> None:
+def test_what_cannot_be_trained_is_refused(
+    net: nn.Module, error: type[Exception], message: str, few: Samples
+) -> None:
     with pytest.raises(error, match=message):
         fit(net, few, recipe=QUICK)
 
 
-@pytest.mark.parametrize(("regime", "frozen"), [("separate", "model"), ("mixed", "model"), ("separate", "heads")])
-def test_a_part_that_is_trained_alone_must_not_be_frozen(regime: str, frozen: str, few: Samples) -> None:
+@pytest.mark.parametrize(
+    ("regime", "frozen"), [("separate", "model"), ("mixed", "model"), ("separate", "heads")]
+)
+def test_a_part_that_is_trained_alone_must_not_be_frozen(
+    regime: str, frozen: str, few: Samples
+) -> None:
     net = add_exits(mlp([64, 16, 10]), ["relu1"], example=torch.zeros(1, 64))
     net.get_submodule(frozen).requires_grad_(False)
-    with pytest.raises(SpecError, match=f"regime '{regime}' trains the .* and nothing of it in MultiExit has requires"):
+    with pytest.raises(
+        SpecError,
+        match=f"regime '{regime}' trains the .* and nothing of it in MultiExit has requires",
+    ):
         fit(net, few, recipe=Recipe(epochs=2, regime=regime))
 
 
@@ -255,7 +288,10 @@ def test_a_frozen_net_trains_its_exits_and_stays_as_it_is(few: Samples) -> None:
     before = [value.clone() for value in net.model.parameters()]
     first, *_, last = fit(net, few, recipe=Recipe(epochs=8, batch=32))
     assert last.loss < first.loss
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(net.model.parameters(), before, strict=True))
+    assert all(
+        torch.equal(ours, theirs)
+        for ours, theirs in zip(net.model.parameters(), before, strict=True)
+    )
 
 
 def test_a_nudge_moves_an_image_by_a_pixel_at_most() -> None:
@@ -263,16 +299,18 @@ def test_a_nudge_moves_an_image_by_a_pixel_at_most() -> None:
     dot = torch.zeros(200, 1, 28, 28)
     dot[:, :, 10, 20] = 1
     places = AUGMENTATIONS["nudge"](dot)[:, 0].nonzero()
-    assert len(places) == 200 and {tuple(place) for place in (places[:, 1:] - torch.tensor([10, 20])).tolist()} == {
-        (down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)
-    }
+    assert len(places) == 200 and {
+        tuple(place) for place in (places[:, 1:] - torch.tensor([10, 20])).tolist()
+    } == {(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)}
 
 
 def test_no_epochs_and_other_data_than_samples_are_refused() -> None:
     net, data = mlp([4, 3, 2]), Samples(np.zeros((4, 4)), np.array([0, 1, 0, 1]))
     with pytest.raises(SpecError, match="epochs must be at least 1, got 0"):
         fit(net, data, epochs=0)
-    with pytest.raises(DataError, match=r"fit trains on Samples\(x, y\), or on batches .*, got tuple"):
+    with pytest.raises(
+        DataError, match=r"fit trains on Samples\(x, y\), or on batches .*, got tuple"
+    ):
         fit(net, (data.x, data.y))  # type: ignore[arg-type]
 
 
@@ -280,5 +318,7 @@ def test_a_training_that_diverges_is_said_at_once() -> None:
     net, data = mlp([4, 3, 2]), Samples(np.ones((4, 4)), np.array([0, 1, 0, 1]))
     with torch.no_grad():
         net.get_submodule("fc2").get_parameter("bias").fill_(math.nan)
-    with pytest.raises(DataError, match="training diverged: the loss of epoch 1 is nan; lower the rate"):
+    with pytest.raises(
+        DataError, match="training diverged: the loss of epoch 1 is nan; lower the rate"
+    ):
         fit(net, data, epochs=2)

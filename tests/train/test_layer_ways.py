@@ -1,4 +1,7 @@
-"""Every way to run and keep a layer gives the same: half precision, compiled, in two processes, copied, saved."""
+"""Every way to run and keep a layer gives the same.
+
+It may be in half precision, compiled, in two processes, copied, or saved.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ Layer = TypeVar("Layer", SparseLinear, SparseConv2d)
 ROUNDING = 2.0**-8
 """The largest relative error of rounding to bfloat16, which keeps 8 binary digits."""
 ROUNDINGS = 4
-"""Both factors, their sum, and the sum with the bias may each be rounded once; sums inside are float32."""
+"""Both factors, their sum, and the sum with the bias may each be rounded once.
+
+Sums inside are float32.
+"""
 SAME = 1e-5
 """Relative: float32 sums of at most a few hundred terms, taken in another order."""
 CLOSE = 1e-12
@@ -56,7 +62,9 @@ def _forms() -> dict[str, Pattern]:
         "dealt, outputs in another order": Pattern(64, 16, dealt.index, random.permutation(64)),
         "overlapping, outputs in another order": Pattern(64, 16, some, random.permutation(64)),
         "scattered": PATTERNS["biregular"](64, 64, density=0.25),
-        "scattered, outputs in another order": Pattern(64, 1, np.repeat(some, 16, axis=0), random.permutation(64)),
+        "scattered, outputs in another order": Pattern(
+            64, 1, np.repeat(some, 16, axis=0), random.permutation(64)
+        ),
         "ragged": Pattern(64, 16, ragged),
         "ragged, outputs in another order": Pattern(64, 16, ragged, random.permutation(64)),
     }
@@ -71,7 +79,7 @@ SUPPORTS = {
 
 
 def drawn(layer: Layer) -> Layer:
-    """``layer`` with another bias for every output, so that none can stand at another's place unseen."""
+    """``layer`` with a different bias for every output, so that no mix-up goes unseen."""
     assert layer.bias is not None
     nn.init.normal_(layer.bias)
     return layer
@@ -101,7 +109,10 @@ def ran(layer: nn.Module, x: Tensor, loss: Tensor | None = None) -> tuple[Tensor
 
 
 def check_half(layer: SparseLayer, x: Tensor) -> None:
-    """Under autocast all is as near to float32 as rounding allows: so many roundings of the sum of magnitudes."""
+    """Under autocast all is as near to float32 as rounding allows.
+
+    The bound is so many roundings of the sum of magnitudes.
+    """
     y, gradients = ran(layer, x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
@@ -112,7 +123,9 @@ def check_half(layer: SparseLayer, x: Tensor) -> None:
             parameter.abs_()
     loss = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).abs()
     most, most_gradients = ran(magnitudes, x.abs(), loss)
-    for ours, exact, bound in zip([half, *half_gradients], [y, *gradients], [most, *most_gradients], strict=True):
+    for ours, exact, bound in zip(
+        [half, *half_gradients], [y, *gradients], [most, *most_gradients], strict=True
+    ):
         assert ((ours.float() - exact).abs() <= ROUNDINGS * ROUNDING * bound + SAME).all()
     assert {gradient.dtype for gradient in half_gradients} == {torch.float32}
 
@@ -127,7 +140,9 @@ def test_under_autocast_a_linear_layer_gives_bfloat16_and_takes_gradients_in_flo
 
 @pytest.mark.parametrize("supports", SUPPORTS)
 @pytest.mark.parametrize("form", FORMS)
-def test_under_autocast_a_convolution_gives_bfloat16_and_takes_gradients_in_float32(form: str, supports: str) -> None:
+def test_under_autocast_a_convolution_gives_bfloat16_and_takes_gradients_in_float32(
+    form: str, supports: str
+) -> None:
     check_half(convolution(form, supports), torch.randn(2, 64, 4, 3))
 
 
@@ -150,7 +165,10 @@ COMPILED = ["straight", "dealt", "overlapping, outputs in another order", "scatt
 def _compiled_nets() -> dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]]:
     return {
         "linear": (lambda: nn.Sequential(*(linear(form) for form in COMPILED)), (64,)),
-        "convolution": (lambda: nn.Sequential(*(convolution(form, "ragged") for form in COMPILED[1:4])), (64, 4, 3)),
+        "convolution": (
+            lambda: nn.Sequential(*(convolution(form, "ragged") for form in COMPILED[1:4])),
+            (64, 4, 3),
+        ),
         "sparsify": (lambda: sparsify(mlp([64, 128, 64, 10]), density=0.25), (64,)),
     }
 
@@ -228,22 +246,30 @@ def one_of_two(rank: int, folder: Path) -> None:
     """What each process does: train on its half, and keep what it has learnt."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    torch.manual_seed(rank)  # the second process starts from other values, and takes those of the first
+    torch.manual_seed(
+        rank
+    )  # the second process starts from other values, and takes those of the first
     for kind, net in networks().items():
         x, y = batch_of(kind)
         both = learned(DistributedDataParallel(net), x[rank::2], y[rank::2])
         torch.save(both.state_dict(), folder / f"{kind}-{rank}.pt")
         del both
-    gc.collect()  # what holds the connection goes before it, and nobody before the other: else one may crash
+    # what holds the connection goes before it, and nobody before the other: else one may crash
+    gc.collect()
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_with_half_a_batch_each_learn_what_one_learns_from_the_whole(tmp_path: Path) -> None:
+def test_two_processes_with_half_a_batch_each_learn_what_one_learns_from_the_whole(
+    tmp_path: Path,
+) -> None:
     environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     both = [
         subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(tmp_path)], env=environment, stderr=subprocess.PIPE, text=True
+            [sys.executable, __file__, str(rank), str(tmp_path)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in (0, 1)
     ]
@@ -260,7 +286,10 @@ def test_two_processes_with_half_a_batch_each_learn_what_one_learns_from_the_who
         for rank in (0, 1):
             found = torch.load(tmp_path / f"{kind}-{rank}.pt", weights_only=True)
             torch.testing.assert_close(
-                found, {f"module.{name}": value for name, value in expected.items()}, rtol=SAME, atol=SAME
+                found,
+                {f"module.{name}": value for name, value in expected.items()},
+                rtol=SAME,
+                atol=SAME,
             )
 
 
@@ -268,9 +297,13 @@ def test_two_processes_with_half_a_batch_each_learn_what_one_learns_from_the_who
 
 
 def _layers() -> dict[str, Callable[[], SparseLayer]]:
-    made: dict[str, Callable[[], SparseLayer]] = {f"linear: {form}": lambda form=form: linear(form) for form in FORMS}
+    made: dict[str, Callable[[], SparseLayer]] = {
+        f"linear: {form}": lambda form=form: linear(form) for form in FORMS
+    }
     for supports in SUPPORTS:
-        for form in FORMS if supports == "whole" else [form for form in FORMS if FORMS[form].is_regular]:
+        for form in (
+            FORMS if supports == "whole" else [form for form in FORMS if FORMS[form].is_regular]
+        ):
             made[f"convolution: {form}, {supports}"] = lambda f=form, s=supports: convolution(f, s)
     return made
 
@@ -286,7 +319,9 @@ def saved(value: object, *, weights_only: bool) -> object:
 
 
 @pytest.mark.parametrize("kind", LAYERS)
-def test_a_layer_is_the_same_layer_after_it_was_copied_saved_or_filled_from_its_state(kind: str) -> None:
+def test_a_layer_is_the_same_layer_after_it_was_copied_saved_or_filled_from_its_state(
+    kind: str,
+) -> None:
     layer = LAYERS[kind]()
     x = torch.randn(2, 64, *(4, 3)[: len(layer.kernel)])
     expected = ran(layer, x)
@@ -296,12 +331,18 @@ def test_a_layer_is_the_same_layer_after_it_was_copied_saved_or_filled_from_its_
             parameter.zero_()
     filled.load_state_dict(saved(layer.state_dict(), weights_only=True))  # type: ignore[arg-type]
     for other in (copy.deepcopy(layer), saved(layer, weights_only=False), filled):
-        assert isinstance(other, SparseLayer) and (other.form, other.order) == (layer.form, layer.order)
+        assert isinstance(other, SparseLayer) and (other.form, other.order) == (
+            layer.form,
+            layer.order,
+        )
         torch.testing.assert_close(ran(other, x), expected, rtol=0, atol=0)
 
 
 def test_a_saved_state_brings_the_entries_that_its_kernels_keep() -> None:
-    """The seeds of pattern and supports are not needed: the layer to be filled was drawn from others."""
+    """The seeds of pattern and supports are not needed.
+
+    The layer to be filled was drawn from others.
+    """
     both = [
         SparseConv2d(
             PATTERNS["grouped"](16, 16, density=0.5),
@@ -359,7 +400,9 @@ def test_between_sparse_layers_and_the_classifier_nothing_is_copied() -> None:
         if isinstance(layer, SparseLinear | FeatureMajorLinear):
             layer.register_forward_hook(lambda _, __, y: seen.append(y))
     net(torch.randn(5, 64))
-    assert [y.stride() for y in seen] == [(1, 5)] * 3 and [y.t().is_contiguous() for y in seen] == [True] * 3
+    assert [y.stride() for y in seen] == [(1, 5)] * 3 and [y.t().is_contiguous() for y in seen] == [
+        True
+    ] * 3
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Sparse layers compute what the masked dense layer computes, and hold nothing that does not exist."""
+"""Sparse layers compute what the masked dense layer does, and hold nothing that does not exist."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ CLOSE = 1e-12
 
 @st.composite
 def patterns(draw: st.DrawFn) -> Pattern:
-    """Every family, tiles that overlap, rows of unequal length, with and without an order of outputs."""
+    """Every family, overlapping tiles, and uneven rows, with and without an order of outputs."""
     kind = draw(st.sampled_from([*PATTERNS, "overlapping", "uneven"]))
     random = np.random.default_rng(draw(st.integers(0, 99)))
     if kind in PATTERNS:
-        drawn = PATTERNS[kind](*draw(st.sampled_from([(12, 8), (8, 12), (40, 40)])), density=0.25, seed=1)
+        drawn = PATTERNS[kind](
+            *draw(st.sampled_from([(12, 8), (8, 12), (40, 40)])), density=0.25, seed=1
+        )
         n_in, tile, index = drawn.n_in, drawn.tile, drawn.index
     else:
         n_in, tile = 9, draw(st.sampled_from([2, 16, 20]))
@@ -42,7 +44,7 @@ def patterns(draw: st.DrawFn) -> Pattern:
 
 @st.composite
 def convolutions(draw: st.DrawFn) -> tuple[Pattern, nn.Conv2d]:
-    """A dense float64 convolution of every shape that becomes sparse, with a pattern of its size."""
+    """A dense float64 convolution of any shape that becomes sparse, with a pattern of its size."""
     pattern = draw(patterns())
     pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
     same = draw(st.booleans())  # with odd kernels: torch warns that even ones cost a copy
@@ -67,12 +69,16 @@ def linear(pattern: Pattern, *, bias: bool) -> nn.Linear:
 
 
 def restricted(dense: nn.Linear | nn.Conv2d, pattern: Pattern) -> Tensor:
-    """The dense weight with zeros where the pattern has no connection, as a leaf that takes a gradient."""
-    mask = torch.from_numpy(pattern.mask().reshape(pattern.n_out, pattern.n_in, *(1,) * (dense.weight.ndim - 2)))
+    """The dense weight, zero where the pattern has no connection, as a leaf with a gradient."""
+    mask = torch.from_numpy(
+        pattern.mask().reshape(pattern.n_out, pattern.n_in, *(1,) * (dense.weight.ndim - 2))
+    )
     return (dense.weight.detach() * mask).requires_grad_()
 
 
-def check(sparse: SparseLayer, ours: Tensor, theirs: Tensor, weight: Tensor, dense: nn.Linear | nn.Conv2d) -> None:
+def check(
+    sparse: SparseLayer, ours: Tensor, theirs: Tensor, weight: Tensor, dense: nn.Linear | nn.Conv2d
+) -> None:
     """Outputs agree; so do the gradients of the values and of the bias, for an arbitrary loss."""
     torch.testing.assert_close(ours, theirs, rtol=CLOSE, atol=CLOSE)
     torch.manual_seed(1)
@@ -141,13 +147,17 @@ def test_a_layer_gives_back_the_pattern_that_it_was_made_of(pattern: Pattern) ->
 @given(pattern=patterns())
 def test_layers_are_batched_exactly_when_stock_kernels_run_them_fast(pattern: Pattern) -> None:
     shared = pattern.tile >= 16 or (pattern.tile > 1 and pattern.is_partition)
-    assert SparseLinear(pattern).form == ("batched" if pattern.is_regular and shared else "scattered")
+    assert SparseLinear(pattern).form == (
+        "batched" if pattern.is_regular and shared else "scattered"
+    )
 
 
 @pytest.mark.parametrize("family", PATTERNS)
 def test_a_saved_layer_fills_one_that_was_drawn_from_another_seed(family: str) -> None:
     """The pattern is in the state, so the seed is not needed."""
-    saved, other = (SparseLinear(PATTERNS[family](64, 32, density=0.25, seed=seed)) for seed in (1, 2))
+    saved, other = (
+        SparseLinear(PATTERNS[family](64, 32, density=0.25, seed=seed)) for seed in (1, 2)
+    )
     for target in (other, copy.deepcopy(other)):
         target.load_state_dict(saved.state_dict())
         x = torch.randn(3, 64)
@@ -157,7 +167,9 @@ def test_a_saved_layer_fills_one_that_was_drawn_from_another_seed(family: str) -
 
 def test_a_saved_order_of_outputs_fills_a_layer_with_another_one() -> None:
     index = PATTERNS["grouped"](8, 8, density=0.5).index
-    saved, other = (SparseLinear(Pattern(8, 4, index, np.random.default_rng(s).permutation(8))) for s in (1, 2))
+    saved, other = (
+        SparseLinear(Pattern(8, 4, index, np.random.default_rng(s).permutation(8))) for s in (1, 2)
+    )
     other.load_state_dict(saved.state_dict())
     torch.testing.assert_close(other(torch.eye(8)), saved(torch.eye(8)), rtol=0, atol=0)
 
@@ -176,18 +188,30 @@ def test_a_copied_layer_computes_the_same_and_is_independent(family: str) -> Non
 
 @pytest.mark.parametrize("kernel", [(), (3, 3)])
 @pytest.mark.parametrize("ordered", [False, True])
-def test_a_batched_layer_holds_nothing_of_dense_size(kernel: tuple[int, ...], ordered: bool) -> None:
+def test_a_batched_layer_holds_nothing_of_dense_size(
+    kernel: tuple[int, ...], ordered: bool
+) -> None:
     n_in, n_out, area = 256, 128, 9 if kernel else 1
     drawn = PATTERNS["grouped"](n_in, n_out, density=1 / 8)
     pattern = Pattern(n_in, drawn.tile, drawn.index, np.arange(n_out)[::-1] if ordered else None)
     layer = SparseConv2d(pattern, kernel_size=(3, 3)) if kernel else SparseLinear(pattern)
     layer(torch.randn(2, n_in, *(5,) * len(kernel))).sum().backward()
-    held = [value for value in (*vars(layer).values(), *layer.state_dict().values()) if isinstance(value, Tensor)]
-    held += [*layer.parameters(), *layer.buffers(), *(p.grad for p in layer.parameters() if p.grad is not None)]
+    held = [
+        value
+        for value in (*vars(layer).values(), *layer.state_dict().values())
+        if isinstance(value, Tensor)
+    ]
+    held += [
+        *layer.parameters(),
+        *layer.buffers(),
+        *(p.grad for p in layer.parameters() if p.grad is not None),
+    ]
     connections = n_in * n_out // 8
     assert max(tensor.numel() for tensor in held) == connections * area
     besides = [tensor for tensor in held if tensor.numel() != connections * area]
-    assert sum(tensor.numel() for tensor in besides) < connections, "only what is as long as inputs or outputs"
+    assert sum(tensor.numel() for tensor in besides) < connections, (
+        "only what is as long as inputs or outputs"
+    )
 
 
 def test_adam_keeps_a_state_for_existing_values_only() -> None:
@@ -201,12 +225,16 @@ def test_adam_keeps_a_state_for_existing_values_only() -> None:
 
 @pytest.mark.parametrize("family", PATTERNS)
 @pytest.mark.parametrize(("fan_in", "degree"), [("sparse", 64), ("dense", 256)])
-def test_values_begin_with_the_variance_of_their_fan_in(family: str, fan_in: str, degree: int) -> None:
+def test_values_begin_with_the_variance_of_their_fan_in(
+    family: str, fan_in: str, degree: int
+) -> None:
     torch.manual_seed(0)
     layer = SparseLinear(PATTERNS[family](256, 128, density=0.25))
     layer.reset_parameters(fan_in=fan_in, bias=0.1)  # type: ignore[arg-type]
     spread = float(layer.values.detach().std())
-    assert spread == pytest.approx((2 / degree) ** 0.5, rel=0.05)  # 8,192 normal values; Bernoulli degrees vary
+    assert spread == pytest.approx(
+        (2 / degree) ** 0.5, rel=0.05
+    )  # 8,192 normal values; Bernoulli degrees vary
     assert layer.bias is not None and (layer.bias == 0.1).all()
 
 
@@ -220,13 +248,22 @@ def test_an_output_that_reads_nothing_gives_its_bias() -> None:
 def test_a_sparse_layer_keeps_the_dense_one_s_dtype(dtype: torch.dtype) -> None:
     pattern = PATTERNS["grouped"](8, 8, density=0.5)
     layer = SparseLinear.from_dense(nn.Linear(8, 8, dtype=dtype), pattern)
-    assert layer.values.dtype == layer(torch.ones(1, 8, dtype=dtype)).dtype == layer.to_dense().weight.dtype == dtype
+    assert (
+        layer.values.dtype
+        == layer(torch.ones(1, 8, dtype=dtype)).dtype
+        == layer.to_dense().weight.dtype
+        == dtype
+    )
     assert layer.index.dtype == torch.int32
 
 
 def test_a_pattern_across_the_groups_of_a_convolution_is_refused() -> None:
-    with pytest.raises(PatternError, match="joins channels that the convolution's 2 groups keep apart"):
-        SparseConv2d.from_dense(nn.Conv2d(8, 8, 3, groups=2), PATTERNS["grouped"](8, 8, density=0.5))
+    with pytest.raises(
+        PatternError, match="joins channels that the convolution's 2 groups keep apart"
+    ):
+        SparseConv2d.from_dense(
+            nn.Conv2d(8, 8, 3, groups=2), PATTERNS["grouped"](8, 8, density=0.5)
+        )
     with pytest.raises(GraphError, match="only plain convolutions become sparse"):
         SparseConv2d.from_dense(nn.ConvTranspose2d(8, 8, 3), PATTERNS["grouped"](8, 8, density=0.5))  # type: ignore
 
@@ -240,15 +277,21 @@ def test_a_pattern_of_another_size_is_refused() -> None:
 
 def test_the_state_of_a_pattern_with_other_connections_is_refused() -> None:
     saved = SparseLinear(PATTERNS["bernoulli"](16, 8, density=0.5)).state_dict()
-    with pytest.raises((RuntimeError, PatternError), match="connections need values of shape|size mismatch"):
+    with pytest.raises(
+        (RuntimeError, PatternError), match="connections need values of shape|size mismatch"
+    ):
         SparseLinear(PATTERNS["bernoulli"](16, 8, density=0.25)).load_state_dict(saved)
 
 
 @pytest.mark.parametrize("family", PATTERNS)
 def test_a_convolution_moves_to_channels_last(family: str) -> None:
-    layer = SparseConv2d(PATTERNS[family](8, 8, density=0.5, seed=1), kernel_size=(3, 3), padding=(1, 1))
+    layer = SparseConv2d(
+        PATTERNS[family](8, 8, density=0.5, seed=1), kernel_size=(3, 3), padding=(1, 1)
+    )
     x = torch.randn(2, 8, 5, 5)
     expected = layer(x)
     moved = layer.to(memory_format=torch.channels_last)
-    torch.testing.assert_close(moved(x.contiguous(memory_format=torch.channels_last)), expected, rtol=CLOSE, atol=CLOSE)
+    torch.testing.assert_close(
+        moved(x.contiguous(memory_format=torch.channels_last)), expected, rtol=CLOSE, atol=CLOSE
+    )
     moved.reset_parameters()

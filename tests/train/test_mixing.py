@@ -1,4 +1,7 @@
-"""Sparse layers mix: every input reaches every output in as few layers as can be, along the way that values take."""
+"""Sparse layers mix every input into every output in as few layers as can be.
+
+They do so along the way that values take.
+"""
 
 from __future__ import annotations
 
@@ -43,27 +46,38 @@ def test_linear_layers_in_a_row_reach_everything_in_as_few_as_can_be_from_wherev
 
 
 @pytest.mark.parametrize(("width", "groups"), MIXING)
-def test_convolutions_in_a_row_reach_everything_in_as_few_as_can_be(width: int, groups: int) -> None:
-    """Every other one leaves the channels where they are, so that a row of them costs half the shuffles."""
+def test_convolutions_in_a_row_reach_everything_in_as_few_as_can_be(
+    width: int, groups: int
+) -> None:
+    """Every other one leaves the channels in place, so a row of them costs half the shuffles."""
     fewest = layers_to_mix(width, density=1 / groups)
     convolutions = [nn.Conv2d(width, width, 3) for _ in range(5)]
-    model = sparsify(nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(width, 4)), density=1 / groups)
+    model = sparsify(
+        nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(width, 4)), density=1 / groups
+    )
     layers = [layer for layer in model.modules() if isinstance(layer, SparseConv2d)]
     assert (reached(layers[:fewest]) > 0).all()
     assert fewest == 1 or (reached(layers[: fewest - 1]) == 0).any()
     for first in range(5 - fewest):
-        assert (reached(layers[first : first + fewest + 1]) > 0).all(), "one more where the row begins with a shuffle"
+        assert (reached(layers[first : first + fewest + 1]) > 0).all(), (
+            "one more where the row begins with a shuffle"
+        )
     orders = ["straight", "dealt"] * 3 if width // groups >= groups else ["dealt"] * 5
     assert [layer.order for layer in layers] == orders[:5]
 
 
 @settings(max_examples=40)
-@given(widths=st.lists(st.sampled_from([64, 96, 128, 192]), min_size=3, max_size=3), groups=st.sampled_from([2, 4, 8]))
+@given(
+    widths=st.lists(st.sampled_from([64, 96, 128, 192]), min_size=3, max_size=3),
+    groups=st.sampled_from([2, 4, 8]),
+)
 def test_two_layers_of_any_widths_reach_everything_if_groups_are_no_more_than_their_features(
     widths: list[int], groups: int
 ) -> None:
     dense = [nn.Conv2d(n_in, n_out, 3) for n_in, n_out in zip(widths, widths[1:], strict=False)]
-    images = sparsify(nn.Sequential(*dense, nn.Flatten(), nn.Linear(widths[-1], 4)), density=1 / groups)
+    images = sparsify(
+        nn.Sequential(*dense, nn.Flatten(), nn.Linear(widths[-1], 4)), density=1 / groups
+    )
     vectors = sparsify(mlp([*widths, 4]), density=1 / groups)
     for kind, model in ((SparseConv2d, images), (SparseLinear, vectors)):
         layers = [layer for layer in model.modules() if isinstance(layer, kind)]
@@ -71,12 +85,21 @@ def test_two_layers_of_any_widths_reach_everything_if_groups_are_no_more_than_th
 
 
 def orders(model: nn.Module) -> list[str]:
-    return [layer.order for layer in model.modules() if isinstance(layer, SparseLinear | SparseConv2d)]
+    return [
+        layer.order for layer in model.modules() if isinstance(layer, SparseLinear | SparseConv2d)
+    ]
 
 
 def test_neighbours_stay_together_where_nothing_sparse_is_read() -> None:
-    """Neighbouring inputs belong together in most data; the next layer mixes. A dense layer between mixes as well."""
-    assert orders(sparsify(mlp([64, 64, 64, 64, 10]), density=0.25)) == ["straight", "dealt", "dealt"]
+    """Neighbouring inputs belong together in most data; the next layer mixes.
+
+    A dense layer between them mixes as well.
+    """
+    assert orders(sparsify(mlp([64, 64, 64, 64, 10]), density=0.25)) == [
+        "straight",
+        "dealt",
+        "dealt",
+    ]
     between = sparsify(mlp([64, 64, 64, 64, 10]), layers={"fc1": 0.25, "fc3": 0.25})
     assert orders(between) == ["straight", "straight"]
 
@@ -98,7 +121,9 @@ class Towers(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         a = b = x
         for number in range(4):
-            a, b = (getattr(self, f"{tower}{number}")(y).relu() for tower, y in (("a", a), ("b", b)))
+            a, b = (
+                getattr(self, f"{tower}{number}")(y).relu() for tower, y in (("a", a), ("b", b))
+            )
         return a + b
 
 
@@ -108,7 +133,9 @@ def test_convolutions_mix_along_the_way_that_values_take_and_not_as_they_are_reg
         row = [towers.get_submodule(f"{tower}{number}") for number in range(4)]
         assert [layer.order for layer in row] == ["straight", "dealt"] * 2
     kernels = (3, 1, 3, 1, 3)
-    images = sparsify(nn.Sequential(*(nn.Conv2d(64, 64, kernel) for kernel in kernels)), layers={"*": 0.25})
+    images = sparsify(
+        nn.Sequential(*(nn.Conv2d(64, 64, kernel) for kernel in kernels)), layers={"*": 0.25}
+    )
     assert orders(images) == ["straight", "dealt"] * 2 + ["straight"], (
         "a convolution of 1x1 deals: it may be a shortcut"
     )
@@ -128,7 +155,10 @@ def test_where_it_cannot_be_told_which_layer_reads_which_all_deal() -> None:
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_every_channel_of_a_residual_net_reaches_every_output_of_each_block(number: int) -> None:
-    """Through both convolutions alone, without the shortcut: with positive weights nothing cancels."""
+    """Through both convolutions alone, without the shortcut.
+
+    With positive weights nothing cancels.
+    """
     net = sparsify(resnet8(width=64), density=0.25)
     block = net.get_submodule(f"block{number}")
     convolutions = [layer for name, layer in block.named_children() if name.startswith("conv")]
@@ -136,7 +166,10 @@ def test_every_channel_of_a_residual_net_reaches_every_output_of_each_block(numb
 
 
 def test_every_channel_of_a_residual_net_reaches_every_output_of_its_blocks() -> None:
-    """Through all convolutions and shortcuts, the narrow ones left dense: with positive weights nothing cancels."""
+    """Through all convolutions and shortcuts, the narrow ones left dense.
+
+    With positive weights nothing cancels.
+    """
     net = sparsify(resnet8(width=64), density=0.25)
     assert sum(isinstance(layer, SparseConv2d) for layer in net.modules()) == 8
     with torch.no_grad():

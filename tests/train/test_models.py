@@ -1,4 +1,7 @@
-"""Models that were not written for this: they become sparse, get exits where they pay, train, and are judged."""
+"""Models that were not written for this become sparse, train, and are judged.
+
+They get exits where those pay.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,16 @@ from presplit.core.errors import GraphError
 from presplit.train import Recipe, SparseConv2d, SparseLinear, add_exits, evaluate, fit, sparsify
 from presplit.train.data import Samples
 from presplit.train.placing import places
-from presplit.train.zoo import mixer, mlp, mobilenet_v2, resnet8, spectrogram_cnn, vgg, vit, waveform_cnn
+from presplit.train.zoo import (
+    mixer,
+    mlp,
+    mobilenet_v2,
+    resnet8,
+    spectrogram_cnn,
+    vgg,
+    vit,
+    waveform_cnn,
+)
 
 IMAGE = (3, 32, 32)
 ZOO = {
@@ -39,14 +51,19 @@ def test_exits_are_hung_where_the_net_can_be_cut_and_not_at_its_ends(name: str) 
 
 
 def test_one_exit_pays_most_after_a_third_of_the_multiplications() -> None:
-    """A row of equal layers: the expected cost 1 - sqrt(c) + c sqrt(c) of an answer is lowest at c = 1/3."""
+    """A row of equal layers has its best exit at a third.
+
+    The expected cost 1 - sqrt(c) + c sqrt(c) of an answer is lowest at c = 1/3.
+    """
     layers = [nn.Sequential(nn.Linear(64, 64), nn.ReLU()) for _ in range(9)]
     model = nn.Sequential(*layers, nn.Linear(64, 2))
     assert places(model, torch.zeros(1, 64), most=1) == ["2.1"]
 
 
 def test_a_net_without_a_place_of_its_own_is_refused() -> None:
-    with pytest.raises(GraphError, match="has no submodule through which all of it passes: name the places"):
+    with pytest.raises(
+        GraphError, match="has no submodule through which all of it passes: name the places"
+    ):
         places(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.zeros(1, 4))
     with pytest.raises(GraphError, match="need an example input to see the shapes: give example="):
         add_exits(mlp([4, 4, 2]), "auto")
@@ -60,7 +77,12 @@ def test_heads_may_have_a_hidden_layer_and_be_sparse() -> None:
     assert isinstance(flat.heads[0].linear, SparseLinear)
     tokens = add_exits(vit(width=32, depth=1), ["block1"], example=x, hidden=16)
     times = add_exits(waveform_cnn(), ["block1"], example=torch.zeros(2, 1, 2000), hidden=16)
-    for model, inputs in ((net, x), (flat, torch.zeros(2, 64)), (tokens, x), (times, torch.zeros(2, 1, 2000))):
+    for model, inputs in (
+        (net, x),
+        (flat, torch.zeros(2, 64)),
+        (tokens, x),
+        (times, torch.zeros(2, 1, 2000)),
+    ):
         assert all(logits.shape[0] == 2 for logits in model(inputs))
 
 
@@ -77,9 +99,9 @@ def test_a_sparse_model_with_an_exit_learns(name: str) -> None:
     model, shape = ZOO[name]
     draw = np.random.default_rng(0)
     y = draw.integers(0, 2, 64)
-    x = draw.normal(size=(64, *shape)).astype(np.float32) + (2 * y - 1).reshape(-1, *(1,) * len(shape)).astype(
-        np.float32
-    )
+    x = draw.normal(size=(64, *shape)).astype(np.float32) + (2 * y - 1).reshape(
+        -1, *(1,) * len(shape)
+    ).astype(np.float32)
     torch.manual_seed(0)
     sparse = model if name == "waveform_cnn" else sparsify(model, density=0.25)
     net = add_exits(sparse, "auto", example=torch.from_numpy(x[:2]))
@@ -116,14 +138,22 @@ def test_a_model_that_gives_no_logits_is_refused() -> None:
         def forward(self, input: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
             return {"probabilities": input}
 
-    with pytest.raises(GraphError, match="returns logits, or an object that has them as .logits, got dict"):
+    with pytest.raises(
+        GraphError, match="returns logits, or an object that has them as .logits, got dict"
+    ):
         evaluate(Empty(2, 2), Samples(np.zeros((1, 2)), np.zeros(1)))
 
 
 def test_sparse_layers_have_what_modules_read_of_dense_ones() -> None:
-    sparse = sparsify(nn.Sequential(nn.Conv2d(32, 64, 3), nn.Flatten(), nn.Linear(64, 32)), layers={"*": 0.25})
+    sparse = sparsify(
+        nn.Sequential(nn.Conv2d(32, 64, 3), nn.Flatten(), nn.Linear(64, 32)), layers={"*": 0.25}
+    )
     convolution, linear = sparse[0], sparse[2]  # type: ignore[index]
-    assert (convolution.in_channels, convolution.out_channels, convolution.kernel_size) == (32, 64, (3, 3))
+    assert (convolution.in_channels, convolution.out_channels, convolution.kernel_size) == (
+        32,
+        64,
+        (3, 3),
+    )
     assert (linear.in_features, linear.out_features) == (64, 32)
     torch.testing.assert_close(linear.weight, linear.to_dense().weight, rtol=0, atol=0)
     assert set(dict(linear.named_parameters())) == {"values", "bias"}

@@ -1,4 +1,7 @@
-"""Data of one's own: folders of images and tables are read as written, learnt from, or refused by name."""
+"""Data of one's own is read as written, learnt from, or refused by name.
+
+It comes as folders of images and as tables.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,15 @@ from presplit.train.data import Samples, digits, images, load, table
 from presplit.train.standardise import standardised
 
 LEAST_ACCURACY = 0.8
-"""What 8 epochs on the digits surely exceed (they reach more than 0.9); a net that did not learn has 0.1."""
+"""What 8 epochs on the digits surely exceed (they reach more than 0.9).
+
+A net that did not learn has 0.1.
+"""
 
 
-def spread(folder: Path, pixels: np.ndarray, labels: Sequence[str], *, part: str, ending: str = ".png") -> None:
+def spread(
+    folder: Path, pixels: np.ndarray, labels: Sequence[str], *, part: str, ending: str = ".png"
+) -> None:
     """Save uint8 ``(n, height, width[, 3])`` as image files of ``folder/part/LABEL/``."""
     for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
         (folder / part / label).mkdir(parents=True, exist_ok=True)
@@ -78,7 +86,9 @@ def test_lossy_images_are_read_nearly_as_they_were_written(ending: str, tmp_path
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
-def test_every_mode_of_eight_bits_gives_the_channels_that_are_asked_for(mode: str, tmp_path: Path) -> None:
+def test_every_mode_of_eight_bits_gives_the_channels_that_are_asked_for(
+    mode: str, tmp_path: Path
+) -> None:
     small(tmp_path)
     for file in tmp_path.rglob("*.png"):
         with Image.open(file) as image:
@@ -93,7 +103,7 @@ def test_every_mode_of_eight_bits_gives_the_channels_that_are_asked_for(mode: st
 def test_an_image_is_scaled_to_its_shorter_side_and_cut_in_the_middle(
     width: int, height: int, size: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """What grows evenly from left to right has its middle value in the middle, and is mirrored with its mirror."""
+    """A ramp from left to right has its middle value in the middle, and mirrors with its mirror."""
     folder = tmp_path_factory.mktemp("fit")
     row = np.linspace(0, 255, width)
     ramp = np.broadcast_to(np.rint(row), (height, width)).astype(np.uint8)
@@ -128,7 +138,9 @@ def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
 def test_a_net_learns_from_a_folder_of_digits_and_is_exported(tmp_path: Path) -> None:
     own = digits()
     for part, samples in (("train", own.train), ("test", own.test)):
-        spread(tmp_path / "digits", as_bytes(samples), [own.labels[k] for k in samples.y], part=part)
+        spread(
+            tmp_path / "digits", as_bytes(samples), [own.labels[k] for k in samples.y], part=part
+        )
     spec = spec_from(
         {
             "data": {"name": str(tmp_path / "digits"), "grey": True, "size": 8},
@@ -162,7 +174,10 @@ def unsplit(folder: Path) -> None:
     remove("train", "test")(folder)
 
 
-LAYOUT = "expected train/CLASS/NAME and test/CLASS/NAME, the images' names ending in .png .jpg .jpeg .bmp .webp"
+LAYOUT = (
+    "expected train/CLASS/NAME and test/CLASS/NAME, "
+    "the images' names ending in .png .jpg .jpeg .bmp .webp"
+)
 
 
 @pytest.mark.parametrize(
@@ -173,13 +188,31 @@ LAYOUT = "expected train/CLASS/NAME and test/CLASS/NAME, the images' names endin
         (remove("train", "test"), f"own: {LAYOUT}, and nothing else; got nothing"),
         (unsplit, f"own: {LAYOUT}, and nothing else; got cat, dog"),
         (add("README.md"), f"own: {LAYOUT}, and nothing else; got README.md, test, train"),
-        (add("train/list.txt"), "own/train/list.txt: expected a folder with the images of one class, got a file"),
-        (add("test/cat/.DS_Store"), r"own/test/cat/.DS_Store: expected an image file, its name ending in .png"),
+        (
+            add("train/list.txt"),
+            "own/train/list.txt: expected a folder with the images of one class, got a file",
+        ),
+        (
+            add("test/cat/.DS_Store"),
+            r"own/test/cat/.DS_Store: expected an image file, its name ending in .png",
+        ),
         (add("test/cat/more/0.png"), "own/test/cat/more: expected an image file"),
-        (lambda folder: (folder / "train" / "cat" / "0000.png").unlink(), "own/train/cat: expected at least one image"),
-        (add("train/eel/0.png"), "own/train/eel: the same classes are expected in both parts, test/ has no eel/"),
-        (remove("train/dog"), "own/test/dog: the same classes are expected in both parts, train/ has no dog/"),
-        (remove("train/dog", "test/dog"), "own/train: folders of at least two classes are expected, got cat"),
+        (
+            lambda folder: (folder / "train" / "cat" / "0000.png").unlink(),
+            "own/train/cat: expected at least one image",
+        ),
+        (
+            add("train/eel/0.png"),
+            "own/train/eel: the same classes are expected in both parts, test/ has no eel/",
+        ),
+        (
+            remove("train/dog"),
+            "own/test/dog: the same classes are expected in both parts, train/ has no dog/",
+        ),
+        (
+            remove("train/dog", "test/dog"),
+            "own/train: folders of at least two classes are expected, got cat",
+        ),
         (add("train/dog/0.png"), "own/train/dog/0.png: not a readable image"),
         (add("train/dog/0.png", b""), "own/train/dog/0.png: not a readable image"),
     ],
@@ -195,7 +228,10 @@ def test_a_folder_of_another_layout_is_refused_by_name(
 def test_images_of_several_sizes_are_refused_with_the_cure(tmp_path: Path) -> None:
     small(tmp_path)
     Image.new("RGB", (6, 5)).save(tmp_path / "test" / "dog" / "9.png")
-    message = "test/dog/9.png: expected 6 x 6 pixels as .*train/cat/0000.png has, got 6 x 5; data.size brings"
+    message = (
+        "test/dog/9.png: expected 6 x 6 pixels as .*train/cat/0000.png has, "
+        "got 6 x 5; data.size brings"
+    )
     with pytest.raises(DataError, match=message):
         images(tmp_path)
     assert images(tmp_path, size=4).test.x.shape == (3, 3, 4, 4)
@@ -204,18 +240,24 @@ def test_images_of_several_sizes_are_refused_with_the_cure(tmp_path: Path) -> No
 def test_images_of_more_than_eight_bits_are_refused(tmp_path: Path) -> None:
     small(tmp_path)
     Image.fromarray(np.full((6, 6), 999, np.uint16)).save(tmp_path / "train" / "cat" / "deep.png")
-    with pytest.raises(DataError, match="train/cat/deep.png: expected at most 8 bits a channel, got .*I;16"):
+    with pytest.raises(
+        DataError, match="train/cat/deep.png: expected at most 8 bits a channel, got .*I;16"
+    ):
         images(tmp_path)
 
 
 def test_images_that_need_too_much_memory_are_refused_with_what_they_need(tmp_path: Path) -> None:
     small(tmp_path)
-    with pytest.raises(DataError, match="4 images of 20000 x 20000 need 17.9 GiB of memory, at most 8 are expected"):
+    with pytest.raises(
+        DataError, match="4 images of 20000 x 20000 need 17.9 GiB of memory, at most 8 are expected"
+    ):
         images(tmp_path, size=20000)
 
 
 @pytest.mark.parametrize("ending", [".png", ".jpg", ".bmp", ".webp"])
-def test_every_damaged_byte_of_an_image_is_read_or_refused_with_its_name(ending: str, tmp_path: Path) -> None:
+def test_every_damaged_byte_of_an_image_is_read_or_refused_with_its_name(
+    ending: str, tmp_path: Path
+) -> None:
     file = small(tmp_path, ending=ending, side=3) / "train" / "cat" / f"0000{ending}"
     with Image.open(file) as image:
         image.load()
@@ -225,7 +267,9 @@ def test_every_damaged_byte_of_an_image_is_read_or_refused_with_its_name(ending:
     raw = file.read_bytes()
     cut = [raw[:at] for at in range(0, len(raw), 7)]
     flipped = [
-        raw[:at] + bytes([raw[at] ^ mask]) + raw[at + 1 :] for at in range(0, len(raw), 2) for mask in (0x55, 0x80)
+        raw[:at] + bytes([raw[at] ^ mask]) + raw[at + 1 :]
+        for at in range(0, len(raw), 2)
+        for mask in (0x55, 0x80)
     ]
     for damaged in cut + flipped:
         file.write_bytes(damaged)
@@ -239,7 +283,9 @@ def test_a_bomb_is_refused_and_not_unpacked(tmp_path: Path) -> None:
     file = small(tmp_path, ending=".bmp") / "train" / "cat" / "0000.bmp"
     raw = file.read_bytes()
     file.write_bytes(raw[:18] + struct.pack("<ii", 50_000, 50_000) + raw[26:])
-    with pytest.raises(DataError, match="train/cat/0000.bmp: not a readable image .*decompression bomb"):
+    with pytest.raises(
+        DataError, match="train/cat/0000.bmp: not a readable image .*decompression bomb"
+    ):
         images(tmp_path)
 
 
@@ -264,9 +310,13 @@ HEADER = ("a", "b", "kind")
 def test_a_table_gives_back_the_rows_that_were_written(
     rows: list[tuple[float, int, str, bool]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    rows = [(0, 0, kind, False) for kind in ("x", "a, b", 'say "y"', "é")] + rows + [(0, 0, "x", True)]
+    rows = (
+        [(0, 0, kind, False) for kind in ("x", "a, b", 'say "y"', "é")] + rows + [(0, 0, "x", True)]
+    )
     cells = [(a, "test" if is_test else "train", kind, b) for a, b, kind, is_test in rows]
-    data = table(written(tmp_path_factory.mktemp("t") / "own.csv", ("a", "split", "label", "b"), *cells))
+    data = table(
+        written(tmp_path_factory.mktemp("t") / "own.csv", ("a", "split", "label", "b"), *cells)
+    )
     assert (data.name, data.labels) == ("own", ("a, b", 'say "y"', "x", "é"))
     for part, wanted in ((data.train, False), (data.test, True)):
         kept = [(a, b, kind) for a, b, kind, is_test in rows if is_test == wanted]
@@ -274,8 +324,12 @@ def test_a_table_gives_back_the_rows_that_were_written(
         assert [data.labels[k] for k in part.y] == [kind for *_, kind in kept]
 
 
-def test_without_a_split_every_fifth_row_is_a_test_row_and_the_last_column_is_the_label(tmp_path: Path) -> None:
-    data = load(str(written(tmp_path / "own.CSV", HEADER, *((k, -k, (10, 9)[k % 2]) for k in range(12)))))
+def test_without_a_split_every_fifth_row_is_a_test_row_and_the_last_column_is_the_label(
+    tmp_path: Path,
+) -> None:
+    data = load(
+        str(written(tmp_path / "own.CSV", HEADER, *((k, -k, (10, 9)[k % 2]) for k in range(12))))
+    )
     assert data.test.x[:, 0].tolist() == [0, 5, 10]
     assert data.labels == ("9", "10"), "whole numbers are in the order of numbers"
     assert data.train.x[0].tolist() == [1, -1] and data.train.y[:2].tolist() == [0, 1]
@@ -296,7 +350,9 @@ def test_a_net_learns_from_a_table_of_digits_and_standardises_by_itself(tmp_path
         for part, samples in (("train", own.train), ("test", own.test))
         for own_x, label in zip(samples.x, samples.y, strict=True)
     ]
-    file = written(tmp_path / "digits.csv", [*(f"p{k}" for k in range(64)), "split", "label"], *rows)
+    file = written(
+        tmp_path / "digits.csv", [*(f"p{k}" for k in range(64)), "split", "label"], *rows
+    )
     spec = spec_from(
         {
             "data": {"name": str(file), "standardise": True},
@@ -310,19 +366,27 @@ def test_a_net_learns_from_a_table_of_digits_and_standardises_by_itself(tmp_path
     run = runs.read_run(tmp_path / "run")
     assert run.data.test.x.max() > 1000, "what is read is what was written"
     before = evaluate(run.model, run.data.test)
-    bundle = export(run.model, run.held_out, tmp_path / "b.bundle", labels=run.data.labels)  # compares ONNX with torch
+    bundle = export(
+        run.model, run.held_out, tmp_path / "b.bundle", labels=run.data.labels
+    )  # compares ONNX with torch
     assert bundle.manifest.net.boundaries[0].shape == (64,)
     np.testing.assert_array_equal(evaluate(run.model, run.data.test), before)
 
 
 @settings(max_examples=50)
-@given(scale=st.floats(1e-3, 1e3), shift=st.floats(-100, 100), constant=st.floats(-1e6, 1e6, width=32))
-def test_standardised_features_have_mean_zero_and_deviation_one(scale: float, shift: float, constant: float) -> None:
+@given(
+    scale=st.floats(1e-3, 1e3), shift=st.floats(-100, 100), constant=st.floats(-1e6, 1e6, width=32)
+)
+def test_standardised_features_have_mean_zero_and_deviation_one(
+    scale: float, shift: float, constant: float
+) -> None:
     x = np.random.default_rng(0).normal(size=(200, 3)) * scale + shift * scale
     x[:, 2] = constant
     x = x.astype(np.float32)
     found = standardised(torch.nn.Sequential(), x)(torch.from_numpy(x)).numpy()
-    np.testing.assert_allclose(found.mean(0), 0, atol=1e-4)  # float32 of values up to 100 deviations from 0
+    np.testing.assert_allclose(
+        found.mean(0), 0, atol=1e-4
+    )  # float32 of values up to 100 deviations from 0
     np.testing.assert_allclose(found[:, :2].std(0), 1, atol=1e-4)
     assert not found[:, 2].any(), "what is constant stays constant"
 
@@ -334,26 +398,62 @@ GOOD = [(k, -k, "xy"[k % 2]) for k in range(8)]
     ("rows", "message"),
     [
         ([], "line 1: expected a header .*, got ''"),
-        ([("a;b;label",), *GOOD], "line 1: expected a header .* separated by commas, got 'a;b;label'"),
+        (
+            [("a;b;label",), *GOOD],
+            "line 1: expected a header .* separated by commas, got 'a;b;label'",
+        ),
         ([("split", "label")], "line 1: expected a header .* got 'split,label'"),
         (GOOD, "line 1: expected a header with a different name for each column, got '0'"),
-        ([("a", "a", "label"), *GOOD], "line 1: expected a header with a different name for each column, got 'a'"),
-        ([("a", "", "label"), *GOOD], "line 1: expected a header with a different name for each column, got ''"),
+        (
+            [("a", "a", "label"), *GOOD],
+            "line 1: expected a header with a different name for each column, got 'a'",
+        ),
+        (
+            [("a", "", "label"), *GOOD],
+            "line 1: expected a header with a different name for each column, got ''",
+        ),
         ([HEADER, *GOOD, (1, 2)], "line 10: expected 3 cells as the header has, got 2"),
         ([HEADER, *GOOD, ()], "line 10: expected 3 cells as the header has, got 0"),
         ([HEADER, *GOOD, (1, "", "x")], "line 10, column 'b': expected a finite number, got ''"),
-        ([HEADER, *GOOD, ("red", 1, "x")], "line 10, column 'a': expected a finite number, got 'red'"),
-        ([HEADER, *GOOD, (1, "nan", "x")], "line 10, column 'b': expected a finite number, got 'nan'"),
-        ([HEADER, *GOOD, (1, "1e39", "x")], "line 10, column 'b': expected a finite number, got '1e39'"),
-        ([HEADER, *GOOD, (1, "1_0", "x")], "line 10, column 'b': expected a finite number, got '1_0'"),
-        ([HEADER, *GOOD, (1, 2, " ")], "line 10, column 'kind': expected a label, got an empty cell"),
-        ([HEADER, (1, 2, 3), (4, 5, 0.5)], "line 3, column 'kind': expected whole numbers or text .*, got '0.5'"),
-        ([HEADER, *((k, k, "x") for k in range(8))], "column 'kind': expected at least two classes, got 1"),
+        (
+            [HEADER, *GOOD, ("red", 1, "x")],
+            "line 10, column 'a': expected a finite number, got 'red'",
+        ),
+        (
+            [HEADER, *GOOD, (1, "nan", "x")],
+            "line 10, column 'b': expected a finite number, got 'nan'",
+        ),
+        (
+            [HEADER, *GOOD, (1, "1e39", "x")],
+            "line 10, column 'b': expected a finite number, got '1e39'",
+        ),
+        (
+            [HEADER, *GOOD, (1, "1_0", "x")],
+            "line 10, column 'b': expected a finite number, got '1_0'",
+        ),
+        (
+            [HEADER, *GOOD, (1, 2, " ")],
+            "line 10, column 'kind': expected a label, got an empty cell",
+        ),
+        (
+            [HEADER, (1, 2, 3), (4, 5, 0.5)],
+            "line 3, column 'kind': expected whole numbers or text .*, got '0.5'",
+        ),
+        (
+            [HEADER, *((k, k, "x") for k in range(8))],
+            "column 'kind': expected at least two classes, got 1",
+        ),
         ([HEADER, (1, 2, "z"), *GOOD], "column 'kind': 'z' is in test rows and in no training row"),
         ([HEADER], "expected rows to train and to test with, got 0 and 0"),
         ([HEADER, (1, 2, "x")], "expected rows to train and to test with, got 0 and 1"),
-        ([("a", "label", "split"), (1, "x", "train"), (2, "y", "valid")], "line 3, column 'split': expected train or"),
-        ([("a", "label", "split"), (1, "x", "train"), (2, "y", "train")], "expected rows to .*, got 2 and 0"),
+        (
+            [("a", "label", "split"), (1, "x", "train"), (2, "y", "valid")],
+            "line 3, column 'split': expected train or",
+        ),
+        (
+            [("a", "label", "split"), (1, "x", "train"), (2, "y", "train")],
+            "expected rows to .*, got 2 and 0",
+        ),
     ],
 )
 def test_a_table_that_is_not_as_expected_is_refused_with_line_and_column(
@@ -363,7 +463,9 @@ def test_a_table_that_is_not_as_expected_is_refused_with_line_and_column(
         load(str(written(tmp_path / "own.csv", *rows)))
 
 
-@pytest.mark.parametrize("raw", [b"a,label\n\xff,x\n", b'a,label\n"1,x\n', b"a,label\n1," + b"x" * 200_000])
+@pytest.mark.parametrize(
+    "raw", [b"a,label\n\xff,x\n", b'a,label\n"1,x\n', b"a,label\n1," + b"x" * 200_000]
+)
 def test_what_is_no_table_is_refused(raw: bytes, tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_bytes(raw)
     with pytest.raises(DataError, match="own.csv: not a readable .csv file"):
@@ -380,9 +482,18 @@ def test_what_is_no_table_is_refused(raw: bytes, tmp_path: Path) -> None:
     [
         ({"size": 8}, "data.size: only a folder of images has it, and data.name is 'digits'"),
         ({"grey": True}, "data.grey: only a folder of images has it, and data.name is 'digits'"),
-        ({"name": "own.csv", "grey": True}, "data.grey: only a folder of images has it, and data.name is 'own.csv'"),
-        ({"standardise": True}, r"data.standardise: only rows of numbers have it, digits has .* \(1, 8, 8\)"),
-        ({"name": "cats"}, "no data set named 'cats'.*, or the path of an .npz file, a .csv file or a folder of"),
+        (
+            {"name": "own.csv", "grey": True},
+            "data.grey: only a folder of images has it, and data.name is 'own.csv'",
+        ),
+        (
+            {"standardise": True},
+            r"data.standardise: only rows of numbers have it, digits has .* \(1, 8, 8\)",
+        ),
+        (
+            {"name": "cats"},
+            "no data set named 'cats'.*, or the path of an .npz file, a .csv file or a folder of",
+        ),
     ],
 )
 def test_a_key_of_another_kind_of_data_is_refused(data: dict, message: str) -> None:

@@ -1,4 +1,7 @@
-"""A net is recognised by what it answers: a healthy one always, one whose code has changed by half a percent never."""
+"""A net is recognised by what it answers.
+
+A healthy one always is, and one whose code has changed by half a percent never is.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,14 @@ def test_a_change_is_seen(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [lambda y: y, lambda y: y + MASK, lambda y: 1e-6 * y, lambda y: 1e30 * y, CHANGES["no numbers"]]
+    "change",
+    [
+        lambda y: y,
+        lambda y: y + MASK,
+        lambda y: 1e-6 * y,
+        lambda y: 1e30 * y,
+        CHANGES["no numbers"],
+    ],
 )
 def test_a_healthy_net_is_known_again(change: Callable[[Tensor], Tensor]) -> None:
     kept = recognise.evidence(Ending(change), X)
@@ -68,7 +78,11 @@ def test_a_change_of_one_exit_is_seen_beside_larger_ones() -> None:
 def test_products_of_ten_binary_digits_make_no_other_net(name: str) -> None:
     """As a GPU may multiply: inputs and weights lose what comes after their tenth digit."""
     x = torch.rand(2, 3, 32, 32)
-    net = {"resnet8": resnet8(width=16), "vit": vit(), "mlp": nn.Sequential(nn.Flatten(), mlp([3072, 64, 10]))}[name]
+    net = {
+        "resnet8": resnet8(width=16),
+        "vit": vit(),
+        "mlp": nn.Sequential(nn.Flatten(), mlp([3072, 64, 10])),
+    }[name]
     net = sparsify(net, density=0.25).eval()
     kept = recognise.evidence(net, x)
     with torch.no_grad():
@@ -76,7 +90,9 @@ def test_products_of_ten_binary_digits_make_no_other_net(name: str) -> None:
             value.copy_(ten_digits(value))
     for part in net.modules():
         if not list(part.children()):
-            part.register_forward_pre_hook(lambda part, given: tuple(ten_digits(each) for each in given))
+            part.register_forward_pre_hook(
+                lambda part, given: tuple(ten_digits(each) for each in given)
+            )
     assert not recognise.is_another(net, kept)
 
 

@@ -1,4 +1,7 @@
-"""What a recipe says is what training does: regimes, distillation, smoothing, averages, early stop, augmentation."""
+"""What a recipe says is what training does.
+
+It sets regimes, distillation, smoothing, averages, early stop, and augmentation.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,14 @@ def parts() -> tuple[Samples, Samples]:
 def net(seed: int = 0) -> MultiExit:
     """Batch normalisation, dropout and an early exit."""
     torch.manual_seed(seed)
-    layers = [nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 10)]
+    layers = [
+        nn.Flatten(),
+        nn.Linear(64, 32),
+        nn.BatchNorm1d(32),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Linear(32, 10),
+    ]
     return add_exits(nn.Sequential(*layers), ["3"], example=torch.zeros(2, 1, 8, 8))
 
 
@@ -36,8 +46,10 @@ def moved(before: nn.Module, after: nn.Module) -> set[str]:
     return {name for (name, old), new in pairs if not torch.equal(old, new)}
 
 
-def test_the_separate_regime_trains_the_net_alone_and_then_only_the_heads(parts: tuple[Samples, Samples]) -> None:
-    """In the second half nothing of the net changes, its running means neither, and what it answers is as it was."""
+def test_the_separate_regime_trains_the_net_alone_and_then_only_the_heads(
+    parts: tuple[Samples, Samples],
+) -> None:
+    """In the second half the net, its running means and its answers stay as they were."""
     train, held = parts
     half, whole = net(), net()
     recipe = Recipe(epochs=6, batch=32, regime="separate", backbone_epochs=3)
@@ -49,12 +61,20 @@ def test_the_separate_regime_trains_the_net_alone_and_then_only_the_heads(parts:
     assert all(value.requires_grad for value in whole.parameters())
 
 
-def test_the_mixed_regime_trains_everything_in_its_second_half(parts: tuple[Samples, Samples]) -> None:
+def test_the_mixed_regime_trains_everything_in_its_second_half(
+    parts: tuple[Samples, Samples],
+) -> None:
     first, second = net(), net()
     for model, epochs in ((first, 2), (second, 4)):
-        recipe = Recipe(epochs=epochs, batch=32, schedule="constant", regime="mixed" if epochs == 4 else "joint")
+        recipe = Recipe(
+            epochs=epochs, batch=32, schedule="constant", regime="mixed" if epochs == 4 else "joint"
+        )
         fit(model, parts[0], recipe=recipe, exit_weights=None if epochs == 4 else [0, 1])
-    assert moved(first, second) >= {"heads.0.linear.weight", "model.1.weight", "model.2.running_mean"}
+    assert moved(first, second) >= {
+        "heads.0.linear.weight",
+        "model.1.weight",
+        "model.2.running_mean",
+    }
 
 
 def test_what_the_user_froze_stays_frozen(parts: tuple[Samples, Samples]) -> None:
@@ -97,11 +117,15 @@ def test_the_loss_is_what_its_shares_say() -> None:
     assert float(soft_loss(early, early, 3.0)) == pytest.approx(0, abs=1e-6)
 
 
-def test_a_net_that_only_distils_learns_to_answer_as_its_teacher(parts: tuple[Samples, Samples]) -> None:
+def test_a_net_that_only_distils_learns_to_answer_as_its_teacher(
+    parts: tuple[Samples, Samples],
+) -> None:
     train, held = parts
     teacher, student = mlp([64, 64, 10]), sparsify(mlp([64, 64, 10]), density=0.25)
     fit(teacher, train, recipe=Recipe(epochs=20, batch=32))
-    wrong = Samples(train.x, (train.y + 1) % 10)  # the labels say nothing right: what is learned comes from the teacher
+    wrong = Samples(
+        train.x, (train.y + 1) % 10
+    )  # the labels say nothing right: what is learned comes from the teacher
     fit(student, wrong, recipe=Recipe(epochs=30, batch=32, distil=1.0), teacher=teacher)
     same = evaluate(student, held)[0].argmax(1) == evaluate(teacher, held)[0].argmax(1)
     assert same.mean() > 0.85, "chance is 0.1"
@@ -121,11 +145,17 @@ def test_the_average_follows_the_net_by_its_decay(parts: tuple[Samples, Samples]
     fit(averaged, train, recipe=Recipe(epochs=2, batch=64, schedule="constant", ema=0.75))
     for name, value in averaged.state_dict().items():
         first, second, third = (model.state_dict()[name] for model in (start, *seen))
-        expected = 0.75 * (0.75 * first + 0.25 * second) + 0.25 * third if value.is_floating_point() else first
+        expected = (
+            0.75 * (0.75 * first + 0.25 * second) + 0.25 * third
+            if value.is_floating_point()
+            else first
+        )
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_training_stops_when_it_gets_no_better_and_keeps_the_best(parts: tuple[Samples, Samples]) -> None:
+def test_training_stops_when_it_gets_no_better_and_keeps_the_best(
+    parts: tuple[Samples, Samples],
+) -> None:
     train, held = parts
     model = mlp([64, 64, 10])
     recipe = Recipe(epochs=200, batch=32, schedule="constant", rate=0.01, patience=3)
@@ -150,16 +180,30 @@ def test_augmented_images_are_of_the_same_size_and_made_of_the_same_pixels(name:
 def test_every_optimiser_learns(name: str, parts: tuple[Samples, Samples]) -> None:
     rate = 0.05 if name == "sgd" else 5e-3
     model = mlp([64, 32, 10])
-    history = fit(model, parts[0], recipe=Recipe(epochs=15, batch=32, optimiser=name, rate=rate), validation=parts[1])
+    history = fit(
+        model,
+        parts[0],
+        recipe=Recipe(epochs=15, batch=32, optimiser=name, rate=rate),
+        validation=parts[1],
+    )
     assert history[-1].accuracy[0] > 0.7
 
 
 REFUSED = [
     ({"optimiser": "lion"}, "no optimiser named 'lion'; there are: adam, adamw, sgd"),
-    ({"augment": "flip"}, "no augmentation named 'flip'; there are: none, nudge, shift, shift_flip"),
-    ({"regime": "alternating"}, "regime: expected one of joint, separate, mixed, got 'alternating'"),
+    (
+        {"augment": "flip"},
+        "no augmentation named 'flip'; there are: none, nudge, shift, shift_flip",
+    ),
+    (
+        {"regime": "alternating"},
+        "regime: expected one of joint, separate, mixed, got 'alternating'",
+    ),
     ({"epochs": 1, "regime": "mixed"}, "regime 'mixed' needs 2 epochs at least, got 1"),
-    ({"distil": 0.7, "self_distil": 0.7}, "distil and self_distil are shares of one loss, got 0.7 . 0.7"),
+    (
+        {"distil": 0.7, "self_distil": 0.7},
+        "distil and self_distil are shares of one loss, got 0.7 . 0.7",
+    ),
     ({"ema": 1.5}, "ema must be in 0..1, got 1.5"),
     ({"label_smoothing": math.nan}, "label_smoothing must be in 0..1, got nan"),
     ({"rate": 0.0}, "rate and temperature must be above 0, got 0.0 and 4.0"),
@@ -224,12 +268,20 @@ def test_a_run_that_distils_trains_its_dense_parent_first_and_resumes_both(tmp_p
     assert runs.train(spec, tmp_path / "run", resume=True) == found, "it is finished"
     whole = runs.train(spec, tmp_path / "whole")
     assert whole == found and not (tmp_path / "run" / "state.safetensors").exists()
-    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("run", "whole")]
+    lines = [
+        (tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("run", "whole")
+    ]
     assert [len(each) for each in lines] == [3, 3]
     parent = runs.read_run(tmp_path / "run" / "teacher")
     assert parent.spec.sparsity is None and parent.exit_names == ("final",)
-    named = spec_from({**raw, "model": {"width": 16}}, set=[f"training.teacher={tmp_path / 'run' / 'teacher'}"])
+    named = spec_from(
+        {**raw, "model": {"width": 16}}, set=[f"training.teacher={tmp_path / 'run' / 'teacher'}"]
+    )
     assert runs.train(named, tmp_path / "named")["accuracy"] == whole["accuracy"]
     assert not (tmp_path / "named" / "teacher").exists()
-    with pytest.raises(DataError, match="the run there is of another spec: seed was 0, now it is 1; resume it as"):
-        runs.train(spec_from({**raw, "model": {"width": 16}, "seed": 1}), tmp_path / "run", resume=True)
+    with pytest.raises(
+        DataError, match="the run there is of another spec: seed was 0, now it is 1; resume it as"
+    ):
+        runs.train(
+            spec_from({**raw, "model": {"width": 16}, "seed": 1}), tmp_path / "run", resume=True
+        )

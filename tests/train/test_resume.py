@@ -1,4 +1,7 @@
-"""A training that is stopped or killed goes on as if it had not been, bit for bit; several processes are as one."""
+"""A training that is stopped or killed goes on as if it had not been, bit for bit.
+
+Several processes train as one.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,21 @@ from presplit.train.zoo import mlp
 
 RECIPES = {
     "plain": Recipe(epochs=4, batch=64),
-    "moving average, momentum": Recipe(epochs=4, batch=64, optimiser="sgd", rate=0.05, ema=0.9, schedule="cosine"),
-    "keeps the best": Recipe(epochs=4, batch=64, optimiser="adamw", weight_decay=0.1, patience=3, schedule="constant"),
+    "moving average, momentum": Recipe(
+        epochs=4, batch=64, optimiser="sgd", rate=0.05, ema=0.9, schedule="cosine"
+    ),
+    "keeps the best": Recipe(
+        epochs=4, batch=64, optimiser="adamw", weight_decay=0.1, patience=3, schedule="constant"
+    ),
     "the net, then the heads": Recipe(epochs=4, batch=64, regime="separate", augment="shift_flip"),
-    "the net, then everything": Recipe(epochs=5, batch=64, regime="mixed", backbone_epochs=2, self_distil=0.5),
+    "the net, then everything": Recipe(
+        epochs=5, batch=64, regime="mixed", backbone_epochs=2, self_distil=0.5
+    ),
     "distils": Recipe(epochs=3, batch=64, distil=0.5),
     "distils what is augmented": Recipe(epochs=3, batch=64, distil=0.5, augment="shift"),
-    "in half precision": Recipe(epochs=3, batch=64, bf16=True, label_smoothing=0.1, schedule="inverse_time", decay=0.1),
+    "in half precision": Recipe(
+        epochs=3, batch=64, bf16=True, label_smoothing=0.1, schedule="inverse_time", decay=0.1
+    ),
 }
 KILLS = 30
 
@@ -40,9 +51,18 @@ def parts() -> tuple[Samples, Samples]:
 
 
 def net() -> nn.Module:
-    """Convolutions, batch normalisation, dropout and an exit: all that has a state or draws random numbers."""
+    """Convolutions, batch normalisation, dropout and an exit.
+
+    These are all that has a state or draws random numbers.
+    """
     torch.manual_seed(0)
-    layers = [nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()]
+    layers = [
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1),
+        nn.ReLU(),
+    ]
     ends = [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.2), nn.Linear(64, 10)]
     return add_exits(sparsify(nn.Sequential(*layers, *ends), layers={"3": 0.5}), ["2"])
 
@@ -77,7 +97,9 @@ def same(first: nn.Module, second: nn.Module) -> bool:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_stopped_training_goes_on_bit_for_bit(name: str, parts: tuple[Samples, Samples], tmp_path: Path) -> None:
+def test_a_stopped_training_goes_on_bit_for_bit(
+    name: str, parts: tuple[Samples, Samples], tmp_path: Path
+) -> None:
     train, held = parts
     whole, teacher = net(), net()
     evaluate(teacher, held)  # its head has a size now, as that of a trained one has
@@ -90,10 +112,14 @@ def test_a_stopped_training_goes_on_bit_for_bit(name: str, parts: tuple[Samples,
         model = net()
         found = fit(model, train, **asked, state=state)
         assert same(model, whole), f"stopped after epoch {number}"
-        assert [(e.number, e.loss, e.accuracy) for e in found] == [(e.number, e.loss, e.accuracy) for e in history]
+        assert [(e.number, e.loss, e.accuracy) for e in found] == [
+            (e.number, e.loss, e.accuracy) for e in history
+        ]
 
 
-def test_a_net_that_is_never_the_same_goes_on_bit_for_bit(parts: tuple[Samples, Samples], tmp_path: Path) -> None:
+def test_a_net_that_is_never_the_same_goes_on_bit_for_bit(
+    parts: tuple[Samples, Samples], tmp_path: Path
+) -> None:
     whole, model, state = Restless(), Restless(), tmp_path / "state.safetensors"
     asked = {"recipe": Recipe(epochs=3, batch=64, augment="shift"), "validation": parts[1]}
     fit(whole, parts[0], **asked)
@@ -103,7 +129,9 @@ def test_a_net_that_is_never_the_same_goes_on_bit_for_bit(parts: tuple[Samples, 
     assert same(model, whole)
 
 
-def test_a_training_from_a_loader_goes_on_bit_for_bit(parts: tuple[Samples, Samples], tmp_path: Path) -> None:
+def test_a_training_from_a_loader_goes_on_bit_for_bit(
+    parts: tuple[Samples, Samples], tmp_path: Path
+) -> None:
     x, y = (torch.from_numpy(part.copy()) for part in (parts[0].x, parts[0].y))
 
     def loader() -> DataLoader[Any]:
@@ -122,14 +150,18 @@ def test_a_state_of_another_training_or_a_damaged_one_is_refused(
 ) -> None:
     state = tmp_path / "state.safetensors"
     fit(mlp([64, 16, 10]), parts[0], epochs=1, state=state)
-    with pytest.raises(DataError, match="it is of another training: seed was 0, now it is 1; train as before"):
+    with pytest.raises(
+        DataError, match="it is of another training: seed was 0, now it is 1; train as before"
+    ):
         fit(mlp([64, 16, 10]), parts[0], epochs=1, state=state, seed=1)
     with pytest.raises(DataError, match="it is of another net"):
         fit(mlp([64, 17, 10]), parts[0], epochs=1, state=state)
     raw = state.read_bytes()
     for damaged in (b"", raw[:100], raw[: len(raw) // 2]):
         state.write_bytes(damaged)
-        with pytest.raises(DataError, match="not the state of a training|not a safetensors file, or a damaged one"):
+        with pytest.raises(
+            DataError, match="not the state of a training|not a safetensors file, or a damaged one"
+        ):
             fit(mlp([64, 16, 10]), parts[0], epochs=1, state=state)
 
 
@@ -151,8 +183,13 @@ def train_in_a_process(state: Path, done: Path) -> None:
 LONG = Recipe(epochs=60, batch=64, ema=0.9, patience=60)
 
 
-def test_trainings_killed_at_random_moments_lose_an_epoch_at_most_and_end_with_the_same_bits(tmp_path: Path) -> None:
-    """SIGKILL, saving included, 30 times in all; each time training goes on from the last epoch that was saved."""
+def test_trainings_killed_at_random_moments_lose_an_epoch_at_most_and_end_with_the_same_bits(
+    tmp_path: Path,
+) -> None:
+    """SIGKILL comes 30 times in all, while saving included.
+
+    Each time training goes on from the last epoch that was saved.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["presplit.train", "presplit.train.data", __name__])
     chance, kills, nets = random.Random(0), 0, []
@@ -162,10 +199,14 @@ def test_trainings_killed_at_random_moments_lose_an_epoch_at_most_and_end_with_t
         done, told = folder / "net.pt", folder / "epochs"
         while not done.exists():
             begun = len(told.read_text().split()) if told.exists() else 0
-            process = context.Process(target=train_in_a_process, args=(folder / "state.safetensors", done))
+            process = context.Process(
+                target=train_in_a_process, args=(folder / "state.safetensors", done)
+            )
             process.start()
             while (
-                process.is_alive() and kills < KILLS and (not told.exists() or len(told.read_text().split()) == begun)
+                process.is_alive()
+                and kills < KILLS
+                and (not told.exists() or len(told.read_text().split()) == begun)
             ):
                 time.sleep(0.002)
             process.join(chance.uniform(0, 0.06) if kills < KILLS else None)
@@ -177,7 +218,9 @@ def test_trainings_killed_at_random_moments_lose_an_epoch_at_most_and_end_with_t
         numbers = [int(line) for line in told.read_text().split()]
         ends = [0, *numbers, LONG.epochs + 1]
         steps = {later - number for number, later in zip(ends, ends[1:], strict=False)}
-        assert steps <= {1, 2}, "an epoch is told after it was saved: none is told twice, one may end untold"
+        assert steps <= {1, 2}, (
+            "an epoch is told after it was saved: none is told twice, one may end untold"
+        )
         nets.append(torch.load(done, weights_only=True))
     assert all(torch.equal(nets[0][name], other[name]) for other in nets[1:] for name in other)
 
@@ -201,16 +244,39 @@ processes.leave()
 
 
 def test_two_processes_give_the_curve_of_one_with_the_same_batch(tmp_path: Path) -> None:
-    """As `accelerate launch` starts them (its only launcher of several processes on a machine is called multi_gpu)."""
+    """As `accelerate launch` starts them.
+
+    Its only launcher of several processes on a machine is called multi_gpu.
+    """
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     found = []
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    rest = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+    ]
+    rest = [
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+        "0",
+    ]
     for command in ([sys.executable], [*launch, *rest]):
         out = tmp_path / f"{len(found)}.json"
         done = subprocess.run(
-            [*command, str(script), str(out)], check=False, capture_output=True, text=True, timeout=300
+            [*command, str(script), str(out)],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
         assert done.returncode == 0, done.stderr[-3000:]
         found.append(json.loads(out.read_text()))

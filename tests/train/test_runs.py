@@ -1,4 +1,7 @@
-"""A run directory repeats, evaluates and exports what was trained; an unfinished one is never taken for a run."""
+"""A run directory repeats, evaluates and exports what was trained.
+
+An unfinished one is never taken for a run.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,10 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("runs") / "several"
-    runs.train(spec_from({**SMALL, "exits": {"after": ["block1", "block3"], "policy": "margin"}}), directory)
+    runs.train(
+        spec_from({**SMALL, "exits": {"after": ["block1", "block3"], "policy": "margin"}}),
+        directory,
+    )
     return directory
 
 
@@ -55,7 +61,11 @@ def result(directory: Path) -> dict:
 
 def mlp_spec(**changes: object) -> dict:
     """A sparse MLP on digits, padded from 64 to 80 inputs."""
-    base = {"model": {"kind": "mlp", "layers": [80, 40, 10]}, "data": {"pad_to": 80}, "training": {"epochs": 1}}
+    base = {
+        "model": {"kind": "mlp", "layers": [80, 40, 10]},
+        "data": {"pad_to": 80},
+        "training": {"epochs": 1},
+    }
     return {**base, **changes}
 
 
@@ -95,7 +105,9 @@ def test_thresholds_are_chosen_on_the_held_out_part_and_judged_on_the_test_set(s
     run = runs.read_run(small)
     held, test = evaluate(run.model, run.held_out), evaluate(run.model, run.data.test)
     rows = result(small)["thresholds"]
-    assert [row["goal"] for row in rows] == [{"max_drop": drop} for drop in (0.0, 0.001, 0.002, 0.005, 0.01)]
+    assert [row["goal"] for row in rows] == [
+        {"max_drop": drop} for drop in (0.0, 0.001, 0.002, 0.005, 0.01)
+    ]
     for row in rows:
         chosen = choose_thresholds(held, run.held_out.y, **row["goal"])
         assert tuple(row["thresholds"].values()) == chosen.thresholds
@@ -103,15 +115,21 @@ def test_thresholds_are_chosen_on_the_held_out_part_and_judged_on_the_test_set(s
         assert (row["accuracy"], tuple(row["shares"].values())) == (routed.accuracy, routed.shares)
 
 
-def test_a_run_with_several_exits_is_judged_by_the_rule_and_for_the_goal_that_are_asked(several: Path) -> None:
+def test_a_run_with_several_exits_is_judged_by_the_rule_and_for_the_goal_that_are_asked(
+    several: Path,
+) -> None:
     run = runs.read_run(several)
     assert result(several)["policy"] == "margin"
     held, test = evaluate(run.model, run.held_out), evaluate(run.model, run.data.test)
     macs = exit_macs(run.model, torch.from_numpy(run.train.x[:1].copy()))
     found = runs.judge(run, policy="entropy", goal=("macs", (macs[0] + macs[2]) / 2))
-    chosen = choose_thresholds(held, run.held_out.y, macs=(macs[0] + macs[2]) / 2, exit_macs=macs, policy="entropy")
+    chosen = choose_thresholds(
+        held, run.held_out.y, macs=(macs[0] + macs[2]) / 2, exit_macs=macs, policy="entropy"
+    )
     (row,) = found["thresholds"]
-    assert list(row["thresholds"]) == list(run.exit_names[:2]) and list(row["shares"]) == list(run.exit_names)
+    assert list(row["thresholds"]) == list(run.exit_names[:2]) and list(row["shares"]) == list(
+        run.exit_names
+    )
     assert tuple(row["thresholds"].values()) == chosen.thresholds
     routed = route(test, run.data.test.y, chosen.thresholds, policy="entropy")
     assert (row["accuracy"], tuple(row["shares"].values())) == (routed.accuracy, routed.shares)
@@ -141,21 +159,31 @@ def test_the_paper_s_net_by_its_own_vocabulary_has_2360_weights() -> None:
     )
     run = runs.build(spec)
     assert count_weights(run.model) == 2360
-    fan_outs = [set(layer.pattern.fan_out.tolist()) for layer in run.model.modules() if isinstance(layer, SparseLinear)]
+    fan_outs = [
+        set(layer.pattern.fan_out.tolist())
+        for layer in run.model.modules()
+        if isinstance(layer, SparseLinear)
+    ]
     assert fan_outs == [{2}, {9}], "the last junction is complete and stays dense"
-    assert all((p == 0.1).all() for name, p in run.model.named_parameters() if name.endswith("bias"))
+    assert all(
+        (p == 0.1).all() for name, p in run.model.named_parameters() if name.endswith("bias")
+    )
 
 
 def test_a_budget_in_the_spec_is_kept_by_the_net() -> None:
     sparsity = {"budget": 0.3, "unit": "macs", "profile": "uniform"}
-    run = runs.build(spec_from({"model": {"kind": "mlp", "layers": [64, 128, 64, 10]}, "sparsity": sparsity}))
+    run = runs.build(
+        spec_from({"model": {"kind": "mlp", "layers": [64, 128, 64, 10]}, "sparsity": sparsity})
+    )
     assert count_weights(run.model) == pytest.approx(0.3 * (64 * 128 + 128 * 64 + 640), rel=0.05)
     with pytest.raises(SpecError, match="sparsity.unit: only a budget has it"):
         spec_from({"sparsity": {"density": 0.25, "unit": "macs"}})
 
 
-def test_training_again_leaves_no_old_checkpoint_beside_a_new_spec(small: Path, tmp_path: Path) -> None:
-    """Interrupted in the first epoch, the second training must not pass the first one's weights off as its own."""
+def test_training_again_leaves_no_old_checkpoint_beside_a_new_spec(
+    small: Path, tmp_path: Path
+) -> None:
+    """Interrupted early, a second training must not pass the first's weights off as its own."""
     runs.train(spec_from(mlp_spec()), tmp_path)
 
     def interrupt(_: object) -> None:
@@ -168,7 +196,9 @@ def test_training_again_leaves_no_old_checkpoint_beside_a_new_spec(small: Path, 
 
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="not a finished run .spec.json and model.safetensors are expected.*"):
+    with pytest.raises(
+        DataError, match="not a finished run .spec.json and model.safetensors are expected.*"
+    ):
         runs.read_run(tmp_path)
 
 
@@ -176,7 +206,9 @@ def test_a_run_whose_checkpoint_is_damaged_is_refused(tmp_path: Path) -> None:
     runs.train(spec_from(mlp_spec()), tmp_path)
     raw = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(raw[:-1])
-    with pytest.raises(DataError, match="model.safetensors: not a safetensors file, or a damaged one"):
+    with pytest.raises(
+        DataError, match="model.safetensors: not a safetensors file, or a damaged one"
+    ):
         runs.read_run(tmp_path)
 
 
@@ -196,12 +228,32 @@ def test_a_file_in_the_place_of_the_run_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
-        ({"data": {}}, SpecError, r"model.layers: digits needs 64 inputs and at least 10 outputs, got \[80, 40, 10\]"),
+        (
+            {"data": {}},
+            SpecError,
+            r"model.layers: digits needs 64 inputs and at least 10 outputs, got \[80, 40, 10\]",
+        ),
         ({"data": {"name": "digit"}}, SpecError, "no data set named 'digit' .nearest: digits."),
-        ({"sparsity": {"family": "group", "density": 0.5}}, SpecError, "sparsity: no pattern family named 'group'"),
-        ({"sparsity": {"layers": {"fc7": 0.5}}}, GraphError, "sparsity: no Linear or Conv2d is called 'fc7'"),
-        ({"sparsity": {"layers": {"fc1": 0.3}}}, PatternError, "sparsity: layer fc1: 80 -> 40 has no grouped pattern"),
-        ({"sparsity": {"family": "bernoulli", "fan_out": [2, 10]}}, SpecError, "fan_out is the vocabulary of bireg"),
+        (
+            {"sparsity": {"family": "group", "density": 0.5}},
+            SpecError,
+            "sparsity: no pattern family named 'group'",
+        ),
+        (
+            {"sparsity": {"layers": {"fc7": 0.5}}},
+            GraphError,
+            "sparsity: no Linear or Conv2d is called 'fc7'",
+        ),
+        (
+            {"sparsity": {"layers": {"fc1": 0.3}}},
+            PatternError,
+            "sparsity: layer fc1: 80 -> 40 has no grouped pattern",
+        ),
+        (
+            {"sparsity": {"family": "bernoulli", "fan_out": [2, 10]}},
+            SpecError,
+            "fan_out is the vocabulary of bireg",
+        ),
         ({"sparsity": {"fan_out": [41, 10]}}, SpecError, r"sparsity.fan_out\[0\]: expected 1..40"),
         (
             {
@@ -212,18 +264,32 @@ def test_a_file_in_the_place_of_the_run_is_refused(tmp_path: Path) -> None:
             PatternError,
             r"sparsity: fan_out\[0\]: 81 -> 40 has no biregular pattern with fan_out 39",
         ),
-        ({"exits": {"after": ["relu9"]}}, GraphError, "exits.after: no submodule is called 'relu9'; there are: f"),
+        (
+            {"exits": {"after": ["relu9"]}},
+            GraphError,
+            "exits.after: no submodule is called 'relu9'; there are: f",
+        ),
     ],
 )
-def test_a_spec_that_does_not_fit_is_refused_with_its_key(changes: dict, kind: type, message: str) -> None:
+def test_a_spec_that_does_not_fit_is_refused_with_its_key(
+    changes: dict, kind: type, message: str
+) -> None:
     with pytest.raises(kind, match=message):
         runs.build(spec_from(mlp_spec(**changes)))
 
 
 def test_a_cnn_wants_square_images(tmp_path: Path) -> None:
     y = np.array([0, 1, 0, 1])
-    np.savez(tmp_path / "flat.npz", x_train=np.zeros((4, 6)), y_train=y, x_test=np.zeros((4, 6)), y_test=y)
-    with pytest.raises(SpecError, match=r"model.kind: a cnn needs square images, flat has samples of shape \(6,\)"):
+    np.savez(
+        tmp_path / "flat.npz",
+        x_train=np.zeros((4, 6)),
+        y_train=y,
+        x_test=np.zeros((4, 6)),
+        y_test=y,
+    )
+    with pytest.raises(
+        SpecError, match=r"model.kind: a cnn needs square images, flat has samples of shape \(6,\)"
+    ):
         runs.build(spec_from({"data": {"name": str(tmp_path / "flat.npz"), "validation": 0.3}}))
 
 

@@ -1,4 +1,4 @@
-"""Sparsify changes what is asked for, leaves the rest, never touches the user's model, and refuses the impossible."""
+"""Sparsify changes only what is asked for, never the user's model, and refuses the impossible."""
 
 from __future__ import annotations
 
@@ -33,13 +33,19 @@ def test_the_user_s_model_is_unchanged() -> None:
     model = mlp([64, 32, 10])
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     sparsify(model, density=0.25)
-    assert all(isinstance(layer, nn.Linear) for name, layer in model.named_children() if name.startswith("fc"))
+    assert all(
+        isinstance(layer, nn.Linear)
+        for name, layer in model.named_children()
+        if name.startswith("fc")
+    )
     torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("family", ["biregular", "bernoulli"])
 def test_the_seed_chooses_the_pattern_and_layers_differ(family: str) -> None:
-    one, same, other = (sparsify(mlp([64, 64, 64, 8]), density=0.25, family=family, seed=s) for s in (1, 1, 2))
+    one, same, other = (
+        sparsify(mlp([64, 64, 64, 8]), density=0.25, family=family, seed=s) for s in (1, 1, 2)
+    )
     masks = [
         [layer.pattern.mask() for layer in model.modules() if isinstance(layer, SparseLinear)]
         for model in (one, same, other)
@@ -49,7 +55,10 @@ def test_the_seed_chooses_the_pattern_and_layers_differ(family: str) -> None:
 
 
 def test_unsuitable_layers_stay_dense_unless_they_are_named() -> None:
-    """32 -> 7 has no such density; 16 -> 32 would read 4 features; the depthwise convolution is grouped already."""
+    """32 -> 7 has no such density; 16 -> 32 would read 4 features.
+
+    The depthwise convolution is grouped already.
+    """
     net = nn.Sequential(
         OrderedDict[str, nn.Module](
             good=nn.Conv2d(64, 32, 3),
@@ -63,7 +72,9 @@ def test_unsuitable_layers_stay_dense_unless_they_are_named() -> None:
         )
     )
     net(torch.zeros(1, 64, 8, 8))
-    assert {name for name, form in forms(sparsify(net, density=0.25)).items() if form != "dense"} == {"good"}
+    assert {
+        name for name, form in forms(sparsify(net, density=0.25)).items() if form != "dense"
+    } == {"good"}
     named = sparsify(net, layers={"narrow": 0.25, "good": 0.5})
     assert {name for name, form in forms(named).items() if form != "dense"} == {"good", "narrow"}
 
@@ -118,7 +129,9 @@ def test_what_is_frozen_keeps_its_values() -> None:
     net = mlp([64, 32, 32, 4])
     net.get_submodule("fc1").requires_grad_(False)
     assert forms(sparsify(net, density=0.5)) == {"fc1": "dense", "fc2": "batched", "fc3": "dense"}
-    assert "frozen: the fresh values" in next(row.note for row in summary(sparsify(net, density=0.5)))
+    assert "frozen: the fresh values" in next(
+        row.note for row in summary(sparsify(net, density=0.5))
+    )
 
 
 def test_a_layer_under_two_names_becomes_sparse_under_both() -> None:
@@ -141,7 +154,7 @@ def test_a_model_that_is_one_layer_becomes_a_sparse_layer() -> None:
 
 
 def test_layers_that_are_more_than_linear_stay_as_they_are() -> None:
-    """An attention's output projection is read by the attention itself, which knows no sparse layer."""
+    """An attention's output projection is read by the attention, which knows no sparse layer."""
 
     class Attending(nn.Module):
         def __init__(self) -> None:
@@ -168,33 +181,49 @@ def test_a_head_that_has_no_size_yet_stays_dense_and_is_not_summed_up() -> None:
 
 @pytest.mark.parametrize("name", ["fc9", "FC1", "relu1", ""])
 def test_a_name_that_matches_no_layer_is_refused(name: str) -> None:
-    with pytest.raises(GraphError, match=f"no Linear or Conv2d is called '{name}'; there are: fc1, fc2"):
+    with pytest.raises(
+        GraphError, match=f"no Linear or Conv2d is called '{name}'; there are: fc1, fc2"
+    ):
         sparsify(mlp([64, 64, 8]), layers={name: 0.25})
 
 
 def test_a_density_that_a_named_layer_cannot_have_is_refused_with_the_layer_s_name() -> None:
-    with pytest.raises(PatternError, match=r"layer fc1: 64 -> 64 has no grouped pattern of density 0.3"):
+    with pytest.raises(
+        PatternError, match=r"layer fc1: 64 -> 64 has no grouped pattern of density 0.3"
+    ):
         sparsify(mlp([64, 64, 8]), layers={"fc1": 0.3})
 
 
 def test_a_pattern_of_another_size_is_refused_with_the_layer_s_name() -> None:
-    with pytest.raises(PatternError, match=r"layer fc1: the layer is 64 -> 64, the pattern 800 -> 40"):
+    with pytest.raises(
+        PatternError, match=r"layer fc1: the layer is 64 -> 64, the pattern 800 -> 40"
+    ):
         sparsify(mlp([64, 64, 8]), layers={"fc1": biregular(800, 40, fan_out=2)})
 
 
 def test_a_depthwise_convolution_is_refused_if_it_is_named_and_left_alone_if_not() -> None:
-    net = nn.Sequential(nn.Conv2d(16, 16, 3, groups=16), nn.Conv2d(16, 64, 1), nn.Flatten(), nn.Linear(64, 4))
+    net = nn.Sequential(
+        nn.Conv2d(16, 16, 3, groups=16), nn.Conv2d(16, 64, 1), nn.Flatten(), nn.Linear(64, 4)
+    )
     with pytest.raises(GraphError, match="layer 0: a depthwise convolution has no connections"):
         sparsify(net, layers={"0": 0.5})
     rows = {row.name: row for row in summary(sparsify(net, density=0.5))}
-    assert rows["0"].form == "dense" and rows["0"].note == "depthwise: each output reads one channel already"
-    assert rows["1"].form == "batched" and rows["3"].note == "the classifier stays dense unless it is named"
+    assert (
+        rows["0"].form == "dense"
+        and rows["0"].note == "depthwise: each output reads one channel already"
+    )
+    assert (
+        rows["1"].form == "batched"
+        and rows["3"].note == "the classifier stays dense unless it is named"
+    )
 
 
 @pytest.mark.parametrize("family", PATTERNS)
 def test_a_convolution_with_groups_is_sparse_within_each_of_them(family: str) -> None:
     dense = nn.Conv2d(32, 16, 3, groups=2, padding=1, padding_mode="circular")
-    model = sparsify(nn.Sequential(dense, nn.Flatten(), nn.Linear(16, 4)), layers={"0": 0.25}, family=family)
+    model = sparsify(
+        nn.Sequential(dense, nn.Flatten(), nn.Linear(16, 4)), layers={"0": 0.25}, family=family
+    )
     layer = model.get_submodule("0")
     assert isinstance(layer, SparseConv2d)
     mask = layer.pattern.mask()
@@ -216,34 +245,54 @@ def test_kernels_keep_the_entries_that_are_asked_for() -> None:
     with pytest.raises(GraphError, match="layer fc1: only convolutions have kernels"):
         sparsify(mlp([8, 8, 4]), kernels={"fc1": supports})
     with pytest.raises(
-        PatternError, match=r"layer shortcut: the layer's kernels are \(1, 1\), the supports are of \(3, 3\)"
+        PatternError,
+        match=r"layer shortcut: the layer's kernels are \(1, 1\), the supports are of \(3, 3\)",
     ):
-        sparsify(nn.Sequential(OrderedDict(shortcut=nn.Conv2d(8, 8, 1))), kernels={"shortcut": supports})
+        sparsify(
+            nn.Sequential(OrderedDict(shortcut=nn.Conv2d(8, 8, 1))), kernels={"shortcut": supports}
+        )
 
 
 def test_the_summary_prints_a_table_that_says_who_profits() -> None:
-    text = str(summary(sparsify(mlp([784, 1024, 64, 10]), density=0.25), torch.zeros(1, 784))).splitlines()
-    assert "grouped: 4 tiles of 256 outputs x 196 inputs" in text[1] and "PyTorch, ONNX Runtime, OpenVINO" in text[1]
+    text = str(
+        summary(sparsify(mlp([784, 1024, 64, 10]), density=0.25), torch.zeros(1, 784))
+    ).splitlines()
+    assert (
+        "grouped: 4 tiles of 256 outputs x 196 inputs" in text[1]
+        and "PyTorch, ONNX Runtime, OpenVINO" in text[1]
+    )
     assert text[1].split()[-6:-4] == ["200,704", "200,704"]
-    assert "runs as dense where it is exported" in text[2] and "the classifier stays dense" in text[3]
+    assert (
+        "runs as dense where it is exported" in text[2] and "the classifier stays dense" in text[3]
+    )
     assert text[-1].split() == ["all", "217,728", "217,728"]
 
 
 def orders(model: nn.Module) -> list[str]:
-    return [layer.order for layer in model.modules() if isinstance(layer, SparseLinear | SparseConv2d)]
+    return [
+        layer.order for layer in model.modules() if isinstance(layer, SparseLinear | SparseConv2d)
+    ]
 
 
 def test_a_family_may_be_named_for_one_layer() -> None:
     field = local.over((8, 8), tile=16)
     net = sparsify(mlp([64, 64, 64, 10]), layers={"fc1": field}, density=0.25)
-    assert [layer.family for layer in net.modules() if isinstance(layer, SparseLinear)] == ["local", "grouped"]
-    with pytest.raises(PatternError, match="layer fc1: a family draws patterns of a density: give sparsify density="):
+    assert [layer.family for layer in net.modules() if isinstance(layer, SparseLinear)] == [
+        "local",
+        "grouped",
+    ]
+    with pytest.raises(
+        PatternError,
+        match="layer fc1: a family draws patterns of a density: give sparsify density=",
+    ):
         sparsify(mlp([64, 64, 10]), layers={"fc1": field})
 
 
 def test_what_is_no_density_no_pattern_and_no_family_is_refused() -> None:
     pair = butterfly(64, 64, groups=4)
-    with pytest.raises(PatternError, match="layer fc1: expected a density, a Pattern or a family .*, got Butterfly"):
+    with pytest.raises(
+        PatternError, match="layer fc1: expected a density, a Pattern or a family .*, got Butterfly"
+    ):
         sparsify(mlp([64, 64, 10]), layers={"fc1": pair})  # type: ignore[dict-item]
 
 
@@ -261,26 +310,38 @@ def test_the_classifier_is_the_layer_that_runs_last() -> None:
 
 def test_a_density_that_no_layer_can_have_is_refused_with_the_reasons() -> None:
     with pytest.raises(
-        GraphError, match=r"can have density 0.3 \(fc1: 64 -> 64 has no grouped .* nearest: 0.25, 0.5; fc2"
+        GraphError,
+        match=r"can have density 0.3 \(fc1: 64 -> 64 has no grouped .* nearest: 0.25, 0.5; fc2",
     ):
         sparsify(mlp([64, 64, 10]), density=0.3)
 
 
 def test_what_a_layer_carries_is_kept_or_refused() -> None:
-    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 10)).eval()
+    model = nn.Sequential(
+        nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 10)
+    ).eval()
     model[0].requires_grad_(False)
     sparse = sparsify(model, layers={"0": 0.25})
-    assert not any(value.requires_grad for value in sparse[0].parameters()) and not sparse[0].training  # type: ignore[index]
+    assert (
+        not any(value.requires_grad for value in sparse[0].parameters()) and not sparse[0].training
+    )  # type: ignore[index]
     model[2].weight = model[1].weight
     model[0].register_forward_hook(lambda *_: None)
     for name, message in (("1", "shares its weight with another module"), ("0", "has hooks")):
-        with pytest.raises(GraphError, match=f"layer {name}: it {message}, which a sparse layer would lose"):
+        with pytest.raises(
+            GraphError, match=f"layer {name}: it {message}, which a sparse layer would lose"
+        ):
             sparsify(model, layers={name: 0.25})
-    assert not orders(sparsify(nn.Sequential(*model, nn.Linear(64, 64), nn.Linear(64, 10)), density=0.25))[1:]
+    assert not orders(
+        sparsify(nn.Sequential(*model, nn.Linear(64, 64), nn.Linear(64, 10)), density=0.25)
+    )[1:]
 
 
 def test_a_name_pattern_that_decides_nothing_is_refused() -> None:
-    with pytest.raises(GraphError, match="'fc1' decides nothing: name patterns before it fit the same layers; put it"):
+    with pytest.raises(
+        GraphError,
+        match="'fc1' decides nothing: name patterns before it fit the same layers; put it",
+    ):
         sparsify(mlp([64, 64, 64, 10]), layers={"fc*": 0.25, "fc1": 0.5})
     assert sparsify(mlp([64, 64, 64, 10]), layers={"fc1": 0.5, "fc*": 0.5}) is not None
     assert not orders(sparsify(mlp([64, 64, 10]), layers={"fc*": 1}))
@@ -291,7 +352,9 @@ def test_a_name_pattern_that_decides_nothing_is_refused() -> None:
 def test_an_encoder_of_torch_runs_in_both_modes() -> None:
     """Its fast path reads the weights of its linear layers."""
     torch.manual_seed(0)
-    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(64, 4, 128, batch_first=True, dropout=0.0), 2)
+    encoder = nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(64, 4, 128, batch_first=True, dropout=0.0), 2
+    )
     sparse = sparsify(encoder, layers={"*linear?": 0.25})
     assert len(orders(sparse)) == 4
     x = torch.randn(2, 5, 64)
@@ -317,7 +380,9 @@ def test_a_model_in_which_nothing_can_become_sparse_is_refused(model: nn.Module)
 
 
 def test_an_unknown_family_is_refused_with_those_there_are() -> None:
-    with pytest.raises(SpecError, match="no pattern family named 'group' .nearest: grouped.*biregular, bernoulli"):
+    with pytest.raises(
+        SpecError, match="no pattern family named 'group' .nearest: grouped.*biregular, bernoulli"
+    ):
         sparsify(mlp([64, 64, 8]), density=0.25, family="group")
 
 

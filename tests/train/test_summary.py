@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from presplit.patterns import LEGAL, PATTERNS
 from presplit.patterns.periodic_kernel import periodic_kernel
-from presplit.train import LayerSummary, SparseConv2d, SparseLinear, count_weights, sparsify, summary
+from presplit.train import (
+    LayerSummary,
+    SparseConv2d,
+    SparseLinear,
+    count_weights,
+    sparsify,
+    summary,
+)
 from presplit.train.summary import FAST
 from presplit.train.zoo import mlp, resnet8
 
@@ -21,7 +28,11 @@ def only(model: nn.Module, example: Tensor | None = None) -> LayerSummary:
 
 
 @settings(max_examples=30)
-@given(family=st.sampled_from([*PATTERNS]), data=st.data(), leading=st.sampled_from([(1,), (3,), (2, 5)]))
+@given(
+    family=st.sampled_from([*PATTERNS]),
+    data=st.data(),
+    leading=st.sampled_from([(1,), (3,), (2, 5)]),
+)
 def test_a_linear_layer_multiplies_by_each_weight_once_at_each_position(
     family: str, data: st.DataObject, leading: tuple[int, ...]
 ) -> None:
@@ -48,15 +59,18 @@ def test_a_convolution_multiplies_by_each_weight_once_at_each_place(
     places = dense(x)[0, 0].numel()
     of_dense, of_sparse = only(dense, x), only(sparsify(dense, layers={"*": 0.5}, family=family), x)
     assert of_dense.weights == 16 * 32 * 9 // groups and of_dense.macs == of_dense.weights * places
-    assert of_sparse.weights == of_dense.weights // 2 and of_sparse.macs == of_sparse.weights * places
+    assert (
+        of_sparse.weights == of_dense.weights // 2 and of_sparse.macs == of_sparse.weights * places
+    )
     assert (of_dense.n_in, of_dense.n_out) == (of_sparse.n_in, of_sparse.n_out) == (16, 32)
 
 
 def test_a_layer_that_runs_twice_is_counted_twice_in_multiplications_and_once_in_weights() -> None:
     tied = SparseLinear(PATTERNS["grouped"](16, 16, density=0.5))
-    assert [(row.weights, row.macs) for row in summary(nn.Sequential(tied, nn.ReLU(), tied), torch.zeros(3, 16))] == [
-        (128, 256)
-    ]
+    assert [
+        (row.weights, row.macs)
+        for row in summary(nn.Sequential(tied, nn.ReLU(), tied), torch.zeros(3, 16))
+    ] == [(128, 256)]
 
 
 def test_counting_leaves_the_net_as_it_was() -> None:
@@ -134,7 +148,10 @@ def test_a_layer_that_stayed_dense_says_why() -> None:
 
 
 def test_weights_are_counted_without_biases_and_normalisation() -> None:
-    assert count_weights(nn.Sequential(nn.Linear(8, 4), nn.LayerNorm(4), nn.Conv2d(4, 2, 3))) == 32 + 72
+    assert (
+        count_weights(nn.Sequential(nn.Linear(8, 4), nn.LayerNorm(4), nn.Conv2d(4, 2, 3)))
+        == 32 + 72
+    )
 
 
 def test_positions_of_a_linear_layer_are_all_that_stands_before_its_features() -> None:
@@ -152,7 +169,10 @@ def test_other_layers_with_weights_are_counted_and_called_dense() -> None:
     net = nn.Sequential(nn.Conv1d(4, 8, 3), nn.Embedding(10, 6), nn.LSTM(4, 5), nn.Linear(8, 8))
     rows = {row.name: row for row in summary(net)}
     assert [rows[name].weights for name in "0123"] == [96, 60, 180, 64]
-    assert rows["0"].note == "Conv1d: only Linear and Conv2d become sparse" and rows["0"].form == "dense"
+    assert (
+        rows["0"].note == "Conv1d: only Linear and Conv2d become sparse"
+        and rows["0"].form == "dense"
+    )
 
 
 def test_a_weight_that_two_layers_share_is_counted_once() -> None:

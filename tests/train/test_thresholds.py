@@ -1,4 +1,7 @@
-"""Thresholds do what they were chosen for, and no others on the grid do it better; temperatures make exits honest."""
+"""Thresholds do what they were chosen for, and no others on the grid do it better.
+
+Temperatures make exits honest.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,16 @@ COSTS = (1.0, 3.0, 9.0)
 
 @st.composite
 def cases(draw: st.DrawFn, exits: int = 2) -> Case:
-    """Logits ``(exits, n, 3)`` from few levels, so that scores tie, and labels; later exits are better."""
+    """Logits ``(exits, n, 3)`` from few levels, so that scores tie, and labels.
+
+    Later exits are better.
+    """
     n, seed = draw(st.sampled_from([1, 2, 7, 40])), draw(st.integers(0, 999))
     random = np.random.default_rng(seed)
     labels = random.integers(0, 3, n)
-    logits = random.integers(0, draw(st.sampled_from([2, 5, 1000])), (exits, n, 3)).astype(np.float32)
+    logits = random.integers(0, draw(st.sampled_from([2, 5, 1000])), (exits, n, 3)).astype(
+        np.float32
+    )
     logits /= logits.max() + 1
     for number in range(exits):
         logits[number, np.arange(n), labels] += number / 2
@@ -37,7 +45,9 @@ def tried(case: Case, policy: str, exits: int) -> list[tuple[float, float, float
     found = []
     for thresholds in itertools.product(*grids):
         routed = route(logits, labels, thresholds, policy=policy)
-        found.append((routed.accuracy, float(np.dot(routed.shares, COSTS[:exits])), routed.shares[-1]))
+        found.append(
+            (routed.accuracy, float(np.dot(routed.shares, COSTS[:exits])), routed.shares[-1])
+        )
     return found
 
 
@@ -52,13 +62,17 @@ def test_for_one_exit_the_choice_is_the_best_there_is(case: Case, policy: str, g
     assert found.macs == pytest.approx(cheapest) and found.accuracy >= last - goal - 1e-9
     budget = 1 + 2 * goal
     right = (
-        max(right for right, cost, _ in every if cost <= budget + 1e-9) if min(c for _, c, _ in every) <= budget else 0
+        max(right for right, cost, _ in every if cost <= budget + 1e-9)
+        if min(c for _, c, _ in every) <= budget
+        else 0
     )
     if right:
         found = choose_thresholds(logits, labels, macs=budget, exit_macs=COSTS[:2], policy=policy)
         assert found.accuracy == pytest.approx(right) and found.macs <= budget + 1e-6
     found = choose_thresholds(logits, labels, offload=goal, policy=policy)
-    assert found.accuracy == pytest.approx(max(right for right, _, late in every if late <= goal + 1e-9))
+    assert found.accuracy == pytest.approx(
+        max(right for right, _, late in every if late <= goal + 1e-9)
+    )
     assert found.shares[-1] <= goal + 1e-9
 
 
@@ -68,19 +82,27 @@ def test_for_several_exits_what_is_told_is_what_routing_gives(case: Case, goal: 
     logits, labels = case
     found = choose_thresholds(logits, labels, max_drop=goal, exit_macs=COSTS)
     routed = route(logits, labels, found.thresholds)
-    assert routed.accuracy == pytest.approx(found.accuracy) and routed.shares == pytest.approx(found.shares)
+    assert routed.accuracy == pytest.approx(found.accuracy) and routed.shares == pytest.approx(
+        found.shares
+    )
     assert found.macs == pytest.approx(float(np.dot(routed.shares, COSTS)))
     if len(labels) <= 40:  # so few scores that all of them are on the grid
         last = route(logits, labels, [2.0, 2.0]).accuracy
-        best = min(cost for right, cost, _ in tried(case, "confidence", 3) if right >= last - goal - 1e-9)
+        best = min(
+            cost for right, cost, _ in tried(case, "confidence", 3) if right >= last - goal - 1e-9
+        )
         assert found.macs == pytest.approx(best)
 
 
 def test_a_goal_that_nothing_reaches_is_refused_with_the_best() -> None:
     logits, labels = np.array([[[1, 0], [1, 0]], [[1, 0], [1, 0]]], np.float32), np.array([0, 1])
-    with pytest.raises(SpecError, match="accuracy: no thresholds reach 0.9 on these samples, the best is 0.5"):
+    with pytest.raises(
+        SpecError, match="accuracy: no thresholds reach 0.9 on these samples, the best is 0.5"
+    ):
         choose_thresholds(logits, labels, accuracy=0.9)
-    with pytest.raises(SpecError, match="macs: no thresholds reach 3 on these samples, the best is 5"):
+    with pytest.raises(
+        SpecError, match="macs: no thresholds reach 3 on these samples, the best is 5"
+    ):
         choose_thresholds(logits, labels, macs=3, exit_macs=[5, 9])
     with pytest.raises(SpecError, match="macs is a budget: give exit_macs"):
         choose_thresholds(logits, labels, macs=3)
@@ -90,7 +112,12 @@ def test_a_goal_that_nothing_reaches_is_refused_with_the_best() -> None:
         choose_thresholds(logits, labels)
     with pytest.raises(SpecError, match="exit_macs: expected one for each of 2 exits, got 1"):
         choose_thresholds(logits, labels, macs=3, exit_macs=[5])
-    for name, value in (("max_drop", 1.5), ("offload", -0.1), ("accuracy", 50), ("accuracy", float("nan"))):
+    for name, value in (
+        ("max_drop", 1.5),
+        ("offload", -0.1),
+        ("accuracy", 50),
+        ("accuracy", float("nan")),
+    ):
         with pytest.raises(SpecError, match=f"{name} must be in 0..1, got"):
             choose_thresholds(logits, labels, **{name: value})
     with pytest.raises(SpecError, match="macs must be a positive number, got inf"):
@@ -112,7 +139,14 @@ def test_the_temperature_of_logits_is_found_again(true: float) -> None:
 
 @pytest.mark.parametrize("policy", EXITS)
 def test_every_policy_is_surer_of_what_stands_out_more(policy: str) -> None:
-    logits = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [3.0, 0.0, 0.0], [80.0, 0.0, -80.0]], np.float32)
+    logits = np.array(
+        [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [3.0, 0.0, 0.0], [80.0, 0.0, -80.0]], np.float32
+    )
     scores = EXITS[policy](logits)
-    assert scores.dtype == np.float32 and (np.diff(scores) > 0).all() and scores[-1] == 1 and scores[0] >= 0
+    assert (
+        scores.dtype == np.float32
+        and (np.diff(scores) > 0).all()
+        and scores[-1] == 1
+        and scores[0] >= 0
+    )
     np.testing.assert_allclose(EXITS[policy](logits + 1000), scores, atol=1e-4)

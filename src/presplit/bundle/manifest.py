@@ -1,8 +1,11 @@
-"""What a bundle says of itself: the net, every file with its SHA-256, the ports, the plan, the spec, the versions.
+"""What a bundle says of itself.
 
-The manifest is canonical JSON (sorted keys; decoding and encoding it again must give the same bytes, which also
-refuses duplicate keys) and carries the SHA-256 of itself with that field empty, so that one atomic replacement
-changes a plan. `Manifest.model_hash` covers only what computes: it stays when the plan changes.
+It lists the net, every file with its SHA-256, the ports, the plan, the spec and the versions.
+
+The manifest is canonical JSON (sorted keys; decoding and encoding it again must give the same
+bytes, which also refuses duplicate keys) and carries the SHA-256 of itself with that field empty,
+so that one atomic replacement changes a plan. `Manifest.model_hash` covers only what computes: it
+stays when the plan changes.
 """
 
 from __future__ import annotations
@@ -32,7 +35,10 @@ class File(Value, frozen=True):
 
 
 class Part(Value, frozen=True):
-    """A piece of the graph, in a file of its own: multiply-accumulates of one sample, weights without biases."""
+    """A piece of the graph, in a file of its own.
+
+    ``macs`` are the multiply-accumulates of one sample, ``weights`` are without biases.
+    """
 
     file: FileName
     macs: Count
@@ -40,10 +46,13 @@ class Part(Value, frozen=True):
 
 
 class Port(Value, frozen=True):
-    """How a boundary is entered and left, as fragments of ONNX protobuf (see `presplit.bundle.read`).
+    """How a boundary is entered and left, as fragments of ONNX protobuf.
 
-    ``entry`` maps a codec to the fragment that declares the graph input ``boundary`` and decodes it; ``leave`` is the
-    fragment that declares the boundary as a graph output; ``encodings`` says what the edge must send.
+    `presplit.bundle.read` joins them to the segments.
+
+    ``entry`` maps a codec to the fragment that declares the graph input ``boundary`` and decodes
+    it; ``leave`` is the fragment that declares the boundary as a graph output; ``encodings`` says
+    what the edge must send.
     """
 
     entry: dict[str, bytes]
@@ -52,7 +61,10 @@ class Port(Value, frozen=True):
 
 
 class Validation(Value, frozen=True):
-    """Held-out evidence for planning: files of float32 scores and bool hits, both ``(exits, samples)``."""
+    """Held-out evidence for planning.
+
+    It names files of float32 scores and bool hits, both ``(exits, samples)``.
+    """
 
     policy: str
     samples: Count
@@ -81,17 +93,30 @@ class Manifest(Value, frozen=True):
 
     @property
     def model_hash(self) -> str:
-        """SHA-256, in hex, of all that computes: header, ports, segments and exits, in their order."""
+        """SHA-256, in hex, of all that computes.
+
+        That is the header, ports, segments and exits, in their order.
+        """
         parts = [*self.segments, *self.exits.values()]
-        seen = (self.net, self.header, self.ports, [(part.file, self.files[part.file].sha256) for part in parts])
+        seen = (
+            self.net,
+            self.header,
+            self.ports,
+            [(part.file, self.files[part.file].sha256) for part in parts],
+        )
         return hashlib.sha256(canonical_json(seen)).hexdigest()
 
     def model_name(self, split: int, codec: str) -> str:
-        """The name under which a server hosts the tail from ``split``: ``NAME-HASH12.from-K`` or ``..-CODEC``."""
+        """The name under which a server hosts the tail from ``split``.
+
+        It is ``NAME-HASH12.from-K`` or ``..-CODEC``.
+        """
         suffix = "" if codec == "float32" else f"-{codec}"
         return f"{self.name}-{self.model_hash[:12]}.from-{split}{suffix}"
 
     def sealed(self) -> Manifest:
         """The same manifest with its own SHA-256 filled in."""
         empty = msgspec.structs.replace(self, sha256="")
-        return msgspec.structs.replace(self, sha256=hashlib.sha256(canonical_json(empty)).hexdigest())
+        return msgspec.structs.replace(
+            self, sha256=hashlib.sha256(canonical_json(empty)).hexdigest()
+        )

@@ -1,4 +1,7 @@
-"""From a graph in pieces to a bundle: the manifest, one file for each piece, the evidence. Needs no torch."""
+"""From a graph in pieces to a bundle: the manifest, one file for each piece, the evidence.
+
+This needs no torch.
+"""
 
 from __future__ import annotations
 
@@ -60,22 +63,30 @@ class Pieces(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """How every exit did on held-out samples: float32 ``scores`` and bool ``hits``, both ``(exits, samples)``."""
+    """How every exit did on held-out samples.
+
+    ``scores`` are float32 and ``hits`` bool, both ``(exits, samples)``.
+    """
 
     policy: str
     scores: Floats
     hits: npt.NDArray[np.bool_]
 
 
-def judge(policy: str, score: ExitPolicy, logits: Floats, labels: npt.NDArray[np.int64]) -> Evidence:
-    """The evidence in ``logits`` ``(exits, samples, classes)``, exits in the order in which they run.
+def judge(
+    policy: str, score: ExitPolicy, logits: Floats, labels: npt.NDArray[np.int64]
+) -> Evidence:
+    """The evidence in ``logits``, by the rule ``score`` that ``policy`` names.
 
-    ``score`` is the rule that ``policy`` names.
+    ``logits`` are ``(exits, samples, classes)``, exits in the order in which they run.
 
-    >>> judge("first", lambda logits: logits[:, 0], np.array([[[3, 1]]], np.float32), np.array([0])).hits.tolist()
+    >>> logits = np.array([[[3, 1]]], np.float32)
+    >>> judge("first", lambda of_exit: of_exit[:, 0], logits, np.array([0])).hits.tolist()
     [[True]]
     """
-    return Evidence(policy, np.stack([score(of_exit) for of_exit in logits]), logits.argmax(-1) == labels)
+    return Evidence(
+        policy, np.stack([score(of_exit) for of_exit in logits]), logits.argmax(-1) == labels
+    )
 
 
 def pack(
@@ -94,8 +105,9 @@ def pack(
 ) -> Bundle:
     """Write the bundle of ``net`` at ``path``.
 
-    ``ports`` and ``encodings``: for each boundary the fragments that enter it by codec and that leave it, and what each
-    codec sends there. ``versions`` are those of the libraries that made the pieces. Raises `BundleError` as `write`.
+    ``ports`` and ``encodings``: for each boundary the fragments that enter it by codec and that
+    leave it, and what each codec sends there. ``versions`` are those of the libraries that made the
+    pieces. Raises `BundleError` as `write`.
     """
     contents = {f"segment-{k:02d}.onnx": piece.onnx for k, piece in enumerate(pieces.segments)}
     contents |= {f"exit-{k:02d}.onnx": piece.onnx for k, piece in enumerate(pieces.exits.values())}
@@ -112,7 +124,10 @@ def pack(
         header=pieces.header,
         segments=tuple(parts[: net.last]),
         exits=dict(zip(pieces.exits, parts[net.last :], strict=True)),
-        ports=tuple(Port(entry, leave, codes) for (entry, leave), codes in zip(ports, encodings, strict=True)),
+        ports=tuple(
+            Port(entry, leave, codes)
+            for (entry, leave), codes in zip(ports, encodings, strict=True)
+        ),
         files=digest(contents),
         versions={"presplit": presplit.__version__, **versions},
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -1,10 +1,11 @@
 """Reading a bundle: everything is checked against the manifest before anything is parsed.
 
-Segments are stored once, each as a fragment of an ONNX model: nodes and weights, without graph inputs and outputs.
-The bytes of a protobuf message followed by the bytes of another are the message in which both are merged (repeated
-fields are joined, see "Last One Wins" in the Protocol Buffers encoding guide). So any run of segments, entered by
-any codec and left at any boundary with any exits, becomes one complete ONNX model by joining bytes: no ONNX library
-on the edge, no second copy of a weight, and one session whatever the split.
+Segments are stored once, each as a fragment of an ONNX model: nodes and weights, without graph
+inputs and outputs. The bytes of a protobuf message followed by the bytes of another are the message
+in which both are merged (repeated fields are joined, see "Last One Wins" in the Protocol Buffers
+encoding guide). So any run of segments, entered by any codec and left at any boundary with any
+exits, becomes one complete ONNX model by joining bytes: no ONNX library on the edge, no second copy
+of a weight, and one session whatever the split.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ MAX_MANIFEST_BYTES = 16 * 2**20
 class Bundle:
     """A directory of ONNX segments with its manifest, verified and held in memory.
 
-    ``segment`` and ``exit`` give complete ONNX models, ready for an engine. In every one the input is called
-    ``boundary``; the outputs are called ``boundary_K`` (``logits`` if K is the last) and ``logits.EXIT``.
+    ``segment`` and ``exit`` give complete ONNX models, ready for an engine. In every one the input
+    is called ``boundary``; the outputs are called ``boundary_K`` (``logits`` if K is the last) and
+    ``logits.EXIT``.
     """
 
     path: Path
@@ -49,7 +51,9 @@ class Bundle:
         """The plan that the bundle carries, if any."""
         return self.manifest.plan
 
-    def segment(self, start: int, stop: int, *, exits: Iterable[str] = (), codec: str = "float32") -> bytes:
+    def segment(
+        self, start: int, stop: int, *, exits: Iterable[str] = (), codec: str = "float32"
+    ) -> bytes:
         """The ONNX model from boundary ``start`` to ``stop``, with the named ``exits`` on the way.
 
         ``codec`` is how the input arrives. With ``start == stop`` only the exits are left.
@@ -57,23 +61,33 @@ class Bundle:
         """
         last, named = self.net.last, tuple(dict.fromkeys(exits))
         if not 0 <= start <= stop <= last or (start == stop and not named):
-            raise SpecError(f"a segment runs from 0 <= start to start < stop <= {last}, got {start}, {stop}")
+            raise SpecError(
+                f"a segment runs from 0 <= start to start < stop <= {last}, got {start}, {stop}"
+            )
         port = self.manifest.ports[start]
         if codec not in port.entry:
-            raise SpecError(f"boundary {start} has no codec {codec!r}; there are: {', '.join(port.entry)}")
+            raise SpecError(
+                f"boundary {start} has no codec {codec!r}; there are: {', '.join(port.entry)}"
+            )
         taken: list[Part] = list(self.manifest.segments[start:stop])
         for name in named:
-            exit_ = next((e for e in self.net.exits if e.name == name and name in self.manifest.exits), None)
+            exit_ = next(
+                (e for e in self.net.exits if e.name == name and name in self.manifest.exits), None
+            )
             if exit_ is None or not start <= exit_.after <= stop:
                 raise SpecError(f"no exit {name!r} between boundaries {start} and {stop}")
             taken.append(self.manifest.exits[name])
         leave = self.manifest.ports[stop].leave if stop > start else b""
-        return b"".join([self.manifest.header, port.entry[codec], *(self._files[p.file] for p in taken), leave])
+        return b"".join(
+            [self.manifest.header, port.entry[codec], *(self._files[p.file] for p in taken), leave]
+        )
 
     def exit(self, name: str) -> bytes:
         """The ONNX model of exit ``name`` alone: from its boundary to its logits."""
         if name not in self.manifest.exits:
-            raise SpecError(f"no exit {name!r} of its own; there are: {', '.join(self.manifest.exits)}")
+            raise SpecError(
+                f"no exit {name!r} of its own; there are: {', '.join(self.manifest.exits)}"
+            )
         after = next(e.after for e in self.net.exits if e.name == name)
         return self.segment(after, after, exits=[name])
 
@@ -83,30 +97,47 @@ class Bundle:
             raise SpecError(f"boundary must be in 0..{self.net.last}, got {boundary}")
         found = self.manifest.ports[boundary].encodings
         if codec not in found:
-            raise SpecError(f"boundary {boundary} has no codec {codec!r}; there are: {', '.join(found)}")
+            raise SpecError(
+                f"boundary {boundary} has no codec {codec!r}; there are: {', '.join(found)}"
+            )
         return found[codec]
 
     def evidence(self) -> tuple[Floats, npt.NDArray[np.bool_]]:
-        """Held-out scores and hits of every exit, both ``(exits, samples)``; raises `BundleError` if there are none."""
+        """Held-out scores and hits of every exit, both ``(exits, samples)``.
+
+        Raises `BundleError` if there are none.
+        """
         held = self.manifest.validation
         if held is None:
             raise BundleError(
-                f"{self.path}: holds no validation scores, so no accuracy can be planned; export it again with labels"
+                f"{self.path}: holds no validation scores, so no accuracy can be planned; export "
+                "it again with labels"
             )
         shape = (len(self.net.exits), held.samples)
         try:
             scores, hits = (
-                np.load(io.BytesIO(self._files[name]), allow_pickle=False) for name in (held.scores, held.hits)
+                np.load(io.BytesIO(self._files[name]), allow_pickle=False)
+                for name in (held.scores, held.hits)
             )
         except (ValueError, EOFError, OSError) as error:
             raise BundleError(f"{self.path}: validation scores cannot be read ({error})") from error
-        if scores.shape != shape or hits.shape != shape or scores.dtype != np.float32 or hits.dtype != np.bool_:
-            raise BundleError(f"{self.path}: validation scores must be float32 and bool of shape {shape}")
+        if (
+            scores.shape != shape
+            or hits.shape != shape
+            or scores.dtype != np.float32
+            or hits.dtype != np.bool_
+        ):
+            raise BundleError(
+                f"{self.path}: validation scores must be float32 and bool of shape {shape}"
+            )
         return scores, hits
 
 
 def read(path: str | Path) -> Bundle:
-    """Read and verify the bundle in directory ``path``; raises `BundleError` naming the file that is wrong."""
+    """Read and verify the bundle in directory ``path``.
+
+    Raises `BundleError` naming the file that is wrong.
+    """
     path = Path(path)
     if not path.is_dir():
         raise BundleError(f"{path}: no such bundle (a bundle is a directory with a {MANIFEST})")
@@ -119,7 +150,10 @@ def read(path: str | Path) -> Bundle:
     for name, expected in manifest.files.items():
         raw = _plain_bytes(path / name, limit=expected.bytes)
         if len(raw) != expected.bytes or hashlib.sha256(raw).hexdigest() != expected.sha256:
-            raise BundleError(f"{path / name}: damaged: its SHA-256 is not the manifest's; copy or export it again")
+            raise BundleError(
+                f"{path / name}: damaged: its SHA-256 is not the manifest's; copy or export it "
+                "again"
+            )
         contents[name] = raw
     return Bundle(path, manifest, contents)
 
@@ -128,7 +162,9 @@ def _plain_bytes(path: Path, *, limit: int) -> bytes:
     """At most ``limit + 1`` bytes of a regular file that is not a link."""
     try:
         if path.is_symlink() or not path.is_file():
-            raise BundleError(f"{path}: missing, or not a plain file; copy or export the bundle again")
+            raise BundleError(
+                f"{path}: missing, or not a plain file; copy or export the bundle again"
+            )
         with path.open("rb") as file:
             return file.read(limit + 1)
     except OSError as error:
@@ -142,14 +178,20 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def parse_manifest(raw: bytes, file: Path) -> Manifest:
-    """The manifest in ``raw``, the bytes of ``file``; raises `BundleError` unless all is as it was written."""
+    """The manifest in ``raw``, the bytes of ``file``.
+
+    Raises `BundleError` unless all is as it was written.
+    """
     damaged = f"{file}: damaged: its SHA-256 does not match; copy or export the bundle again"
     try:
         version = msgspec.json.decode(raw, type=_Format).format
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(damaged) from error
     if version != FORMAT:
-        raise BundleError(f"{file}: bundle format {version}, this presplit reads {FORMAT}; export the bundle again")
+        raise BundleError(
+            f"{file}: bundle format {version}, this presplit reads {FORMAT}; export the bundle "
+            "again"
+        )
     try:
         manifest = msgspec.json.decode(raw, type=Manifest)
     except (msgspec.MsgspecError, SpecError, UnicodeDecodeError, RecursionError) as error:
@@ -177,7 +219,10 @@ def _consistent(manifest: Manifest, file: Path) -> None:
         or sorted(manifest.exits) != sorted(early)
         or files != set(manifest.files)
     ):
-        raise BundleError(f"{file}: segments, ports, exits and files do not belong to its net; export the bundle again")
+        raise BundleError(
+            f"{file}: segments, ports, exits and files do not belong to its net; export the bundle "
+            "again"
+        )
     if manifest.plan is not None:
         try:
             manifest.plan.fits(net)

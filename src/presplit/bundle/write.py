@@ -1,7 +1,8 @@
 """Writing a bundle so that a crash or a full disk leaves the old one whole.
 
-Everything goes into a temporary directory beside the target, is synced to the disk, and takes the target's place by
-renaming: on Linux in one atomic exchange. A new plan replaces only the manifest, in one atomic step.
+Everything goes into a temporary directory beside the target, is synced to the disk, and takes the
+target's place by renaming: on Linux in one atomic exchange. A new plan replaces only the manifest,
+in one atomic step.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def digest(contents: Mapping[str, bytes]) -> dict[str, File]:
 def write(path: str | Path, manifest: Manifest, contents: Mapping[str, bytes]) -> Bundle:
     """Write the bundle to directory ``path``, replacing a bundle that is there, and read it back.
 
-    Raises `BundleError`, with ``path`` unchanged, if it holds something that is not a bundle, if it cannot be written,
-    or if manifest and contents do not make a bundle that can be read.
+    Raises `BundleError`, with ``path`` unchanged, if it holds something that is not a bundle, if it
+    cannot be written, or if manifest and contents do not make a bundle that can be read.
     """
     path = Path(path)
     sealed = canonical_json(manifest.sealed())
@@ -53,7 +54,9 @@ def write(path: str | Path, manifest: Manifest, contents: Mapping[str, bytes]) -
         _sync(temporary)
         _take_place(temporary, path)
     except OSError as error:
-        raise BundleError(f"{path}: cannot be written ({error.strerror}); what was there is unchanged") from error
+        raise BundleError(
+            f"{path}: cannot be written ({error.strerror}); what was there is unchanged"
+        ) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -72,7 +75,10 @@ def write_plan(bundle: Bundle | str | Path, plan: Plan | None) -> Bundle:
         except SpecError as error:
             raise BundleError(f"{bundle.path}: plan: {error}") from error
     if read_manifest(bundle.path).model_hash != bundle.manifest.model_hash:
-        raise BundleError(f"{bundle.path}: holds another model since it was read; read it again and plan for that one")
+        raise BundleError(
+            f"{bundle.path}: holds another model since it was read; read it again and plan for "
+            "that one"
+        )
     manifest = msgspec.structs.replace(bundle.manifest, plan=plan).sealed()
     temporary = bundle.path.parent / f".{bundle.path.name}.{os.getpid()}.manifest"
     try:
@@ -81,14 +87,24 @@ def write_plan(bundle: Bundle | str | Path, plan: Plan | None) -> Bundle:
         _sync(bundle.path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise BundleError(f"{bundle.path}: the plan cannot be written ({error.strerror})") from error
+        raise BundleError(
+            f"{bundle.path}: the plan cannot be written ({error.strerror})"
+        ) from error
     return dataclasses.replace(bundle, manifest=manifest)
 
 
-def _refuse_unreadable(path: Path, manifest: Manifest, sealed: bytes, contents: Mapping[str, bytes]) -> None:
-    """Raise `BundleError` unless ``sealed``, the manifest's bytes, and ``contents`` can be read back."""
+def _refuse_unreadable(
+    path: Path, manifest: Manifest, sealed: bytes, contents: Mapping[str, bytes]
+) -> None:
+    """Raise `BundleError` unless ``sealed`` and ``contents`` can be read back.
+
+    ``sealed`` is the manifest's bytes.
+    """
     if digest(contents) != manifest.files:
-        raise BundleError(f"{path}: the manifest lists {sorted(manifest.files)}, the contents are {sorted(contents)}")
+        raise BundleError(
+            f"{path}: the manifest lists {sorted(manifest.files)}, the contents are "
+            f"{sorted(contents)}"
+        )
     try:
         msgspec.json.decode(sealed, type=Manifest)
     except (msgspec.MsgspecError, SpecError) as error:
@@ -114,7 +130,8 @@ def _sync(directory: Path) -> None:
 def _take_place(new: Path, path: Path) -> None:
     """Rename ``new`` to ``path``; a bundle that is there changes places with it in one step.
 
-    Where the system has no such step, the old one is moved aside first and comes back if the second step fails.
+    Where the system has no such step, the old one is moved aside first and comes back if the second
+    step fails.
     """
     if not path.exists():
         new.rename(path)
@@ -134,6 +151,9 @@ def _exchange(one: Path, other: Path) -> bool:
     """Swap two directories atomically (renameat2 of Linux); False where that cannot be done."""
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
     try:
-        return ctypes.CDLL(None).renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+        return (
+            ctypes.CDLL(None).renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange)
+            == 0
+        )
     except (AttributeError, OSError):
         return False

@@ -1,7 +1,9 @@
-"""``presplit demo``: the main job once through, for real: train, cut, run split between processes, break the server.
+"""``presplit demo``: the main job once through, for real.
 
-Three processes besides this one: the tail server, a shaped link, and an edge that never loads torch. Numbers in the
-table are what those processes did, not what was planned.
+It trains, cuts, runs split between processes, and breaks the server.
+
+Three processes besides this one: the tail server, a shaped link, and an edge that never loads
+torch. Numbers in the table are what those processes did, not what was planned.
 """
 
 from __future__ import annotations
@@ -26,12 +28,18 @@ if TYPE_CHECKING:
     from presplit.train import Epoch
 
 TOLERANCE = 1e-4
-"""Largest difference of logits between torch, the whole graph and the joined segments, relative to the largest."""
+"""Largest difference of logits between torch, the whole graph and the joined segments.
+
+It is relative to the largest logit.
+"""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What differs between the demo's data sets: how to train, and how fast images come while the server is broken."""
+    """What differs between the demo's data sets.
+
+    It is how to train, and how fast images come while the server is broken.
+    """
 
     epochs: int
     batch: int
@@ -84,14 +92,25 @@ KILLED, RESTARTED = 0.28, 0.5
 
 def demo(
     data: Annotated[str, typer.Option(help="digits (nothing to download) or mnist.")] = "digits",
-    out: Annotated[Path, typer.Option(help="Directory for runs, bundle and report.")] = Path("runs/demo"),
-    link: Annotated[str, typer.Option(help="Profile of the link between edge and server.")] = "10mbit",
-    deadline_s: Annotated[float, typer.Option(min=0.02, help="Every answer is given by then, in seconds.")] = 0.1,
+    out: Annotated[Path, typer.Option(help="Directory for runs, bundle and report.")] = Path(
+        "runs/demo"
+    ),
+    link: Annotated[
+        str, typer.Option(help="Profile of the link between edge and server.")
+    ] = "10mbit",
+    deadline_s: Annotated[
+        float, typer.Option(min=0.02, help="Every answer is given by then, in seconds.")
+    ] = 0.1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of both trainings.")] = 0,
-    images: Annotated[int | None, typer.Option(min=10, help="Test images to answer; default all.")] = None,
+    images: Annotated[
+        int | None, typer.Option(min=10, help="Test images to answer; default all.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Train dense and sparse, cut, run edge and server over a shaped link five ways, kill the server in the middle."""
+    """Train dense and sparse, cut, run edge and server five ways over a shaped link.
+
+    The server is killed in the middle.
+    """
     from presplit.profiles import LINKS
 
     if data not in SETTINGS:
@@ -104,13 +123,23 @@ def demo(
     plans = _plans(bundle, threshold, deadline_s)
     rows: list[dict[str, Any]] = []
     rate, round_trip = found_link.up_bps / 1e6, found_link.rtt_s * 1e3
-    say(f"[4/5] answering {len(test)} images five ways over {rate:g} Mbit/s with {round_trip:g} ms round trip")
+    say(
+        f"[4/5] answering {len(test)} images five ways over {rate:g} Mbit/s with {round_trip:g} ms "
+        "round trip"
+    )
     with Stage(bundle, found_link, streams=settings.streams) as stage:
         for way in WAYS:
-            breaking = (len(test) / seconds, KILLED * seconds, RESTARTED * seconds) if way == WAYS[-1] else None
+            breaking = (
+                (len(test) / seconds, KILLED * seconds, RESTARTED * seconds)
+                if way == WAYS[-1]
+                else None
+            )
             answers = stage.answer(plans[way], out / "test.npy", breaking=breaking)
             rows.append(_row(way, bundle, plans[way], answers, labels))
-            say(f"      {way}: {100 * rows[-1]['accuracy']:.2f} %, p50 {1e3 * rows[-1]['p50_s']:.2f} ms")
+            say(
+                f"      {way}: {100 * rows[-1]['accuracy']:.2f} %, p50 "
+                f"{1e3 * rows[-1]['p50_s']:.2f} ms"
+            )
         outage = _outage(answers, len(test), deadline_s)
         broken = stage.broken
     result = {
@@ -121,7 +150,9 @@ def demo(
         "outage": outage,
     }
     try:
-        report = str(_report(out, result, answers, broken, data, found_link, time.monotonic() - began))
+        report = str(
+            _report(out, result, answers, broken, data, found_link, time.monotonic() - began)
+        )
     except MissingLibrary as missing:
         report = f"none: {missing}"
     say(f"[5/5] done in {time.monotonic() - began:.0f} s")
@@ -131,11 +162,16 @@ def demo(
         raise typer.Exit(1)
 
 
-def _train(data: str, settings: Settings, seed: int, out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _train(
+    data: str, settings: Settings, seed: int, out: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Train both nets into run directories; give their results."""
     from presplit.train import runs
 
-    say(f"[1/5] training on {data}: a dense net, then a predefined-sparse one with an early exit after {settings.exit}")
+    say(
+        f"[1/5] training on {data}: a dense net, then a predefined-sparse one with an early exit "
+        f"after {settings.exit}"
+    )
     results: list[dict[str, Any]] = []
     for name, spec in _specs(data, settings, seed).items():
         results.append(runs.train(spec, out / name, on_epoch=_progress(name, settings.epochs)))
@@ -165,7 +201,10 @@ def _specs(data: str, settings: Settings, seed: int) -> dict[str, Spec]:
         "model": {"kind": "cnn", "width": settings.width, "bottleneck": settings.bottleneck},
         "training": {"epochs": settings.epochs, "batch": settings.batch, "rate": settings.rate},
     }
-    sparse = {"sparsity": {"family": "grouped", "layers": settings.layers}, "exits": {"after": [settings.exit]}}
+    sparse = {
+        "sparsity": {"family": "grouped", "layers": settings.layers},
+        "exits": {"after": [settings.exit]},
+    }
     return {
         "dense": spec_from({"name": f"{data}-dense", **common}),
         "sparse": spec_from({"name": data, **common, **sparse}),
@@ -175,7 +214,7 @@ def _specs(data: str, settings: Settings, seed: int) -> dict[str, Spec]:
 def _bundle(
     data: str, settings: Settings, out: Path, images: int | None
 ) -> tuple[Bundle, Floats, Sequence[int], float]:
-    """Export and check the sparse net; put the test images into a file; choose the exit's threshold."""
+    """Export and check the sparse net, put test images into a file, choose the exit's threshold."""
     import msgspec
     import numpy as np
 
@@ -184,20 +223,32 @@ def _bundle(
     run = runs.read_run(out / "sparse")
     say("[2/5] exporting to ONNX, cutting at every boundary")
     spec = msgspec.to_builtins(run.spec)
-    bundle = export(run.model, run.held_out, out / f"{data}.bundle", name=data, labels=run.data.labels, spec=spec)
+    bundle = export(
+        run.model,
+        run.held_out,
+        out / f"{data}.bundle",
+        name=data,
+        labels=run.data.labels,
+        spec=spec,
+    )
     samples = run.data.test.take(slice(0, images))
     np.save(out / "test.npy", samples.x)
     worst = _agreement(bundle, run.model, samples.x)
-    say(f"[3/5] torch, the whole graph and the joined segments agree to {worst:.1e} of the largest logit")
-    chosen = choose_thresholds(evaluate(run.model, run.held_out), run.held_out.y, max_drop=settings.max_drop)
+    say(
+        f"[3/5] torch, the whole graph and the joined segments agree to {worst:.1e} of the largest "
+        "logit"
+    )
+    chosen = choose_thresholds(
+        evaluate(run.model, run.held_out), run.held_out.y, max_drop=settings.max_drop
+    )
     return bundle, samples.x, samples.y.tolist(), chosen.thresholds[0]
 
 
 def _agreement(bundle: Bundle, model: Any, images: Floats) -> float:
     """The largest difference of logits, relative to the largest logit.
 
-    Torch is compared with the exported graph as it was before it was cut, and with the joined segments at every split,
-    every exit included.
+    Torch is compared with the exported graph as it was before it was cut, and with the joined
+    segments at every split, every exit included.
     """
     import numpy as np
 
@@ -221,18 +272,27 @@ def _agreement(bundle: Bundle, model: Any, images: Floats) -> float:
         if split < last:
             found |= Engine(bundle.segment(split, last, exits=after)).run({"boundary": values})
         pairs += [(found[f"logits.{early.name}"], own[0]), (found["logits"], own[-1])]
-    worst = max(float(np.abs(one - other).max()) for one, other in pairs) / max(1.0, float(np.abs(own).max()))
+    worst = max(float(np.abs(one - other).max()) for one, other in pairs) / max(
+        1.0, float(np.abs(own).max())
+    )
     if not worst <= TOLERANCE:
-        raise PresplitError(f"torch, the whole graph and the joined segments differ by {worst:.2g} (relative)")
+        raise PresplitError(
+            f"torch, the whole graph and the joined segments differ by {worst:.2g} (relative)"
+        )
     return worst
 
 
 def _plans(bundle: Bundle, threshold: float, deadline_s: float) -> dict[str, Plan]:
-    """The plan of each way; raw images are sent in 8 bits a pixel, which loses at most half a step."""
+    """The plan of each way.
+
+    Raw images are sent in 8 bits a pixel, which loses at most half a step.
+    """
     from presplit.core.types import Plan
 
     last = bundle.net.last
-    cut = max(k for k, boundary in enumerate(bundle.net.boundaries) if boundary.name.startswith(CUT))
+    cut = max(
+        k for k, boundary in enumerate(bundle.net.boundaries) if boundary.name.startswith(CUT)
+    )
     split = Plan(cut, codec="int8", deadline_s=deadline_s)
     early = Plan(cut, {bundle.net.exits[0].name: threshold}, codec="int8", deadline_s=deadline_s)
     return {
@@ -244,7 +304,9 @@ def _plans(bundle: Bundle, threshold: float, deadline_s: float) -> dict[str, Pla
     }
 
 
-def _row(way: str, bundle: Bundle, plan: Plan, answers: list[dict[str, Any]], labels: Sequence[int]) -> dict[str, Any]:
+def _row(
+    way: str, bundle: Bundle, plan: Plan, answers: list[dict[str, Any]], labels: Sequence[int]
+) -> dict[str, Any]:
     """One row of the table, from what the edge process said."""
     elapsed = sorted(a["elapsed_s"] for a in answers)
     hits = [answer["label"] == labels[answer["sample"]] for answer in answers]
@@ -257,12 +319,13 @@ def _row(way: str, bundle: Bundle, plan: Plan, answers: list[dict[str, Any]], la
         "p50_s": elapsed[math.ceil(0.5 * count) - 1],
         "p99_s": elapsed[math.ceil(0.99 * count) - 1],
         "up_bytes": sum(a["up_bytes"] for a in answers) / count,
-        "edge_macs": sum(macs["sure" if a["why"] == "confident" else "asked"] for a in answers) / count,
+        "edge_macs": sum(macs["sure" if a["why"] == "confident" else "asked"] for a in answers)
+        / count,
     }
 
 
 def _macs(bundle: Bundle, plan: Plan) -> dict[str, int]:
-    """What the edge computes for a sample that leaves at the early exit, and for one that does not."""
+    """What the edge computes for a sample that leaves at the early exit, and one that does not."""
     from presplit.core.cost import edge_macs
 
     manifest, net = bundle.manifest, bundle.net
@@ -306,7 +369,10 @@ def _report(
     return write_page(
         out / "report.html",
         title=f"Presplit demo: {data}",
-        lead=f"One predefined-sparse net with an early exit, cut between an edge and a server, {seconds:.0f} s in all.",
+        lead=(
+            "One predefined-sparse net with an early exit, cut between an edge and a server, "
+            f"{seconds:.0f} s in all."
+        ),
         rows=[{**row, "weights": sparse} for row in result["table"]],
         facts={
             f"Dense net, {dense:,} weights": units.percent(result["dense_accuracy"]),
@@ -317,9 +383,15 @@ def _report(
             f"Link, round trip {units.seconds(link.rtt_s)}": f"{link.up_bps / 1e6:g} Mbit/s",
         },
         figures=[
-            Figure("Accuracy against bytes", "Up and to the left is better.", accuracy_against_bytes(result["table"])),
             Figure(
-                "Answers across the outage", "The server was killed and started again in the shaded span.", over_time
+                "Accuracy against bytes",
+                "Up and to the left is better.",
+                accuracy_against_bytes(result["table"]),
+            ),
+            Figure(
+                "Answers across the outage",
+                "The server was killed and started again in the shaded span.",
+                over_time,
             ),
         ],
         footer="Made by presplit demo.",
@@ -337,9 +409,11 @@ def _text(result: dict[str, Any], report: str) -> str:
         [
             table(rows, COLUMNS),
             "",
-            f"Dense net: {100 * result['dense_accuracy']:.2f} % with {result['dense_weights']:,} weights; "
+            f"Dense net: {100 * result['dense_accuracy']:.2f} % with {result['dense_weights']:,} "
+            "weights; "
             f"the sparse net has {result['sparse_weights'] / result['dense_weights']:.3f} of them.",
-            f"Outage: {outage['lost']} answers lost; longest answer {1e3 * outage['longest_s']:.1f} ms, "
+            f"Outage: {outage['lost']} answers lost; longest answer "
+            f"{1e3 * outage['longest_s']:.1f} ms, "
             f"deadline {1e3 * outage['deadline_s']:g} ms.",
             f"Report: {report}",
         ]

@@ -1,4 +1,7 @@
-"""``presplit doctor``: what is installed here, what each missing library is for, and whether inference works."""
+"""``presplit doctor``: what is installed here and whether inference works.
+
+It also says what each missing library is for.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,10 @@ LIBRARIES = {
 
 
 def doctor(json: Json = False) -> None:
-    """Say what is installed, run one inference and one request on a free port; exit code 1 if either fails."""
+    """Say what is installed, run one inference and one request on a free port.
+
+    Exit code 1 if either fails.
+    """
     versions = {name: _version(name) for name in LIBRARIES}
     checks = {"engine": _engine(), "loopback": _loopback()}
     machine = (
@@ -39,7 +45,10 @@ def doctor(json: Json = False) -> None:
         f"{platform.system()} {platform.machine()}"
     )
     lines = [machine]
-    lines += [f"  {name:13} {version or 'missing, for ' + LIBRARIES[name]}" for name, version in versions.items()]
+    lines += [
+        f"  {name:13} {version or 'missing, for ' + LIBRARIES[name]}"
+        for name, version in versions.items()
+    ]
     lines += [f"  {name:13} {problem or 'works'}" for name, problem in checks.items()]
     facts: dict[str, Any] = {"machine": machine, "versions": versions, "checks": checks}
     show(facts, "\n".join(lines), as_json=json)
@@ -55,10 +64,15 @@ def _version(name: str) -> str | None:
 
 
 def _engine() -> str | None:
-    """Run a tiny net in a process of its own, because a wheel for another processor dies by an illegal instruction."""
+    """Run a tiny net in a process of its own.
+
+    A wheel for another processor dies by an illegal instruction.
+    """
     import subprocess
 
-    done = subprocess.run([sys.executable, "-c", _SMOKE], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", _SMOKE], capture_output=True, text=True, timeout=60
+    )
     return (
         None
         if done.returncode == 0

@@ -1,4 +1,4 @@
-"""``presplit evaluate``: the accuracy of a run's exits, and of exits that answer when they are sure."""
+"""``presplit evaluate``: accuracy of a run's exits, and of exits that answer when sure."""
 
 from __future__ import annotations
 
@@ -16,32 +16,55 @@ if TYPE_CHECKING:
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run directory of presplit train.")],
     policy: Annotated[
-        str | None, typer.Option(help="How sure an exit is: confidence, margin, entropy; default: the run's own.")
+        str | None,
+        typer.Option(
+            help="How sure an exit is: confidence, margin, entropy; default: the run's own."
+        ),
     ] = None,
     max_drop: Annotated[
-        float | None, typer.Option(help="Thresholds that lose at most so much accuracy, 0..1, at the fewest MACs.")
+        float | None,
+        typer.Option(
+            help="Thresholds that lose at most so much accuracy, 0..1, at the fewest MACs."
+        ),
     ] = None,
     accuracy: Annotated[
-        float | None, typer.Option(help="Thresholds that keep at least this accuracy, 0..1, at the fewest MACs.")
+        float | None,
+        typer.Option(help="Thresholds that keep at least this accuracy, 0..1, at the fewest MACs."),
     ] = None,
     macs: Annotated[
-        float | None, typer.Option(help="The most accurate thresholds within so many MACs an answer, on average.")
+        float | None,
+        typer.Option(
+            help="The most accurate thresholds within so many MACs an answer, on average."
+        ),
     ] = None,
     offload: Annotated[
-        float | None, typer.Option(help="The most accurate thresholds with at most this share for the last exit.")
+        float | None,
+        typer.Option(
+            help="The most accurate thresholds with at most this share for the last exit."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Evaluate a run on its test set; thresholds are chosen on the held-out part of the training set."""
+    """Evaluate a run on its test set.
+
+    Thresholds are chosen on the held-out part of the training set.
+    """
     from presplit.cli.own_model import aside, load
     from presplit.cli.train import text
     from presplit.core.errors import SpecError
     from presplit.train import runs
 
-    given: dict[Goal, float | None] = {"max_drop": max_drop, "accuracy": accuracy, "macs": macs, "offload": offload}
+    given: dict[Goal, float | None] = {
+        "max_drop": max_drop,
+        "accuracy": accuracy,
+        "macs": macs,
+        "offload": offload,
+    }
     goals = [(name, value) for name, value in given.items() if value is not None]
     if len(goals) > 1:
-        raise SpecError(f"thresholds are chosen for one goal, got {', '.join(name for name, _ in goals)}")
+        raise SpecError(
+            f"thresholds are chosen for one goal, got {', '.join(name for name, _ in goals)}"
+        )
     with aside():
         found = runs.read_run(run, load)
     if (goals or policy) and len(found.exit_names) == 1:
@@ -52,10 +75,15 @@ def evaluate(
     if goals:
         (row,) = result["thresholds"]
         own = found.spec.exits.policy if found.spec.exits else result["policy"]
-        options = " ".join(f"--threshold {name}={least!r}" for name, least in row["thresholds"].items())
+        options = " ".join(
+            f"--threshold {name}={least!r}" for name, least in row["thresholds"].items()
+        )
         lines.append(
             f"To run with these: presplit run BUNDLE SAMPLES {options}"
             if result["policy"] == own
-            else f"These are scores of {result['policy']}; the run's bundle decides by exits.policy, {own}"
+            else (
+                f"These are scores of {result['policy']}; "
+                f"the run's bundle decides by exits.policy, {own}"
+            )
         )
     show(result, "\n".join(lines), as_json=json)

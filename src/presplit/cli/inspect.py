@@ -1,4 +1,7 @@
-"""``presplit inspect``: where a bundle, an ONNX model or a user's own model can be cut, and what each part costs."""
+"""``presplit inspect``: where a model can be cut, and what each part costs.
+
+The model is a bundle, an ONNX model or a user's own.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from presplit.cli.options import Json, show
-from presplit.cli.own_model import aside, is_word, load, shape_of, sizes_of, survey_facts, survey_text
+from presplit.cli.own_model import (
+    aside,
+    is_word,
+    load,
+    shape_of,
+    sizes_of,
+    survey_facts,
+    survey_text,
+)
 from presplit.core.errors import SpecError, context
 
 if TYPE_CHECKING:
@@ -17,26 +28,34 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(help="MODEL.onnx, a bundle directory, or your own model as module:factory.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="MODEL.onnx, a bundle directory, or your own model as module:factory."),
+    ],
     input: Annotated[
-        str | None, typer.Option(help="Your own model: the shape of one float32 sample, as 3,32,32.")
+        str | None,
+        typer.Option(help="Your own model: the shape of one float32 sample, as 3,32,32."),
     ] = None,
     density: Annotated[
-        float | None, typer.Option(help="Your own model: show what this density would save; default 0.25.")
+        float | None,
+        typer.Option(help="Your own model: show what this density would save; default 0.25."),
     ] = None,
     json: Json = False,
 ) -> None:
     """List boundaries, bytes at each, multiply-accumulates and weights of each segment.
 
-    Of your own model, before any training: its layers, where exits can hang, what a density would save too. The module
-    is imported from the working folder, or from its own as in models/cats.py:make, and its code runs; a factory takes
-    no arguments and gives a torch.nn.Module.
+    Of your own model, before any training: its layers, where exits can hang, what a density would
+    save too. The module is imported from the working folder, or from its own as in
+    models/cats.py:make, and its code runs; a factory takes no arguments and gives a
+    torch.nn.Module.
     """
     if is_word(model):
         _inspect_own(model, input, 0.25 if density is None else density, as_json=json)
         return
     if input is not None or density is not None:
-        raise SpecError(f"--input and --density belong to your own model as module:factory, got {model}")
+        raise SpecError(
+            f"--input and --density belong to your own model as module:factory, got {model}"
+        )
     path = Path(model)
     if path.is_dir():
         from presplit.bundle import read
@@ -69,7 +88,11 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         {codec: encoding.nbytes(boundary) for codec, encoding in port.encodings.items()}
         for port, boundary in zip(manifest.ports, bundle.net.boundaries, strict=True)
     ]
-    return {"name": manifest.name, "hash": manifest.model_hash, **_facts(bundle.net, costs, exits, sizes)}
+    return {
+        "name": manifest.name,
+        "hash": manifest.model_hash,
+        **_facts(bundle.net, costs, exits, sizes),
+    }
 
 
 def _describe_onnx(path: Path) -> dict[str, Any]:
@@ -83,7 +106,10 @@ def _describe_onnx(path: Path) -> dict[str, Any]:
 
 
 def _facts(
-    net: Net, costs: list[tuple[int, int]], exits: dict[str, tuple[int, int]], sizes: list[dict[str, int]]
+    net: Net,
+    costs: list[tuple[int, int]],
+    exits: dict[str, tuple[int, int]],
+    sizes: list[dict[str, int]],
 ) -> dict[str, Any]:
     """One row for each boundary: what is before it, its bytes, and the segment that follows."""
     rows: list[dict[str, Any]] = []
@@ -108,9 +134,12 @@ def _facts(
         )
     return {
         "boundaries": rows,
-        "exits": {name: {"macs": macs, "weights": weights} for name, (macs, weights) in exits.items()},
+        "exits": {
+            name: {"macs": macs, "weights": weights} for name, (macs, weights) in exits.items()
+        },
         "macs": sum(macs for macs, _ in costs) + sum(macs for macs, _ in exits.values()),
-        "weights": sum(weights for _, weights in costs) + sum(weights for _, weights in exits.values()),
+        "weights": sum(weights for _, weights in costs)
+        + sum(weights for _, weights in exits.values()),
     }
 
 
@@ -134,14 +163,21 @@ def text(facts: dict[str, Any]) -> str:
             **row,
             "int8": row["codec_bytes"].get("int8"),
             "note": ", ".join(
-                [*(f"exit {name}" for name in row["exits"]), *(["bottleneck"] if row["bottleneck"] else [])]
+                [
+                    *(f"exit {name}" for name in row["exits"]),
+                    *(["bottleneck"] if row["bottleneck"] else []),
+                ]
             ),
         }
         for row in facts["boundaries"]
     ]
     exits = [
-        f"exit {name}: {units.count(cost['macs'])} MACs, {units.count(cost['weights'])} weights of its own"
+        f"exit {name}: {units.count(cost['macs'])} MACs, {units.count(cost['weights'])} weights of "
+        "its own"
         for name, cost in facts["exits"].items()
     ]
-    total = f"{facts['name']}: {units.count(facts['macs'])} MACs, {units.count(facts['weights'])} weights in all"
+    total = (
+        f"{facts['name']}: {units.count(facts['macs'])} MACs, "
+        f"{units.count(facts['weights'])} weights in all"
+    )
     return "\n".join([total, "", table(rows, columns), *([""] if exits else []), *exits])

@@ -1,7 +1,10 @@
-"""The command's door: collects the verbs, turns any `PresplitError` into one sentence and exit code 2.
+"""The command's door.
 
-Exit codes: 0 done; 1 a check that the command makes did not hold; 2 what was asked for is wrong; 130 interrupted.
-Verbs import the rooms they need when they run, so that ``--help`` loads neither torch nor anything else large.
+It collects the verbs, and turns any `PresplitError` into one sentence and exit code 2.
+
+Exit codes: 0 done; 1 a check that the command makes did not hold; 2 what was asked for is wrong;
+130 interrupted. Verbs import the rooms they need when they run, so that ``--help`` loads neither
+torch nor anything else large.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ for verb in (demo, train, evaluate, export, inspect, measure, plan, serve, run, 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with ``arguments`` (default: the process's own) and give its exit code."""
-    # Threads of OpenMP that spin while they wait make training many times slower when other work wants the processors.
+    # Threads of OpenMP that spin while they wait make training many times slower when other work
+    # wants the processors.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = spread(list(sys.argv[1:] if arguments is None else arguments)) or ["--help"]
     try:

@@ -12,8 +12,12 @@ from presplit.cli.options import Json, show
 
 def measure(
     bundle: Annotated[Path, typer.Argument(help="A bundle directory.")],
-    out: Annotated[Path | None, typer.Option(help="Write the costs here, for presplit plan.")] = None,
-    device: Annotated[str | None, typer.Option(help="A device profile whose watts give the energy.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the costs here, for presplit plan.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="A device profile whose watts give the energy.")
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds; the median counts.")] = 200,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the engine.")] = 1,
     json: Json = False,
@@ -36,7 +40,13 @@ def measure(
         except OSError as error:
             raise SpecError(f"{out}: cannot be written ({error.strerror})") from error
     lines = [f"segment {k} -> {k + 1}: {units.seconds(s)}" for k, s in enumerate(costs.segment_s)]
-    lines += [f"exit {e.name}: {units.seconds(s)}" for e, s in zip(found.net.exits, costs.exit_s, strict=True) if s]
-    lines.append(f"all: {units.seconds(sum(costs.segment_s) + sum(costs.exit_s))} on {costs.device}")
+    lines += [
+        f"exit {e.name}: {units.seconds(s)}"
+        for e, s in zip(found.net.exits, costs.exit_s, strict=True)
+        if s
+    ]
+    lines.append(
+        f"all: {units.seconds(sum(costs.segment_s) + sum(costs.exit_s))} on {costs.device}"
+    )
     result: dict[str, Any] = msgspec.to_builtins(costs)
     show(result, "\n".join(lines), as_json=json)

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 LISTS = ("--layers", "--fan-out", "--after")
 """Options after which several values may stand: ``--layers 800 40 40 10``."""
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object on standard output and nothing else there."),
+]
 
 
 def spread(arguments: list[str]) -> list[str]:
@@ -35,7 +38,9 @@ def spread(arguments: list[str]) -> list[str]:
     for argument, following in zip(arguments, [*arguments, "-"][1:], strict=True):
         if argument.startswith("-"):
             option = argument if argument in LISTS else ""
-            if not option or following.startswith("-"):  # without a value it stays, and click refuses it
+            if not option or following.startswith(
+                "-"
+            ):  # without a value it stays, and click refuses it
                 result.append(argument)
         elif option:
             result += [option, argument]
@@ -65,11 +70,16 @@ def read_costs(path: Path | None) -> Costs | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Costs)
     except (OSError, msgspec.MsgspecError) as error:
-        raise SpecError(f"{path}: not a file of measured costs ({error}); presplit measure writes one") from error
+        raise SpecError(
+            f"{path}: not a file of measured costs ({error}); presplit measure writes one"
+        ) from error
 
 
 def read_array(path: Path, what: str) -> np.ndarray:
-    """The array in a ``.npy`` file of ``what``; raises `InputError` if it is none. Nothing in it is executed."""
+    """The array in a ``.npy`` file of ``what``; raises `InputError` if it is none.
+
+    Nothing in it is executed.
+    """
     import zipfile
 
     import numpy as np

@@ -1,4 +1,7 @@
-"""A user's own model, named ``module:factory``: the one place that imports code on the user's word, and its survey."""
+"""A user's own model, named ``module:factory``, and its survey.
+
+This is the one place that imports code on the user's word.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,17 @@ if TYPE_CHECKING:
     from presplit.train.survey import Survey
 
 WORD = re.compile(r"(?P<folder>.*/)?(?P<module>[A-Za-z_][\w.]*):(?P<attribute>[A-Za-z_][\w.]*)")
-"""``package.module:attribute``, optionally in another folder than the working one: ``models/cats.py:make``."""
+"""``package.module:attribute``, optionally in another folder than the working one.
+
+``models/cats.py:make``.
+"""
 
 
 def is_word(model: str) -> bool:
     """True if ``model`` names code, ``module:factory``, and no file.
 
-    >>> [is_word(model) for model in ("cats:make", "models/cats.py:Cats", "net.onnx", "runs/cats.bundle")]
+    >>> words = ("cats:make", "models/cats.py:Cats", "net.onnx", "runs/cats.bundle")
+    >>> [is_word(model) for model in words]
     [True, True, False, False]
     """
     return WORD.fullmatch(model) is not None and not Path(model).exists()
@@ -31,11 +38,14 @@ def is_word(model: str) -> bool:
 def load(word: str) -> object:
     """What ``word`` names: a module instance as it is, or what the factory gives.
 
-    Raises `SpecError` if there is no such module or attribute, `GraphError` if the user's own code fails.
+    Raises `SpecError` if there is no such module or attribute, `GraphError` if the user's own code
+    fails.
     """
     found = WORD.fullmatch(word)
     if found is None:
-        raise SpecError(f"expected module:factory, as cats:make or models/cats.py:make, got {word!r}")
+        raise SpecError(
+            f"expected module:factory, as cats:make or models/cats.py:make, got {word!r}"
+        )
     folder, name = str(Path(found["folder"] or ".").resolve()), found["module"].removesuffix(".py")
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -45,7 +55,10 @@ def load(word: str) -> object:
 
 
 def aside() -> contextlib.AbstractContextManager[object]:
-    """While a user's code runs: what it prints goes to standard error, because it is no result of the command."""
+    """While a user's code runs, send what it prints to standard error.
+
+    It is no result of the command.
+    """
     return contextlib.redirect_stdout(sys.stderr)
 
 
@@ -54,22 +67,33 @@ def _made(name: str, folder: str, path: str) -> object:
     try:
         value: Any = importlib.import_module(name)
     except (Exception, SystemExit) as error:  # the user's code may raise anything
-        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
-            raise SpecError(f"no module {error.name!r} in {folder} or among what is installed") from error
+        if (
+            isinstance(error, ModuleNotFoundError)
+            and error.name
+            and f"{name}.".startswith(f"{error.name}.")
+        ):
+            raise SpecError(
+                f"no module {error.name!r} in {folder} or among what is installed"
+            ) from error
         raise GraphError(f"importing it raised {_said(error)}") from error
     for attribute in path.split("."):
         if not hasattr(value, attribute):
             own = [n for n, each in vars(value).items() if callable(each) and not n.startswith("_")]
-            raise SpecError(f"{name} has no {attribute!r}; what it has that can be called: {', '.join(own)}")
+            raise SpecError(
+                f"{name} has no {attribute!r}; what it has that can be called: {', '.join(own)}"
+            )
         value = getattr(value, attribute)
     if isinstance(value, type) or not hasattr(value, "state_dict"):
         if not callable(value):
-            raise SpecError(f"a factory or a torch.nn.Module is expected, got {type(value).__name__}")
+            raise SpecError(
+                f"a factory or a torch.nn.Module is expected, got {type(value).__name__}"
+            )
         try:
             value = value()
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise GraphError(
-                f"calling it without arguments raised {_said(error)}; name a factory that needs none"
+                f"calling it without arguments raised {_said(error)}; name a factory that needs "
+                "none"
             ) from error
     return value
 
@@ -79,16 +103,23 @@ def _said(error: BaseException) -> str:
 
 
 def shape_of(text: str | None) -> tuple[int, ...]:
-    """The shape of one sample in ``--input``; raises `SpecError` unless it is whole numbers from 1 on.
+    """The shape of one sample in ``--input``.
+
+    Raises `SpecError` unless it is whole numbers from 1 on.
 
     >>> shape_of("3,32,32")
     (3, 32, 32)
     """
     if text is None:
-        raise SpecError("a model is looked at with one sample: give its shape without the batch, as --input 3,32,32")
+        raise SpecError(
+            "a model is looked at with one sample: give its shape without the batch, as --input "
+            "3,32,32"
+        )
     sizes = text.replace("x", ",").split(",")
     if not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
-        raise SpecError(f"--input {text!r}: expected the shape of one sample without the batch, as 3,32,32")
+        raise SpecError(
+            f"--input {text!r}: expected the shape of one sample without the batch, as 3,32,32"
+        )
     return tuple(map(int, sizes))
 
 
@@ -97,25 +128,37 @@ def sizes_of(found: Survey) -> list[dict[str, int]]:
     from presplit.codecs import CODECS
 
     codecs = {name: CODECS[name].calibrate(0, 1) for name in ("float32", "int8")}
-    return [{name: code.nbytes(boundary) for name, code in codecs.items()} for boundary in found.net.boundaries]
+    return [
+        {name: code.nbytes(boundary) for name, code in codecs.items()}
+        for boundary in found.net.boundaries
+    ]
 
 
-def survey_facts(found: Survey, facts: dict[str, Any], shape: tuple[int, ...], density: float) -> dict[str, Any]:
+def survey_facts(
+    found: Survey, facts: dict[str, Any], shape: tuple[int, ...], density: float
+) -> dict[str, Any]:
     """All that a survey says, ready for JSON.
 
-    ``facts``: the boundaries, as ``inspect`` says them of any net; their ``macs`` are those of the graph, products
-    without weights such as attention's included, while those of layers are their weights' alone.
+    ``facts``: the boundaries, as ``inspect`` says them of any net; their ``macs`` are those of the
+    graph, products without weights such as attention's included, while those of layers are their
+    weights' alone.
     """
     done, boundaries = 0, list[dict[str, Any]]()
     for row in facts["boundaries"]:
         boundaries.append({**row, "macs_before": done, "can_exit": row["name"] in found.taps})
         done += row["next_macs"] or 0
-    layers = [{**asdict(row), "shape": list(found.shapes.get(row.name, ()))} for row in found.layers]
+    layers = [
+        {**asdict(row), "shape": list(found.shapes.get(row.name, ()))} for row in found.layers
+    ]
     sparse: dict[str, Any] = {"density": density, "refused": found.refused, "layers": []}
     if found.sparse is not None:
         before = {row.name: row for row in found.layers}
         sparse["layers"] = [
-            {**asdict(row), "weights_before": before[row.name].weights, "macs_before": before[row.name].macs}
+            {
+                **asdict(row),
+                "weights_before": before[row.name].weights,
+                "macs_before": before[row.name].macs,
+            }
             for row in found.sparse
         ]
         for key in ("weights", "macs"):
@@ -168,28 +211,46 @@ def survey_text(facts: dict[str, Any]) -> str:
         Column("note", "", str, text=True),
     )
     rows = [
-        {**row, "int8": row["codec_bytes"]["int8"], "note": ", ".join(_notes(row, facts["recommended_exits"]))}
+        {
+            **row,
+            "int8": row["codec_bytes"]["int8"],
+            "note": ", ".join(_notes(row, facts["recommended_exits"])),
+        }
         for row in facts["boundaries"]
     ]
     sparse = facts["sparse"]
     exits = ", ".join(facts["can_exit_after"]) or "no submodule through which all of the net passes"
     lines = [
-        f"{facts['name']}: {units.count(facts['macs'])} MACs, {units.count(facts['weights'])} weights, "
+        f"{facts['name']}: {units.count(facts['macs'])} MACs, {units.count(facts['weights'])} "
+        "weights, "
         f"one sample {by(facts['input'])}",
         "",
-        table([{**row, "size": f"{row['n_in']} -> {row['n_out']}"} for row in facts["layers"]], layers),
+        table(
+            [{**row, "size": f"{row['n_in']} -> {row['n_out']}"} for row in facts["layers"]], layers
+        ),
         "",
         "Where it can be cut:",
         table(rows, boundaries),
         "",
         f"Exits can hang after: {exits}",
-        *([f"Recommended: {', '.join(facts['recommended_exits'])}"] if facts["recommended_exits"] else []),
+        *(
+            [f"Recommended: {', '.join(facts['recommended_exits'])}"]
+            if facts["recommended_exits"]
+            else []
+        ),
         "",
     ]
     if sparse["refused"]:
-        return "\n".join([*lines, f"Density {sparse['density']:g} saves nothing: {sparse['refused']}"])
-    total = {"name": "all", **{k: v for k, v in sparse.items() if k.startswith(("weights", "macs"))}}
-    return "\n".join([*lines, f"With density {sparse['density']:g}:", table([*sparse["layers"], total], saving)])
+        return "\n".join(
+            [*lines, f"Density {sparse['density']:g} saves nothing: {sparse['refused']}"]
+        )
+    total = {
+        "name": "all",
+        **{k: v for k, v in sparse.items() if k.startswith(("weights", "macs"))},
+    }
+    return "\n".join(
+        [*lines, f"With density {sparse['density']:g}:", table([*sparse["layers"], total], saving)]
+    )
 
 
 def _notes(row: dict[str, Any], recommended: list[str]) -> list[str]:

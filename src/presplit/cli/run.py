@@ -16,27 +16,44 @@ if TYPE_CHECKING:
     from presplit.core.types import Floats
 
 FAR = 50
-"""Spans that differ by more than so many times are told: photographs differ by less, 0..1 and 0..255 by more."""
+"""Spans that differ by more than so many times are told.
+
+Photographs differ by less, 0..1 and 0..255 by more.
+"""
 
 
 def run(
     bundle: Annotated[Path, typer.Argument(help="A bundle directory.")],
-    samples: Annotated[Path, typer.Argument(help="A .npy file: float32 (n, *shape), or uint8 images scaled to 0..1.")],
+    samples: Annotated[
+        Path,
+        typer.Argument(help="A .npy file: float32 (n, *shape), or uint8 images scaled to 0..1."),
+    ],
     server: Annotated[
         str | None, typer.Option(help="HOST:PORT of presplit serve; without it the edge is alone.")
     ] = None,
-    split: Annotated[int | None, typer.Option(help="Cut here instead of where the bundle's plan does.")] = None,
+    split: Annotated[
+        int | None, typer.Option(help="Cut here instead of where the bundle's plan does.")
+    ] = None,
     codec: Annotated[str | None, typer.Option(help="float32, float16 or int8.")] = None,
     threshold: Annotated[
-        list[str], typer.Option(metavar="EXIT=SCORE", help="Least score with which an exit answers.")
+        list[str],
+        typer.Option(metavar="EXIT=SCORE", help="Least score with which an exit answers."),
     ] = [],
-    deadline_s: Annotated[float | None, typer.Option(help="Deadline of each answer, in seconds.")] = None,
+    deadline_s: Annotated[
+        float | None, typer.Option(help="Deadline of each answer, in seconds.")
+    ] = None,
     streams: Annotated[int, typer.Option(min=1, help="Samples answered at once.")] = 1,
-    rate: Annotated[float | None, typer.Option(min=0.01, help="Samples a second, as a camera gives them.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.01, help="Samples a second, as a camera gives them.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one engine.")] = 1,
-    json: Annotated[bool, typer.Option("--json", help="Lines of JSON are what it prints anyway.")] = True,
+    json: Annotated[
+        bool, typer.Option("--json", help="Lines of JSON are what it prints anyway.")
+    ] = True,
 ) -> None:
-    """Answer every sample in order, one JSON object a line: sample, label, exit, where, why, elapsed_s, up_bytes, t_s.
+    """Answer every sample in order, one JSON object a line.
+
+    Its fields are sample, label, exit, where, why, elapsed_s, up_bytes, t_s.
 
     If the bundle names its classes, ``class`` is the label's name.
     Without a plan in the bundle and without --split, all is answered on the edge.
@@ -52,15 +69,31 @@ def run(
 
     found = read(bundle)
     images = read_samples(samples)
-    plan = plan_with(found.plan, found.net.last, split=split, codec=codec, threshold=threshold, deadline_s=deadline_s)
+    plan = plan_with(
+        found.plan,
+        found.net.last,
+        split=split,
+        codec=codec,
+        threshold=threshold,
+        deadline_s=deadline_s,
+    )
     if split is not None and not threshold and found.plan and found.plan.thresholds:
-        say(f"--split {split}: the plan's thresholds belong to its split {found.plan.split}; none is used here")
+        say(
+            f"--split {split}: the plan's thresholds belong to its split {found.plan.split}; none "
+            "is used here"
+        )
     names, whys = found.manifest.labels, Counter[str]()
     if note := _another_scale(found, images):
         say(f"{samples}: {note}")
-    with Edge.open(found, server=server, plan=plan, threads=threads) as edge, ThreadPoolExecutor(streams) as pool:
+    with (
+        Edge.open(found, server=server, plan=plan, threads=threads) as edge,
+        ThreadPoolExecutor(streams) as pool,
+    ):
         if server is None and plan.split < found.net.last:
-            say("no --server was given: what would be sent is answered by the exit that ran here (why: link_down)")
+            say(
+                "no --server was given: what would be sent is answered by the exit that ran here "
+                "(why: link_down)"
+            )
         began = time.monotonic()
 
         def one(number: int) -> dict[str, Any]:
@@ -79,13 +112,19 @@ def run(
     took = time.monotonic() - began
     say(f"{len(images)} answers in {took:.2f} s ({counts}); torch loaded: {'torch' in sys.modules}")
     if server and whys["link_down"]:
-        say(f"{server} could not be reached for {whys['link_down']} of them: is presplit serve running there?")
+        say(
+            f"{server} could not be reached for {whys['link_down']} of them: is presplit serve "
+            "running there?"
+        )
     if whys["refused"]:
         say(f"{server} refused: it hosts another bundle, or is no tail server of this one")
 
 
 def _another_scale(bundle: Bundle, images: Floats) -> str:
-    """What to say if samples have a range far from that of the held-out ones, as bytes have that were never scaled."""
+    """What to say if samples have a range far from that of the held-out ones.
+
+    Bytes that were never scaled have such a range.
+    """
     seen = bundle.manifest.ports[0].encodings.get("int8")
     if seen is None or not images.size:
         return ""
@@ -93,6 +132,7 @@ def _another_scale(bundle: Bundle, images: Floats) -> str:
     if not 0 < own < math.inf or span / FAR < own < span * FAR:
         return ""
     return (
-        f"its values span {own:.3g}, those that the net was exported with {span:.3g}: are they scaled alike? "
+        f"its values span {own:.3g}, those that the net was exported with {span:.3g}: are they "
+        "scaled alike? "
         "(only uint8 is scaled here, to 0..1)"
     )

@@ -12,11 +12,16 @@ from presplit.cli.options import Json, show
 
 def serve(
     bundle: Annotated[Path, typer.Argument(help="A bundle directory.")],
-    host: Annotated[str, typer.Option(help="Address to listen on; default this machine's own.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; default this machine's own.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 8443,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one engine.")] = 1,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow an address that others can reach: there is no encryption yet.")
+        bool,
+        typer.Option(
+            "--insecure", help="Allow an address that others can reach: there is no encryption yet."
+        ),
     ] = False,
     json: Json = False,
 ) -> None:

@@ -1,4 +1,7 @@
-"""The processes of the demo: a tail server, a shaped link before it, and an edge; and what breaks them."""
+"""The processes of the demo, and what breaks them.
+
+They are a tail server, a shaped link before it, and an edge.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,12 @@ if TYPE_CHECKING:
 
 
 class Stage(contextlib.AbstractContextManager["Stage"]):
-    """A server and a shaped link before it, each a process; every `answer` starts an edge process beside them.
+    """A server and a shaped link before it, each a process.
 
-    ``broken`` is when the server was killed and when it listened again, in seconds after the first answer.
+    Every `answer` starts an edge process beside them.
+
+    ``broken`` is when the server was killed and when it listened again, in seconds after the first
+    answer.
     """
 
     def __init__(self, bundle: Bundle, link: Link, *, streams: int = 1) -> None:
@@ -35,7 +41,9 @@ class Stage(contextlib.AbstractContextManager["Stage"]):
             _address_of(self._server)
             options = {"--up-bps": link.up_bps, "--down-bps": link.down_bps, "--rtt-s": link.rtt_s}
             shaped = [str(part) for option in options.items() for part in option]
-            self._link = _start("presplit.runtime.emulate", "--target", f"127.0.0.1:{self._port}", *shaped)
+            self._link = _start(
+                "presplit.runtime.emulate", "--target", f"127.0.0.1:{self._port}", *shaped
+            )
             self._address = _address_of(self._link)
         except BaseException:
             self._server.kill()
@@ -52,11 +60,23 @@ class Stage(contextlib.AbstractContextManager["Stage"]):
     ) -> list[dict[str, Any]]:
         """What a fresh edge process says of each image in the file ``images`` under ``plan``.
 
-        ``breaking`` is the images' rate a second, and when, in seconds after the first answer, the server is killed by
-        SIGKILL and when it is started again. Raises `PresplitError` if that did not happen while images came.
+        ``breaking`` is the images' rate a second, and when, in seconds after the first answer, the
+        server is killed by SIGKILL and when it is started again. Raises `PresplitError` if that did
+        not happen while images came.
         """
-        options: list[object] = ["--split", plan.split, "--codec", plan.codec, "--deadline-s", plan.deadline_s]
-        options += [part for name, least in plan.thresholds.items() for part in ("--threshold", f"{name}={least!r}")]
+        options: list[object] = [
+            "--split",
+            plan.split,
+            "--codec",
+            plan.codec,
+            "--deadline-s",
+            plan.deadline_s,
+        ]
+        options += [
+            part
+            for name, least in plan.thresholds.items()
+            for part in ("--threshold", f"{name}={least!r}")
+        ]
         options += ["--streams", self.streams, "--server", self._address]
         options += ["--rate", breaking[0]] if breaking else []
         edge = _start("presplit", "run", str(self.bundle.path), str(images), *map(str, options))
@@ -70,7 +90,9 @@ class Stage(contextlib.AbstractContextManager["Stage"]):
         if edge.returncode != 0 or "torch loaded: False" not in problem:
             raise PresplitError(f"the edge process failed, or loaded torch: {problem}")
         if breaking and self.broken == (0.0, 0.0):
-            raise PresplitError("the images were over before the server was killed and back: take more images")
+            raise PresplitError(
+                "the images were over before the server was killed and back: take more images"
+            )
         return [json.loads(line) for line in lines if line.strip()]
 
     def _break(self, killed_s: float, restarted_s: float) -> Iterator[None]:
@@ -86,12 +108,17 @@ class Stage(contextlib.AbstractContextManager["Stage"]):
         self._server = self._serve()
         while True:
             yield
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=0.2):
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", self._port), timeout=0.2),
+            ):
                 self.broken = (down_s, time.monotonic() - began)
                 return
 
     def _serve(self) -> subprocess.Popen[str]:
-        return _start("presplit", "serve", str(self.bundle.path), "--port", str(self._port), "--json")
+        return _start(
+            "presplit", "serve", str(self.bundle.path), "--port", str(self._port), "--json"
+        )
 
 
 def _start(*arguments: str) -> subprocess.Popen[str]:
@@ -103,10 +130,15 @@ def _start(*arguments: str) -> subprocess.Popen[str]:
 
 
 def _address_of(process: subprocess.Popen[str]) -> str:
-    """The address that a process prints as one line of JSON when it is ready; raises `ServerError` if it ends."""
+    """The address that a process prints as one line of JSON when it is ready.
+
+    Raises `ServerError` if it ends.
+    """
     stdout: IO[str] | None = process.stdout
     assert stdout is not None
     line = stdout.readline()
     if not line:
-        raise ServerError(f"{' '.join(map(str, process.args))} ended: {process.communicate()[1].strip()}")
+        raise ServerError(
+            f"{' '.join(map(str, process.args))} ended: {process.communicate()[1].strip()}"
+        )
     return json.loads(line)["address"]

@@ -18,29 +18,47 @@ if TYPE_CHECKING:
 
 
 def train(
-    spec: Annotated[Path | None, typer.Argument(help="A spec.toml; without one the options say what to train.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Your own model as module:factory; its code is imported and runs.")
+    spec: Annotated[
+        Path | None, typer.Argument(help="A spec.toml; without one the options say what to train.")
     ] = None,
-    layers: Annotated[list[int], typer.Option(help="Sizes of an MLP, input and classes included: 800 40 40 10.")] = [],
+    model: Annotated[
+        str | None,
+        typer.Option(help="Your own model as module:factory; its code is imported and runs."),
+    ] = None,
+    layers: Annotated[
+        list[int], typer.Option(help="Sizes of an MLP, input and classes included: 800 40 40 10.")
+    ] = [],
     fan_out: Annotated[
         list[int], typer.Option(help="Out-degree of each junction, as in arXiv 2407.11763: 2 9 10.")
     ] = [],
-    density: Annotated[float | None, typer.Option(help="Density of every layer that can have it, in 0..1.")] = None,
+    density: Annotated[
+        float | None, typer.Option(help="Density of every layer that can have it, in 0..1.")
+    ] = None,
     budget: Annotated[
-        float | None, typer.Option(help="Share of the dense net's weights, in 0..1, divided among the layers.")
+        float | None,
+        typer.Option(help="Share of the dense net's weights, in 0..1, divided among the layers."),
     ] = None,
-    family: Annotated[str | None, typer.Option(help="Pattern family: grouped, tiled, biregular, ...")] = None,
-    after: Annotated[list[str], typer.Option(help="Submodules that an early exit follows, or auto.")] = [],
+    family: Annotated[
+        str | None, typer.Option(help="Pattern family: grouped, tiled, biregular, ...")
+    ] = None,
+    after: Annotated[
+        list[str], typer.Option(help="Submodules that an early exit follows, or auto.")
+    ] = [],
     data: Annotated[
-        str | None, typer.Option(help="digits, mnist, cifar10, or a path: .npz, .csv, a folder of images.")
+        str | None,
+        typer.Option(help="digits, mnist, cifar10, or a path: .npz, .csv, a folder of images."),
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="How to train: default, or paper (arXiv 2407.11763).")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="How to train: default, or paper (arXiv 2407.11763).")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training part.")] = None,
     seed: Annotated[
-        int | None, typer.Option(help="The same seed gives the same run, on one machine and thread count.")
+        int | None,
+        typer.Option(help="The same seed gives the same run, on one machine and thread count."),
     ] = None,
-    set: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="Change one key of the spec.")] = [],
+    set: Annotated[
+        list[str], typer.Option(metavar="KEY=VALUE", help="Change one key of the spec.")
+    ] = [],
     out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, or in the spec's own.")
@@ -52,13 +70,21 @@ def train(
     from presplit.core.spec import read_spec, spec_from
     from presplit.train import processes, runs
 
-    changes = [*_changes(model, layers, fan_out, density, budget, family, after, data, recipe, epochs, seed), *set]
+    changes = [
+        *_changes(
+            model, layers, fan_out, density, budget, family, after, data, recipe, epochs, seed
+        ),
+        *set,
+    ]
     if resume and out and not spec and not changes:
         spec = out / "spec.json"
     resolved = read_spec(spec, set=changes) if spec else spec_from({}, set=changes)
     directory = out or Path("runs") / resolved.name
     if processes.rank() == 0 and (directory / "spec.json").exists() and not resume:
-        say(f"{directory} holds a run, which this one replaces; a bundle that was exported from it stays")
+        say(
+            f"{directory} holds a run, which this one replaces; a bundle that was exported from it "
+            "stays"
+        )
     if processes.rank() == 0 and resume and not (directory / "spec.json").exists():
         say(f"{directory} holds no run to go on with: this one begins there")
     try:
@@ -68,7 +94,10 @@ def train(
         if processes.rank() == 0 and any(
             (place / runs.STATE).exists() for place in (directory, directory / runs.TEACHER)
         ):
-            say(f"stopped; the same command with --resume goes on after the last epoch (--out {directory})")
+            say(
+                "stopped; the same command with --resume goes on after the last epoch (--out "
+                f"{directory})"
+            )
         raise
     processes.leave()
     if processes.rank() == 0:
@@ -122,12 +151,17 @@ def _progress(total: int) -> Iterator[Callable[[Epoch], None]]:
     columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("first epoch", total=total)
-        yield lambda epoch: bar.update(task, completed=epoch.number, description=_line(epoch, total))
+        yield lambda epoch: bar.update(
+            task, completed=epoch.number, description=_line(epoch, total)
+        )
 
 
 def _line(epoch: Epoch, total: int) -> str:
     seen = " ".join(f"{100 * share:.2f} %" for share in epoch.accuracy)
-    return f"epoch {epoch.number:3d}/{total}  loss {epoch.loss:.4f}  validation {seen}  {epoch.seconds:.1f} s an epoch"
+    return (
+        f"epoch {epoch.number:3d}/{total}  loss {epoch.loss:.4f}  validation {seen}  "
+        f"{epoch.seconds:.1f} s an epoch"
+    )
 
 
 def text(result: dict[str, Any], directory: Path) -> str:
@@ -136,11 +170,15 @@ def text(result: dict[str, Any], directory: Path) -> str:
     lines = [f"{result['weights']:,} weights{zeros}; test accuracy:"]
     if result["outputs"] > result["classes"]:
         lines.insert(
-            0, f"The net has {result['outputs']:,} outputs for {result['classes']} classes; the others are idle."
+            0,
+            f"The net has {result['outputs']:,} outputs for {result['classes']} classes; the "
+            "others are idle.",
         )
     lines += [f"  exit {name}: {100 * share:.2f} %" for name, share in result["accuracy"].items()]
     for _, rows in itertools.groupby(result["thresholds"], key=lambda row: row["thresholds"]):
-        lines.append(f"  {_routed(next(rows), result['policy'])}")  # the other goals, less strict, ask for the same
+        lines.append(
+            f"  {_routed(next(rows), result['policy'])}"
+        )  # the other goals, less strict, ask for the same
     return "\n".join([*lines, f"Run: {directory}. Next: presplit export {directory}"])
 
 

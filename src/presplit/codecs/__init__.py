@@ -1,4 +1,7 @@
-"""How a boundary's values travel. All of these are portable: the tail graph decodes them with standard operators."""
+"""How a boundary's values travel.
+
+All of these are portable: the tail graph decodes them with standard operators.
+"""
 
 from presplit.codecs.float16 import Float16
 from presplit.codecs.float32 import Float32

@@ -1,4 +1,7 @@
-"""float16: IEEE half precision, two bytes a value; the tail graph casts back. Source: IEEE 754-2008, binary16."""
+"""float16: IEEE half precision, two bytes a value; the tail graph casts back.
+
+Source: IEEE 754-2008, binary16.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ class Float32:
     """Four bytes a value, no error.
 
     >>> float32 = Float32()
-    >>> float32.decode(float32.encode(np.ones(2, np.float32), float32.calibrate(0, 1)), float32.calibrate(0, 1))
+    >>> encoding = float32.calibrate(0, 1)
+    >>> float32.decode(float32.encode(np.ones(2, np.float32), encoding), encoding)
     array([1., 1.], dtype=float32)
     """
 

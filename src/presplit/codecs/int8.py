@@ -1,8 +1,11 @@
-"""int8: one affine scale for a whole boundary, one byte a value; the tail graph begins with DequantizeLinear.
+"""int8: one affine scale for a whole boundary, one byte a value.
 
-Source: ONNX QuantizeLinear/DequantizeLinear, asymmetric and per tensor. The range is seen once, on held-out training
-data, so the scale is a constant of the tail graph and any server of the Open Inference Protocol can host it. An
-8-bit image in 0..1 gets the scale 1/255 and travels without loss.
+The tail graph begins with DequantizeLinear.
+
+Source: ONNX QuantizeLinear/DequantizeLinear, asymmetric and per tensor. The range is seen once, on
+held-out training data, so the scale is a constant of the tail graph and any server of the Open
+Inference Protocol can host it. An 8-bit image in 0..1 gets the scale 1/255 and travels without
+loss.
 """
 
 from __future__ import annotations
@@ -27,7 +30,10 @@ class Int8:
     name = "int8"
 
     def calibrate(self, low: float, high: float) -> Encoding:
-        """256 steps over ``low..high``, widened to hold 0, which stays exact; no step is below 2**-100."""
+        """256 steps over ``low..high``, widened to hold 0, which stays exact.
+
+        No step is below 2**-100.
+        """
         low, high = min(low, 0.0), max(high, 0.0)
         scale = max((high - low) / 255, 2.0**-100) if high > low else 1.0
         return Encoding(self.name, "int8", scale, round(-128 - low / scale))
@@ -39,7 +45,9 @@ class Int8:
 
     def decode(self, codes: npt.NDArray[Any], encoding: Encoding) -> Floats:
         """``(code - zero_point) * scale``, as DequantizeLinear."""
-        return (codes.astype(np.float32) - np.float32(encoding.zero_point)) * np.float32(encoding.scale)
+        return (codes.astype(np.float32) - np.float32(encoding.zero_point)) * np.float32(
+            encoding.scale
+        )
 
     def error(self, values: Floats, encoding: Encoding) -> Floats:
         """Half a step, and a little for the rounding of float32."""

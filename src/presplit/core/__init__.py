@@ -1,1 +1,4 @@
-"""The foundation: frozen values, protocols, errors and the one cost formula. Imports no other room."""
+"""The foundation: frozen values, protocols, errors and the one cost formula.
+
+It imports no other room.
+"""

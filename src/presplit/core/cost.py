@@ -2,10 +2,10 @@
 
 ``T = T_head(split) + P(not exited) * (encode + bytes / up_bps + rtt + queue + T_tail + decode)``
 
-written as a list of outcomes: a sample leaves at one of the exits on the edge, or it is offloaded. The mean, the
-median and the 99th percentile all come from that one list, and so does the energy.
-Source: the expected cost of DESIGN's section 3; with no exits it is the rule of dynamic split computing
-(arXiv 2205.11269): ``T_head + bytes / rate + T_tail``.
+written as a list of outcomes: a sample leaves at one of the exits on the edge, or it is offloaded.
+The mean, the median and the 99th percentile all come from that one list, and so does the energy.
+Source: the expected cost of DESIGN's section 3; with no exits it is the rule of dynamic split
+computing (arXiv 2205.11269): ``T_head + bytes / rate + T_tail``.
 """
 
 from __future__ import annotations
@@ -16,18 +16,26 @@ from dataclasses import dataclass
 from presplit.core.types import Costs, Device, Link, Net
 
 WIRE_BYTES = 91
-"""Request bytes on a warm connection besides the payload (Open Inference Protocol over gRPC, measured)."""
+"""Request bytes on a warm connection besides the payload.
+
+Measured with the Open Inference Protocol over gRPC.
+"""
 REPLY_BYTES = 140
 """Reply bytes for some tens of classes, measured likewise."""
 
 MARGIN_S = 0.005
-"""Kept back from a deadline when a server is asked: what waking up, reading a reply and building the answer take on a
+"""Kept back from a deadline when a server is asked.
+
+What waking up, reading a reply and building the answer take on a
 busy machine. The edge stops waiting so much earlier, so a plan must count on a reply by then."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One way a sample can end: its probability, its time in seconds, the edge's energy in joules, its bytes sent."""
+    """One way a sample can end, with its probability and what it costs.
+
+    The cost is the time in seconds, the edge's energy in joules and the bytes sent.
+    """
 
     probability: float
     seconds: float
@@ -49,9 +57,9 @@ def outcomes(
 ) -> list[Outcome]:
     """Every way one sample can end under a plan.
 
-    ``leaves`` maps each exit that runs on the edge to the share of samples that leave there (shares sum to at
-    most 1; at ``split == net.last`` what is left answers at the last exit). ``payload_bytes`` is the encoded
-    boundary; ``codec_s`` is encode plus decode.
+    ``leaves`` maps each exit that runs on the edge to the share of samples that leave there (shares
+    sum to at most 1; at ``split == net.last`` what is left answers at the last exit).
+    ``payload_bytes`` is the encoded boundary; ``codec_s`` is encode plus decode.
     """
     found: list[Outcome] = []
     seconds = joules = 0.0
@@ -78,16 +86,26 @@ def outcomes(
         return [*found, Outcome(staying, seconds, joules, 0.0)]
     sent = payload_bytes + WIRE_BYTES
     up_s = 8 * sent / link.up_bps
-    seconds += codec_s + up_s + link.rtt_s + queue_s + sum(server.segment_s[split:]) + 8 * REPLY_BYTES / link.down_bps
+    seconds += (
+        codec_s
+        + up_s
+        + link.rtt_s
+        + queue_s
+        + sum(server.segment_s[split:])
+        + 8 * REPLY_BYTES / link.down_bps
+    )
     return [*found, Outcome(staying, seconds, joules + up_s * link.power_w, payload_bytes)]
 
 
 def holding_exit(net: Net, split: int, used: Container[str]) -> int | None:
-    """Which exit runs although it may not answer, so that an answer is held before the server is asked.
+    """Which exit runs only so that an answer is held before the server is asked.
 
-    ``used`` are the exits that may answer. The deepest other exit between the last of them and ``split`` runs on the
-    way; if there is no exit up to ``split`` at all, the next one after it runs while the reply is on its way, which
-    costs energy and no time. None if the deepest exit on the way is used, or all is on the edge.
+    It runs although it may not answer.
+
+    ``used`` are the exits that may answer. The deepest other exit between the last of them and
+    ``split`` runs on the way; if there is no exit up to ``split`` at all, the next one after it
+    runs while the reply is on its way, which costs energy and no time. None if the deepest exit on
+    the way is used, or all is on the edge.
 
     >>> from presplit.core.types import Boundary, Exit
     >>> row = tuple(Boundary(name, (2,)) for name in "abcd")
@@ -104,11 +122,19 @@ def holding_exit(net: Net, split: int, used: Container[str]) -> int | None:
 
 
 def edge_macs(
-    net: Net, *, split: int, used: Container[str], segment_macs: Sequence[int], exit_macs: Sequence[int]
+    net: Net,
+    *,
+    split: int,
+    used: Container[str],
+    segment_macs: Sequence[int],
+    exit_macs: Sequence[int],
 ) -> list[int]:
-    """Multiply-accumulates on the edge of a sample that leaves at each exit in ``used`` and, last, at none.
+    """Multiply-accumulates on the edge for a sample, by where it leaves.
 
-    ``exit_macs`` has one entry for each exit of ``net``. The exit that only holds an answer is counted in the last.
+    There is one number for each exit in ``used`` and, last, one for a sample that leaves at none.
+
+    ``exit_macs`` has one entry for each exit of ``net``. The exit that only holds an answer is
+    counted in the last.
 
     >>> from presplit.core.types import Boundary, Exit
     >>> row = tuple(Boundary(name, (2,)) for name in "abc")
@@ -157,8 +183,12 @@ def mean(found: Sequence[Outcome], field: str) -> float:
     return sum(outcome.probability * float(getattr(outcome, field)) for outcome in found)
 
 
-def counted(device: Device, *, segment_macs: Sequence[int], exit_macs: Sequence[int], when: str) -> Costs:
-    """Costs from multiply-accumulates alone: ``macs / macs_per_s + overhead_s``, energy ``power_w * time``.
+def counted(
+    device: Device, *, segment_macs: Sequence[int], exit_macs: Sequence[int], when: str
+) -> Costs:
+    """Costs from multiply-accumulates alone.
+
+    The time is ``macs / macs_per_s + overhead_s``, the energy ``power_w * time``.
 
     >>> pi = Device("pi", macs_per_s=1e9, memory_bytes=1e9, power_w=4.0)
     >>> counted(pi, segment_macs=[2_000_000], exit_macs=[0], when="2026-01-01").segment_j

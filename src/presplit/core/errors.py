@@ -6,15 +6,16 @@
     ├── SpecError               a spec or an option: unknown key, wrong type, value out of range
     ├── PatternError            a degree or density that the pattern family cannot have
     ├── DataError               a data set that is missing, unreadable or not what it claims to be
-    ├── GraphError              a model or ONNX graph that cannot be sparsified, exported, counted or cut
+    ├── GraphError              a model or graph that cannot be sparsified, exported, counted or cut
     ├── BundleError             a bundle that is missing, damaged or not of this version
     ├── PlanError               no plan meets what was asked, or a plan does not fit its bundle
     ├── InputError              the caller's own array has the wrong shape, dtype or values
     ├── ServerError             a server that cannot start (address, bundle, arguments)
     └── MissingLibrary          an optional library is not installed
 
-The edge raises none of these for what a link or a server does: that becomes an answer's ``why``.
-A message states what was expected and what came, with the numbers; the door adds where; the cure ends it.
+The edge raises none of these for what a link or a server does: that becomes an answer's ``why``. A
+message states what was expected and what came, with the numbers; the door adds where; the cure ends
+it.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ class MissingLibrary(PresplitError):
 
 @contextlib.contextmanager
 def context(where: str) -> Generator[None]:
-    """Put ``where`` (a layer, a file, a key path) before the text of any `PresplitError` raised inside.
+    """Put ``where`` before the text of any `PresplitError` raised inside.
+
+    ``where`` is a layer, a file or a key path.
 
     >>> with context("layer fc1"):
     ...     raise PatternError("fan_in must be in 1..5, got 6")
@@ -89,7 +92,8 @@ def library(name: str, *, need: str, extra: str) -> ModuleType:
     >>> library("no_such_library", need="the report", extra="report")
     Traceback (most recent call last):
         ...
-    presplit.core.errors.MissingLibrary: the report needs no_such_library: pip install 'presplit[report]'
+    presplit.core.errors.MissingLibrary: the report needs no_such_library: \
+pip install 'presplit[report]'
     """
     try:
         return importlib.import_module(name)

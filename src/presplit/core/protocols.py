@@ -1,4 +1,7 @@
-"""The seams: what a pattern family, a codec and a policy must look like to stand on their shelves."""
+"""The seams: what a pattern family, a codec and a policy must look like.
+
+What looks like this can stand on the shelf of its kind.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,18 @@ class Family(Protocol):
     """A pattern family: draws the connections of one layer before training."""
 
     def __call__(self, n_in: int, n_out: int, *, density: float, seed: int = 0) -> Pattern:
-        """A pattern of exactly this density, the same for the same seed; raises `PatternError` if there is none."""
+        """A pattern of exactly this density, the same for the same seed.
+
+        Raises `PatternError` if there is none.
+        """
         ...
 
 
 class Codec(Protocol):
-    """How the values at a boundary travel; decoding also exists as ONNX operators in the tail graph."""
+    """How the values at a boundary travel.
+
+    Decoding also exists as ONNX operators in the tail graph.
+    """
 
     @property
     def name(self) -> str:
@@ -39,7 +48,7 @@ class Codec(Protocol):
         ...
 
     def error(self, values: Floats, encoding: Encoding) -> Floats:
-        """The largest error that a round trip may make at each value (inside the calibrated range)."""
+        """The largest error that a round trip may make at each value in the calibrated range."""
         ...
 
 

@@ -1,4 +1,7 @@
-"""A shelf: the readable list of everything that fills one seam, looked up by name and never imported by name."""
+"""A shelf: the readable list of everything that fills one seam.
+
+Its entries are looked up by name and never imported by name.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ T = TypeVar("T")
 
 
 class Shelf(Mapping[str, T], Generic[T]):
-    """A frozen mapping from name to object whose ``find`` names the nearest entries when there is none.
+    """A frozen mapping from name to object.
+
+    For a name that is not there, ``find`` names the nearest entries.
 
     >>> shelf = Shelf("codec", {"int8": 1, "float16": 2})
     >>> shelf.find("int8")
@@ -42,4 +47,6 @@ class Shelf(Mapping[str, T], Generic[T]):
             return self._entries[name]
         near = difflib.get_close_matches(name, list(self._entries), n=2)
         hint = f" (nearest: {', '.join(near)})" if near else ""
-        raise SpecError(f"no {self.kind} named {name!r}{hint}; there are: {', '.join(self._entries)}")
+        raise SpecError(
+            f"no {self.kind} named {name!r}{hint}; there are: {', '.join(self._entries)}"
+        )

@@ -1,7 +1,8 @@
 """The spec: everything that makes a run again, read from ``spec.toml`` and checked once.
 
-Reading is strict: an unknown key, a wrong type and a value out of range are errors that name the key. Names of data
-sets, pattern families, layers and profiles stay names here; whoever uses them looks them up on its shelf.
+Reading is strict: an unknown key, a wrong type and a value out of range are errors that name the
+key. Names of data sets, pattern families, layers and profiles stay names here; whoever uses them
+looks them up on its shelf.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from presplit.core.errors import SpecError, context
 from presplit.core.types import Positive, Share, Value, canonical_json
 
 NAME_PATTERN = r"\A[a-z0-9][a-z0-9_-]{0,62}\Z"
-"""What a net may be called: its name becomes part of file names and of the name that a server hosts."""
+"""What a net may be called.
+
+Its name becomes part of file names and of the name that a server hosts.
+"""
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Text = Annotated[str, Meta(min_length=1)]
@@ -33,23 +37,38 @@ NotNegative = Annotated[float, Meta(ge=0)]
 
 
 class Data(Value, frozen=True):
-    """``[data]``: the samples, the share of the training set held out for validation, the flat input of an MLP."""
+    """``[data]``: the samples, and how they are prepared.
+
+    It also says which share of the training set is held out for validation, and what the flat input
+    of an MLP is.
+    """
 
     name: Text = "digits"
-    """A data set on the shelf ("digits", "mnist", "cifar10"), or the path of an .npz or .csv file or a folder."""
+    """A data set on the shelf, or the path of an .npz or .csv file or a folder.
+
+    The shelf has "digits", "mnist" and "cifar10".
+    """
     validation: Annotated[float, Meta(gt=0, lt=0.5)] = 0.1
     pad_to: Size | None = None
     """Flatten each image and add zeros up to so many features."""
     size: Size | None = None
-    """Pixels: each image of a folder is scaled, and its middle ``size`` x ``size`` taken. None: all have one size."""
+    """Pixels: each image of a folder is scaled, and its middle ``size`` x ``size`` taken.
+
+    None: all have one size.
+    """
     grey: bool = False
     """The images of a folder are read with one channel."""
     standardise: bool = False
-    """The net begins by taking each column's mean away and dividing by its deviation, both of the training set."""
+    """The net begins by taking each column's mean away and dividing by its deviation.
+
+    Both are those of the training set.
+    """
 
 
 class Model(Value, frozen=True):
-    """``[model]``: an MLP by its ``layers``, input and classes included, a small CNN by its ``width``, or one's own.
+    """``[model]``: an MLP, a small CNN, or a net of one's own.
+
+    An MLP is given by its ``layers``, input and classes included, a small CNN by its ``width``.
 
     ``factory``: ``module:factory`` of a net of kind "own", code that the command line imports.
     """
@@ -63,12 +82,14 @@ class Model(Value, frozen=True):
 
 
 class Sparsity(Value, frozen=True):
-    """``[sparsity]``: the pattern family, and how many connections exist, said in one of three ways.
+    """``[sparsity]``: the pattern family, and how many connections exist.
 
-    Either ``density`` for all layers and ``layers`` for those whose name matches a glob; or ``budget``, the share of
-    the dense net's weights, multiplications or bytes (``unit``) that all layers together may cost, divided by
-    ``profile`` and met within ``tolerance``; or ``fan_out``: the out-degree of each junction of an MLP, the vocabulary
-    of arXiv 2407.11763.
+    The number is said in one of three ways.
+
+    Either ``density`` for all layers and ``layers`` for those whose name matches a glob; or
+    ``budget``, the share of the dense net's weights, multiplications or bytes (``unit``) that all
+    layers together may cost, divided by ``profile`` and met within ``tolerance``; or ``fan_out``:
+    the out-degree of each junction of an MLP, the vocabulary of arXiv 2407.11763.
     """
 
     family: Text | None = None
@@ -83,10 +104,10 @@ class Sparsity(Value, frozen=True):
 
 
 class Exits(Value, frozen=True):
-    """``[exits]``: names of the modules that an early exit follows; what the loss of each early exit counts.
+    """``[exits]``: which modules an early exit follows, and what the loss of each exit counts.
 
-    ``weights`` has one number for each early exit (the net's own classifier counts 1); empty leaves them to training.
-    ``policy`` scores how sure an exit is.
+    ``weights`` has one number for each early exit (the net's own classifier counts 1); empty leaves
+    them to training. ``policy`` scores how sure an exit is.
     """
 
     after: Annotated[tuple[Text, ...], Meta(min_length=1)]
@@ -95,9 +116,12 @@ class Exits(Value, frozen=True):
 
 
 class Training(Value, frozen=True):
-    """``[training]``: a recipe, and what differs from it; None is what the recipe says (`presplit.train.Recipe`).
+    """``[training]``: a recipe, and what differs from it.
 
-    ``teacher``: the directory of a finished run to distil from; without one, ``distil`` trains the dense parent first.
+    A field that is None takes what the recipe says (`presplit.train.Recipe`).
+
+    ``teacher``: the directory of a finished run to distil from; without one, ``distil`` trains the
+    dense parent first.
     """
 
     recipe: Literal["default", "paper"] = "default"
@@ -124,7 +148,9 @@ class Training(Value, frozen=True):
 
 
 class Planning(Value, frozen=True):
-    """``[plan]``: for which profiles, deadline in seconds and loss of accuracy (0..1) the net is planned.
+    """``[plan]``: for which profiles, deadline and loss of accuracy the net is planned.
+
+    The deadline is in seconds, the loss in 0..1.
 
     A profile that is None is named when planning.
     """
@@ -137,7 +163,10 @@ class Planning(Value, frozen=True):
 
 
 class Spec(Value, frozen=True):
-    """A whole run. Without ``sparsity`` the net is dense; without ``exits`` it has only its own classifier."""
+    """A whole run.
+
+    Without ``sparsity`` the net is dense, without ``exits`` it has only its own classifier.
+    """
 
     name: Name = "net"
     seed: Seed = 0
@@ -162,8 +191,9 @@ SECTIONS: dict[str, type[Value]] = {
 def read_spec(path: str | Path, *, set: Sequence[str] = ()) -> Spec:
     """The spec in a ``.toml`` file (or ``.json``, as `spec_json` writes it), changed by ``set``.
 
-    Each of ``set`` is ``KEY=VALUE`` with a dotted key, as in ``training.epochs=5``; the value is read as TOML, and as
-    a string if it is none. Raises `SpecError` that begins with the file's name.
+    Each of ``set`` is ``KEY=VALUE`` with a dotted key, as in ``training.epochs=5``; the value is
+    read as TOML, and as a string if it is none. Raises `SpecError` that begins with the file's
+    name.
     """
     path = Path(path)
     with context(str(path)):
@@ -171,7 +201,9 @@ def read_spec(path: str | Path, *, set: Sequence[str] = ()) -> Spec:
 
 
 def spec_from(raw: Mapping[str, object], *, set: Sequence[str] = ()) -> Spec:
-    """The spec that nested dicts describe, changed by ``set`` as in `read_spec`; raises `SpecError` naming the key.
+    """The spec that nested dicts describe, changed by ``set`` as in `read_spec`.
+
+    Raises `SpecError` naming the key.
 
     >>> spec_from({"training": {"recipe": "paper"}}, set=["training.epochs=5"]).training.epochs
     5
@@ -199,7 +231,9 @@ def spec_from(raw: Mapping[str, object], *, set: Sequence[str] = ()) -> Spec:
 
 
 def spec_json(spec: Spec) -> bytes:
-    """The whole spec as indented JSON, defaults included: what a run directory keeps and `read_spec` reads back.
+    """The whole spec as indented JSON, defaults included.
+
+    A run directory keeps this text and `read_spec` reads it back.
 
     >>> msgspec.json.decode(spec_json(Spec(seed=3)))["seed"]
     3
@@ -213,7 +247,9 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise SpecError(f"cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise SpecError(f"expected UTF-8 text, got byte {error.object[error.start]:#04x} at {error.start}") from error
+        raise SpecError(
+            f"expected UTF-8 text, got byte {error.object[error.start]:#04x} at {error.start}"
+        ) from error
 
 
 def _parse(text: str, *, is_json: bool) -> dict[str, object]:
@@ -230,8 +266,10 @@ def _parse(text: str, *, is_json: bool) -> dict[str, object]:
 def _assigned(assignment: str) -> dict[str, object]:
     """The table that ``KEY=VALUE`` says.
 
-    >>> _assigned("training.rate=0.1"), _assigned("data.name=mnist"), _assigned("sparsity.layers.'fc*'=0.5")
-    ({'training': {'rate': 0.1}}, {'data': {'name': 'mnist'}}, {'sparsity': {'layers': {'fc*': 0.5}}})
+    >>> _assigned("training.rate=0.1"), _assigned("data.name=mnist")
+    ({'training': {'rate': 0.1}}, {'data': {'name': 'mnist'}})
+    >>> _assigned("sparsity.layers.'fc*'=0.5")
+    {'sparsity': {'layers': {'fc*': 0.5}}}
     """
     key, _, value = assignment.partition("=")
     for written in (assignment, f"{key} = {json.dumps(value, ensure_ascii=False)}"):
@@ -242,7 +280,9 @@ def _assigned(assignment: str) -> dict[str, object]:
             raise SpecError("--set: nested too deeply") from error
         except ValueError:
             continue
-    raise SpecError(f"--set {assignment!r}: expected KEY=VALUE with a dotted key, as in training.epochs=5")
+    raise SpecError(
+        f"--set {assignment!r}: expected KEY=VALUE with a dotted key, as in training.epochs=5"
+    )
 
 
 def _merged(raw: Mapping[str, object], change: Mapping[str, object]) -> dict[str, object]:
@@ -251,7 +291,11 @@ def _merged(raw: Mapping[str, object], change: Mapping[str, object]) -> dict[str
     for key, value in change.items():
         old = merged.get(key)
         both = isinstance(old, dict) and isinstance(value, dict)
-        merged[key] = _merged(cast("dict[str, object]", old), cast("dict[str, object]", value)) if both else value
+        merged[key] = (
+            _merged(cast("dict[str, object]", old), cast("dict[str, object]", value))
+            if both
+            else value
+        )
     return merged
 
 
@@ -289,7 +333,11 @@ def _explained(problem: str, raw: object) -> str:
     """Msgspec's ``problem`` as ``KEY: expected .., got VALUE``."""
     what, _, where = problem.partition(" - at `$")
     where = where.rstrip("`").removeprefix(".").replace("[...]", "")
-    what = (what[:1].lower() + what[1:].partition(", got ")[0]).replace(" | null", "").replace("`object`", "`table`")
+    what = (
+        (what[:1].lower() + what[1:].partition(", got ")[0])
+        .replace(" | null", "")
+        .replace("`object`", "`table`")
+    )
     section, _, field = where.partition(".")
     if what.startswith("invalid enum value"):
         legal = get_args(get_type_hints(SECTIONS[section])[field])
@@ -299,7 +347,11 @@ def _explained(problem: str, raw: object) -> str:
     got = raw
     for step in re.findall(r"[^.\[\]]+", where):
         is_row = isinstance(got, list | tuple)
-        got = cast("Sequence[object]", got)[int(step)] if is_row else cast("Mapping[str, object]", got)[step]
+        got = (
+            cast("Sequence[object]", got)[int(step)]
+            if is_row
+            else cast("Mapping[str, object]", got)[step]
+        )
     return f"{where}: {what}, got {got!r}"
 
 
@@ -307,7 +359,10 @@ def _consistent(spec: Spec) -> None:
     """Raise `SpecError` where sections contradict each other."""
     layers, sparsity, exits = spec.model.layers, spec.sparsity, spec.exits
     if spec.model.kind == "mlp" and len(layers) < 2:
-        raise SpecError(f"model.layers: an mlp needs the sizes of input and classes at least, got {list(layers)}")
+        raise SpecError(
+            "model.layers: an mlp needs the sizes of input and classes at least, got "
+            f"{list(layers)}"
+        )
     kind = spec.model.kind
     if kind != "mlp" and (layers or spec.data.pad_to):
         key = "model.layers" if layers else "data.pad_to"
@@ -317,33 +372,57 @@ def _consistent(spec: Spec) -> None:
             raise SpecError(f"model.{key}: only a cnn has it, and model.kind is {kind!r}")
     if (kind == "own") != (spec.model.factory is not None):
         raise SpecError(
-            f"model.factory: a net of kind 'own' has one, module:factory, and only it; got {spec.model.factory!r}"
+            "model.factory: a net of kind 'own' has one, module:factory, and only it; got "
+            f"{spec.model.factory!r}"
         )
     if spec.data.pad_to and spec.data.pad_to != layers[0]:
-        raise SpecError(f"data.pad_to: expected the first of model.layers, {layers[0]}, got {spec.data.pad_to}")
+        raise SpecError(
+            f"data.pad_to: expected the first of model.layers, {layers[0]}, got {spec.data.pad_to}"
+        )
     if sparsity is not None:
         _consistent_sparsity(sparsity, layers)
     if exits is not None and len(set(exits.after)) < len(exits.after):
         raise SpecError(f"exits.after: expected different names, got {list(exits.after)}")
     if exits is not None and exits.weights and len(exits.weights) != len(exits.after):
-        raise SpecError(f"exits.weights: expected one for each of {list(exits.after)}, got {list(exits.weights)}")
+        raise SpecError(
+            f"exits.weights: expected one for each of {list(exits.after)}, got "
+            f"{list(exits.weights)}"
+        )
 
 
 def _consistent_sparsity(sparsity: Sparsity, layers: tuple[int, ...]) -> None:
     if sparsity.fan_out and sparsity.family not in (None, "biregular"):
-        raise SpecError(f"sparsity.family: fan_out is the vocabulary of biregular patterns, got {sparsity.family!r}")
+        raise SpecError(
+            "sparsity.family: fan_out is the vocabulary of biregular patterns, got "
+            f"{sparsity.family!r}"
+        )
     fan_out, by_density = sparsity.fan_out, sparsity.density is not None or bool(sparsity.layers)
-    ways = {"density (or layers)": by_density, "budget": sparsity.budget is not None, "fan_out": bool(fan_out)}
+    ways = {
+        "density (or layers)": by_density,
+        "budget": sparsity.budget is not None,
+        "fan_out": bool(fan_out),
+    }
     said = [way for way, is_said in ways.items() if is_said]
     if len(said) != 1:
-        raise SpecError(f"sparsity: expected one of {', '.join(ways)}, got {' and '.join(said) or 'none'}")
+        raise SpecError(
+            f"sparsity: expected one of {', '.join(ways)}, got {' and '.join(said) or 'none'}"
+        )
     if sparsity.budget is None:
         for key in ("unit", "profile", "tolerance"):
             if getattr(sparsity, key) != getattr(Sparsity(), key):
-                raise SpecError(f"sparsity.{key}: only a budget has it, and sparsity.budget is not given")
+                raise SpecError(
+                    f"sparsity.{key}: only a budget has it, and sparsity.budget is not given"
+                )
     if fan_out and len(fan_out) != len(layers) - 1:
-        expected = f"one for each of the {len(layers) - 1} junctions of model.layers" if layers else "an mlp"
+        expected = (
+            f"one for each of the {len(layers) - 1} junctions of model.layers"
+            if layers
+            else "an mlp"
+        )
         raise SpecError(f"sparsity.fan_out: expected {expected}, got {list(fan_out)}")
     for number, (degree, n_out) in enumerate(zip(fan_out, layers[1:], strict=bool(fan_out))):
         if degree > n_out:
-            raise SpecError(f"sparsity.fan_out[{number}]: expected 1..{n_out}, the next layer's size, got {degree}")
+            raise SpecError(
+                f"sparsity.fan_out[{number}]: expected 1..{n_out}, the next layer's size, got "
+                f"{degree}"
+            )

@@ -1,7 +1,8 @@
 """The few values that every room speaks of: frozen, checked once when made, units in the names.
 
-What is written to a file or told to another process is a msgspec Struct; `Pattern` and `Answer` hold arrays and
-are frozen dataclasses. Numbers of boundaries run from 0, the input, to ``len(net.boundaries) - 1``, the logits.
+What is written to a file or told to another process is a msgspec Struct; `Pattern` and `Answer`
+hold arrays and are frozen dataclasses. Numbers of boundaries run from 0, the input, to
+``len(net.boundaries) - 1``, the logits.
 """
 
 from __future__ import annotations
@@ -21,16 +22,26 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
 
 Where = Literal["edge", "server"]
-Why = Literal["confident", "planned", "server", "late", "no_time", "link_down", "overloaded", "refused", "bad_reply"]
+Why = Literal[
+    "confident",
+    "planned",
+    "server",
+    "late",
+    "no_time",
+    "link_down",
+    "overloaded",
+    "refused",
+    "bad_reply",
+]
 WHYS: tuple[Why, ...] = get_args(Why)
 """Why an answer is what it is.
 
-``confident`` an early exit was sure; ``planned`` the plan answers everything on the edge; ``server`` the tail
-answered in time. All others mean that the edge answered although more was planned: ``late`` no reply by the
-deadline, ``no_time`` too little time was left to go on or to ask, ``link_down`` no connection or it broke,
-``overloaded`` the server shed the request, ``refused`` the server would not take it (another bundle, another
-contract), ``bad_reply`` the reply was not what a tail of this bundle sends.
-"""
+``confident`` an early exit was sure; ``planned`` the plan answers everything on the edge;
+``server`` the tail answered in time. All others mean that the edge answered although more was
+planned: ``late`` no reply by the deadline, ``no_time`` too little time was left to go on or to ask,
+``link_down`` no connection or it broke, ``overloaded`` the server shed the request, ``refused`` the
+server would not take it (another bundle, another contract), ``bad_reply`` the reply was not what a
+tail of this bundle sends."""
 
 NonNegative = Annotated[float, Meta(ge=0)]
 Positive = Annotated[float, Meta(gt=0)]
@@ -41,9 +52,9 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 class Pattern:
     """Which connections a layer has: tiles of outputs that share a fan-in set.
 
-    ``index``: int32 ``(n_out / tile, fan_in)``. Outputs ``t * tile .. (t + 1) * tile - 1`` (after ``out_order``, if
-    given) read the inputs ``index[t]``. A row with fewer inputs than others ends in -1. Raises `PatternError` if an
-    input is out of range or read twice by one output.
+    ``index``: int32 ``(n_out / tile, fan_in)``. Outputs ``t * tile .. (t + 1) * tile - 1`` (after
+    ``out_order``, if given) read the inputs ``index[t]``. A row with fewer inputs than others ends
+    in -1. Raises `PatternError` if an input is out of range or read twice by one output.
 
     >>> pattern = Pattern(n_in=4, tile=1, index=np.array([[0, 1], [2, 3], [0, 3]]))
     >>> pattern.n_out, pattern.connections, pattern.density
@@ -62,9 +73,14 @@ class Pattern:
     def __post_init__(self) -> None:
         index = np.ascontiguousarray(self.index, dtype=np.int32)
         if index.ndim != 2 or index.shape[0] < 1 or index.shape[1] < 1 or self.tile < 1:
-            raise PatternError(f"index must be (tiles >= 1, fan_in >= 1) and tile >= 1, got {index.shape}, {self.tile}")
+            raise PatternError(
+                f"index must be (tiles >= 1, fan_in >= 1) and tile >= 1, got {index.shape}, "
+                f"{self.tile}"
+            )
         if index.min() < -1 or index.max() >= self.n_in:
-            raise PatternError(f"inputs must be in 0..{self.n_in - 1}, got {index.min()}..{index.max()}")
+            raise PatternError(
+                f"inputs must be in 0..{self.n_in - 1}, got {index.min()}..{index.max()}"
+            )
         ordered = np.sort(index, axis=1)
         if bool(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any()):
             raise PatternError("an output reads one input twice")
@@ -107,7 +123,9 @@ class Pattern:
     @property
     def is_partition(self) -> bool:
         """True if every input belongs to exactly one tile: a permuted block-diagonal layer."""
-        return self.index.size == self.n_in and np.array_equal(np.sort(self.index, axis=None), np.arange(self.n_in))
+        return self.index.size == self.n_in and np.array_equal(
+            np.sort(self.index, axis=None), np.arange(self.n_in)
+        )
 
     @property
     def fan_out(self) -> Ints:
@@ -116,7 +134,10 @@ class Pattern:
         return (np.bincount(used, minlength=self.n_in) * self.tile).astype(np.int32)
 
     def mask(self) -> npt.NDArray[np.bool_]:
-        """bool ``(n_out, n_in)``: True where a connection exists. For looking and testing; no layer uses it."""
+        """bool ``(n_out, n_in)``: True where a connection exists.
+
+        It is for looking and testing; no layer uses it.
+        """
         tiles = np.zeros((self.index.shape[0], self.n_in), dtype=bool)
         rows, columns = np.nonzero(self.index >= 0)
         tiles[rows, self.index[rows, columns]] = True
@@ -133,7 +154,9 @@ class Value(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Boundary(Value, frozen=True):
-    """A place between two segments: one tensor of ``shape`` (without the batch) through which all must pass.
+    """A place between two segments, one tensor through which all must pass.
+
+    ``shape`` is that of the tensor, without the batch.
 
     >>> Boundary("pool1", (16, 14, 14)).nbytes
     12544
@@ -155,7 +178,10 @@ class Boundary(Value, frozen=True):
 
 
 class Exit(Value, frozen=True):
-    """A classifier that hangs on boundary number ``after``; the net's own classifier is the last exit."""
+    """A classifier that hangs on boundary number ``after``.
+
+    The net's own classifier is the last exit.
+    """
 
     name: str
     after: Annotated[int, Meta(ge=0)]
@@ -163,7 +189,9 @@ class Exit(Value, frozen=True):
 
 
 class Net(Value, frozen=True):
-    """The net as spoken of, without weights: a row of boundaries, with exits hanging on it in rising order.
+    """The net as spoken of, without weights.
+
+    It is a row of boundaries, with exits hanging on it in rising order.
 
     >>> net = Net((Boundary("image", (4,)), Boundary("hidden", (3,)), Boundary("logits", (2,))),
     ...           (Exit("early", 1, 2), Exit("final", 2, 2)))
@@ -180,7 +208,10 @@ class Net(Value, frozen=True):
         if len(self.boundaries) < 2 or not after or after[-1] != self.last:
             raise SpecError("a net needs an input, logits, and its own classifier as the last exit")
         if after != sorted(set(after)) or len(set(names)) != len(names):
-            raise SpecError(f"exits must have rising, different boundaries and different names, got {after}, {names}")
+            raise SpecError(
+                f"exits must have rising, different boundaries and different names, got {after}, "
+                f"{names}"
+            )
 
     @property
     def last(self) -> int:
@@ -206,7 +237,10 @@ class Device(Value, frozen=True):
 
 
 class Link(Value, frozen=True):
-    """What lies between an edge and its server. Rates are bits per second; ``rtt_s`` is the empty round trip."""
+    """What lies between an edge and its server.
+
+    Rates are bits per second; ``rtt_s`` is the empty round trip.
+    """
 
     name: str
     up_bps: Positive
@@ -223,9 +257,9 @@ class Link(Value, frozen=True):
 class Costs(Value, frozen=True):
     """What each part of a net costs on one device; counting and measuring make the same type.
 
-    ``segment_s[k]`` is the time of segment k (from boundary k to k + 1) in seconds, one sample; ``exit_s[j]`` that
-    of exit j's own layers (0 for the last exit, which is the last segment's output); ``segment_j`` the energy of
-    each segment in joules.
+    ``segment_s[k]`` is the time of segment k (from boundary k to k + 1) in seconds, one sample;
+    ``exit_s[j]`` that of exit j's own layers (0 for the last exit, which is the last segment's
+    output); ``segment_j`` the energy of each segment in joules.
     """
 
     device: str
@@ -237,7 +271,10 @@ class Costs(Value, frozen=True):
 
 
 class Encoding(Value, frozen=True):
-    """How a boundary's values travel: ``code = round(value / scale) + zero_point`` for int8, a cast otherwise."""
+    """How a boundary's values travel.
+
+    For int8, ``code = round(value / scale) + zero_point``; otherwise the code is a cast.
+    """
 
     codec: str
     dtype: Literal["float32", "float16", "int8"]
@@ -250,7 +287,10 @@ class Encoding(Value, frozen=True):
 
 
 class Estimate(Value, frozen=True):
-    """What a plan is expected to do for one sample, and how that was reached ("counted" or "measured")."""
+    """What a plan is expected to do for one sample, and how that was reached.
+
+    ``how`` is "counted" or "measured".
+    """
 
     mean_s: NonNegative
     p50_s: NonNegative
@@ -266,8 +306,9 @@ class Estimate(Value, frozen=True):
 class Plan(Value, frozen=True):
     """Where to cut, when an exit may answer, and how the cut travels.
 
-    ``thresholds`` maps an exit on the edge to the least score with which it answers; an exit that is not named
-    never answers early. ``split`` 0 is all on the server, ``net.last`` all on the edge.
+    ``thresholds`` maps an exit on the edge to the least score with which it answers; an exit that
+    is not named never answers early. ``split`` 0 is all on the server, ``net.last`` all on the
+    edge.
     """
 
     split: Annotated[int, Meta(ge=0)]
@@ -284,16 +325,19 @@ class Plan(Value, frozen=True):
         known = [e.name for e in net.exits_up_to(self.split)]
         for name in self.thresholds:
             if name not in known:
-                raise SpecError(f"thresholds: no exit {name!r} at or before split {self.split}; there are: {known}")
+                raise SpecError(
+                    f"thresholds: no exit {name!r} at or before split {self.split}; there are: "
+                    f"{known}"
+                )
 
 
 @dataclass(frozen=True)
 class Answer:
     """One answer of the edge.
 
-    ``scores``: float32 ``(classes,)`` logits; ``exit`` the exit that gave them; ``where`` they were computed; ``why``
-    from the closed list `WHYS`; ``up_bytes`` payload sent for it; ``degraded`` True if a better answer was planned
-    and did not come.
+    ``scores``: float32 ``(classes,)`` logits; ``exit`` the exit that gave them; ``where`` they were
+    computed; ``why`` from the closed list `WHYS`; ``up_bytes`` payload sent for it; ``degraded``
+    True if a better answer was planned and did not come.
     """
 
     label: int

@@ -1,4 +1,7 @@
-"""Numbers as people read them: three significant digits and the unit that fits. Plans and reports both print so."""
+"""Numbers as people read them: three significant digits and the unit that fits.
+
+Plans and reports both print numbers this way.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,10 @@ def count(value: float) -> str:
 
 
 def _scaled(value: float, units: tuple[tuple[str, float], ...]) -> str:
-    """``value`` in the largest unit in which it is at least 1 after rounding; in the smallest unit otherwise."""
+    """``value`` in the largest unit in which it is at least 1 after rounding.
+
+    If there is none, it is in the smallest unit.
+    """
     if value == 0:
         return f"0 {next(name for name, size in units if size == 1.0)}"
     for name, size in units:

@@ -1,4 +1,7 @@
-"""ONNX graphs: read, find the boundaries, count, cut, run for reference. The only room that knows onnx."""
+"""ONNX graphs: read, find the boundaries, count, cut, run for reference.
+
+This is the only room that knows onnx.
+"""
 
 # ruff: noqa: E402 - a missing onnx is said in one sentence before anything imports it
 from presplit.core.errors import library

@@ -1,9 +1,12 @@
-"""Opening a batch that a file fixes: many exporters write the batch of their example, mostly 1, into the graph.
+"""Opening a batch that a file fixes.
 
-The input's first axis is opened and shapes are inferred anew. A Reshape takes the batch to come first, alone or folded
-with heads or windows, and gets the target ``[-1, ...]``. Nothing else is touched: where other nodes hold the batch, the
-outputs stay fixed, and `presplit.graph.read` says so; where the batch does not come first, as in attention over
-``(tokens, batch, features)``, the graph computes something else, which `presplit export` finds by comparing.
+Many exporters write the batch of their example, mostly 1, into the graph.
+
+The input's first axis is opened and shapes are inferred anew. A Reshape takes the batch to come
+first, alone or folded with heads or windows, and gets the target ``[-1, ...]``. Nothing else is
+touched: where other nodes hold the batch, the outputs stay fixed, and `presplit.graph.read` says
+so; where the batch does not come first, as in attention over ``(tokens, batch, features)``, the
+graph computes something else, which `presplit export` finds by comparing.
 """
 
 from __future__ import annotations
@@ -13,10 +16,13 @@ from onnx import ModelProto, numpy_helper
 
 
 def fixed_batch(model: ModelProto) -> int | None:
-    """The batch to which the one input of ``model`` is fixed, or None if it is open or there are several inputs.
+    """The batch to which the one input of ``model`` is fixed.
+
+    None if it is open or there are several inputs.
 
     >>> from onnx import parser
-    >>> text = '<ir_version: 10, opset_import: ["": 20]> net (float[BATCH, 4] x) => (float[BATCH, 4] y) { y = Relu(x) }'
+    >>> text = '''<ir_version: 10, opset_import: ["": 20]>
+    ...     net (float[BATCH, 4] x) => (float[BATCH, 4] y) { y = Relu(x) }'''
     >>> [fixed_batch(parser.parse_model(text.replace("BATCH", batch))) for batch in ("2", "N")]
     [2, None]
     """
@@ -27,7 +33,10 @@ def fixed_batch(model: ModelProto) -> int | None:
 
 
 def opened(model: ModelProto, batch: int) -> ModelProto:
-    """A copy of ``model``, whose shapes are inferred, with its input's batch open and all other shapes forgotten."""
+    """A copy of ``model`` with its input's batch open and all other shapes forgotten.
+
+    The shapes of ``model`` are inferred before.
+    """
     result = ModelProto()
     result.CopyFrom(model)
     sizes = {
@@ -44,7 +53,12 @@ def opened(model: ModelProto, batch: int) -> ModelProto:
             continue
         live.update(node.output)
         before, after = sizes.get(node.input[0], []), sizes.get(node.output[0], [])
-        if node.op_type == "Reshape" and before and all(after) and before[0] % batch == after[0] % batch == 0:
+        if (
+            node.op_type == "Reshape"
+            and before
+            and all(after)
+            and before[0] % batch == after[0] % batch == 0
+        ):
             target = np.array([-1, *after[1:]], dtype=np.int64)
             node.input[1] = f"opened_target_{number}"
             result.graph.initializer.append(numpy_helper.from_array(target, node.input[1]))

@@ -1,10 +1,11 @@
 """Where a net can be cut: the tensors through which all that comes later must pass.
 
-A tensor is such a place if every path from the input to the logits runs through it, which holds exactly when the
-paths from the input to it, times the paths from it to the logits, are all paths there are. Skip connections need no
-care: nothing inside a residual block passes the test. Of places with no multiplication between them only the smallest
-is kept, and those that an exit hangs on. (The natural bottlenecks of arXiv 2205.11269 are those of these boundaries
-that are smaller than all before them.)
+A tensor is such a place if every path from the input to the logits runs through it, which holds
+exactly when the paths from the input to it, times the paths from it to the logits, are all paths
+there are. Skip connections need no care: nothing inside a residual block passes the test. Of places
+with no multiplication between them only the smallest is kept, and those that an exit hangs on. (The
+natural bottlenecks of arXiv 2205.11269 are those of these boundaries that are smaller than all
+before them.)
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from presplit.graph.read import Graph, needs
 
 @dataclass(frozen=True)
 class Row:
-    """A graph seen as a row of segments: the net, the tensor at each boundary, and the logits of each exit."""
+    """A graph seen as a row of segments.
+
+    It holds the net, the tensor at each boundary, and the logits of each exit.
+    """
 
     graph: Graph
     net: Net
@@ -35,8 +39,9 @@ class Row:
 def row(graph: Graph, exit_names: Sequence[str] | None = None) -> Row:
     """Every legal boundary of ``graph`` and the exits that hang on them.
 
-    ``exit_names`` names the graph's outputs in order (default: their own names, the last one ``final``). Raises
-    `GraphError` if an exit does not hang on one boundary or two hang on the same.
+    ``exit_names`` names the graph's outputs in order (default: their own names, the last one
+    ``final``). Raises `GraphError` if an exit does not hang on one boundary or two hang on the
+    same.
     """
     names = tuple(exit_names or (*graph.outputs[:-1], "final"))
     if len(names) != len(graph.outputs):
@@ -48,8 +53,14 @@ def row(graph: Graph, exit_names: Sequence[str] | None = None) -> Row:
     hangs = [_hanging_place(graph, output, spine) for output in graph.outputs[:-1]]
     tensors = _distinct(graph, spine, keep=hangs)
     shapes = [graph.batch_first(tensor) for tensor in tensors]
-    labels = [graph.input, *_told_apart([_label(graph.producer[tensor]) for tensor in tensors[1:-1]]), "logits"]
-    net_boundaries = tuple(Boundary(name, shape) for name, shape in zip(labels, shapes, strict=True) if shape)
+    labels = [
+        graph.input,
+        *_told_apart([_label(graph.producer[tensor]) for tensor in tensors[1:-1]]),
+        "logits",
+    ]
+    net_boundaries = tuple(
+        Boundary(name, shape) for name, shape in zip(labels, shapes, strict=True) if shape
+    )
     after = [*(tensors.index(place) for place in hangs), len(tensors) - 1]
     classes = [(graph.shapes[output])[1] or 0 for output in graph.outputs]
     exits = sorted(zip(after, names, classes, graph.outputs, strict=True))
@@ -76,22 +87,30 @@ def _all_paths_through(graph: Graph, sink: str) -> list[str]:
                 to_sink[name] += paths
     total = from_input[sink]
     order = [graph.input, *(name for node in nodes for name in node.output)]
-    passed = [name for name in order if name in inside and from_input.get(name, 0) * to_sink[name] == total]
+    passed = [
+        name
+        for name in order
+        if name in inside and from_input.get(name, 0) * to_sink[name] == total
+    ]
     return [name for name in passed if graph.batch_first(name) is not None]
 
 
 def _hanging_place(graph: Graph, output: str, spine: Sequence[str]) -> str:
-    """The last place of the net's own row through which everything that ``output`` sees must pass."""
+    """The last place of the net's own row through which all that ``output`` sees must pass."""
     shared = [name for name in _all_paths_through(graph, output) if name in set(spine)]
     if not shared or shared[-1] == graph.input:
-        raise GraphError(f"exit {output!r} does not hang on one boundary of the net: tap a place that no skip passes")
+        raise GraphError(
+            f"exit {output!r} does not hang on one boundary of the net: tap a place that no skip "
+            "passes"
+        )
     return shared[-1]
 
 
 def _distinct(graph: Graph, spine: Sequence[str], *, keep: Sequence[str]) -> tuple[str, ...]:
     """Of neighbouring places without a multiplication between them, the smallest and ``keep``.
 
-    Of equals it is the last, but for those that only move data: the permutation before a sparse layer belongs to it.
+    Of equals it is the last, but for those that only move data: the permutation before a sparse
+    layer belongs to it.
     """
     runs: list[list[str]] = [[spine[0]]]
     for before, tensor in zip(spine, spine[1:], strict=False):
@@ -105,7 +124,11 @@ def _distinct(graph: Graph, spine: Sequence[str], *, keep: Sequence[str]) -> tup
         sizes = {name: _sample_size(graph, name) for name in run}
         smallest = min(sizes.values())
         best = [name for name in run if sizes[name] == smallest]
-        best = [name for name in best if name not in graph.producer or not _moves_only(graph.producer[name])] or best
+        best = [
+            name
+            for name in best
+            if name not in graph.producer or not _moves_only(graph.producer[name])
+        ] or best
         kept = {name for name in run if name in keep}
         if graph.outputs[-1] in run:
             kept |= {graph.outputs[-1]}
@@ -117,11 +140,22 @@ def _distinct(graph: Graph, spine: Sequence[str], *, keep: Sequence[str]) -> tup
 
 def _moves_only(node: NodeProto) -> bool:
     """True if ``node`` computes nothing new."""
-    return node.op_type in {"Gather", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
+    return node.op_type in {
+        "Gather",
+        "Transpose",
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Identity",
+    }
 
 
 def segment_nodes(graph: Graph, start: str, stop: str) -> list[NodeProto]:
-    """The nodes between two places: those that lead from ``start`` to ``stop``, and what makes their constants."""
+    """The nodes between two places.
+
+    They are those that lead from ``start`` to ``stop``, and what makes their constants.
+    """
     given = graph.ancestors(start)
     inside = (graph.ancestors(stop) & graph.live) - given
     for node in graph.nodes:
@@ -154,7 +188,9 @@ def _told_apart(labels: Sequence[str]) -> list[str]:
 
 def _label(node: NodeProto) -> str:
     """The submodule that made a tensor, as torch's exporter notes it, or the tensor's own name."""
-    scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]")
+    scopes = next(
+        (p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]"
+    )
     try:
         found = [scope for scope in ast.literal_eval(scopes) if isinstance(scope, str) and scope]
     except (ValueError, SyntaxError):

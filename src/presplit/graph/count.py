@@ -1,8 +1,9 @@
 """Counting multiply-accumulates and weights of ONNX nodes.
 
-Convolutions, MatMul, Gemm and recurrent layers are counted, as the field does; biases, normalisation and elementwise
-work are not. What is counted is what runs: a sparse layer in tile form costs its connections, one that is scattered
-into a dense weight costs the dense product, although it stores only its values.
+Convolutions, MatMul, Gemm and recurrent layers are counted, as the field does; biases,
+normalisation and elementwise work are not. What is counted is what runs: a sparse layer in tile
+form costs its connections, one that is scattered into a dense weight costs the dense product,
+although it stores only its values.
 """
 
 from __future__ import annotations

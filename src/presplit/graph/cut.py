@@ -1,8 +1,8 @@
 """Cutting a row of segments into fragments that join by their bytes (see `presplit.bundle.read`).
 
-Every tensor inside a segment or an exit gets that piece's prefix, so pieces never clash: a constant that two segments
-use is stored in both. Boundaries are called ``boundary_00``, ``boundary_01``, ... and the last one ``logits``; an exit
-gives ``logits.NAME``.
+Every tensor inside a segment or an exit gets that piece's prefix, so pieces never clash: a constant
+that two segments use is stored in both. Boundaries are called ``boundary_00``, ``boundary_01``, ...
+and the last one ``logits``; an exit gives ``logits.NAME``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
 
 from presplit.core.errors import GraphError
 from presplit.core.types import Boundary, Encoding
@@ -59,7 +67,9 @@ def cut(row: Row) -> Fragments:
     segments: list[Fragment] = []
     for number, (start, stop) in enumerate(zip(row.tensors, row.tensors[1:], strict=False)):
         nodes = segment_nodes(graph, start, stop)
-        segments.append(_fragment(graph, nodes, f"segment_{number:02d}/", {t: places[t] for t in (start, stop)}))
+        segments.append(
+            _fragment(graph, nodes, f"segment_{number:02d}/", {t: places[t] for t in (start, stop)})
+        )
     exits: dict[str, Fragment] = {}
     for exit_, output in zip(row.net.exits[:-1], row.logits, strict=False):
         tensor = row.tensors[exit_.after]
@@ -67,7 +77,9 @@ def cut(row: Row) -> Fragments:
         if output == tensor:  # the place itself is the exit's logits
             output, nodes = "itself", [helper.make_node("Identity", [tensor], ["itself"])]
         renamed = {tensor: places[tensor], output: f"logits.{exit_.name}"}
-        result = helper.make_tensor_value_info(f"logits.{exit_.name}", TensorProto.FLOAT, ["batch", exit_.classes])
+        result = helper.make_tensor_value_info(
+            f"logits.{exit_.name}", TensorProto.FLOAT, ["batch", exit_.classes]
+        )
         exits[exit_.name] = _fragment(graph, nodes, f"exit_{exit_.name}/", renamed, result)
     header = ModelProto(ir_version=graph.model.ir_version, producer_name="presplit")
     header.opset_import.extend(graph.model.opset_import)
@@ -75,8 +87,12 @@ def cut(row: Row) -> Fragments:
     return Fragments(header.SerializeToString(deterministic=True), tuple(segments), exits)
 
 
-def ports(row: Row, encodings: Sequence[Mapping[str, Encoding]]) -> list[tuple[dict[str, bytes], bytes]]:
-    """For each boundary of ``row``: the fragments that enter it, by the names in ``encodings``, and that leave it.
+def ports(
+    row: Row, encodings: Sequence[Mapping[str, Encoding]]
+) -> list[tuple[dict[str, bytes], bytes]]:
+    """The fragments that enter and leave each boundary of ``row``.
+
+    A boundary is entered by the names in ``encodings``.
 
     Raises `GraphError` if the graph's operators are too old to decode integers.
     """
@@ -84,19 +100,28 @@ def ports(row: Row, encodings: Sequence[Mapping[str, Encoding]]) -> list[tuple[d
         row.net.last,
         next((o.version for o in row.graph.model.opset_import if o.domain in ("", "ai.onnx")), 0),
     )
-    if opset < DECODES_INTEGERS and any(each.dtype == "int8" for codes in encodings for each in codes.values()):
+    if opset < DECODES_INTEGERS and any(
+        each.dtype == "int8" for codes in encodings for each in codes.values()
+    ):
         raise GraphError(
-            f"the graph is of operator set {opset}, and integers are decoded from {DECODES_INTEGERS} on; convert it "
+            f"the graph is of operator set {opset}, and integers are decoded from "
+            f"{DECODES_INTEGERS} on; convert it "
             "with onnx.version_converter, or export the net again"
         )
     return [
-        ({name: entry(k, boundary, code, last=last) for name, code in codes.items()}, leave(k, boundary, last=last))
+        (
+            {name: entry(k, boundary, code, last=last) for name, code in codes.items()},
+            leave(k, boundary, last=last),
+        )
         for k, (boundary, codes) in enumerate(zip(row.net.boundaries, encodings, strict=True))
     ]
 
 
 def entry(number: int, boundary: Boundary, encoding: Encoding, *, last: int) -> bytes:
-    """The fragment that takes the graph input ``boundary`` in ``encoding`` and gives boundary ``number`` in float32."""
+    """The fragment that enters boundary ``number``.
+
+    It takes the graph input ``boundary`` in ``encoding`` and gives the boundary in float32.
+    """
     name = boundary_name(number, last)
     shape = ["batch", *boundary.shape]
     value = helper.make_tensor_value_info("boundary", _TYPES[encoding.dtype], shape)
@@ -110,7 +135,9 @@ def entry(number: int, boundary: Boundary, encoding: Encoding, *, last: int) -> 
             numpy_helper.from_array(np.array(encoding.scale, np.float32), "entry/scale"),
             numpy_helper.from_array(np.array(encoding.zero_point, np.int8), "entry/zero_point"),
         ]
-        node = helper.make_node("DequantizeLinear", ["boundary", "entry/scale", "entry/zero_point"], [name])
+        node = helper.make_node(
+            "DequantizeLinear", ["boundary", "entry/scale", "entry/zero_point"], [name]
+        )
     return _bytes(GraphProto(node=[node], initializer=constants, input=[value]))
 
 
@@ -122,7 +149,11 @@ def leave(number: int, boundary: Boundary, *, last: int) -> bytes:
 
 
 def _fragment(
-    graph: Graph, nodes: Sequence[NodeProto], prefix: str, renamed: Mapping[str, str], *results: ValueInfoProto
+    graph: Graph,
+    nodes: Sequence[NodeProto],
+    prefix: str,
+    renamed: Mapping[str, str],
+    *results: ValueInfoProto,
 ) -> Fragment:
     """``nodes`` and the constants they use, every tensor prefixed except those in ``renamed``."""
 

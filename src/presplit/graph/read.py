@@ -1,9 +1,9 @@
 """Reading an ONNX classifier into a value that can be counted and cut.
 
-One input, its first axis the batch; one output per exit, the net's own logits last. Functions are inlined, shapes are
-inferred, a batch that the file fixes is opened (see `presplit.graph.batch`), and a Reshape whose target is computed
-from the batch size alone gets the constant ``[-1, ...]`` instead, so that no path carries the batch size around a
-boundary.
+One input, its first axis the batch; one output per exit, the net's own logits last. Functions are
+inlined, shapes are inferred, a batch that the file fixes is opened (see `presplit.graph.batch`),
+and a Reshape whose target is computed from the batch size alone gets the constant ``[-1, ...]``
+instead, so that no path carries the batch size around a boundary.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ Shape = tuple[int | None, ...]
 
 PROBE = 9973
 """A batch size to infer shapes with: a prime that no other size of a net is likely to be."""
-BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div", "Where", "And", "Or", "Not", "Cast", "Min", "Max"})
+BROADCASTING = frozenset(
+    {"Add", "Sub", "Mul", "Div", "Where", "And", "Or", "Not", "Cast", "Min", "Max"}
+)
 """Operators that repeat an operand along the batch by themselves."""
 
 
@@ -36,9 +38,9 @@ BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div", "Where", "And", "Or", "Not
 class Graph:
     """An ONNX classifier with what is needed to cut it.
 
-    ``shapes`` maps float32 tensors to their shape with None for the batch, or for what cannot be told; an axis that
-    holds several rows for each sample has their number. ``outputs`` are the exits in order, the net's own logits last;
-    ``nodes`` are in the order in which they run.
+    ``shapes`` maps float32 tensors to their shape with None for the batch, or for what cannot be
+    told; an axis that holds several rows for each sample has their number. ``outputs`` are the
+    exits in order, the net's own logits last; ``nodes`` are in the order in which they run.
     """
 
     model: ModelProto
@@ -83,10 +85,15 @@ class Graph:
         return frozenset(seen)
 
     def batch_first(self, tensor: str) -> tuple[int, ...] | None:
-        """Shape of one sample, or None unless ``tensor`` is float32 with the batch as its only open axis, in front."""
+        """Shape of one sample, or None if ``tensor`` does not have the batch in front.
+
+        It must be float32 with the batch as its only open axis.
+        """
         shape = self.shapes.get(tensor, ())
         sample = tuple(size for size in shape[1:] if size is not None)
-        fixed = len(shape) >= 2 and len(sample) == len(shape) - 1 and all(size > 0 for size in sample)
+        fixed = (
+            len(shape) >= 2 and len(sample) == len(shape) - 1 and all(size > 0 for size in sample)
+        )
         return sample if fixed and shape[:1] == (None,) else None
 
 
@@ -95,7 +102,9 @@ def needs(node: NodeProto) -> list[str]:
     names = [name for name in node.input if name]
     for attribute in node.attribute:
         for body in [attribute.g] if attribute.HasField("g") else list(attribute.graphs):
-            inner = {name for step in body.node for name in step.output} | {value.name for value in body.input}
+            inner = {name for step in body.node for name in step.output} | {
+                value.name for value in body.input
+            }
             inner |= {tensor.name for tensor in body.initializer}
             names += [name for step in body.node for name in needs(step) if name not in inner]
             names += [value.name for value in body.output if value.name not in inner]
@@ -103,10 +112,13 @@ def needs(node: NodeProto) -> list[str]:
 
 
 def read(source: str | Path | bytes | ModelProto) -> Graph:
-    """Read an ONNX classifier from a file, its bytes or a model; raises `GraphError` if it is not one.
+    """Read an ONNX classifier from a file, its bytes or a model.
+
+    Raises `GraphError` if it is not one.
 
     >>> from onnx import parser
-    >>> text = '<ir_version: 10, opset_import: ["": 20]> net (float[N, 4] x) => (float[N, 4] y) { y = Relu(x) }'
+    >>> text = '''<ir_version: 10, opset_import: ["": 20]>
+    ...     net (float[N, 4] x) => (float[N, 4] y) { y = Relu(x) }'''
     >>> read(parser.parse_model(text)).shapes["y"]
     (None, 4)
     """
@@ -120,25 +132,40 @@ def read(source: str | Path | bytes | ModelProto) -> Graph:
         model = _without_batch_arithmetic(model)
         shapes = _shapes_of_one_sample(model)
     except (onnx.checker.ValidationError, shape_inference.InferenceError, ValueError) as error:
-        raise GraphError(f"{where}: not a valid ONNX model: {str(error).strip().splitlines()[0]}") from error
+        raise GraphError(
+            f"{where}: not a valid ONNX model: {str(error).strip().splitlines()[0]}"
+        ) from error
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
     if len(inputs) != 1:
-        raise GraphError(f"{where}: a classifier with one input is expected, got {[value.name for value in inputs]}")
+        raise GraphError(
+            f"{where}: a classifier with one input is expected, got "
+            f"{[value.name for value in inputs]}"
+        )
     graph = Graph(model, inputs[0].name, tuple(value.name for value in model.graph.output), shapes)
     if graph.batch_first(graph.input) is None:
         raise GraphError(
-            f"{where}: input {graph.input!r} must be float32 with an open batch first and all other sizes fixed, "
+            f"{where}: input {graph.input!r} must be float32 with an open batch first and all "
+            "other sizes fixed, "
             f"got {list(graph.shapes.get(graph.input, ()))}"
         )
     for name in graph.outputs:
-        if len(graph.shapes.get(name, ())) != 2 or graph.shapes[name][1] is None or name not in graph.live:
-            raise GraphError(f"{where}: output {name!r} must be float32 logits (batch, classes) of the input")
+        if (
+            len(graph.shapes.get(name, ())) != 2
+            or graph.shapes[name][1] is None
+            or name not in graph.live
+        ):
+            raise GraphError(
+                f"{where}: output {name!r} must be float32 logits (batch, classes) of the input"
+            )
     return graph
 
 
 def load(source: str | Path | bytes | ModelProto) -> ModelProto:
-    """The model as it is, a copy, with weights that lie outside its file; raises `GraphError` if it is not one."""
+    """The model as it is, a copy, with weights that lie outside its file.
+
+    Raises `GraphError` if it is not one.
+    """
     return _parse(source)[0]
 
 
@@ -146,14 +173,20 @@ def _with_open_batch(model: ModelProto, batch: int, where: str) -> ModelProto:
     """``model`` for any batch; raises `GraphError` if its outputs do not open with its input."""
     held = f"{where}: its batch is fixed to {batch}, and it cannot be opened because"
     try:
-        result = shape_inference.infer_shapes(opened(model, batch), strict_mode=True, data_prop=True)
+        result = shape_inference.infer_shapes(
+            opened(model, batch), strict_mode=True, data_prop=True
+        )
     except shape_inference.InferenceError as error:
         reason = str(error).strip().splitlines()[0]
-        raise GraphError(f"{held} nodes inside hold it too ({reason}); export the net with a dynamic batch") from error
+        raise GraphError(
+            f"{held} nodes inside hold it too ({reason}); export the net with a dynamic batch"
+        ) from error
     shapes = _shapes(result)
     for value in result.graph.output:
         if shapes.get(value.name, (None,))[:1] != (None,):
-            raise GraphError(f"{held} output {value.name!r} holds it too; export the net with a dynamic batch")
+            raise GraphError(
+                f"{held} output {value.name!r} holds it too; export the net with a dynamic batch"
+            )
     return result
 
 
@@ -170,7 +203,9 @@ def _parse(source: str | Path | bytes | ModelProto) -> tuple[ModelProto, str]:
     except FileNotFoundError as error:
         raise GraphError(f"{source}: no such file") from error
     except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
-        raise GraphError(f"{'model' if isinstance(source, bytes) else source}: not an ONNX file") from error
+        raise GraphError(
+            f"{'model' if isinstance(source, bytes) else source}: not an ONNX file"
+        ) from error
 
 
 def _shapes(model: ModelProto) -> dict[str, Shape]:
@@ -179,12 +214,17 @@ def _shapes(model: ModelProto) -> dict[str, Shape]:
     for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
         tensor = value.type.tensor_type
         if tensor.elem_type == TensorProto.FLOAT and tensor.HasField("shape"):
-            shapes[value.name] = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+            shapes[value.name] = tuple(
+                d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim
+            )
     return shapes
 
 
 def _shapes_of_one_sample(model: ModelProto) -> dict[str, Shape]:
-    """`_shapes` with what is open told apart: the batch itself stays None, a multiple of it becomes the factor."""
+    """`_shapes` with what is open told apart.
+
+    The batch itself stays None, a multiple of it becomes the factor.
+    """
     probed = ModelProto()
     probed.CopyFrom(model)
     for value in probed.graph.input:
@@ -201,20 +241,33 @@ def _shapes_of_one_sample(model: ModelProto) -> dict[str, Shape]:
         return seen // PROBE if seen % PROBE == 0 else seen
 
     shapes = _shapes(model)
-    same_rank = {name for name, shape in shapes.items() if name in found and len(found[name]) == len(shape)}
+    same_rank = {
+        name for name, shape in shapes.items() if name in found and len(found[name]) == len(shape)
+    }
     return {
-        name: tuple(map(told, shape, found[name])) if name in same_rank else shape for name, shape in shapes.items()
+        name: tuple(map(told, shape, found[name])) if name in same_rank else shape
+        for name, shape in shapes.items()
     }
 
 
 def _without_batch_arithmetic(model: ModelProto) -> ModelProto:
-    """Give every Reshape whose result is open only in the batch a constant target; drop what is then unused."""
+    """Give every Reshape whose result is open only in the batch a constant target.
+
+    What is then unused is dropped.
+    """
     shapes = _shapes(model)
     constants = {tensor.name for tensor in model.graph.initializer}
-    constants |= {name for node in model.graph.node if node.op_type == "Constant" for name in node.output}
+    constants |= {
+        name for node in model.graph.node if node.op_type == "Constant" for name in node.output
+    }
     for number, node in enumerate(model.graph.node):
         shape = shapes.get(node.output[0], ())
-        if node.op_type != "Reshape" or node.input[1] in constants or len(shape) < 1 or None in shape[1:]:
+        if (
+            node.op_type != "Reshape"
+            or node.input[1] in constants
+            or len(shape) < 1
+            or None in shape[1:]
+        ):
             continue
         if shape[0] is None:
             name = f"reshape_target_{number}"
@@ -226,7 +279,10 @@ def _without_batch_arithmetic(model: ModelProto) -> ModelProto:
 
 
 def _let_constants_broadcast(model: ModelProto) -> None:
-    """Expand a constant, such as a mask of attention, to a batch of 1 if all that read it broadcast it anyway."""
+    """Expand a constant to a batch of 1 if all that read it broadcast it anyway.
+
+    A mask of attention is such a constant.
+    """
     users: dict[str, list[NodeProto]] = {}
     of_samples = {value.name for value in model.graph.input}
     for node in model.graph.node:
@@ -237,7 +293,8 @@ def _let_constants_broadcast(model: ModelProto) -> None:
     outputs = {value.name for value in model.graph.output}
     sizes = {
         value.name: [
-            axis.dim_value if axis.HasField("dim_value") else None for axis in value.type.tensor_type.shape.dim
+            axis.dim_value if axis.HasField("dim_value") else None
+            for axis in value.type.tensor_type.shape.dim
         ]
         for value in model.graph.value_info
     }
@@ -251,11 +308,18 @@ def _let_constants_broadcast(model: ModelProto) -> None:
 
     for number, node in enumerate(model.graph.node):
         size = sizes.get(node.output[0], [])
-        if node.op_type != "Expand" or node.input[0] in of_samples or None in size[1:] or size[:1] != [None]:
+        if (
+            node.op_type != "Expand"
+            or node.input[0] in of_samples
+            or None in size[1:]
+            or size[:1] != [None]
+        ):
             continue
         if is_broadcast(node.output[0]):
             name = f"expand_target_{number}"
-            model.graph.initializer.append(numpy_helper.from_array(np.array([1, *size[1:]], dtype=np.int64), name))
+            model.graph.initializer.append(
+                numpy_helper.from_array(np.array([1, *size[1:]], dtype=np.int64), name)
+            )
             node.input[1] = name
 
 

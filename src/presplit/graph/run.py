@@ -1,4 +1,7 @@
-"""Running a graph by ONNX's own reference evaluator: slow, needs no engine, and is the definition of each operator."""
+"""Running a graph by ONNX's own reference evaluator.
+
+It is slow, needs no engine, and is the definition of each operator.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ from presplit.graph.read import Graph
 
 
 def run(graph: Graph, x: Floats, tensors: Sequence[str]) -> dict[str, Floats]:
-    """The values of the named float32 tensors, those inside the graph included, for ``x`` ``(batch, *shape)``."""
+    """The values of the named float32 tensors for ``x`` ``(batch, *shape)``.
+
+    Tensors inside the graph can be named too.
+    """
     wanted = list(dict.fromkeys(tensors))
     model = graph.model.graph
     known = {value.name: value for value in (*model.input, *model.value_info, *model.output)}
@@ -27,7 +33,10 @@ def run(graph: Graph, x: Floats, tensors: Sequence[str]) -> dict[str, Floats]:
 
 
 def run_whole(model: ModelProto, x: Floats) -> list[Floats]:
-    """The outputs of a model of one input, in order; raises `GraphError` if it does not take ``x``."""
+    """The outputs of a model of one input, in order.
+
+    Raises `GraphError` if it does not take ``x``.
+    """
     evaluator: Any = ReferenceEvaluator(model)
     try:
         return evaluator.run(None, {model.graph.input[0].name: x})

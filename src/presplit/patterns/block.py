@@ -1,9 +1,11 @@
-"""Block patterns: blocks of adjacent inputs x adjacent outputs, placed so that every row and column has equally many.
+"""Block patterns: blocks of adjacent inputs x adjacent outputs.
 
-Source: block sparsity as in Gray, Radford, Kingma, "GPU Kernels for Block-Sparse Weights" (2017) and arXiv 1711.02782,
-with the random regular placement of arXiv 1812.01164 between blocks. Blocks 1 input wide and 16 or more outputs high
-are `tiled`; blocks of 8 inputs x 1 output are runs of neighbouring inputs, which suit images. Sensible: 8..32 inputs,
-16..64 outputs.
+They are placed so that every row and column has equally many blocks.
+
+Source: block sparsity as in Gray, Radford, Kingma, "GPU Kernels for Block-Sparse Weights" (2017)
+and arXiv 1711.02782, with the random regular placement of arXiv 1812.01164 between blocks. Blocks 1
+input wide and 16 or more outputs high are `tiled`; blocks of 8 inputs x 1 output are runs of
+neighbouring inputs, which suit images. Sensible: 8..32 inputs, 16..64 outputs.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ LARGEST_SIDE = 16
 
 
 def legal_densities(n_in: int, n_out: int, *, block: tuple[int, int] = (1, 1)) -> list[float]:
-    """The densities ``k / gcd(n_in / inputs, n_out / outputs)``, rising; without a block, all for which one is found.
+    """The densities ``k / gcd(n_in / inputs, n_out / outputs)``, rising.
+
+    Without a block, they are all for which one is found.
 
     >>> legal_densities(64, 32, block=(8, 16))
     [0.5, 1.0]
@@ -34,11 +38,16 @@ def legal_densities(n_in: int, n_out: int, *, block: tuple[int, int] = (1, 1)) -
     return biregular_densities(n_in // inputs, n_out // outputs)
 
 
-def block(n_in: int, n_out: int, *, density: float, block: tuple[int, int] | None = None, seed: int = 0) -> Pattern:
-    """Blocks of ``block = (inputs, outputs)`` adjacent features; each block row and column has equally many.
+def block(
+    n_in: int, n_out: int, *, density: float, block: tuple[int, int] | None = None, seed: int = 0
+) -> Pattern:
+    """Blocks of ``block = (inputs, outputs)`` adjacent features.
 
-    Without ``block``: the largest by area with sides up to 16 that has this density, the one with more outputs if two
-    are alike. Raises `PatternError`, naming the nearest legal values, if the block or the density is impossible.
+    Each row and each column of blocks has equally many.
+
+    Without ``block``: the largest by area with sides up to 16 that has this density, the one with
+    more outputs if two are alike. Raises `PatternError`, naming the nearest legal values, if the
+    block or the density is impossible.
 
     >>> pattern = block(64, 64, density=0.5, block=(8, 16), seed=1)
     >>> pattern.tile, pattern.index[0, :9].tolist(), set(pattern.fan_out.tolist())
@@ -46,8 +55,8 @@ def block(n_in: int, n_out: int, *, density: float, block: tuple[int, int] | Non
     >>> block(64, 64, density=0.4, block=(8, 16))
     Traceback (most recent call last):
         ...
-    presplit.core.errors.PatternError: 64 -> 64 has no block pattern of density 0.4: legal are k / 4 with blocks of \
-8 x 16; nearest: 0.25, 0.5
+    presplit.core.errors.PatternError: 64 -> 64 has no block pattern of density 0.4: \
+legal are k / 4 with blocks of 8 x 16; nearest: 0.25, 0.5
     """
     check_sizes(n_in, n_out)
     legal = legal_densities(n_in, n_out, block=block or (1, 1))
@@ -59,7 +68,9 @@ def block(n_in: int, n_out: int, *, density: float, block: tuple[int, int] | Non
 
 
 def adjacent(index: Ints, width: int) -> Ints:
-    """Every entry of ``index`` ``(rows, k)`` replaced by the ``width`` adjacent features that it stands for.
+    """Every entry of ``index`` replaced by the ``width`` adjacent features it stands for.
+
+    ``index`` is ``(rows, k)``.
 
     >>> adjacent(np.array([[0, 2]], np.int32), 3).tolist()
     [[0, 1, 2, 6, 7, 8]]

@@ -1,4 +1,4 @@
-"""One budget for a net: what layers cost at each density, and the choice of densities that spends it."""
+"""What layers cost at each density, and the choice of densities that spends one budget."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ Wish = tuple[float, float]
 class LayerSize:
     """A layer as the allocation sees it.
 
-    ``legal``: the densities that its family can have (`presplit.patterns.LEGAL`), rising; ``kernel``: the sides of a
-    convolution's kernel; ``positions``: how often the weights are used for one sample, height x width of a
-    convolution's output; ``tile``: outputs that share a fan-in set, None for grouped patterns, whose index is a
-    permutation; ``places``: how long the index is at a density, where neither of these says it.
+    ``legal``: the densities that its family can have (`presplit.patterns.LEGAL`), rising;
+    ``kernel``: the sides of a convolution's kernel; ``positions``: how often the weights are used
+    for one sample, height x width of a convolution's output; ``tile``: outputs that share a fan-in
+    set, None for grouped patterns, whose index is a permutation; ``places``: how long the index is
+    at a density, where neither of these says it.
     """
 
     name: str
@@ -35,11 +36,15 @@ class LayerSize:
     places: Callable[[float], int] | None = None
 
     def cost(self, density: float, unit: Unit = "weights") -> int:
-        """What this layer costs at ``density``; biases are left out, bytes are float32 values and int32 index.
+        """What this layer costs at ``density``.
+
+        Biases are left out, bytes are float32 values and int32 index.
 
         >>> size = LayerSize("conv", 16, 32, (0.25, 1.0), kernel=(3, 3), positions=64)
-        >>> size.cost(0.25), size.cost(0.25, "macs"), size.cost(0.25, "bytes"), size.cost(1.0, "bytes")
-        (1152, 73728, 4672, 18432)
+        >>> size.cost(0.25), size.cost(0.25, "macs")
+        (1152, 73728)
+        >>> size.cost(0.25, "bytes"), size.cost(1.0, "bytes")
+        (4672, 18432)
         """
         connections = round(density * self.n_in * self.n_out)
         weights = connections * math.prod(self.kernel)
@@ -64,30 +69,50 @@ def total(layers: Sequence[LayerSize], unit: Unit = "weights") -> int:
 
 
 def spend(
-    layers: Sequence[LayerSize], tries: Sequence[Sequence[Sequence[Wish]]], budget: float, unit: Unit, tolerance: float
+    layers: Sequence[LayerSize],
+    tries: Sequence[Sequence[Sequence[Wish]]],
+    budget: float,
+    unit: Unit,
+    tolerance: float,
 ) -> dict[str, float]:
-    """One density for each layer: least penalty within the budget; `PatternError` says what is possible if none is.
+    """One density for each layer: least penalty within the budget.
 
-    ``tries``: rows of options, one row a layer; the first that can meet the budget is taken, the last has all options.
+    Raises `PatternError`, saying what is possible, if there is none.
+
+    ``tries``: rows of options, one row a layer; the first that can meet the budget is taken, the
+    last has all options.
     """
     if unit not in get_args(Unit):
         raise PatternError(f"unit: expected one of {', '.join(get_args(Unit))}, got {unit!r}")
     if not 0 < budget < math.inf or not 0 <= tolerance < 1:
-        raise PatternError(f"a budget is a positive number of {unit}, a tolerance in 0..1, got {budget}, {tolerance}")
+        raise PatternError(
+            f"a budget is a positive number of {unit}, a tolerance in 0..1, got {budget}, "
+            f"{tolerance}"
+        )
     low, high = math.ceil(budget * (1 - tolerance)), math.floor(budget * (1 + tolerance))
     for rows in tries:
         picks = cheapest(_options(layers, rows, unit), low, high)
         if picks is not None:
-            return {layer.name: row[pick][0] for layer, row, pick in zip(layers, rows, picks, strict=True)}
+            return {
+                layer.name: row[pick][0]
+                for layer, row, pick in zip(layers, rows, picks, strict=True)
+            }
     raise PatternError(_impossible(_options(layers, tries[-1], unit), budget, low, high, unit))
 
 
-def _options(layers: Sequence[LayerSize], rows: Sequence[Sequence[Wish]], unit: Unit) -> list[list[Option]]:
+def _options(
+    layers: Sequence[LayerSize], rows: Sequence[Sequence[Wish]], unit: Unit
+) -> list[list[Option]]:
     """The rows with what each density costs in place of the density."""
-    return [[(layer.cost(d, unit), penalty) for d, penalty in row] for layer, row in zip(layers, rows, strict=True)]
+    return [
+        [(layer.cost(d, unit), penalty) for d, penalty in row]
+        for layer, row in zip(layers, rows, strict=True)
+    ]
 
 
-def _impossible(options: Sequence[Sequence[Option]], budget: float, low: int, high: int, unit: Unit) -> str:
+def _impossible(
+    options: Sequence[Sequence[Option]], budget: float, low: int, high: int, unit: Unit
+) -> str:
     """What to say if no total of ``options`` is in ``low..high``."""
     least, most = (sum(pick(cost for cost, _ in row) for row in options) for pick in (min, max))
     if high < least or low > most:
@@ -98,15 +123,23 @@ def _impossible(options: Sequence[Sequence[Option]], budget: float, low: int, hi
         picks = cheapest(rows, start, stop)
         near += [sum(row[pick][0] for row, pick in zip(rows, picks, strict=True))] if picks else []
     nearest = " and ".join(str(cost) for cost in near)
-    return f"none found that cost {low}..{high} {unit}; the nearest totals are {nearest}: change budget or tolerance"
+    return (
+        f"none found that cost {low}..{high} {unit}; the nearest totals are {nearest}: "
+        "change budget or tolerance"
+    )
 
 
 def check_layers(layers: Sequence[LayerSize]) -> None:
-    """Raise `PatternError` unless there are layers, of different names, with legal densities that rise to at most 1."""
+    """Raise `PatternError` unless the layers can share a budget.
+
+    There must be some, of different names, with legal densities that rise to at most 1.
+    """
     names = [layer.name for layer in layers]
     if not layers or len(set(names)) != len(names):
         raise PatternError(f"a budget needs layers of different names, got {names}")
     for layer in layers:
         legal = layer.legal
         if not legal or list(legal) != sorted(set(legal)) or not 0 < legal[0] <= legal[-1] <= 1:
-            raise PatternError(f"layer {layer.name}: legal densities must rise within 0..1, got {legal}")
+            raise PatternError(
+                f"layer {layer.name}: legal densities must rise within 0..1, got {legal}"
+            )

@@ -1,8 +1,11 @@
-"""Butterfly patterns: two block-diagonal layers with a permutation between, whose product connects everything.
+"""Butterfly patterns: two block-diagonal layers with a permutation between.
 
-Source: Monarch, arXiv 2204.00595, the two-factor form of butterfly matrices, which stock batched matmuls run. A dense
-layer becomes two grouped ones with nothing between them but a shuffle of the hidden features (a learned map of rank
-``hidden / groups**2`` between each pair of groups), so this replaces a layer by two and is not a `Pattern`.
+The product of the two connects everything.
+
+Source: Monarch, arXiv 2204.00595, the two-factor form of butterfly matrices, which stock batched
+matmuls run. A dense layer becomes two grouped ones with nothing between them but a shuffle of the
+hidden features (a learned map of rank ``hidden / groups**2`` between each pair of groups), so this
+replaces a layer by two and is not a `Pattern`.
 """
 
 from __future__ import annotations
@@ -48,12 +51,14 @@ def legal_groups(n_in: int, n_out: int) -> list[int]:
 
 
 def butterfly(n_in: int, n_out: int, *, groups: int, hidden: int | None = None) -> Butterfly:
-    """Two layers ``n_in -> hidden -> n_out`` of ``groups`` groups; every output depends on every input.
+    """Two layers ``n_in -> hidden -> n_out`` of ``groups`` groups.
 
-    ``hidden``: a multiple of ``groups**2``, by default the least that is not below the smaller size. For square layers
-    ``2 / groups`` of the dense weights remain. Monarch takes ``groups`` near the square root of the size; groups of at
-    least 16 features run fast. There is one best way to mix, hence no seed. Raises `PatternError` naming the nearest
-    legal numbers.
+    Every output depends on every input.
+
+    ``hidden``: a multiple of ``groups**2``, by default the least that is not below the smaller
+    size. For square layers ``2 / groups`` of the dense weights remain. Monarch takes ``groups``
+    near the square root of the size; groups of at least 16 features run fast. There is one best way
+    to mix, hence no seed. Raises `PatternError` naming the nearest legal numbers.
 
     >>> pair = butterfly(16, 16, groups=4)
     >>> pair.density, pair.between.tolist()[:8]
@@ -62,7 +67,11 @@ def butterfly(n_in: int, n_out: int, *, groups: int, hidden: int | None = None) 
     True
     """
     check_sizes(n_in, n_out)
-    check_divides(groups, math.gcd(n_in, n_out), what="groups must divide the greatest common divisor of the sizes")
+    check_divides(
+        groups,
+        math.gcd(n_in, n_out),
+        what="groups must divide the greatest common divisor of the sizes",
+    )
     least = groups * groups
     hidden = -(-min(n_in, n_out) // least) * least if hidden is None else hidden
     check_sizes(n_in, hidden)

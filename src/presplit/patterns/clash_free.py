@@ -1,19 +1,25 @@
-"""Clash-free patterns: biregular, and in an order of edges that parallel memories serve without waiting.
+"""Clash-free patterns: biregular, with edges in an order that suits parallel memories.
 
-Source: Dey, Huang, Beerel, Chugg, "Pre-Defined Sparse Neural Networks with Hardware Acceleration", arXiv 1812.01164,
-IEEE JETCAS 9(2) 2019; written from the formulas. The inputs lie in ``z`` memories, input ``j`` in memory ``j mod z`` at
-address ``j div z``. A cycle reads one word of each memory: ``z`` edges. ``n_in / z`` cycles read every input once: a
-sweep; ``fan_out`` sweeps make the layer. Edge ``e`` belongs to output ``e div fan_in``, so each row of the index stands
-in the order in which hardware reads it.
+The memories serve that order without waiting.
+
+Source: Dey, Huang, Beerel, Chugg, "Pre-Defined Sparse Neural Networks with Hardware Acceleration",
+arXiv 1812.01164, IEEE JETCAS 9(2) 2019; written from the formulas. The inputs lie in ``z``
+memories, input ``j`` in memory ``j mod z`` at address ``j div z``. A cycle reads one word of each
+memory: ``z`` edges. ``n_in / z`` cycles read every input once: a sweep; ``fan_out`` sweeps make the
+layer. Edge ``e`` belongs to output ``e div fan_in``, so each row of the index stands in the order
+in which hardware reads it.
 
 * kind 1: in each sweep each memory is read in a random order of its addresses;
-* kind 2: in each sweep each memory is read from a random start upwards, cyclically: only starts are stored;
-* kind 3: as 2, the same starts in every sweep. So output ``o`` reads what output ``o + n_out / fan_out`` reads: it is a
-  grouped pattern in another order, and runs as fast as one (the paper does not say so).
+* kind 2: in each sweep each memory is read from a random start upwards, cyclically: only starts are
+  stored;
+* kind 3: as 2, the same starts in every sweep. So output ``o`` reads what output ``o + n_out /
+  fan_out`` reads: it is a grouped pattern in another order, and runs as fast as one (the paper does
+  not say so).
 
-``dither`` also shuffles the order of the memories, once a sweep (kinds 1, 2) or once a layer (kind 3). Differs from the
-authors' code in that ``fan_out`` must divide ``n_out``: elsewhere an output may lie across two sweeps and be given one
-input twice, and their code then loses an edge without a word.
+``dither`` also shuffles the order of the memories, once a sweep (kinds 1, 2) or once a layer (kind
+3). Differs from the authors' code in that ``fan_out`` must divide ``n_out``: elsewhere an output
+may lie across two sweeps and be given one input twice, and their code then loses an edge without a
+word.
 """
 
 from __future__ import annotations
@@ -32,7 +38,9 @@ Kind = Literal[1, 2, 3]
 
 
 def legal_densities(n_in: int, n_out: int) -> list[float]:
-    """The densities ``fan_out / n_out`` with ``fan_out`` dividing ``n_out`` and a whole fan-in, rising.
+    """The densities ``fan_out / n_out`` that a clash-free pattern can have, rising.
+
+    ``fan_out`` divides ``n_out``, and the fan-in is whole.
 
     >>> legal_densities(12, 8)
     [0.25, 0.5, 1.0]
@@ -53,8 +61,9 @@ def clash_free(
 ) -> Pattern:
     """A pattern that ``z`` memories serve without a clash; give ``density`` or ``fan_out``.
 
-    ``z``, the degree of parallelism, divides ``n_in``; by default it is the fan-in: one output a cycle. Raises
-    `PatternError`, naming the nearest legal values, if ``z`` or the density is impossible.
+    ``z``, the degree of parallelism, divides ``n_in``; by default it is the fan-in: one output a
+    cycle. Raises `PatternError`, naming the nearest legal values, if ``z`` or the density is
+    impossible.
 
     >>> pattern = clash_free(12, 12, fan_out=2, z=4, kind=2, dither=True, seed=1)
     >>> pattern.fan_in, set(pattern.fan_out.tolist()), is_clash_free(pattern, 4)
@@ -62,8 +71,8 @@ def clash_free(
     >>> clash_free(12, 4, fan_out=3, z=4)
     Traceback (most recent call last):
         ...
-    presplit.core.errors.PatternError: 12 -> 4 has no clash-free pattern of density 0.75: legal are fan_out / 4 with \
-fan_out dividing 4 and fan_in whole; nearest: 0.5, 1
+    presplit.core.errors.PatternError: 12 -> 4 has no clash-free pattern of density 0.75: \
+legal are fan_out / 4 with fan_out dividing 4 and fan_in whole; nearest: 0.5, 1
     """
     out_degree, fan_in = _degrees(n_in, n_out, density, fan_out)
     z = fan_in if z is None else z
@@ -87,10 +96,14 @@ fan_out dividing 4 and fan_in whole; nearest: 0.5, 1
 
 
 def is_clash_free(pattern: Pattern, z: int) -> bool:
-    """True if every cycle of ``z`` edges, outputs in order and each row as it stands, reads each of z memories once.
+    """True if every cycle of ``z`` edges reads each of ``z`` memories once.
 
-    >>> is_clash_free(Pattern(4, 1, np.array([[0, 1], [3, 2]])), 2), is_clash_free(Pattern(2, 1, np.array([[1, 0]])), 2)
-    (True, True)
+    The edges are taken output after output, and each row as it stands.
+
+    >>> is_clash_free(Pattern(4, 1, np.array([[0, 1], [3, 2]])), 2)
+    True
+    >>> is_clash_free(Pattern(2, 1, np.array([[1, 0]])), 2)
+    True
     >>> is_clash_free(Pattern(4, 1, np.array([[0, 2], [1, 3]])), 2)
     False
     """
@@ -100,12 +113,16 @@ def is_clash_free(pattern: Pattern, z: int) -> bool:
     return bool((memories == np.arange(z)).all())
 
 
-def count_patterns(n_in: int, n_out: int, *, fan_out: int, z: int, kind: Kind, dither: bool = False) -> int:
-    """How many orders of reading the memories a kind has: as many patterns, where fan-in is at most ``z``.
+def count_patterns(
+    n_in: int, n_out: int, *, fan_out: int, z: int, kind: Kind, dither: bool = False
+) -> int:
+    """How many orders of reading the memories a kind has.
 
-    With a larger fan-in an output reads whole cycles, in which the order makes no other pattern: there are fewer then.
-    Raises `PatternError` for what `clash_free` refuses, and for dither where neither of ``z`` and fan-in divides the
-    other: there no formula is known.
+    Where the fan-in is at most ``z``, it has as many patterns.
+
+    With a larger fan-in an output reads whole cycles, in which the order makes no other pattern:
+    there are fewer then. Raises `PatternError` for what `clash_free` refuses, and for dither where
+    neither of ``z`` and fan-in divides the other: there no formula is known.
 
     >>> [count_patterns(12, 12, fan_out=2, z=4, kind=kind, dither=True) for kind in (1, 2, 3)]
     [60466176, 236196, 486]
@@ -118,7 +135,10 @@ def count_patterns(n_in: int, n_out: int, *, fan_out: int, z: int, kind: Kind, d
     elif z % fan_in == 0:
         orders = math.factorial(z) // math.factorial(fan_in) ** (z // fan_in)
     else:
-        raise PatternError(f"with dither, z = {z} and fan_in = {fan_in} must divide one the other: else none is known")
+        raise PatternError(
+            f"with dither, z = {z} and fan_in = {fan_in} must divide one the other: else none is "
+            "known"
+        )
     sweep = orders * (math.factorial(depth) if kind == 1 else depth) ** z
     return sweep if kind == 3 else sweep**out_degree
 
@@ -130,7 +150,9 @@ def _degrees(n_in: int, n_out: int, density: float | None, fan_out: int | None) 
         raise PatternError("give either density or fan_out")
     wanted = density if density is not None else (fan_out or 0) / n_out
     rule = f"fan_out / {n_out} with fan_out dividing {n_out} and fan_in whole"
-    legal = legal_density(n_in, n_out, wanted, legal_densities(n_in, n_out), family="clash-free", rule=rule)
+    legal = legal_density(
+        n_in, n_out, wanted, legal_densities(n_in, n_out), family="clash-free", rule=rule
+    )
     return round(n_out * legal), round(n_in * legal)
 
 

@@ -1,9 +1,12 @@
-"""Data-aware patterns: what the training inputs say, before training, about where connections are worth having.
+"""Data-aware patterns: connections where the training inputs show them to be worth having.
 
-Two ways, both at equal fan-in, so storage and execution do not change. `over` reads inputs alone: dead ones get no
-connection, informative ones more (that placement must follow the task is the finding of arXiv 2604.10560). `scored`
-places by scores that the caller computes, such as SNIP's ``|weight * gradient|`` on a few batches (arXiv 1810.02340);
-differs from SNIP in that every output keeps equally many. Only training inputs may be shown to either.
+The inputs show it before training.
+
+Two ways, both at equal fan-in, so storage and execution do not change. `over` reads inputs alone:
+dead ones get no connection, informative ones more (that placement must follow the task is the
+finding of arXiv 2604.10560). `scored` places by scores that the caller computes, such as SNIP's
+``|weight * gradient|`` on a few batches (arXiv 1810.02340); differs from SNIP in that every output
+keeps equally many. Only training inputs may be shown to either.
 """
 
 from __future__ import annotations
@@ -22,9 +25,12 @@ LIVE_SHARE = 0.02
 
 
 def importance(inputs: npt.ArrayLike, *, live_share: float = LIVE_SHARE) -> Reals:
-    """float64 ``(n_in,)``: the variance of each input over samples ``(samples, ...)``, 0 where the input is dead.
+    """The variance of each input over samples ``(samples, ...)``, 0 where the input is dead.
 
-    ``live_share`` 0..0.1 is sensible. Serves `local.over` as its ``weights`` too. Raises `PatternError` if none lives.
+    The result is float64 ``(n_in,)``.
+
+    ``live_share`` 0..0.1 is sensible. Serves `local.over` as its ``weights`` too. Raises
+    `PatternError` if none lives.
 
     >>> importance([[0.0, 1.0, 5.0], [0.0, 3.0, 5.0]]).tolist()
     [0.0, 1.0, 0.0]
@@ -36,17 +42,28 @@ def importance(inputs: npt.ArrayLike, *, live_share: float = LIVE_SHARE) -> Real
     alive = (samples != 0).mean(axis=0) > live_share
     variance = np.where(alive, samples.var(axis=0), 0.0)
     if not variance.any():
-        raise PatternError(f"no input varies and is not 0 in more than {live_share:.0%} of {len(samples)} samples")
+        raise PatternError(
+            f"no input varies and is not 0 in more than {live_share:.0%} of {len(samples)} samples"
+        )
     return variance
 
 
 def by_importance(
-    importance: npt.ArrayLike, n_out: int, *, fan_in: int, power: float = 0.5, tile: int = 1, seed: int = 0
+    importance: npt.ArrayLike,
+    n_out: int,
+    *,
+    fan_in: int,
+    power: float = 0.5,
+    tile: int = 1,
+    seed: int = 0,
 ) -> Pattern:
-    """Out-degrees proportional to ``importance ** power``, 0 where it is 0, in-degrees all ``fan_in``.
+    """Out-degrees proportional to ``importance ** power``, in-degrees all ``fan_in``.
 
-    ``power`` 0 spreads evenly over live inputs, 0.5 follows the standard deviation, 1 the variance. Outputs of one
-    ``tile`` share their inputs. Raises `PatternError` if fewer than ``fan_in`` inputs are alive.
+    An input of importance 0 has out-degree 0.
+
+    ``power`` 0 spreads evenly over live inputs, 0.5 follows the standard deviation, 1 the variance.
+    Outputs of one ``tile`` share their inputs. Raises `PatternError` if fewer than ``fan_in``
+    inputs are alive.
 
     >>> pattern = by_importance([0.0, 1.0, 1.0, 4.0], 8, fan_in=2)
     >>> pattern.fan_out.tolist(), pattern.fan_in
@@ -54,7 +71,9 @@ def by_importance(
     """
     value = np.asarray(importance, dtype=np.float64).reshape(-1)
     if not np.isfinite(value).all() or (value < 0).any() or not 0 <= power < np.inf:
-        raise PatternError(f"importance must be finite and at least 0, power too, got {value} and {power}")
+        raise PatternError(
+            f"importance must be finite and at least 0, power too, got {value} and {power}"
+        )
     check_sizes(value.size, n_out)
     check_divides(tile, n_out, what="tile must divide n_out")
     alive = np.count_nonzero(value)
@@ -67,8 +86,12 @@ def by_importance(
     return Pattern(n_in=value.size, tile=tile, index=index)
 
 
-def over(inputs: npt.ArrayLike, *, power: float = 0.5, tile: int = 1, live_share: float = LIVE_SHARE) -> Family:
-    """The family of `by_importance` for these training inputs ``(samples, ...)``, for the first layer of a net.
+def over(
+    inputs: npt.ArrayLike, *, power: float = 0.5, tile: int = 1, live_share: float = LIVE_SHARE
+) -> Family:
+    """The family of `by_importance` for these training inputs, for the first layer of a net.
+
+    The inputs are ``(samples, ...)``.
 
     Inputs past those of the samples are padding: ``n_in`` may be larger, and they are not read.
 
@@ -83,8 +106,13 @@ def over(inputs: npt.ArrayLike, *, power: float = 0.5, tile: int = 1, live_share
         if n_in < known.size:
             raise PatternError(f"the samples have {known.size} inputs, the layer only {n_in}")
         alive = np.count_nonzero(known)
-        legal, rule = [k / n_in for k in range(1, alive + 1)], f"fan_in / {n_in} with fan_in in 1..{alive}"
-        fan_in = round(n_in * legal_density(n_in, n_out, density, legal, family="data-aware", rule=rule))
+        legal, rule = (
+            [k / n_in for k in range(1, alive + 1)],
+            f"fan_in / {n_in} with fan_in in 1..{alive}",
+        )
+        fan_in = round(
+            n_in * legal_density(n_in, n_out, density, legal, family="data-aware", rule=rule)
+        )
         padded = np.pad(known, (0, n_in - known.size))
         return by_importance(padded, n_out, fan_in=fan_in, power=power, tile=tile, seed=seed)
 
@@ -93,10 +121,12 @@ def over(inputs: npt.ArrayLike, *, power: float = 0.5, tile: int = 1, live_share
 
 
 def scored(scores: npt.ArrayLike, *, fan_in: int, tile: int = 1) -> Pattern:
-    """Every output reads the ``fan_in`` inputs of its highest ``scores`` ``(n_out, n_in)``; a tile, of its summed ones.
+    """Every output reads the ``fan_in`` inputs of its highest ``scores`` ``(n_out, n_in)``.
 
-    For SNIP the scores are ``abs(weight * gradient)``, summed over a convolution's kernel. Of equal scores the first
-    input wins. Raises `PatternError` if ``fan_in`` is not in ``1..n_in``.
+    A tile reads those of its highest summed scores.
+
+    For SNIP the scores are ``abs(weight * gradient)``, summed over a convolution's kernel. Of equal
+    scores the first input wins. Raises `PatternError` if ``fan_in`` is not in ``1..n_in``.
 
     >>> scored([[3, 1, 2], [0, 5, 4]], fan_in=2).index.tolist()
     [[0, 2], [1, 2]]

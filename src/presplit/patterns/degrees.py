@@ -1,4 +1,4 @@
-"""Degrees that follow weights: dividing a total among unequals, and drawing connections for given out-degrees."""
+"""Dividing a total among unequal weights, and drawing connections for given out-degrees."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ Reals = npt.NDArray[np.float64]
 
 
 def shares(total: float, weights: Reals, limits: Reals) -> Reals:
-    """``total`` divided in proportion to ``weights``, no share above its limit: ``min(limit, c * weight)``.
+    """``total`` divided in proportion to ``weights``, no share above its limit.
 
-    The share of a weight 0 is 0. ``total`` must not exceed the sum of the limits of positive weights.
+    Each share is ``min(limit, c * weight)``.
+
+    The share of a weight 0 is 0. ``total`` must not exceed the sum of the limits of positive
+    weights.
 
     >>> shares(10, np.array([1.0, 1.0, 2.0]), np.array([9.0, 9.0, 4.0])).tolist()
     [3.0, 3.0, 4.0]
@@ -32,7 +35,9 @@ def shares(total: float, weights: Reals, limits: Reals) -> Reals:
 
 
 def whole_shares(total: int, weights: Reals, limit: int) -> Ints:
-    """`shares` in whole numbers that sum to ``total`` exactly, by largest remainder; each at most ``limit``.
+    """`shares` in whole numbers that sum to ``total`` exactly, by largest remainder.
+
+    Each is at most ``limit``.
 
     >>> whole_shares(10, np.array([1.0, 1.0, 2.0, 0.0]), limit=6).tolist()
     [3, 2, 5, 0]
@@ -46,11 +51,14 @@ def whole_shares(total: int, weights: Reals, limit: int) -> Ints:
 
 
 def rows_of_degrees(degrees: Ints, rows: int, rng: np.random.Generator) -> Ints:
-    """int32 ``(rows, fan_in)`` sorted rows of different inputs, input ``j`` in exactly ``degrees[j]`` of them.
+    """Sorted rows of different inputs, input ``j`` in exactly ``degrees[j]`` of them.
 
-    ``degrees`` are in ``0..rows`` and sum to ``rows * fan_in``. Row by row, with ``r`` rows left, input ``j`` is taken
-    with probability ``need_j / r`` by systematic sampling in a random order (Madow 1949): the probabilities sum to
-    ``fan_in``, who needs all rows left is taken for certain, so the draw cannot fail.
+    They are int32 ``(rows, fan_in)``.
+
+    ``degrees`` are in ``0..rows`` and sum to ``rows * fan_in``. Row by row, with ``r`` rows left,
+    input ``j`` is taken with probability ``need_j / r`` by systematic sampling in a random order
+    (Madow 1949): the probabilities sum to ``fan_in``, who needs all rows left is taken for certain,
+    so the draw cannot fail.
 
     >>> rows_of_degrees(np.array([3, 2, 1, 0], np.int32), 3, np.random.default_rng(0)).tolist()
     [[0, 1], [0, 1], [0, 2]]

@@ -1,13 +1,17 @@
-"""Density allocation: one budget for a net, in weights, multiplications or bytes, divided among its layers.
+"""Density allocation: one budget for a net, divided among its layers.
 
-Sources. ERK: arXiv 1911.11134, after arXiv 1707.04780: density proportional to the sum of a weight tensor's sides over
-their product, layers that would pass 1 are dense. uniform+: arXiv 2202.02643 and its code: the first convolution dense,
-the last linear layer at 20 % where the net has less, the rest uniform; that code divides by all weights instead of the
-remaining ones and so lands below its budget, here the rest gets exactly what is left. Early sparse, late dense: the
-trend found in arXiv 1812.01164. By time: narrow layers gain no time from sparsity, wide ones much.
+The budget is in weights, multiplications or bytes.
 
-A profile gives each layer a wish. Wishes are rounded to legal densities together, so that the budget is met and the
-squared logarithms of density over wish sum to the least (`presplit.patterns.budget`).
+Sources. ERK: arXiv 1911.11134, after arXiv 1707.04780: density proportional to the sum of a weight
+tensor's sides over their product, layers that would pass 1 are dense. uniform+: arXiv 2202.02643
+and its code: the first convolution dense, the last linear layer at 20 % where the net has less, the
+rest uniform; that code divides by all weights instead of the remaining ones and so lands below its
+budget, here the rest gets exactly what is left. Early sparse, late dense: the trend found in arXiv
+1812.01164. By time: narrow layers gain no time from sparsity, wide ones much.
+
+A profile gives each layer a wish. Wishes are rounded to legal densities together, so that the
+budget is met and the squared logarithms of density over wish sum to the least
+(`presplit.patterns.budget`).
 """
 
 from __future__ import annotations
@@ -40,11 +44,13 @@ def allocate(
     profile: Profile = "erk",
     tolerance: float = 0.01,
 ) -> dict[str, float]:
-    """The legal density of each layer by name, so that together they cost ``budget`` within ``tolerance``.
+    """The legal density of each layer by name, so that together they cost ``budget``.
 
-    ``budget`` counts the ``unit`` for the whole net: a quarter of it is ``0.25 * total(layers, unit)``. Raises
-    `PatternError` with the range that is possible if the budget is outside it, and with the nearest totals if the legal
-    densities leave a gap around it.
+    The cost is met within ``tolerance``.
+
+    ``budget`` counts the ``unit`` for the whole net: a quarter of it is ``0.25 * total(layers,
+    unit)``. Raises `PatternError` with the range that is possible if the budget is outside it, and
+    with the nearest totals if the legal densities leave a gap around it.
 
     >>> from presplit.patterns.budget import total
     >>> layers = [LayerSize(f"fc{k}", 512, 512, (0.125, 0.25, 0.5, 1.0)) for k in range(3)]
@@ -53,13 +59,17 @@ def allocate(
     >>> allocate(layers, budget=10_000)
     Traceback (most recent call last):
         ...
-    presplit.core.errors.PatternError: a budget of 10000 weights is impossible: 98304..786432 are possible
+    presplit.core.errors.PatternError: a budget of 10000 weights is impossible: \
+98304..786432 are possible
     """
     check_layers(layers)
     if profile not in PROPORTIONS:
         raise PatternError(f"profile: expected one of {', '.join(PROPORTIONS)}, got {profile!r}")
     wishes = _wishes(layers, budget, unit, profile)
-    rows = [[(d, math.log(d / wish) ** 2) for d in layer.legal] for layer, wish in zip(layers, wishes, strict=True)]
+    rows = [
+        [(d, math.log(d / wish) ** 2) for d in layer.legal]
+        for layer, wish in zip(layers, wishes, strict=True)
+    ]
     for position in _dense(layers, profile):
         rows[position] = rows[position][-1:]
     near = [sorted(row, key=lambda option: option[1])[:NEAR] for row in rows]
@@ -74,15 +84,21 @@ def by_time(
     unit: Unit = "weights",
     tolerance: float = 0.01,
 ) -> dict[str, float]:
-    """The density of each layer by name with which the net is fastest among those that cost ``budget``.
+    """The density of each layer by name with which a net of cost ``budget`` is fastest.
 
-    ``times[name]``: seconds of the layer at each candidate density, measured on the engine that will run it. The budget
-    is spent, not only kept: what a wide layer gives up a narrow one, for which sparsity saves no time, may keep. Where
-    densities are few, a ``tolerance`` of 0.05..0.1 finds faster nets: a narrow one makes layers sparse only to hit the
-    total. Raises `PatternError` as `allocate` does, and if a layer was not measured.
+    ``times[name]``: seconds of the layer at each candidate density, measured on the engine that
+    will run it. The budget is spent, not only kept: what a wide layer gives up a narrow one, for
+    which sparsity saves no time, may keep. Where densities are few, a ``tolerance`` of 0.05..0.1
+    finds faster nets: a narrow one makes layers sparse only to hit the total. Raises `PatternError`
+    as `allocate` does, and if a layer was not measured.
 
-    >>> layers = [LayerSize("narrow", 64, 64, (0.25, 1.0)), LayerSize("wide", 256, 256, (0.125, 0.25, 1.0))]
-    >>> times = {"narrow": {0.25: 9e-6, 1.0: 8e-6}, "wide": {0.125: 20e-6, 0.25: 30e-6, 1.0: 100e-6}}
+    >>> narrow = LayerSize("narrow", 64, 64, (0.25, 1.0))
+    >>> wide = LayerSize("wide", 256, 256, (0.125, 0.25, 1.0))
+    >>> layers = [narrow, wide]
+    >>> times = {
+    ...     "narrow": {0.25: 9e-6, 1.0: 8e-6},
+    ...     "wide": {0.125: 20e-6, 0.25: 30e-6, 1.0: 100e-6},
+    ... }
     >>> by_time(layers, times, budget=12_288)
     {'narrow': 1.0, 'wide': 0.125}
     """
@@ -90,7 +106,9 @@ def by_time(
     for layer in layers:
         seconds = times.get(layer.name, {})
         if not seconds or not all(0 < d <= 1 and 0 <= t < math.inf for d, t in seconds.items()):
-            raise PatternError(f"layer {layer.name} needs times >= 0 at densities in 0..1, got {dict(seconds)}")
+            raise PatternError(
+                f"layer {layer.name} needs times >= 0 at densities in 0..1, got {dict(seconds)}"
+            )
     rows = [sorted(times[layer.name].items()) for layer in layers]
     return spend(layers, [rows], budget, unit, tolerance)
 
@@ -119,7 +137,9 @@ PROPORTIONS: dict[Profile, Callable[[Sequence[LayerSize]], Reals]] = {
 
 def _dense(layers: Sequence[LayerSize], profile: Profile) -> list[int]:
     """The layers that a profile leaves dense, whatever the budget."""
-    return [k for k, layer in enumerate(layers) if layer.kernel][:1] if profile == "uniform+" else []
+    return (
+        [k for k, layer in enumerate(layers) if layer.kernel][:1] if profile == "uniform+" else []
+    )
 
 
 def _wishes(layers: Sequence[LayerSize], budget: float, unit: Unit, profile: Profile) -> Reals:

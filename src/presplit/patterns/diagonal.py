@@ -1,9 +1,9 @@
 """Diagonal patterns: wrapped diagonals of the weight matrix.
 
-Source: DynaDiag, arXiv 2506.11449, with fixed diagonals; for a matrix that is not square we let a diagonal wrap on both
-sides until it closes. The ``g = gcd(n_in, n_out)`` diagonals, ``(i mod n_out, (i + d) mod n_in)`` for all ``i``, part
-the matrix; each visits every output and every input equally often, so any of them together are biregular. The offsets
-``d`` are drawn without repetition.
+Source: DynaDiag, arXiv 2506.11449, with fixed diagonals; for a matrix that is not square we let a
+diagonal wrap on both sides until it closes. The ``g = gcd(n_in, n_out)`` diagonals, ``(i mod n_out,
+(i + d) mod n_in)`` for all ``i``, part the matrix; each visits every output and every input equally
+often, so any of them together are biregular. The offsets ``d`` are drawn without repetition.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def legal_densities(n_in: int, n_out: int) -> list[float]:
 
 
 def diagonal(n_in: int, n_out: int, *, density: float, seed: int = 0) -> Pattern:
-    """``density * gcd(n_in, n_out)`` wrapped diagonals; raises `PatternError`, naming the nearest legal densities.
+    """``density * gcd(n_in, n_out)`` wrapped diagonals.
+
+    Raises `PatternError`, naming the nearest legal densities.
 
     >>> diagonal(4, 4, density=0.5, seed=0).mask().astype(int).tolist()
     [[0, 0, 1, 1], [1, 0, 0, 1], [1, 1, 0, 0], [0, 1, 1, 0]]

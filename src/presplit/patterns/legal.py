@@ -1,4 +1,7 @@
-"""What a family can draw: sizes are checked, a density is taken for a legal one, a refusal names the nearest ones."""
+"""What a family can draw.
+
+Sizes are checked, a density is taken for a legal one, a refusal names the nearest ones.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,17 @@ SIX_DIGITS = 1e-5
 def check_sizes(n_in: int, n_out: int) -> None:
     """Raise `PatternError` unless there is something to connect."""
     if n_in < 1 or n_out < 1:
-        raise PatternError(f"a layer needs at least one input and one output, got {n_in} -> {n_out}")
+        raise PatternError(
+            f"a layer needs at least one input and one output, got {n_in} -> {n_out}"
+        )
 
 
-def legal_density(n_in: int, n_out: int, density: float, legal: Sequence[float], *, family: str, rule: str) -> float:
-    """The member of ``legal`` (rising) that ``density`` means; raises `PatternError` naming the nearest ones if none.
+def legal_density(
+    n_in: int, n_out: int, density: float, legal: Sequence[float], *, family: str, rule: str
+) -> float:
+    """The member of ``legal`` (rising) that ``density`` means.
+
+    Raises `PatternError` naming the nearest ones if none.
 
     ``rule`` says in words which densities are legal.
 
@@ -26,8 +35,8 @@ def legal_density(n_in: int, n_out: int, density: float, legal: Sequence[float],
     >>> legal_density(9, 3, 0.5, [1 / 3, 1.0], family="grouped", rule="1 / groups")
     Traceback (most recent call last):
         ...
-    presplit.core.errors.PatternError: 9 -> 3 has no grouped pattern of density 0.5: legal are 1 / groups; nearest: \
-0.333333, 1
+    presplit.core.errors.PatternError: 9 -> 3 has no grouped pattern of density 0.5: \
+legal are 1 / groups; nearest: 0.333333, 1
     """
     meant = [d for d in legal if abs(density - d) <= SIX_DIGITS * d]
     if meant:
@@ -53,7 +62,9 @@ def divisors(n: int) -> list[int]:
 
 
 def check_divides(value: int, whole: int, *, what: str) -> None:
-    """Raise `PatternError`, naming the nearest divisors, unless ``value`` divides ``whole``; ``what`` names both.
+    """Raise `PatternError`, naming the nearest divisors, unless ``value`` divides ``whole``.
+
+    ``what`` names both.
 
     >>> check_divides(7, 800, what="z must divide n_in")
     Traceback (most recent call last):
@@ -63,5 +74,10 @@ def check_divides(value: int, whole: int, *, what: str) -> None:
     if value >= 1 and whole % value == 0:
         return
     legal = divisors(whole)
-    near = {max((d for d in legal if d <= value), default=1), min((d for d in legal if d >= value), default=whole)}
-    raise PatternError(f"{what} = {whole}, got {value}; nearest: {', '.join(str(d) for d in sorted(near))}")
+    near = {
+        max((d for d in legal if d <= value), default=1),
+        min((d for d in legal if d >= value), default=whole),
+    }
+    raise PatternError(
+        f"{what} = {whole}, got {value}; nearest: {', '.join(str(d) for d in sorted(near))}"
+    )

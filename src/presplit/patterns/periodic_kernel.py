@@ -1,11 +1,14 @@
-"""Periodic kernels: every kernel of a convolution keeps a few entries; few supports repeat with a short period.
+"""Periodic kernels: every kernel of a convolution keeps a few entries.
 
-Source: Kundu et al., "Pre-defined Sparsity for Low-Complexity Convolutional Neural Networks", arXiv 2001.10710, IEEE TC
-69(7) 2020. The kernel that joins the ``k``-th of its inputs to output ``o`` has support number ``(o + k) mod period``:
-supports repeat within a filter and are shifted from filter to filter. A layer stores only the supports. Differs from
-the source in that entries are used equally often over a period (to within one). It goes along with any `Pattern`
-between channels: inputs are numbered within an output's fan-in set, so that every filter that reads ``period`` of them
-or more has all supports.
+Few supports repeat with a short period.
+
+Source: Kundu et al., "Pre-defined Sparsity for Low-Complexity Convolutional Neural Networks", arXiv
+2001.10710, IEEE TC 69(7) 2020. The kernel that joins the ``k``-th of its inputs to output ``o`` has
+support number ``(o + k) mod period``: supports repeat within a filter and are shifted from filter
+to filter. A layer stores only the supports. Differs from the source in that entries are used
+equally often over a period (to within one). It goes along with any `Pattern` between channels:
+inputs are numbered within an output's fan-in set, so that every filter that reads ``period`` of
+them or more has all supports.
 """
 
 from __future__ import annotations
@@ -25,8 +28,9 @@ from presplit.patterns.degrees import rows_of_degrees, whole_shares
 class KernelSupports:
     """Which entries the kernels of a convolution keep.
 
-    ``index``: int32 ``(period, support)``, entries ``row * width + column`` of a ``kernel`` of ``(height, width)``,
-    rising; a row with fewer entries than others ends in -1. Raises `PatternError` for anything else.
+    ``index``: int32 ``(period, support)``, entries ``row * width + column`` of a ``kernel`` of
+    ``(height, width)``, rising; a row with fewer entries than others ends in -1. Raises
+    `PatternError` for anything else.
 
     >>> supports = KernelSupports((2, 2), np.array([[0, 3], [1, 2]]))
     >>> supports.period, supports.support, supports.density
@@ -41,12 +45,24 @@ class KernelSupports:
     def __post_init__(self) -> None:
         index, area = np.ascontiguousarray(self.index, dtype=np.int32), math.prod(self.kernel)
         if min(self.kernel) < 1 or index.ndim != 2 or 0 in index.shape:
-            raise PatternError(f"supports need a kernel of at least 1 x 1 and rows, got {self.kernel}, {index.shape}")
+            raise PatternError(
+                f"supports need a kernel of at least 1 x 1 and rows, got {self.kernel}, "
+                f"{index.shape}"
+            )
         if index.min() < -1 or index.max() >= area:
-            raise PatternError(f"entries must be in 0..{area - 1}, got {index.min()}..{index.max()}")
+            raise PatternError(
+                f"entries must be in 0..{area - 1}, got {index.min()}..{index.max()}"
+            )
         rising = (index[:, 1:] > index[:, :-1]) | (index[:, 1:] == -1)
-        if not rising.all() or (index[:, 0] < 0).any() or ((index[:, :-1] < 0) & (index[:, 1:] >= 0)).any():
-            raise PatternError("the entries of a support must rise; there is at least one, and -1 may only end a row")
+        if (
+            not rising.all()
+            or (index[:, 0] < 0).any()
+            or ((index[:, :-1] < 0) & (index[:, 1:] >= 0)).any()
+        ):
+            raise PatternError(
+                "the entries of a support must rise; there is at least one, and -1 may only end a "
+                "row"
+            )
         index.flags.writeable = False
         object.__setattr__(self, "index", index)
 
@@ -66,7 +82,10 @@ class KernelSupports:
         return int((self.index >= 0).sum()) / (self.period * math.prod(self.kernel))
 
     def number(self, pattern: Pattern) -> Ints:
-        """int32 ``(n_out, n_in)``: which support the kernel of each connection has; -1 where there is none."""
+        """int32 ``(n_out, n_in)``: which support the kernel of each connection has.
+
+        It is -1 where there is none.
+        """
         number = np.full((pattern.n_out, pattern.n_in), -1, dtype=np.int32)
         outputs = np.arange(pattern.n_out) if pattern.out_order is None else pattern.out_order
         for output, inputs in zip(outputs, pattern.index.repeat(pattern.tile, axis=0), strict=True):
@@ -76,20 +95,29 @@ class KernelSupports:
 
     def mask(self, pattern: Pattern) -> npt.NDArray[np.bool_]:
         """bool ``(n_out, n_in, height, width)``: True where a weight exists."""
-        kept = np.zeros((self.period + 1, math.prod(self.kernel)), dtype=bool)  # the last row is for no connection
+        kept = np.zeros(
+            (self.period + 1, math.prod(self.kernel)), dtype=bool
+        )  # the last row is for no connection
         rows, columns = np.nonzero(self.index >= 0)
         kept[rows, self.index[rows, columns]] = True
         return kept[self.number(pattern)].reshape(pattern.n_out, pattern.n_in, *self.kernel)
 
 
 def periodic_kernel(
-    kernel: tuple[int, int] = (3, 3), *, support: int = 4, period: int = 9, dense: int = 0, seed: int = 0
+    kernel: tuple[int, int] = (3, 3),
+    *,
+    support: int = 4,
+    period: int = 9,
+    dense: int = 0,
+    seed: int = 0,
 ) -> KernelSupports:
-    """``period`` random supports of ``support`` entries each, of which ``dense`` keep all (the source's boosting).
+    """``period`` random supports of ``support`` entries each.
 
-    For 3 x 3 the source uses 4, 2 or 1 of 9. A ``period`` of 4..9 is short and still uses every entry; raises
-    `PatternError` for values out of range, and if entries would be left out: ``period * support < area`` without
-    a dense kernel.
+    Of these, ``dense`` keep all entries (the source's boosting).
+
+    For 3 x 3 the source uses 4, 2 or 1 of 9. A ``period`` of 4..9 is short and still uses every
+    entry; raises `PatternError` for values out of range, and if entries would be left out: ``period
+    * support < area`` without a dense kernel.
 
     >>> supports = periodic_kernel((3, 3), support=4, period=9)
     >>> supports.index.shape, np.bincount(supports.index.reshape(-1)).tolist()
@@ -97,17 +125,23 @@ def periodic_kernel(
     >>> periodic_kernel((3, 3), support=1, period=4)
     Traceback (most recent call last):
         ...
-    presplit.core.errors.PatternError: 4 supports of 1 leave entries of a 3 x 3 kernel out: period must be at least 9
+    presplit.core.errors.PatternError: 4 supports of 1 leave entries of a 3 x 3 kernel out: \
+period must be at least 9
     """
     area = math.prod(kernel)
     if min(kernel) < 1 or not 1 <= support <= area:
-        raise PatternError(f"support must be in 1..{area} for a kernel of {kernel[0]} x {kernel[1]}, got {support}")
+        raise PatternError(
+            f"support must be in 1..{area} for a kernel of {kernel[0]} x {kernel[1]}, got {support}"
+        )
     if period < 1 or not 0 <= dense <= period:
-        raise PatternError(f"period must be at least 1 and dense in 0..period, got {period} and {dense}")
+        raise PatternError(
+            f"period must be at least 1 and dense in 0..period, got {period} and {dense}"
+        )
     sparse = period - dense
     if dense == 0 and period * support < area:
         raise PatternError(
-            f"{period} supports of {support} leave entries of a {kernel[0]} x {kernel[1]} kernel out: "
+            f"{period} supports of {support} leave entries of a {kernel[0]} x {kernel[1]} kernel "
+            "out: "
             f"period must be at least {-(-area // support)}"
         )
     index = np.full((period, area if dense else support), -1, dtype=np.int32)

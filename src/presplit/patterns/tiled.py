@@ -1,8 +1,11 @@
-"""Tiled patterns: neighbouring outputs share one fan-in set, sets of different tiles overlap at random.
+"""Tiled patterns: neighbouring outputs share one fan-in set.
 
-Source: constant fan-in (arXiv 2305.02299), one set for several outputs; degrees as in arXiv 1812.01164, with a tile in
-the place of an output. Every tile reads equally many inputs, every input feeds equally many tiles. Runs as one gather
-of whole features and one batched matmul; tiles of 16 to 128 outputs pay for the gather, 64 or more are best.
+The sets of different tiles overlap at random.
+
+Source: constant fan-in (arXiv 2305.02299), one set for several outputs; degrees as in arXiv
+1812.01164, with a tile in the place of an output. Every tile reads equally many inputs, every input
+feeds equally many tiles. Runs as one gather of whole features and one batched matmul; tiles of 16
+to 128 outputs pay for the gather, 64 or more are best.
 """
 
 from __future__ import annotations
@@ -21,7 +24,9 @@ LARGEST_TILE = 64
 
 
 def legal_densities(n_in: int, n_out: int, *, tile: int = 1) -> list[float]:
-    """The densities ``k / gcd(n_in, n_out / tile)``, rising; without a tile, all for which some tile is found.
+    """The densities ``k / gcd(n_in, n_out / tile)``, rising.
+
+    Without a tile, they are all for which some tile is found.
 
     >>> legal_densities(64, 64, tile=16)
     [0.25, 0.5, 0.75, 1.0]
@@ -30,12 +35,17 @@ def legal_densities(n_in: int, n_out: int, *, tile: int = 1) -> list[float]:
     return biregular_densities(n_in, n_out // tile)
 
 
-def tiled(n_in: int, n_out: int, *, density: float, tile: int | None = None, seed: int = 0) -> Pattern:
-    """A biregular pattern between inputs and tiles of ``tile`` neighbouring outputs (16..128 make it fast).
+def tiled(
+    n_in: int, n_out: int, *, density: float, tile: int | None = None, seed: int = 0
+) -> Pattern:
+    """A biregular pattern between inputs and tiles of ``tile`` neighbouring outputs.
 
-    Without ``tile``: the largest of 16..64 with which every input feeds at least two tiles; if there is none, the
-    largest up to 64 that has this density, though it may be too small to be fast or its sets may not overlap. Raises
-    `PatternError`, naming the nearest legal values, if the tile or the density is impossible.
+    A tile of 16..128 makes it fast.
+
+    Without ``tile``: the largest of 16..64 with which every input feeds at least two tiles; if
+    there is none, the largest up to 64 that has this density, though it may be too small to be fast
+    or its sets may not overlap. Raises `PatternError`, naming the nearest legal values, if the tile
+    or the density is impossible.
 
     >>> pattern = tiled(1024, 1024, density=0.25)
     >>> pattern.tile, pattern.index.shape, set(pattern.fan_out.tolist())
@@ -43,8 +53,8 @@ def tiled(n_in: int, n_out: int, *, density: float, tile: int | None = None, see
     >>> tiled(64, 64, density=0.1, tile=16)
     Traceback (most recent call last):
         ...
-    presplit.core.errors.PatternError: 64 -> 64 has no tiled pattern of density 0.1: legal are k / 4 with tiles of 16; \
-nearest: 0.25
+    presplit.core.errors.PatternError: 64 -> 64 has no tiled pattern of density 0.1: \
+legal are k / 4 with tiles of 16; nearest: 0.25
     """
     check_sizes(n_in, n_out)
     legal = legal_densities(n_in, n_out, tile=1 if tile is None else tile)
@@ -63,7 +73,9 @@ def largest_tile(n_in: int, n_out: int, *, density: float) -> int:
     common = math.gcd(n_in, n_out)
     steps = round(density * common)  # density = steps / common
     tiles = [
-        tile for tile in divisors(n_out) if tile <= LARGEST_TILE and steps * math.gcd(n_in, n_out // tile) % common == 0
+        tile
+        for tile in divisors(n_out)
+        if tile <= LARGEST_TILE and steps * math.gcd(n_in, n_out // tile) % common == 0
     ]
     fast = [tile for tile in tiles if tile >= FAST_TILE and round(n_out // tile * density) >= 2]
     return (fast or tiles)[-1]

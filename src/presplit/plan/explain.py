@@ -19,13 +19,18 @@ _ROWS: tuple[tuple[str, Callable[[Estimate], str]], ...] = (
 )
 
 
-def explain(plan: Plan, *, net: Net | None = None, baselines: Mapping[str, Plan] | None = None) -> str:
+def explain(
+    plan: Plan, *, net: Net | None = None, baselines: Mapping[str, Plan] | None = None
+) -> str:
     """Plain text: what the plan does, what is expected of it, and whether to split at all.
 
-    ``net`` adds the name of the boundary; ``baselines`` (see `presplit.plan.baselines`) adds a column for each.
+    ``net`` adds the name of the boundary; ``baselines`` (see `presplit.plan.baselines`) adds a
+    column for each.
 
-    >>> expected = Estimate(mean_s=0.0101, p50_s=0.004, p99_s=0.031, accuracy=0.985, edge_share=0.7, up_bytes=60.0,
-    ...                     energy_j=0.02, macs=1.5e6, how="counted")
+    >>> expected = Estimate(
+    ...     mean_s=0.0101, p50_s=0.004, p99_s=0.031, accuracy=0.985, edge_share=0.7,
+    ...     up_bytes=60.0, energy_j=0.02, macs=1.5e6, how="counted",
+    ... )
     >>> print(explain(Plan(2, {"early": 0.9}, "int8", deadline_s=0.05, expected=expected)))
     Split at boundary 2, sent as int8.
     An answer is given early by exit 'early' when its confidence is at least 0.9000.
@@ -41,7 +46,8 @@ def explain(plan: Plan, *, net: Net | None = None, baselines: Mapping[str, Plan]
     edge energy per sample    20 mJ
     edge MACs per sample      1.5 M
     <BLANKLINE>
-    Times of computing are counted; the link is its profile's, without jitter, loss or queues, and energy is
+    Times of computing are counted; the link is its profile's, without jitter, loss or queues, \
+and energy is
     what the profiles' watts give; accuracy is on held-out samples.
     """
     lines = [_headline(plan, net), *_rules(plan)]
@@ -50,14 +56,17 @@ def explain(plan: Plan, *, net: Net | None = None, baselines: Mapping[str, Plan]
     beside = baselines or {}
     if beside:
         lines += _gain(plan, beside)
-    shown = {name: p.expected for name, p in {"plan": plan, **beside}.items() if p.expected is not None}
+    shown = {
+        name: p.expected for name, p in {"plan": plan, **beside}.items() if p.expected is not None
+    }
     if shown:
         lines += ["", *_columns(shown)]
     if plan.expected is not None:
         how = plan.expected.how
         lines += [
             "",
-            f"Times of computing are {how}; the link is its profile's, without jitter, loss or queues, and energy is",
+            f"Times of computing are {how}; the link is its profile's, without jitter, loss or "
+            "queues, and energy is",
             "what the profiles' watts give; accuracy is on held-out samples.",
         ]
     return "\n".join(lines)
@@ -69,16 +78,24 @@ def _headline(plan: Plan, net: Net | None) -> str:
     if plan.split == net.last if net is not None else everywhere and not plan.thresholds:
         return f"Do not split: the edge answers everything (split {plan.split})."
     if plan.split == 0 and not plan.thresholds:
-        return f"Do not split: the server answers everything (split 0, the input sent as {plan.codec})."
+        return (
+            "Do not split: the server answers everything "
+            f"(split 0, the input sent as {plan.codec})."
+        )
     name = f" ({net.boundaries[plan.split].name}) of 0..{net.last}" if net is not None else ""
     where = f"Split at boundary {plan.split}{name}, sent as {plan.codec}."
-    return f"{where} Every held-out sample was answered before it; what is not goes on there." if everywhere else where
+    return (
+        f"{where} Every held-out sample was answered before it; what is not goes on there."
+        if everywhere
+        else where
+    )
 
 
 def _rules(plan: Plan) -> list[str]:
     """One line for each exit that may answer early."""
     return [
-        f"An answer is given early by exit {name!r} when its {plan.policy} is at least {threshold:.4f}."
+        f"An answer is given early by exit {name!r} when its {plan.policy} is at least "
+        f"{threshold:.4f}."
         for name, threshold in plan.thresholds.items()
     ]
 
@@ -94,7 +111,9 @@ def _gain(plan: Plan, baselines: Mapping[str, Plan]) -> list[str]:
             continue
         ratio = other.expected.mean_s / own
         times = f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
-        told.append(f"as fast as {name}" if abs(ratio - 1) < 0.005 else f"{times} times as fast as {name}")
+        told.append(
+            f"as fast as {name}" if abs(ratio - 1) < 0.005 else f"{times} times as fast as {name}"
+        )
     return [f"On average it is {' and '.join(told)}."] if told else []
 
 
@@ -105,6 +124,11 @@ def _columns(shown: Mapping[str, Estimate]) -> list[str]:
     widths = [max(map(len, column)) for column in columns]
     titles = ["", *(title for title, _ in _ROWS)]
     return [
-        "  ".join([title.ljust(label), *(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))])
+        "  ".join(
+            [
+                title.ljust(label),
+                *(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)),
+            ]
+        )
         for title, *cells in zip(titles, *columns, strict=True)
     ]

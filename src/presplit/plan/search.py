@@ -1,7 +1,10 @@
-"""Exact search over split, thresholds and codec: evaluate every plan of the grid, keep what is allowed, take the best.
+"""Exact search over split, thresholds and codec.
 
-Source: Neurosurgeon (ASPLOS 2017) searches all splits of a chain, SPINN (arXiv 2008.06402) splits and one threshold;
-here every exit has its own threshold, all are weighed jointly, and the codec is searched too.
+Evaluate every plan of the grid, keep what is allowed, take the best.
+
+Source: Neurosurgeon (ASPLOS 2017) searches all splits of a chain, SPINN (arXiv 2008.06402) splits
+and one threshold; here every exit has its own threshold, all are weighed jointly, and the codec is
+searched too.
 """
 
 from __future__ import annotations
@@ -35,17 +38,25 @@ def search(
 ) -> Plan:
     """The fastest plan that keeps the accuracy, the deadline and the device's memory.
 
-    Of all plans whose p99 is at most ``deadline_s``, whose held-out accuracy is at most ``max_accuracy_drop`` (a
-    share) below that of the net's own classifier, and whose head (its segments and the exits in use) fits the
-    device's memory, it is the one with the least mean time. Equal times (to a picosecond) are decided by fewer bytes,
-    then all on the edge (which needs no server for the sample that no exit is sure of), then the smaller split, then
-    the higher accuracy.
+    Of all plans whose p99 is at most ``deadline_s``, whose held-out accuracy is at most
+    ``max_accuracy_drop`` (a share) below that of the net's own classifier, and whose head (its
+    segments and the exits in use) fits the device's memory, it is the one with the least mean time.
+    Equal times (to a picosecond) are decided by fewer bytes, then all on the edge (which needs no
+    server for the sample that no exit is sure of), then the smaller split, then the higher
+    accuracy.
 
-    ``device``, ``link`` and ``server`` are names on the shelves of `presplit.profiles`, or objects; ``edge_costs``
-    and ``server_costs`` are measured costs that replace what would be counted. Raises `PlanError` with the nearest
-    achievable numbers if there is no such plan.
+    ``device``, ``link`` and ``server`` are names on the shelves of `presplit.profiles`, or objects;
+    ``edge_costs`` and ``server_costs`` are measured costs that replace what would be counted.
+    Raises `PlanError` with the nearest achievable numbers if there is no such plan.
     """
-    found = situation(bundle, device=device, link=link, server=server, edge_costs=edge_costs, server_costs=server_costs)
+    found = situation(
+        bundle,
+        device=device,
+        link=link,
+        server=server,
+        edge_costs=edge_costs,
+        server_costs=server_costs,
+    )
     return choose(found, deadline_s=deadline_s, max_accuracy_drop=max_accuracy_drop)
 
 
@@ -60,7 +71,14 @@ def candidates(
     server_costs: Costs | None = None,
 ) -> list[Plan]:
     """Every plan that `search` weighs, feasible or not, each with what is expected of it."""
-    found = situation(bundle, device=device, link=link, server=server, edge_costs=edge_costs, server_costs=server_costs)
+    found = situation(
+        bundle,
+        device=device,
+        link=link,
+        server=server,
+        edge_costs=edge_costs,
+        server_costs=server_costs,
+    )
     return plans(found, deadline_s=deadline_s)
 
 
@@ -76,10 +94,17 @@ def baselines(
 ) -> dict[str, Plan]:
     """What one would do without splitting, whether or not it is feasible.
 
-    ``all-edge`` runs the whole net on the device, ``all-server`` sends every input by the fastest codec; neither uses
-    an early exit.
+    ``all-edge`` runs the whole net on the device, ``all-server`` sends every input by the fastest
+    codec; neither uses an early exit.
     """
-    found = situation(bundle, device=device, link=link, server=server, edge_costs=edge_costs, server_costs=server_costs)
+    found = situation(
+        bundle,
+        device=device,
+        link=link,
+        server=server,
+        edge_costs=edge_costs,
+        server_costs=server_costs,
+    )
 
     def fastest(split: int) -> Plan:
         alike = [block for block in evaluate(found) if block.split == split and not block.exits]
@@ -116,7 +141,10 @@ def choose(found: Situation, *, deadline_s: float | None, max_accuracy_drop: flo
 
 
 def _by(found: Situation, block: Block, latest: float) -> float:
-    """When the answers of ``block`` must be there: the edge keeps a margin back from the deadline if it asks."""
+    """When the answers of ``block`` must be there.
+
+    The edge keeps a margin back from the deadline if it asks.
+    """
     return latest - (cost.MARGIN_S if block.split < found.net.last else 0.0)
 
 
@@ -135,7 +163,8 @@ def _why_none(found: Situation, blocks: Sequence[Block], *, latest: float, least
     if not fitting:
         smallest = min(block.head_bytes for block in blocks)
         return (
-            f"no plan fits the device's memory of {units.data(found.memory_bytes)}: the smallest holds weights of"
+            f"no plan fits the device's memory of {units.data(found.memory_bytes)}: the smallest "
+            "holds weights of"
             f" {units.data(smallest)}; add an earlier exit or take a larger device"
         )
 
@@ -143,17 +172,27 @@ def _why_none(found: Situation, blocks: Sequence[Block], *, latest: float, least
         return float(block.p99_s[block.accuracy >= least - ROUNDING].min(initial=np.inf))
 
     nearest = min(fitting, key=fastest)
-    in_time = [block.accuracy[block.p99_s <= _by(found, block, latest)].max(initial=-1.0) for block in fitting]
+    in_time = [
+        block.accuracy[block.p99_s <= _by(found, block, latest)].max(initial=-1.0)
+        for block in fitting
+    ]
     best = float(max(in_time))
-    within = "no plan at all is in time" if best < 0 else f"in time the best is {units.percent(best)}"
+    within = (
+        "no plan at all is in time" if best < 0 else f"in time the best is {units.percent(best)}"
+    )
     if np.isfinite(fastest(nearest)):
         takes = f"{units.seconds(fastest(nearest))} (split {nearest.split}, codec {nearest.codec})"
         accurate = f"of that accuracy the fastest takes {takes}"
     else:
         accurate = "none that fits has that accuracy"
     left_out = len({block.split for block in blocks} - {block.split for block in fitting})
-    memory = f" ({left_out} splits left out: their heads exceed {units.data(found.memory_bytes)})" if left_out else ""
+    memory = (
+        f" ({left_out} splits left out: their heads exceed {units.data(found.memory_bytes)})"
+        if left_out
+        else ""
+    )
     return (
-        f"no plan has a p99 within deadline_s = {units.seconds(latest)} and an accuracy of {units.percent(least)}:"
+        f"no plan has a p99 within deadline_s = {units.seconds(latest)} and an accuracy of "
+        f"{units.percent(least)}:"
         f" {accurate}{memory}; {within}; allow a longer deadline_s or a larger max_accuracy_drop"
     )

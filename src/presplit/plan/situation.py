@@ -1,4 +1,6 @@
-"""Everything that a plan depends on, in one value: what the net costs here and there, and how its exits did.
+"""Everything that a plan depends on, in one value.
+
+It says what the net costs here and there, and how its exits did.
 
 Costs are measured if they are given, otherwise counted from the multiply-accumulates in the bundle.
 """
@@ -26,9 +28,10 @@ BYTES_PER_WEIGHT = 4
 class Situation:
     """A net with its costs on both sides of a link, and the held-out evidence of its exits.
 
-    ``segment_macs`` and ``segment_weights`` have one entry for each segment, ``exit_macs`` and ``exit_weights`` one
-    for each exit (0 for the last, whose layers are the last segment's); ``payload_bytes[k]`` maps the codecs that
-    boundary k has to the bytes of one encoded sample; ``scores`` float32 and ``hits`` bool are ``(exits, samples)``.
+    ``segment_macs`` and ``segment_weights`` have one entry for each segment, ``exit_macs`` and
+    ``exit_weights`` one for each exit (0 for the last, whose layers are the last segment's);
+    ``payload_bytes[k]`` maps the codecs that boundary k has to the bytes of one encoded sample;
+    ``scores`` float32 and ``hits`` bool are ``(exits, samples)``.
     """
 
     net: Net
@@ -47,7 +50,10 @@ class Situation:
 
     @property
     def early(self) -> tuple[Exit, ...]:
-        """All exits but the net's own classifier, in rising order: exit number e is row e of the evidence."""
+        """All exits but the net's own classifier, in rising order.
+
+        Exit number e is row e of the evidence.
+        """
         return self.net.exits[:-1]
 
     @property
@@ -66,12 +72,12 @@ def situation(
     edge_costs: Costs | None = None,
     server_costs: Costs | None = None,
 ) -> Situation:
-    """The situation of ``bundle``, or that at its path, on ``device``, with ``server`` behind ``link``.
+    """The situation of ``bundle`` on ``device``, with ``server`` behind ``link``.
 
-    All three are names on the shelves, or objects.
+    ``bundle`` may be a path; the other three are names on the shelves, or objects.
 
-    Raises `SpecError` for an unknown name, `BundleError` if the bundle holds no held-out scores, `PlanError` if
-    measured costs belong to another net.
+    Raises `SpecError` for an unknown name, `BundleError` if the bundle holds no held-out scores,
+    `PlanError` if measured costs belong to another net.
     """
     bundle = bundle if isinstance(bundle, Bundle) else read(bundle)
     net, manifest = bundle.net, bundle.manifest
@@ -83,18 +89,24 @@ def situation(
 
     def costs(measured: Costs | None, where: Device, name: str) -> Costs:
         if measured is None:
-            return cost.counted(where, segment_macs=segment_macs, exit_macs=exit_macs, when=where.date)
+            return cost.counted(
+                where, segment_macs=segment_macs, exit_macs=exit_macs, when=where.date
+            )
         got = (len(measured.segment_s), len(measured.segment_j), len(measured.exit_s))
         if got != (net.last, net.last, len(net.exits)):
             raise PlanError(
-                f"{name}: this net has {net.last} segments and {len(net.exits)} exits, the costs have"
+                f"{name}: this net has {net.last} segments and {len(net.exits)} exits, the costs "
+                "have"
                 f" {got[0]} (energies: {got[1]}) and {got[2]}; measure this bundle again"
             )
         return measured
 
     scores, hits = bundle.evidence()
     if scores.shape[1] == 0:
-        raise PlanError(f"{bundle.path}: holds 0 held-out samples, so no accuracy can be planned; export it again")
+        raise PlanError(
+            f"{bundle.path}: holds 0 held-out samples, so no accuracy can be planned; export it "
+            "again"
+        )
     return Situation(
         net=net,
         edge=costs(edge_costs, edge_device, "edge_costs"),

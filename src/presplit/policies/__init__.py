@@ -6,4 +6,6 @@ from presplit.policies.confidence import confidence
 from presplit.policies.entropy import entropy
 from presplit.policies.margin import margin
 
-EXITS: Shelf[ExitPolicy] = Shelf("exit policy", {"confidence": confidence, "margin": margin, "entropy": entropy})
+EXITS: Shelf[ExitPolicy] = Shelf(
+    "exit policy", {"confidence": confidence, "margin": margin, "entropy": entropy}
+)

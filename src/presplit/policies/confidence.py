@@ -1,4 +1,7 @@
-"""Confidence: the largest softmax probability. Source: SPINN and I-SplitEE (arXiv 2401.10541), C_i >= alpha."""
+"""Confidence: the largest softmax probability.
+
+Source: SPINN and I-SplitEE (arXiv 2401.10541), C_i >= alpha.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from presplit.core.types import Floats
 
 
 def confidence(logits: Floats) -> npt.NDArray[np.float32]:
-    """float32 ``(batch,)`` in ``1/classes..1``: the largest softmax probability of ``logits`` ``(batch, classes)``.
+    """The largest softmax probability of ``logits`` ``(batch, classes)``.
+
+    The result is float32 ``(batch,)`` in ``1/classes..1``.
 
     >>> confidence(np.array([[0.0, 0.0], [9.0, -9.0]], np.float32))
     array([0.5, 1. ], dtype=float32)

@@ -1,4 +1,7 @@
-"""Entropy: how little the softmax leaves open. Source: BranchyNet (arXiv 1709.01686), turned so that high is sure."""
+"""Entropy: how little the softmax leaves open.
+
+Source: BranchyNet (arXiv 1709.01686), turned so that high is sure.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from presplit.core.types import Floats
 
 
 def entropy(logits: Floats) -> npt.NDArray[np.float32]:
-    """float32 ``(batch,)`` in ``0..1``: 1 less the entropy of the softmax of ``logits``, as a share of the largest.
+    """1 less the entropy of the softmax of ``logits``, as a share of the largest.
+
+    The result is float32 ``(batch,)`` in ``0..1``.
 
     >>> entropy(np.array([[0.0, 0.0], [99.0, -99.0]], np.float32))
     array([0., 1.], dtype=float32)

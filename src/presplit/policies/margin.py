@@ -1,7 +1,7 @@
 """Margin: how far the most likely class is ahead of the second.
 
-Source: best versus second best, Joshi, Porikli, Papanikolopoulos, "Multi-class active learning for image
-classification", CVPR 2009.
+Source: best versus second best, Joshi, Porikli, Papanikolopoulos, "Multi-class active learning for
+image classification", CVPR 2009.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from presplit.core.types import Floats
 
 
 def margin(logits: Floats) -> npt.NDArray[np.float32]:
-    """float32 ``(batch,)`` in ``0..1``: the two largest softmax probabilities of ``logits``, one less the other.
+    """The two largest softmax probabilities of ``logits``, one less the other.
+
+    The result is float32 ``(batch,)`` in ``0..1``.
 
     >>> margin(np.array([[0.0, 0.0, -99.0], [9.0, -9.0, -9.0]], np.float32))
     array([0., 1.], dtype=float32)

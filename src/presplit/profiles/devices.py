@@ -1,11 +1,12 @@
 """Devices by name, for planning before anything was measured.
 
-Every number is a guess with a derivation: ``macs_per_s`` is the datasheet's float32 peak (cores x clock x
-multiply-accumulates a cycle) times a sustained share that is ours, chosen low because one sample at a time keeps no
-machine busy: 25 % on out-of-order CPUs, 12.5 % on in-order CPUs and on many cores at once, 10 % on GPUs. ``power_w``
-is the whole board (the whole card, the whole socket) under load, ``memory_bytes`` half of what is built in: the rest
-belongs to the system. ``overhead_s`` is what each segment costs besides its multiplications. ``presplit measure``
-replaces all of this with measurements, and plans made from these numbers say "counted".
+Every number is a guess with a derivation: ``macs_per_s`` is the datasheet's float32 peak (cores x
+clock x multiply-accumulates a cycle) times a sustained share that is ours, chosen low because one
+sample at a time keeps no machine busy: 25 % on out-of-order CPUs, 12.5 % on in-order CPUs and on
+many cores at once, 10 % on GPUs. ``power_w`` is the whole board (the whole card, the whole socket)
+under load, ``memory_bytes`` half of what is built in: the rest belongs to the system.
+``overhead_s`` is what each segment costs besides its multiplications. ``presplit measure`` replaces
+all of this with measurements, and plans made from these numbers say "counted".
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def _device(
         power_w=power_w,
         overhead_s=overhead_s,
         source=(
-            f"{chip}; guess: {cores} cores x {hz / 1e9:g} GHz x {macs_per_cycle} MAC a cycle (float32 peak)"
+            f"{chip}; guess: {cores} cores x {hz / 1e9:g} GHz x {macs_per_cycle} MAC a cycle "
+            "(float32 peak)"
             f" x {share:.1%} sustained; half of {memory_bytes / 1e9:g} GB; {power_w:g} W under load"
         ),
         date=_DATE,
@@ -69,7 +71,8 @@ DEVICES: Shelf[Device] = Shelf(
             ),
             _device(
                 "phone-cpu",
-                "a phone of the Cortex-A76 class (two 128-bit FMA), two big cores, what its cooling bears",
+                "a phone of the Cortex-A76 class (two 128-bit FMA), two big cores, what its "
+                "cooling bears",
                 cores=2, hz=2.2e9, macs_per_cycle=8, share=0.25,
                 memory_bytes=4e9, power_w=3.0, overhead_s=50e-6,
             ),

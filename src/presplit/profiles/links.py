@@ -1,8 +1,8 @@
 """Links by name, for planning before anything was measured.
 
-Each is a typical good day, not a peak: rates are what one TCP connection carries, ``rtt_s`` is the empty round trip
-to a server behind the link, ``power_w`` what the edge's radio draws while it sends. Where a source gives no number,
-it says "guess". A real deployment measures its own.
+Each is a typical good day, not a peak: rates are what one TCP connection carries, ``rtt_s`` is the
+empty round trip to a server behind the link, ``power_w`` what the edge's radio draws while it
+sends. Where a source gives no number, it says "guess". A real deployment measures its own.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ LINKS: Shelf[Link] = Shelf(
                 rtt_s=1.6,
                 jitter_s=0.5,
                 power_w=0.7,
-                source="3GPP release 13, Cat-NB1 multi-tone: peaks of 62.5 kbit/s up and 27.2 down; guess: half of the"
-                " uplink's peak, three quarters of the downlink's, a round trip of 1.6 s, 0.7 W at 23 dBm",
+                source="3GPP release 13, Cat-NB1 multi-tone: peaks of 62.5 kbit/s up and 27.2 "
+                "down; guess: half of the uplink's peak, three quarters of the downlink's, "
+                "a round trip of 1.6 s, 0.7 W at 23 dBm",
                 date=_DATE,
             ),
             Link(
@@ -35,7 +36,8 @@ LINKS: Shelf[Link] = Shelf(
                 rtt_s=0.07,
                 jitter_s=0.015,
                 power_w=3.9,
-                source="Huang et al., MobiSys 2012: medians of 6 Mbit/s up, 13 down; guess: round trip, jitter, power",
+                source="Huang et al., MobiSys 2012: medians of 6 Mbit/s up, 13 down; "
+                "guess: round trip, jitter, power",
                 date=_DATE,
             ),
             Link(
@@ -55,8 +57,8 @@ LINKS: Shelf[Link] = Shelf(
                 rtt_s=0.004,
                 jitter_s=0.002,
                 power_w=1.0,
-                source="IEEE 802.11n, 20 MHz, one stream: 72.2 Mbit/s on the air; guess: 55 % of it, a server on the"
-                " same network",
+                source="IEEE 802.11n, 20 MHz, one stream: 72.2 Mbit/s on the air; "
+                "guess: 55 % of it, a server on the same network",
                 date=_DATE,
             ),
             Link(
@@ -64,7 +66,8 @@ LINKS: Shelf[Link] = Shelf(
                 up_bps=10e6,
                 down_bps=10e6,
                 rtt_s=0.02,
-                source="by definition: 10 Mbit/s both ways and a round trip of 20 ms, the shaped link of the demo",
+                source="by definition: 10 Mbit/s both ways and a round trip of 20 ms, "
+                "the shaped link of the demo",
                 date=_DATE,
             ),
             Link(
@@ -74,7 +77,8 @@ LINKS: Shelf[Link] = Shelf(
                 rtt_s=0.0004,
                 jitter_s=0.0001,
                 power_w=0.5,
-                source="IEEE 802.3ab: 1 Gbit/s less 6 % of frame, IP and TCP headers; round trip and power are guesses",
+                source="IEEE 802.3ab: 1 Gbit/s less 6 % of frame, IP and TCP headers; "
+                "round trip and power are guesses",
                 date=_DATE,
             ),
         )

@@ -1,4 +1,6 @@
-"""One HTML file that says what a run did: facts, a table, figures. It needs no network, no script and no font.
+"""One HTML file that says what a run did: facts, a table, figures.
+
+It needs no network, no script and no font.
 
 The only file that knows jinja2. Everything but the figures' SVG is escaped.
 """
@@ -19,14 +21,21 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 
 @dataclass(frozen=True)
 class Figure:
-    """An SVG element (see `presplit.report.plots`) with its title, and a caption that says what is to be seen."""
+    """An SVG element with its title, and a caption that says what is to be seen.
+
+    The elements are made by `presplit.report.plots`.
+    """
 
     title: str
     caption: str
     svg: str
 
     def __post_init__(self) -> None:
-        if not self.svg.startswith("<svg") or not self.svg.endswith("</svg>") or re.search(r"<script", self.svg, re.I):
+        if (
+            not self.svg.startswith("<svg")
+            or not self.svg.endswith("</svg>")
+            or re.search(r"<script", self.svg, re.I)
+        ):
             raise SpecError(f"figure {self.title!r}: expected one <svg> element without scripts")
 
 
@@ -44,12 +53,15 @@ def write_page(
 ) -> Path:
     """Write the page to ``path`` (its directories are made) and give the path back.
 
-    ``facts`` maps labels to values that stand above the table; ``lead`` is the sentence below the title, ``footer``
-    the last line. Raises `MissingLibrary` without jinja2, `SpecError` if the file cannot be written.
+    ``facts`` maps labels to values that stand above the table; ``lead`` is the sentence below the
+    title, ``footer`` the last line. Raises `MissingLibrary` without jinja2, `SpecError` if the file
+    cannot be written.
     """
     path = Path(path)
     jinja2 = library("jinja2", need="the report", extra="report")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
     page = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         title=title,
         lead=lead,

@@ -1,8 +1,9 @@
 """The two plots of a run, as SVG text to stand inside a page. The only file that knows matplotlib.
 
-No pyplot: every figure is an object of its own, so nothing is left behind. Text and axes are drawn in the colour of
-the page around them (``currentColor``), so a plot follows a light or a dark page; the hues begin as Okabe and Ito's
-(jfly.uni-koeln.de/color), which colour-blind readers tell apart, and every series has its own marker as well.
+No pyplot: every figure is an object of its own, so nothing is left behind. Text and axes are drawn
+in the colour of the page around them (``currentColor``), so a plot follows a light or a dark page;
+the hues begin as Okabe and Ito's (jfly.uni-koeln.de/color), which colour-blind readers tell apart,
+and every series has its own marker as well.
 """
 
 from __future__ import annotations
@@ -20,7 +21,17 @@ from presplit.core.types import WHYS
 
 _INK = "#010203"
 """Stands for the page's own colour while matplotlib draws."""
-_HUES = ("#2383c4", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#a6761d", "#7f7f7f")
+_HUES = (
+    "#2383c4",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#8c6bb1",
+    "#a6761d",
+    "#7f7f7f",
+)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 
 _LOOK = {
@@ -44,9 +55,12 @@ _LOOK = {
 
 
 def accuracy_against_bytes(rows: Sequence[Mapping[str, Any]]) -> str:
-    """SVG: each way's accuracy over the bytes it sends for one answer; rows as in `presplit.report.tables.WAYS`.
+    """SVG: each way's accuracy over the bytes it sends for one answer.
 
-    Up and to the left is better. Raises `MissingLibrary` without matplotlib, `SpecError` without rows.
+    The rows are as in `presplit.report.tables.WAYS`.
+
+    Up and to the left is better. Raises `MissingLibrary` without matplotlib, `SpecError` without
+    rows.
     """
     if not rows:
         raise SpecError("accuracy against bytes: expected at least one row, got 0")
@@ -77,10 +91,13 @@ def accuracy_against_bytes(rows: Sequence[Mapping[str, Any]]) -> str:
 def answers_over_time(
     timeline: Sequence[Mapping[str, Any]], *, outage: tuple[float, float], deadline_s: float | None
 ) -> str:
-    """SVG: the time of each answer over the time at which it was asked, coloured by why it is what it is.
+    """SVG: the time of each answer over the time at which it was asked.
 
-    ``timeline`` holds ``t_s`` (since the start), ``elapsed_s`` and ``why`` of each answer; ``outage`` is the shaded
-    span, start and end in the same seconds. Raises `MissingLibrary` without matplotlib.
+    Its colour says why the answer is what it is.
+
+    ``timeline`` holds ``t_s`` (since the start), ``elapsed_s`` and ``why`` of each answer;
+    ``outage`` is the shaded span, start and end in the same seconds. Raises `MissingLibrary`
+    without matplotlib.
     """
     with _figure() as (figure, axes):
         axes.axvspan(*outage, color=_HUES[1], alpha=0.14, linewidth=0, label="server gone")
@@ -122,7 +139,9 @@ def _figure() -> Generator[tuple[Any, Any]]:
     """A figure with one set of axes, drawn in this file's look while the block lasts."""
     matplotlib = library("matplotlib", need="a plot", extra="report")
     with matplotlib.rc_context(_LOOK):
-        figure = importlib.import_module("matplotlib.figure").Figure((7.4, 4.0), layout="constrained")
+        figure = importlib.import_module("matplotlib.figure").Figure(
+            (7.4, 4.0), layout="constrained"
+        )
         figure.patch.set_alpha(0)
         axes = figure.add_subplot()
         axes.patch.set_alpha(0)
@@ -130,13 +149,20 @@ def _figure() -> Generator[tuple[Any, Any]]:
 
 
 def _svg(figure: Any, name: str) -> str:
-    """The figure as an SVG element: no prolog, no fixed size, the page's ink and font, ids that begin with ``name``."""
+    """The figure as an SVG element.
+
+    It has no prolog, no fixed size, the page's ink and font, and ids that begin with ``name``.
+    """
     figure.legend(loc="outside upper left", ncols=3, columnspacing=1.6, handlelength=1.4)
     drawn = io.StringIO()
-    figure.savefig(drawn, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    figure.savefig(
+        drawn, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    )
     svg = re.sub(r"\s+", " ", drawn.getvalue())
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r' width="[^"]*"| height="[^"]*"', "", svg, count=2)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
-    svg = svg.replace("*{stroke", "svg *{stroke").replace("font-family: 'DejaVu Sans'", "font-family: inherit")
+    svg = svg.replace("*{stroke", "svg *{stroke").replace(
+        "font-family: 'DejaVu Sans'", "font-family: inherit"
+    )
     return svg.replace(_INK, "currentColor")

@@ -1,4 +1,7 @@
-"""Rows as plain aligned text for terminals, as Markdown for docs; what a column shows is said once, by its `Column`."""
+"""Rows as plain aligned text for terminals, as Markdown for docs.
+
+What a column shows is said once, by its `Column`.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,10 @@ WAYS: tuple[Column, ...] = (
     Column("weights", "weights", units.count),
     Column("edge_macs", "edge MACs", units.count),
 )
-"""The demo's table: one row for each way to answer the same inputs; rows without weights may leave them out."""
+"""The demo's table: one row for each way to answer the same inputs.
+
+Rows without weights may leave them out.
+"""
 
 
 def cells(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> list[list[str]]:
@@ -48,14 +54,17 @@ def cells(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> list[
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> str:
     """Plain text: titles, a rule, one line for each row, columns two spaces apart.
 
-    >>> print(table([{"way": "edge", "accuracy": 0.97}, {"way": "server", "accuracy": 0.985}], WAYS[:2]))
+    >>> rows = [{"way": "edge", "accuracy": 0.97}, {"way": "server", "accuracy": 0.985}]
+    >>> print(table(rows, WAYS[:2]))
     way     accuracy
     ------  --------
     edge     97.00 %
     server   98.50 %
     """
     body = cells(rows, columns)
-    widths = [max(map(len, column)) for column in zip(*([c.title for c in columns], *body), strict=True)]
+    widths = [
+        max(map(len, column)) for column in zip(*([c.title for c in columns], *body), strict=True)
+    ]
     lines = [[c.title for c in columns], ["-" * width for width in widths], *body]
     return "\n".join(
         "  ".join(
@@ -75,5 +84,8 @@ def markdown(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> st
     | edge | 97.00 % |
     """
     titles, rule = [c.title for c in columns], [":--" if c.text else "--:" for c in columns]
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in (titles, rule, *cells(rows, columns))]
+    lines = [
+        [cell.replace("|", "\\|") for cell in line]
+        for line in (titles, rule, *cells(rows, columns))
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,4 +1,7 @@
-"""Running a bundle: the edge, the tail server behind it, measuring, and a shaped link to try both. No torch."""
+"""Running a bundle: the edge, the tail server behind it, measuring, and a shaped link.
+
+The shaped link is there to try edge and server. Nothing here needs torch.
+"""
 
 from __future__ import annotations
 

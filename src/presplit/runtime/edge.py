@@ -1,11 +1,13 @@
 """The edge: it holds an answer before it asks for a better one.
 
-The head runs up to the plan's split, in one session for each stretch that ends at an exit which may answer. An exit
-that is sure answers at once. Otherwise the boundary goes to the server; what comes back in time and belongs to this
-request is the answer, and in every other case it is the deepest exit that has run here. The deadline enters once and
-only shrinks: whatever the link or the server does becomes an answer's ``why``, never a delay and never an exception.
+The head runs up to the plan's split, in one session for each stretch that ends at an exit which may
+answer. An exit that is sure answers at once. Otherwise the boundary goes to the server; what comes
+back in time and belongs to this request is the answer, and in every other case it is the deepest
+exit that has run here. The deadline enters once and only shrinks: whatever the link or the server
+does becomes an answer's ``why``, never a delay and never an exception.
 
-Source: early exit with offloading after SPINN (arXiv 2008.06402); the held answer is this project's own promise.
+Source: early exit with offloading after SPINN (arXiv 2008.06402); the held answer is this project's
+own promise.
 """
 
 from __future__ import annotations
@@ -31,13 +33,21 @@ from presplit.runtime.head import Held, Stretch, cuts, holding
 from presplit.runtime.wire.client import Client, Failure, Pending, address_of
 
 DEFAULT_DEADLINE_S = 1.0
-"""The deadline when neither the call nor the plan gives one: longer than any link that is worth asking over."""
+"""The deadline when neither the call nor the plan gives one.
+
+Longer than any link that is worth asking over.
+"""
 PATIENCE_S = 2.0
-"""A connection that is silent for so long, or for the plan's deadline if that is longer, is given up."""
+"""A connection that is silent for so long is given up.
+
+The plan's deadline takes its place if that is longer.
+"""
 
 
 class Edge:
-    """A bundle running on this machine, with a tail server to ask. Made by `Edge.open`; closed by ``with``.
+    """A bundle running on this machine, with a tail server to ask.
+
+    It is made by `Edge.open` and closed by ``with``.
 
     Safe to use from several threads at once.
     """
@@ -62,25 +72,38 @@ class Edge:
             self._model_name = bundle.manifest.model_name(plan.split, plan.codec)
             following = holding(net, plan)
             if following is not None and following.after > plan.split:
-                self._fallback = Stretch(bundle, plan.split, following.after, following, threads=threads)
+                self._fallback = Stretch(
+                    bundle, plan.split, following.after, following, threads=threads
+                )
         self._warm_up()
 
     @classmethod
     def open(
-        cls, bundle: Bundle | str | Path, *, server: str | None = None, plan: Plan | None = None, threads: int = 1
+        cls,
+        bundle: Bundle | str | Path,
+        *,
+        server: str | None = None,
+        plan: Plan | None = None,
+        threads: int = 1,
     ) -> Edge:
-        """An edge for ``bundle`` (or its path) that asks ``server`` (``HOST:PORT``), ready to answer.
+        """An edge for ``bundle`` (or its path), ready to answer.
 
-        ``plan`` replaces the bundle's own. Without a server, a plan that wants one has nothing to connect to: the
-        answers come from the exits on the edge with ``why="link_down"``; pass ``Plan(split=net.last)`` to have the
-        whole net answer here. All sessions are made and run once, and connecting begins, before this returns.
-        Raises `BundleError` for a damaged bundle, `PlanError` if there is no plan or it does not fit, `SpecError` for
-        an address or a name that does not exist.
+        It asks ``server`` (``HOST:PORT``).
+
+        ``plan`` replaces the bundle's own. Without a server, a plan that wants one has nothing to
+        connect to: the answers come from the exits on the edge with ``why="link_down"``; pass
+        ``Plan(split=net.last)`` to have the whole net answer here. All sessions are made and run
+        once, and connecting begins, before this returns. Raises `BundleError` for a damaged bundle,
+        `PlanError` if there is no plan or it does not fit, `SpecError` for an address or a name
+        that does not exist.
         """
         bundle = bundle if isinstance(bundle, Bundle) else read(bundle)
         plan = plan or bundle.plan
         if plan is None:
-            raise PlanError(f"{bundle.path}: carries no plan; make one with presplit plan or pass plan=Plan(split=...)")
+            raise PlanError(
+                f"{bundle.path}: carries no plan; make one with presplit plan or pass "
+                "plan=Plan(split=...)"
+            )
         try:
             plan.fits(bundle.net)
         except SpecError as error:
@@ -101,12 +124,13 @@ class Edge:
     def answer(self, image: Floats, *, deadline_s: float | None = None) -> Answer:
         """The answer for one sample, by ``deadline_s`` from now once the first exit has run.
 
-        From then on nothing is begun on the edge that would not be over in time, and a reply is waited for only until
-        the deadline less `MARGIN_S`.
+        From then on nothing is begun on the edge that would not be over in time, and a reply is
+        waited for only until the deadline less `MARGIN_S`.
 
-        ``image``: float32, exactly the net's input shape, without a batch, finite. The deadline is the argument, or
-        the plan's, or `DEFAULT_DEADLINE_S`. ``up_bytes`` counts the payload handed to the link, arrived or not.
-        Raises `InputError` for another array, a deadline that is not positive, or a closed edge; nothing else.
+        ``image``: float32, exactly the net's input shape, without a batch, finite. The deadline is
+        the argument, or the plan's, or `DEFAULT_DEADLINE_S`. ``up_bytes`` counts the payload handed
+        to the link, arrived or not. Raises `InputError` for another array, a deadline that is not
+        positive, or a closed edge; nothing else.
         """
         began = time.monotonic()
         self._check(image)
@@ -144,16 +168,20 @@ class Edge:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
     def _check(self, image: Floats) -> None:
-        """Raise `InputError` unless the edge is open and ``image`` is one sample of the net's input."""
+        """Raise `InputError` unless the edge is open and ``image`` is one sample for the net."""
         if self._closed:
             raise InputError("the edge is closed; open it again to get answers")
         expected = f"the input must be one float32 sample of shape {self._input.shape}"
-        if not isinstance(image, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance] (callers without types)
+        # Callers without types may pass anything.
+        if not isinstance(image, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(f"{expected}, got {type(image).__name__}")
         if image.dtype != np.float32 or image.shape != self._input.shape:
             raise InputError(f"{expected}, got {image.dtype} of shape {image.shape}")
@@ -183,10 +211,15 @@ class Edge:
         if remaining <= 0:
             return Failure("no_time", "encoding took the time that was left"), 0
         request_id = f"{self._prefix}-{next(self._numbers)}"
-        return self._client.ask(self._model_name, codes, timeout_s=remaining, request_id=request_id), codes.nbytes
+        return self._client.ask(
+            self._model_name, codes, timeout_s=remaining, request_id=request_id
+        ), codes.nbytes
 
     def _fall_back(self, values: Floats) -> Future[Held]:
-        """What the next exit after the split will say; computed while the reply is on its way, never before it."""
+        """What the next exit after the split will say.
+
+        It is computed while the reply is on its way, never before it.
+        """
         fallback = self._fallback
         assert fallback is not None, "made whenever the head carries no exit"
 
@@ -201,7 +234,10 @@ class Edge:
             raise InputError("the edge was closed while it answered") from error
 
     def _warm_up(self) -> None:
-        """Run and time everything with zeros, and begin to connect: the first answer is as quick as the others."""
+        """Run and time everything with zeros, and begin to connect.
+
+        So the first answer is as quick as the others.
+        """
         values = np.zeros((1, *self._input.shape), np.float32)
         for stretch in self._head:
             values, held = stretch.time(values)
@@ -214,9 +250,13 @@ class Edge:
             self._client.greet(self._model_name)
 
 
-def _answer(began: float, held: Held, where: Where, why: Why, up_bytes: int = 0, *, degraded: bool = False) -> Answer:
+def _answer(
+    began: float, held: Held, where: Where, why: Why, up_bytes: int = 0, *, degraded: bool = False
+) -> Answer:
     """The answer that ``held`` gives, timed from ``began``."""
     scores = held.logits[0]
     scores.flags.writeable = False
     elapsed_s = time.monotonic() - began
-    return Answer(int(scores.argmax()), scores, held.exit, where, why, elapsed_s, up_bytes, degraded)
+    return Answer(
+        int(scores.argmax()), scores, held.exit, where, why, elapsed_s, up_bytes, degraded
+    )

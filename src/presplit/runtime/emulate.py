@@ -1,13 +1,15 @@
-"""A shaped link in user space: a TCP proxy with a rate, a delay, jitter and outages, changed while it runs.
+"""A shaped link in user space.
 
-Bytes are stamped with the time at which a link of that rate and delay would deliver them, and are written then.
-All connections share the rate, each direction has its own. What a proxy cannot do: TCP's own headers are not
-counted, and packets cannot be lost (``Link.loss`` is not emulated; an outage is). asyncio sets TCP_NODELAY on both
-sides, so nothing waits for more to send.
+It is a TCP proxy with a rate, a delay, jitter and outages, changed while it runs.
 
-``python -m presplit.runtime.emulate --target HOST:PORT --up-bps 10e6 --down-bps 10e6 --rtt-s 0.02`` prints one line
-of JSON with the address it listens on, and takes orders as lines of JSON on standard input: ``{"outage": true}``,
-``{"reset": true}``, ``{"up_bps": 1e6, "rtt_s": 0.1}``.
+Bytes are stamped with the time at which a link of that rate and delay would deliver them, and are
+written then. All connections share the rate, each direction has its own. What a proxy cannot do:
+TCP's own headers are not counted, and packets cannot be lost (``Link.loss`` is not emulated; an
+outage is). asyncio sets TCP_NODELAY on both sides, so nothing waits for more to send.
+
+``python -m presplit.runtime.emulate --target HOST:PORT --up-bps 10e6 --down-bps 10e6 --rtt-s 0.02``
+prints one line of JSON with the address it listens on, and takes orders as lines of JSON on
+standard input: ``{"outage": true}``, ``{"reset": true}``, ``{"up_bps": 1e6, "rtt_s": 0.1}``.
 """
 
 from __future__ import annotations
@@ -31,14 +33,20 @@ from presplit.core.types import Link
 QUEUE_S = 0.01
 """How far ahead of the link bytes are taken from a sender: the buffer of a modest network card."""
 CHUNK_S = 0.002
-"""Bytes move in pieces of about this much of the link's time, so that connections share it evenly."""
+"""Bytes move in pieces of about this much of the link's time.
+
+So connections share it evenly.
+"""
 MIN_CHUNK, MAX_CHUNK = 1460, 65536
 
 
 class Shaper:
-    """A proxy in front of ``target`` (``HOST:PORT``) that behaves like ``link``. Used on one event loop.
+    """A proxy in front of ``target`` (``HOST:PORT``) that behaves like ``link``.
 
-    ``link`` may be assigned anew at any time. While ``outage`` is true, bytes stop and connections stay.
+    It is used on one event loop.
+
+    ``link`` may be assigned anew at any time. While ``outage`` is true, bytes stop and connections
+    stay.
     """
 
     def __init__(self, target: str, link: Link, *, seed: int = 0) -> None:
@@ -68,7 +76,9 @@ class Shaper:
         try:
             self._server = await asyncio.start_server(self._accept, host, port)
         except OSError as error:
-            raise ServerError(f"cannot listen on {host}:{port} ({error.strerror}); choose another port") from error
+            raise ServerError(
+                f"cannot listen on {host}:{port} ({error.strerror}); choose another port"
+            ) from error
         return f"{host}:{self._server.sockets[0].getsockname()[1]}"
 
     def reset(self) -> None:
@@ -107,19 +117,25 @@ class Shaper:
             for end in ends:
                 end.close() if whole else _cut(end)
 
-    async def _carry(self, way: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take bytes from ``reader`` at the link's rate and deliver them to ``writer`` after its delay."""
+    async def _carry(
+        self, way: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Carry bytes from ``reader`` to ``writer`` at the link's rate and with its delay."""
         line: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
         async with asyncio.TaskGroup() as both:
             both.create_task(self._take(way, reader, line))
             both.create_task(self._deliver(line, writer))
 
-    async def _take(self, way: str, reader: asyncio.StreamReader, line: asyncio.Queue[tuple[float, bytes]]) -> None:
+    async def _take(
+        self, way: str, reader: asyncio.StreamReader, line: asyncio.Queue[tuple[float, bytes]]
+    ) -> None:
         """Stamp what is read with its time of delivery; an empty piece is the end."""
         now = asyncio.get_running_loop().time
         arrives = 0.0
         while True:
-            piece = await reader.read(min(MAX_CHUNK, max(MIN_CHUNK, int(self._bps(way) * CHUNK_S / 8))))
+            piece = await reader.read(
+                min(MAX_CHUNK, max(MIN_CHUNK, int(self._bps(way) * CHUNK_S / 8)))
+            )
             await self._passing.wait()
             self._free[way] = max(now(), self._free[way]) + 8 * len(piece) / self._bps(way)
             late = self.link.rtt_s / 2 + self.link.jitter_s * self._random.random()
@@ -133,7 +149,9 @@ class Shaper:
         """The rate of one direction, as it is now."""
         return self.link.up_bps if way == "up" else self.link.down_bps
 
-    async def _deliver(self, line: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
+    async def _deliver(
+        self, line: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter
+    ) -> None:
         """Write each piece when it is due."""
         now = asyncio.get_running_loop().time
         while True:
@@ -159,14 +177,19 @@ class Order(Struct, forbid_unknown_fields=True):
 
 
 def obey(shaper: Shaper, line: bytes) -> None:
-    """Change ``shaper`` as ``line`` says; raises `SpecError` for a line that is not an `Order` with legal values."""
+    """Change ``shaper`` as ``line`` says.
+
+    Raises `SpecError` for a line that is not an `Order` with legal values.
+    """
     try:
         order = msgspec.json.decode(line, type=Order)
         names = ("up_bps", "down_bps", "rtt_s", "jitter_s")
         changes = {name: getattr(order, name) for name in names if getattr(order, name) is not None}
         link = msgspec.convert(structs.asdict(shaper.link) | changes, Link)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise SpecError(f'an order is one line of JSON such as {{"outage": true}}: {error}') from error
+        raise SpecError(
+            f'an order is one line of JSON such as {{"outage": true}}: {error}'
+        ) from error
     shaper.link = link
     if order.outage is not None:
         shaper.outage = order.outage
@@ -210,7 +233,9 @@ async def _obey_standard_input(shaper: Shaper) -> None:
     """Each line is an order; a wrong one is answered on standard error and changes nothing."""
     reader = asyncio.StreamReader()
     try:
-        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+        )
     except ValueError:  # standard input is a file or closed: no orders come from there
         return
     while line := await reader.readline():
@@ -222,7 +247,9 @@ async def _obey_standard_input(shaper: Shaper) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a shaper from the command line; exit code 2 and one sentence for what a user can mend."""
-    parser = argparse.ArgumentParser(prog="python -m presplit.runtime.emulate", description="Shape a TCP link.")
+    parser = argparse.ArgumentParser(
+        prog="python -m presplit.runtime.emulate", description="Shape a TCP link."
+    )
     parser.add_argument("--target", required=True, help="HOST:PORT")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0: any free one")
     parser.add_argument("--up-bps", type=float, default=10e6)
@@ -230,7 +257,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rtt-s", type=float, default=0.02)
     parser.add_argument("--jitter-s", type=float, default=0.0)
     chosen = parser.parse_args(arguments)
-    values = {"name": "emulated", "up_bps": chosen.up_bps, "down_bps": chosen.down_bps, "rtt_s": chosen.rtt_s}
+    values = {
+        "name": "emulated",
+        "up_bps": chosen.up_bps,
+        "down_bps": chosen.down_bps,
+        "rtt_s": chosen.rtt_s,
+    }
     try:
         link = msgspec.convert(values | {"jitter_s": chosen.jitter_s}, Link)
         asyncio.run(_run(chosen.target, link, chosen.port))

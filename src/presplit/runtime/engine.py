@@ -1,7 +1,9 @@
-"""The engine: ONNX Runtime on the CPU with a fixed number of threads. The only file that imports it.
+"""The engine: ONNX Runtime on the CPU with a fixed number of threads.
 
-ONNX Runtime's Python wrapper answers some load errors by printing to standard output and trying again with other
-providers; that is switched off here, and what goes wrong is raised.
+This is the only file that imports ONNX Runtime.
+
+ONNX Runtime's Python wrapper answers some load errors by printing to standard output and trying
+again with other providers; that is switched off here, and what goes wrong is raised.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ FATAL = 4
 class Engine:
     """One ONNX model, ready to run; safe to run from several threads at once.
 
-    Raises `BundleError` if ``model`` is not a model that ONNX Runtime takes, `MissingLibrary` if it is not installed.
+    Raises `BundleError` if ``model`` is not a model that ONNX Runtime takes, `MissingLibrary` if it
+    is not installed.
     """
 
     def __init__(self, model: bytes, *, threads: int = 1) -> None:
@@ -36,7 +39,9 @@ class Engine:
                 model, sess_options=options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
         except self._errors as error:
-            raise BundleError(f"ONNX Runtime does not take the model: {_first_line(error)}") from error
+            raise BundleError(
+                f"ONNX Runtime does not take the model: {_first_line(error)}"
+            ) from error
         self._quiet = ort.RunOptions()
         self._quiet.log_severity_level = FATAL
         self.outputs: tuple[str, ...] = tuple(output.name for output in self._session.get_outputs())
@@ -46,14 +51,18 @@ class Engine:
         try:
             found: list[npt.NDArray[Any]] = self._session.run(None, dict(inputs), self._quiet)
         except (*self._errors, ValueError) as error:
-            shapes = ", ".join(f"{name}: {array.dtype} {array.shape}" for name, array in inputs.items())
+            shapes = ", ".join(
+                f"{name}: {array.dtype} {array.shape}" for name, array in inputs.items()
+            )
             raise InputError(f"the model does not take {shapes}: {_first_line(error)}") from error
         return dict(zip(self.outputs, map(np.asarray, found), strict=True))
 
 
 def _errors() -> tuple[type[Exception], ...]:
     """Every exception that ONNX Runtime raises; they share no class of their own."""
-    state = library("onnxruntime.capi.onnxruntime_pybind11_state", need="running a bundle", extra="edge")
+    state = library(
+        "onnxruntime.capi.onnxruntime_pybind11_state", need="running a bundle", extra="edge"
+    )
     kinds = [getattr(state, name) for name in dir(state)]
     return tuple(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception))
 

@@ -1,4 +1,7 @@
-"""The whole net on this machine, many samples at once: who has an answer leaves, only the others go on."""
+"""The whole net on this machine, many samples at once.
+
+A sample that has an answer leaves, only the others go on.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,10 @@ from presplit.runtime.head import Stretch, cuts
 
 @dataclass(frozen=True)
 class Answers:
-    """``labels``: int64 ``(n,)``; ``scores``: float32 ``(n, classes)``, the logits of the exit that answered.
+    """The answers for ``n`` samples.
 
-    ``exit_numbers``: for each sample, which of the net's exits that was, from 0.
+    ``labels``: int64 ``(n,)``. ``scores``: float32 ``(n, classes)``, the logits of the exit that
+    answered. ``exit_numbers``: for each sample, which of the net's exits that was, from 0.
     """
 
     labels: npt.NDArray[np.int64]
@@ -29,9 +33,14 @@ class Answers:
 
 
 class Local:
-    """A bundle's whole net, run here without a link or a deadline. Made by `Local.open`; safe for several threads."""
+    """A bundle's whole net, run here without a link or a deadline.
 
-    def __init__(self, bundle: Bundle, thresholds: Mapping[str, float], *, policy: str, threads: int) -> None:
+    It is made by `Local.open` and is safe for several threads.
+    """
+
+    def __init__(
+        self, bundle: Bundle, thresholds: Mapping[str, float], *, policy: str, threads: int
+    ) -> None:
         plan = Plan(bundle.net.last, dict(thresholds), policy=policy)
         try:
             plan.fits(bundle.net)
@@ -42,11 +51,15 @@ class Local:
         self._stretches = [Stretch(bundle, *cut, threads=threads) for cut in cuts(bundle.net, plan)]
 
     @classmethod
-    def open(cls, bundle: Bundle | str | Path, *, plan: Plan | None = None, threads: int = 1) -> Local:
-        """The net of ``bundle`` (or its path), with the thresholds and the policy of ``plan`` or of its own plan.
+    def open(
+        cls, bundle: Bundle | str | Path, *, plan: Plan | None = None, threads: int = 1
+    ) -> Local:
+        """The net of ``bundle`` (or its path), with thresholds and policy of ``plan``.
 
-        Without a plan no exit answers early. Raises `BundleError` for a damaged bundle, `PlanError` if the plan does
-        not fit it.
+        If ``plan`` is None, they are those of the bundle's own plan.
+
+        Without a plan no exit answers early. Raises `BundleError` for a damaged bundle, `PlanError`
+        if the plan does not fit it.
         """
         bundle = bundle if isinstance(bundle, Bundle) else read(bundle)
         plan = plan or bundle.plan or Plan(bundle.net.last)
@@ -58,8 +71,13 @@ class Local:
         Raises `InputError` for another array or a batch below 1.
         """
         shape = self._net.boundaries[0].shape
-        given = f"{getattr(images, 'dtype', type(images).__name__)} of shape {getattr(images, 'shape', '?')}"
-        if getattr(images, "dtype", None) != np.float32 or images.ndim < 1 or images.shape[1:] != shape:
+        dtype = getattr(images, "dtype", type(images).__name__)
+        given = f"{dtype} of shape {getattr(images, 'shape', '?')}"
+        if (
+            getattr(images, "dtype", None) != np.float32
+            or images.ndim < 1
+            or images.shape[1:] != shape
+        ):
             expected = f"(n, {', '.join(map(str, shape))})"
             raise InputError(f"the input must be float32 samples of shape {expected}, got {given}")
         if not np.isfinite(images).all():
@@ -74,7 +92,10 @@ class Local:
         return Answers(scores.argmax(1), scores, exits)
 
     def _route(self, values: Floats, scores: Floats, exits: npt.NDArray[np.int64]) -> None:
-        """Fill ``scores`` and ``exits`` of one batch; after each exit only those without an answer are left."""
+        """Fill ``scores`` and ``exits`` of one batch.
+
+        After each exit only those without an answer are left.
+        """
         waiting = np.arange(len(values))
         for stretch in self._stretches:
             values, held = stretch.run(values)
@@ -83,7 +104,10 @@ class Local:
                 leaves = np.ones(len(waiting), bool)
             else:
                 leaves = self._score(held.logits) >= self._thresholds[held.exit]
-            scores[waiting[leaves]], exits[waiting[leaves]] = held.logits[leaves], self._places[held.exit]
+            scores[waiting[leaves]], exits[waiting[leaves]] = (
+                held.logits[leaves],
+                self._places[held.exit],
+            )
             waiting, values = waiting[~leaves], values[~leaves]
             if not len(waiting):
                 return

@@ -1,8 +1,8 @@
 """Measuring: what each segment and each exit of a bundle costs on this machine.
 
-The parts are timed one after another, round by round, so that a slow second of the machine falls on all of them; the
-median of the rounds is what counts. A part's time includes the call into the engine: joined segments cost a little
-less than the sum of theirs.
+The parts are timed one after another, round by round, so that a slow second of the machine falls on
+all of them; the median of the rounds is what counts. A part's time includes the call into the
+engine: joined segments cost a little less than the sum of theirs.
 """
 
 from __future__ import annotations
@@ -25,21 +25,36 @@ WARM_UPS = 5
 """Rounds that are run first and not counted."""
 
 
-def measure(bundle: Bundle, *, repeats: int = 200, threads: int = 1, device: Device | str = "this machine") -> Costs:
-    """The costs of every part of ``bundle`` here, one sample at a time: the median of ``repeats`` rounds.
+def measure(
+    bundle: Bundle, *, repeats: int = 200, threads: int = 1, device: Device | str = "this machine"
+) -> Costs:
+    """The costs of every part of ``bundle`` here, one sample at a time.
 
-    ``device`` names this machine in the result; a `Device` also gives the watts from which energy is reckoned, and
-    with a name alone the energy is 0. Raises `SpecError` if ``repeats`` is not at least 1.
+    Each is the median of ``repeats`` rounds.
+
+    ``device`` names this machine in the result; a `Device` also gives the watts from which energy
+    is reckoned, and with a name alone the energy is 0. Raises `SpecError` if ``repeats`` is not at
+    least 1.
     """
     _check(repeats)
     net = bundle.net
     segments = [Engine(bundle.segment(k, k + 1), threads=threads) for k in range(net.last)]
-    exits = {e.name: Engine(bundle.exit(e.name), threads=threads) for e in net.exits if e.after < net.last}
+    exits = {
+        e.name: Engine(bundle.exit(e.name), threads=threads)
+        for e in net.exits
+        if e.after < net.last
+    }
     values = [np.random.default_rng(0).random((1, *net.boundaries[0].shape), dtype=np.float32)]
     for engine in segments:
         values.append(next(iter(engine.run({"boundary": values[-1]}).values())))
-    parts = [*zip(segments, values, strict=False), *((exits[e.name], values[e.after]) for e in net.exits[:-1])]
-    rounds = [[_seconds(engine, {"boundary": value}) for engine, value in parts] for _ in range(WARM_UPS + repeats)]
+    parts = [
+        *zip(segments, values, strict=False),
+        *((exits[e.name], values[e.after]) for e in net.exits[:-1]),
+    ]
+    rounds = [
+        [_seconds(engine, {"boundary": value}) for engine, value in parts]
+        for _ in range(WARM_UPS + repeats)
+    ]
     medians = [statistics.median(column) for column in zip(*rounds[WARM_UPS:], strict=True)]
     watts = device.power_w if isinstance(device, Device) else 0.0
     return Costs(
@@ -52,15 +67,19 @@ def measure(bundle: Bundle, *, repeats: int = 200, threads: int = 1, device: Dev
     )
 
 
-def seconds_of(model: bytes, inputs: Mapping[str, npt.NDArray[Any]], *, repeats: int = 50, threads: int = 1) -> float:
+def seconds_of(
+    model: bytes, inputs: Mapping[str, npt.NDArray[Any]], *, repeats: int = 50, threads: int = 1
+) -> float:
     """Median seconds of one run of an ONNX model here.
 
-    ``inputs``: an array for each input by name. Raises `BundleError` if ``model`` is not one, `InputError` if it does
-    not take ``inputs``, `SpecError` if ``repeats`` is not at least 1.
+    ``inputs``: an array for each input by name. Raises `BundleError` if ``model`` is not one,
+    `InputError` if it does not take ``inputs``, `SpecError` if ``repeats`` is not at least 1.
     """
     _check(repeats)
     engine = Engine(model, threads=threads)
-    return statistics.median([_seconds(engine, inputs) for _ in range(WARM_UPS + repeats)][WARM_UPS:])
+    return statistics.median(
+        [_seconds(engine, inputs) for _ in range(WARM_UPS + repeats)][WARM_UPS:]
+    )
 
 
 def _check(repeats: int) -> None:

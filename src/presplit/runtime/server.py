@@ -29,23 +29,29 @@ def serve(
     ready: Callable[[str], None] | None = None,
     insecure: bool = False,
 ) -> None:
-    """Serve ``bundle`` (or its path) until SIGTERM or SIGINT; ``ready`` is told ``HOST:PORT`` once it listens.
+    """Serve ``bundle`` (or its path) until SIGTERM or SIGINT.
 
-    Listening begins after the tail that the bundle's plan wants (else the whole net) has run once. ``threads`` is
-    what one engine uses. Must be called on the main thread, where signals arrive.
-    Raises `ServerError` if the address cannot be had, or is not a loopback one and ``insecure`` is not set: there is
-    no encryption yet, so a server that others can reach must be asked for in so many words.
+    ``ready`` is told ``HOST:PORT`` once it listens.
+
+    Listening begins after the tail that the bundle's plan wants (else the whole net) has run once.
+    ``threads`` is what one engine uses. Must be called on the main thread, where signals arrive.
+    Raises `ServerError` if the address cannot be had, or is not a loopback one and ``insecure`` is
+    not set: there is no encryption yet, so a server that others can reach must be asked for in so
+    many words.
     """
     if not insecure and not _is_loopback(host):
         raise ServerError(
-            f"{host} can be reached from outside and there is no TLS yet: serve on 127.0.0.1 behind a secure proxy,"
+            f"{host} can be reached from outside and there is no TLS yet: serve on 127.0.0.1 "
+            "behind a secure proxy,"
             " or pass insecure=True (--insecure) on a network you trust"
         )
     bundle = bundle if isinstance(bundle, Bundle) else read(bundle)
     asyncio.run(_serve(bundle, host=host, port=port, threads=threads, ready=ready))
 
 
-async def _serve(bundle: Bundle, *, host: str, port: int, threads: int, ready: Callable[[str], None] | None) -> None:
+async def _serve(
+    bundle: Bundle, *, host: str, port: int, threads: int, ready: Callable[[str], None] | None
+) -> None:
     """Warm up, listen, and wait for the signal to stop."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,8 +1,10 @@
-"""The tails that a server hosts: one for each boundary and codec of a bundle, each made when it is first asked for.
+"""The tails that a server hosts.
 
-All computing happens on a bounded pool of threads, never on the server's loop. Admission is bounded too: a request
-beyond the limit is shed at once, which keeps the ones that were admitted within their deadlines (an unbounded queue
-serves nobody in time once it is behind).
+There is one for each boundary and codec of a bundle, made when it is first asked for.
+
+All computing happens on a bounded pool of threads, never on the server's loop. Admission is bounded
+too: a request beyond the limit is shed at once, which keeps the ones that were admitted within
+their deadlines (an unbounded queue serves nobody in time once it is behind).
 """
 
 from __future__ import annotations
@@ -29,14 +31,20 @@ T = TypeVar("T")
 MAX_BATCH = 64
 """Samples in one request, at most."""
 MAX_REQUEST_BYTES = 64 * 2**20
-"""Payload of one request, at most, unless a single sample is larger: big samples come in smaller batches."""
+"""Payload of one request, at most, unless a single sample is larger.
+
+Big samples come in smaller batches.
+"""
 PLACES_PER_WORKER = 16
 """Requests admitted at once for each thread of the pool, waiting or computed."""
 
 
 @dataclass
 class Model:
-    """One tail: from boundary ``split``, entered by ``codec``; its engine is made once, when it is needed."""
+    """One tail: from boundary ``split``, entered by ``codec``.
+
+    Its engine is made once, when it is needed.
+    """
 
     split: int
     codec: str
@@ -48,7 +56,8 @@ class Model:
 class Tail:
     """Every tail of ``bundle``, run on a pool of threads; what the wire's server hosts.
 
-    ``threads`` is how many one engine uses; the pool has as many workers as fit the machine's processors.
+    ``threads`` is how many one engine uses; the pool has as many workers as fit the machine's
+    processors.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
@@ -77,9 +86,12 @@ class Tail:
         await self._on_pool(lambda: self._engine(model))
 
     async def infer(self, name: str, tensor: Sent, *, until: float | None) -> Sent:
-        """The logits for ``tensor``; worthless after ``until`` (`time.monotonic`), when it is not run any more.
+        """The logits for ``tensor``.
 
-        Raises `UnknownModel`, `InputError` for a tensor that breaks the contract, `Overloaded`, `TooLate`.
+        After ``until`` (`time.monotonic`) they are worthless, and nothing is run for them any more.
+
+        Raises `UnknownModel`, `InputError` for a tensor that breaks the contract, `Overloaded`,
+        `TooLate`.
         """
         model = self._model(name)
 
@@ -107,7 +119,9 @@ class Tail:
         """The engine of ``model``, made and warmed up by whoever comes first."""
         with model.lock:
             if model.engine is None:
-                segment = self._bundle.segment(model.split, self._bundle.net.last, codec=model.codec)
+                segment = self._bundle.segment(
+                    model.split, self._bundle.net.last, codec=model.codec
+                )
                 engine = Engine(segment, threads=self._threads)
                 encoding = self._bundle.encoding(model.split, model.codec)
                 shape = self._bundle.net.boundaries[model.split].shape
@@ -116,7 +130,10 @@ class Tail:
         return model.engine
 
     async def _on_pool(self, work: Callable[[], T]) -> T:
-        """What ``work`` gives, run on the pool if there is a place; a place is held until the work is over."""
+        """What ``work`` gives, run on the pool if there is a place.
+
+        A place is held until the work is over.
+        """
         if not self._places.acquire(blocking=False):
             raise Overloaded("the server is at its limit; answer locally and ask again later")
         future = self._pool.submit(work)

@@ -1,4 +1,7 @@
-"""Training in PyTorch: sparsify, add exits, fit, evaluate, export. The only room that knows torch."""
+"""Training in PyTorch: sparsify, add exits, fit, evaluate, export.
+
+The only room that knows torch.
+"""
 
 # ruff: noqa: E402 - a missing library is said in one sentence before anything imports it
 from presplit.core.errors import library

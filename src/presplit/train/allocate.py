@@ -1,7 +1,9 @@
-"""One budget for a net, divided among its layers: from a module to the densities that `sparsify` takes.
+"""One budget for a net, divided among its layers.
 
-The division itself is `presplit.patterns.density`; here a module becomes the sizes that it works on, and layers are
-timed at the densities that they could have.
+A module goes in; the densities that `sparsify` takes come out.
+
+The division itself is `presplit.patterns.density`; here a module becomes the sizes that it works
+on, and layers are timed at the densities that they could have.
 """
 
 from __future__ import annotations
@@ -48,19 +50,21 @@ def allocate(
     least_features: int = LEAST_FEATURES,
     tolerance: float | None = None,
 ) -> dict[str, float]:
-    """The density of each layer of ``model``, so that the net costs ``budget`` (0..1] of what it costs dense.
+    """The density of each layer, so that ``model`` costs ``budget`` (0..1] of its dense cost.
 
-    ``example``: a batch of samples. ``unit``: "weights", "macs" or "bytes"; counted are linear layers and 2-D
-    convolutions that are not sparse yet. ``profile``: how densities differ, as in
-    `presplit.patterns.density.allocate`; with ``times``, as `layer_times` gives them, they are chosen so that the net
-    is fastest: narrow layers stay dense, wide ones carry the sparsity. No output reads fewer than ``least_features``
-    (1 for small nets), unless the layer has no more. The budget is met within ``tolerance``, by default 1 %, with
-    ``times`` 10 %, for densities are few. The result is what `sparsify` takes as ``layers``; a density of 1 keeps a
-    layer dense, and so do depthwise convolutions and what else cannot be sparse.
+    ``example``: a batch of samples. ``unit``: "weights", "macs" or "bytes"; counted are linear
+    layers and 2-D convolutions that are not sparse yet. ``profile``: how densities differ, as in
+    `presplit.patterns.density.allocate`; with ``times``, as `layer_times` gives them, they are
+    chosen so that the net is fastest: narrow layers stay dense, wide ones carry the sparsity. No
+    output reads fewer than ``least_features`` (1 for small nets), unless the layer has no more. The
+    budget is met within ``tolerance``, by default 1 %, with ``times`` 10 %, for densities are few.
+    The result is what `sparsify` takes as ``layers``; a density of 1 keeps a layer dense, and so do
+    depthwise convolutions and what else cannot be sparse.
 
     Raises `PatternError` with the budgets that are possible if this one is not.
 
-    >>> net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 10))
+    >>> first, second, last = nn.Linear(64, 64), nn.Linear(64, 512), nn.Linear(512, 10)
+    >>> net = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
     >>> allocate(net, torch.zeros(1, 64), budget=0.3, profile="uniform", tolerance=0.05)
     {'0': 0.5, '2': 0.25, '4': 0.5}
     """
@@ -72,11 +76,20 @@ def allocate(
     whole = budget * total(sizes, unit)
     if times is None:
         return divide(
-            sizes, budget=whole, unit=unit, profile=profile, tolerance=0.01 if tolerance is None else tolerance
+            sizes,
+            budget=whole,
+            unit=unit,
+            profile=profile,
+            tolerance=0.01 if tolerance is None else tolerance,
         )
-    known = {size.name: {d: s for d, s in times.get(size.name, {}).items() if _has(size, d)} for size in sizes}
+    known = {
+        size.name: {d: s for d, s in times.get(size.name, {}).items() if _has(size, d)}
+        for size in sizes
+    }
     known |= {size.name: {1.0: 0.0} for size in sizes if len(size.legal) == 1}
-    return by_time(sizes, known, budget=whole, unit=unit, tolerance=0.1 if tolerance is None else tolerance)
+    return by_time(
+        sizes, known, budget=whole, unit=unit, tolerance=0.1 if tolerance is None else tolerance
+    )
 
 
 def layer_times(
@@ -87,14 +100,19 @@ def layer_times(
     family: str = "grouped",
     seconds: Seconds | None = None,
 ) -> dict[str, dict[float, float]]:
-    """Seconds of each layer that can be sparse, at those of ``densities`` that it can have and at 1.
+    """Seconds of each layer that can be sparse, at its possible ``densities`` and at 1.
 
-    ``seconds`` times a layer with a batch of its inputs on the engine that will run the net; by default PyTorch on the
-    device that the model is on. `presplit.runtime.seconds_of` times an ONNX model, as `to_onnx` makes of a layer.
+    ``seconds`` times a layer with a batch of its inputs on the engine that will run the net; by
+    default PyTorch on the device that the model is on. `presplit.runtime.seconds_of` times an ONNX
+    model, as `to_onnx` makes of a layer.
     """
     clock = seconds or torch_seconds
     seen = observe(model, example)
-    sizes = [size for size in _sizes(model, seen, family, LEAST_FEATURES) if len(size.legal) > 1 and size.name in seen]
+    sizes = [
+        size
+        for size in _sizes(model, seen, family, LEAST_FEATURES)
+        if len(size.legal) > 1 and size.name in seen
+    ]
     nets = {1.0: copy.deepcopy(model)}
     for density in sorted(
         set(densities) - {1.0}
@@ -125,11 +143,21 @@ def torch_seconds(layer: nn.Module, inputs: Tensor) -> float:
 
 
 def _sizes(
-    model: nn.Module, seen: Mapping[str, Seen], family: str, least_features: int, unit: Unit = "weights"
+    model: nn.Module,
+    seen: Mapping[str, Seen],
+    family: str,
+    least_features: int,
+    unit: Unit = "weights",
 ) -> list[LayerSize]:
-    """Every layer with weights as the division sees it, in order; what cannot be sparse has the one density 1."""
+    """Every layer with weights as the division sees it, in order.
+
+    What cannot be sparse has the one density 1.
+    """
     if family not in LEGAL:
-        raise PatternError(f"a budget needs a family whose densities are listed: {', '.join(LEGAL)}, got {family!r}")
+        raise PatternError(
+            f"a budget needs a family whose densities are listed: {', '.join(LEGAL)}, got "
+            f"{family!r}"
+        )
     sizes: list[LayerSize] = []
     for name, layer in model.named_modules():
         if not isinstance(layer, nn.Linear | nn.Conv2d):
@@ -144,7 +172,11 @@ def _sizes(
         if unit == "macs" and not often:
             legal = (1.0,)  # it never runs: nothing is saved in it
         places = functools.cache(functools.partial(_places, PATTERNS[family], layer))
-        sizes.append(LayerSize(name, n_in // groups, n_out, legal, kernel=kernel, positions=often, places=places))
+        sizes.append(
+            LayerSize(
+                name, n_in // groups, n_out, legal, kernel=kernel, positions=often, places=places
+            )
+        )
     if not sizes:
         raise GraphError(f"{type(model).__name__} has no linear layer or convolution")
     return sizes

@@ -1,6 +1,9 @@
-"""Checkpoints: safetensors for the values and patterns, written so that a crash leaves the old one whole.
+"""Checkpoints: safetensors for the values and patterns.
 
-A sparse layer is saved as its values, bias and index; no dense weight and no mask exists to be saved.
+They are written so that a crash leaves the old one whole.
+
+A sparse layer is saved as its values, bias and index; no dense weight and no mask exists to be
+saved.
 """
 
 from __future__ import annotations
@@ -19,22 +22,34 @@ library("safetensors.torch", need="saving a checkpoint", extra="train")
 
 
 def save(
-    path: str | Path, model: nn.Module, about: Mapping[str, str] | None = None, *, x: Tensor | None = None
+    path: str | Path,
+    model: nn.Module,
+    about: Mapping[str, str] | None = None,
+    *,
+    x: Tensor | None = None,
 ) -> None:
-    """Write the state of ``model`` and the strings ``about`` it to ``path``: temporary file, sync, rename.
+    """Write the state of ``model`` and the strings ``about`` it to ``path``.
 
-    ``x``: two samples, which are kept with what it answers to them; `restore` recognises it by that.
+    A temporary file is written, synced and renamed.
+
+    ``x``: two samples, which are kept with what it answers to them; `restore` recognises it by
+    that.
     """
     path = Path(path)
     state = model.state_dict()
     for name, tensor in state.items():
         if isinstance(tensor, nn.UninitializedParameter):
-            raise DataError(f"{path}: {name} has no size yet: run an example through the net before saving it")
+            raise DataError(
+                f"{path}: {name} has no size yet: run an example through the net before saving it"
+            )
     write_tensors(path, state | ({} if x is None else recognise.evidence(model, x)), about or {})
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
-    """Put ``tensors`` and the strings ``header`` at ``path`` as one file; what is shared is stored twice."""
+    """Put ``tensors`` and the strings ``header`` at ``path`` as one file.
+
+    What is shared is stored twice.
+    """
     apart = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
     write(path, safetensors.torch.save(apart, metadata=dict(header)))
 
@@ -43,13 +58,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and header of a safetensors file; raises `DataError` if it is damaged or none."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
     except (safetensors.SafetensorError, OSError) as error:
-        raise DataError(f"{path}: not a safetensors file, or a damaged one ({error}); delete it") from error
+        raise DataError(
+            f"{path}: not a safetensors file, or a damaged one ({error}); delete it"
+        ) from error
 
 
 def write(path: Path, raw: bytes) -> None:
-    """Put ``raw`` at ``path`` so that a crash at any moment leaves the old file or the new one, whole."""
+    """Put ``raw`` at ``path``; a crash leaves the old file or the new one, whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,10 +85,12 @@ def write(path: Path, raw: bytes) -> None:
 
 
 def restore(path: str | Path, model: nn.Module) -> dict[str, str]:
-    """Fill ``model`` from the checkpoint at ``path``, patterns included; give the strings saved with it.
+    """Fill ``model`` from the checkpoint at ``path``, patterns included.
 
-    Raises `DataError` if the file is missing or damaged, or holds another net, or if the net's code has changed so that
-    it answers otherwise.
+    Give the strings saved with it.
+
+    Raises `DataError` if the file is missing or damaged, or holds another net, or if the net's code
+    has changed so that it answers otherwise.
     """
     path = Path(path)
     if not path.is_file():
@@ -88,7 +108,8 @@ def restore(path: str | Path, model: nn.Module) -> dict[str, str]:
         ) from error
     if recognise.is_another(model, evidence):
         raise DataError(
-            f"{path}: its values give other answers than when they were saved: the net's code has changed since; bring "
+            f"{path}: its values give other answers than when they were saved: the net's code has "
+            "changed since; bring "
             "it back, or train anew"
         )
     return about

@@ -1,7 +1,8 @@
 """Sparse convolutions: predefined connections between channels, and predefined entries of kernels.
 
-A partition of the channels runs as a grouped convolution, behind a channel shuffle (arXiv 1707.01083) if channels are
-dealt in turn; other tiles behind a gather of channels. See `presplit.train.layers` for what all sparse layers share.
+A partition of the channels runs as a grouped convolution, behind a channel shuffle (arXiv
+1707.01083) if channels are dealt in turn; other tiles behind a gather of channels. See
+`presplit.train.layers` for what all sparse layers share.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ from presplit.patterns.periodic_kernel import KernelSupports
 from presplit.train.layers import SparseLayer, check_size, fill
 
 DENSE_ON_GPU = 256
-"""Up to so many channels a GPU trains a dense kernel with zeros as fast as groups, or faster (docs/results.md)."""
+"""Up to so many channels a GPU trains a dense kernel with zeros as fast as groups, or faster.
+
+The times are in docs/results.md.
+"""
 
 
 class SparseConv2d(SparseLayer):
     """A 2-D convolution whose connections between channels are predefined.
 
-    Every kernel of a connection exists whole, or has the entries that ``supports`` keep: those are stored and trained,
-    and multiplied as whole kernels.
+    Every kernel of a connection exists whole, or has the entries that ``supports`` keep: those are
+    stored and trained, and multiplied as whole kernels.
 
     >>> from presplit.patterns import grouped
     >>> layer = SparseConv2d(grouped(8, 4, density=0.5), kernel_size=(3, 3), padding=(1, 1))
@@ -45,17 +49,27 @@ class SparseConv2d(SparseLayer):
         bias: bool = True,
     ) -> None:
         super().__init__(pattern, kernel=kernel_size, supports=supports, bias=bias)
-        self.stride, self.padding, self.dilation, self.padding_mode = stride, padding, dilation, padding_mode
-        self.in_channels, self.out_channels, self.kernel_size = self.n_in, self.n_out, kernel_size  # as nn.Conv2d has
+        self.stride, self.padding, self.dilation, self.padding_mode = (
+            stride,
+            padding,
+            dilation,
+            padding_mode,
+        )
+        self.in_channels, self.out_channels, self.kernel_size = (
+            self.n_in,
+            self.n_out,
+            kernel_size,
+        )  # as nn.Conv2d has
 
     def forward(self, input: Tensor) -> Tensor:
-        """``input``: float ``(batch, n_in, height, width)``, or one image ``(n_in, height, width)``."""
+        """``input``: float ``(batch, n_in, height, width)``, or one image without the batch."""
         x = input
         if x.ndim == 3:
             return self(x[None])[0]
         if x.ndim != 4 or x.shape[1] != self.n_in:
             raise ValueError(
-                f"expected images of {self.n_in} channels, (batch, {self.n_in}, ...), got {tuple(x.shape)}"
+                f"expected images of {self.n_in} channels, (batch, {self.n_in}, ...), got "
+                f"{tuple(x.shape)}"
             )
         padding = self.padding
         if self.padding_mode != "zeros":
@@ -65,16 +79,21 @@ class SparseConv2d(SparseLayer):
         tiles, fan_in = self.index.shape
         if self.order == "dealt" and not torch.compiler.is_exporting():
             x = F.channel_shuffle(x, fan_in)
-        elif self.order != "straight":  # ONNX Runtime gathers whole channels faster than it shuffles them
+        elif (
+            self.order != "straight"
+        ):  # ONNX Runtime gathers whole channels faster than it shuffles them
             x = _channels(x, self.index.view(-1))
-        y = F.conv2d(x, self.kernels(), self._bias(), self.stride, padding, self.dilation, groups=tiles)
+        y = F.conv2d(
+            x, self.kernels(), self._bias(), self.stride, padding, self.dilation, groups=tiles
+        )
         return y if self._place is None else _channels(y, self._place)
 
     def _around(self) -> list[int]:
         """What is added left, right, above and below the image."""
         if isinstance(self.padding, str):
             whole = [
-                d * (k - 1) if self.padding == "same" else 0 for d, k in zip(self.dilation, self.kernel, strict=True)
+                d * (k - 1) if self.padding == "same" else 0
+                for d, k in zip(self.dilation, self.kernel, strict=True)
             ]
             return [side for total in reversed(whole) for side in (total // 2, total - total // 2)]
         return [side for side in reversed(self.padding) for _ in range(2)]
@@ -94,10 +113,13 @@ class SparseConv2d(SparseLayer):
         return fill(dense, self)
 
     @classmethod
-    def from_dense(cls, dense: nn.Conv2d, pattern: Pattern, *, supports: KernelSupports | None = None) -> SparseConv2d:
-        """``dense`` restricted to ``pattern``, which is between all channels, whatever the groups of ``dense``.
+    def from_dense(
+        cls, dense: nn.Conv2d, pattern: Pattern, *, supports: KernelSupports | None = None
+    ) -> SparseConv2d:
+        """``dense``, whatever its groups, restricted to ``pattern``, which is between all channels.
 
-        Raises `PatternError` if the sizes differ or the pattern joins channels that ``dense`` keeps apart.
+        Raises `PatternError` if the sizes differ or the pattern joins channels that ``dense`` keeps
+        apart.
         """
         if dense.transposed:
             raise GraphError(f"only plain convolutions become sparse, got {dense}")
@@ -108,7 +130,8 @@ class SparseConv2d(SparseLayer):
             apart = np.kron(np.eye(dense.groups, dtype=bool), np.ones((rows, columns), dtype=bool))
             if bool((pattern.mask() & ~apart).any()):
                 raise PatternError(
-                    f"the pattern joins channels that the convolution's {dense.groups} groups keep apart"
+                    f"the pattern joins channels that the convolution's {dense.groups} groups keep "
+                    "apart"
                 )
             whole = weight.new_zeros(dense.out_channels, dense.in_channels, *weight.shape[2:])
             for k in range(dense.groups):
@@ -119,7 +142,9 @@ class SparseConv2d(SparseLayer):
             pattern,
             kernel_size=(dense.kernel_size[0], dense.kernel_size[1]),
             stride=(dense.stride[0], dense.stride[1]),
-            padding=dense.padding if isinstance(dense.padding, str) else (dense.padding[0], dense.padding[1]),
+            padding=dense.padding
+            if isinstance(dense.padding, str)
+            else (dense.padding[0], dense.padding[1]),
             dilation=(dense.dilation[0], dense.dilation[1]),
             padding_mode=dense.padding_mode,
             supports=supports,

@@ -8,7 +8,10 @@ from torch.nn import functional as F
 
 
 class FeatureMajorLinear(nn.Linear):
-    """A dense linear layer after sparse ones: it takes their feature-major activations as they are."""
+    """A dense linear layer after sparse ones.
+
+    It takes their feature-major activations as they are.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         """``input``: float ``(..., in_features)``."""
@@ -16,5 +19,9 @@ class FeatureMajorLinear(nn.Linear):
         if not feature_major or torch.compiler.is_exporting():
             return F.linear(input, self.weight, self.bias)
         features = input.t()
-        y = self.weight @ features if self.bias is None else torch.addmm(self.bias.view(-1, 1), self.weight, features)
+        y = (
+            self.weight @ features
+            if self.bias is None
+            else torch.addmm(self.bias.view(-1, 1), self.weight, features)
+        )
         return y.t()

@@ -32,7 +32,10 @@ def device_of(model: nn.Module) -> torch.device:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """``model`` in evaluation mode without gradients; afterwards every part is in the mode that it was in."""
+    """``model`` in evaluation mode without gradients.
+
+    Afterwards every part is in the mode that it was in.
+    """
     modes = [(part, part.training) for part in model.modules()]
     model.eval()
     try:
@@ -48,30 +51,42 @@ def evaluate(model: nn.Module, samples: Samples, *, batch: int = 512) -> Floats:
     device = device_of(model)
     with evaluating(model):
         parts = [
-            torch.stack(exit_logits(model, torch.from_numpy(samples.x[at : at + batch].copy()).to(device)))
+            torch.stack(
+                exit_logits(model, torch.from_numpy(samples.x[at : at + batch].copy()).to(device))
+            )
             for at in range(0, len(samples), batch)
         ]
     return torch.cat(parts, dim=1).float().cpu().numpy()
 
 
 def check_classifier(model: nn.Module, x: Tensor, classes: int, *, data: str = "the data") -> None:
-    """Raise `GraphError` unless ``model`` takes two samples and gives logits ``(2, classes)``, or for more classes.
+    """Raise `GraphError` unless ``model`` gives logits of at least ``classes`` for two samples.
 
-    ``x``: float32 ``(batch, ...)``, of which the first two are taken; ``data``: what they are called in the error.
+    ``x``: float32 ``(batch, ...)``, of which the first two are taken; ``data``: what they are
+    called in the error.
     """
     kind, two = type(model).__name__, x[:2]
     try:
         with evaluating(model):
             logits, *more = exit_logits(model, two.to(device_of(model)))
         shape = logits.shape
-    except (RuntimeError, ValueError, TypeError, LookupError, AssertionError, AttributeError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AssertionError,
+        AttributeError,
+    ) as error:
         said = " ".join(str(error).split())[:300] or type(error).__name__
         sample = f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape[1:])}"
         raise GraphError(f"{kind} does not take a sample of {data}, {sample}: {said}") from error
     if more and not isinstance(model, MultiExit):
         raise GraphError(f"a classifier returns logits, {kind} returns {1 + len(more)} things")
     if len(shape) != 2 or shape[0] != len(two) or shape[1] < classes:
-        raise GraphError(f"{data} has {classes} classes, {kind} gives logits of shape {tuple(shape)}")
+        raise GraphError(
+            f"{data} has {classes} classes, {kind} gives logits of shape {tuple(shape)}"
+        )
 
 
 def accuracies(logits: Floats, labels: npt.NDArray[np.int64]) -> list[float]:
@@ -85,7 +100,10 @@ def accuracies(logits: Floats, labels: npt.NDArray[np.int64]) -> list[float]:
 
 @dataclass(frozen=True)
 class Routed:
-    """What happens if exits answer as soon as they are sure: accuracy, and the share that leaves at each exit."""
+    """What happens if exits answer as soon as they are sure.
+
+    It holds the accuracy, and the share that leaves at each exit.
+    """
 
     accuracy: float
     shares: tuple[float, ...]
@@ -98,7 +116,7 @@ def route(
     *,
     policy: str | ExitPolicy = "confidence",
 ) -> Routed:
-    """Every sample leaves at the first exit whose score reaches its threshold, at the last one otherwise.
+    """Every sample leaves at the first exit whose score reaches its threshold, else at the last.
 
     ``thresholds`` has one entry for each exit but the last.
 
@@ -111,4 +129,6 @@ def route(
     for number in reversed(range(len(thresholds))):
         leaves[score(logits[number]) >= thresholds[number]] = number
     hits = logits.argmax(-1)[leaves, np.arange(len(labels))] == labels
-    return Routed(float(hits.mean()), tuple(float((leaves == e).mean()) for e in range(len(logits))))
+    return Routed(
+        float(hits.mean()), tuple(float((leaves == e).mean()) for e in range(len(logits)))
+    )

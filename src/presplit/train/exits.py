@@ -1,7 +1,10 @@
-"""Early exits: classifiers that hang on the outputs of named submodules; the model itself stays as it is.
+"""Early exits: classifiers that hang on the outputs of named submodules.
 
-Source: BranchyNet (arXiv 1709.01686) and the survey arXiv 2103.04505. No control flow is built in: every exit always
-computes, so that one graph can be exported and cut; whether an exit answers is decided by who runs it.
+The model itself stays as it is.
+
+Source: BranchyNet (arXiv 1709.01686) and the survey arXiv 2103.04505. No control flow is built in:
+every exit always computes, so that one graph can be exported and cut; whether an exit answers is
+decided by who runs it.
 """
 
 from __future__ import annotations
@@ -16,11 +19,15 @@ from presplit.core.errors import GraphError
 
 
 def logits_of(output: object) -> Tensor:
-    """The logits in what a classifier returns: a tensor, or an object that has them as ``logits`` (transformers)."""
+    """The logits in what a classifier returns.
+
+    It returns a tensor, or an object that has them as ``logits`` (transformers).
+    """
     logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
     if not isinstance(logits, Tensor):
         raise GraphError(
-            f"a classifier returns logits, or an object that has them as .logits, got {type(output).__name__}"
+            "a classifier returns logits, or an object that has them as .logits, got "
+            f"{type(output).__name__}"
         )
     return logits
 
@@ -38,10 +45,13 @@ class Logits(nn.Module):
 
 
 class ExitHead(nn.Module):
-    """Pool to at most ``pool`` x ``pool``, flatten, classify. Sizes are taken from the first input it sees.
+    """Pool to at most ``pool`` x ``pool``, flatten, classify.
 
-    ``over_time``: a tap of three axes is ``(batch, channels, time)``, not ``(batch, tokens, features)``.
-    Until it has seen an input its weights are lazy parameters: `MultiExit.materialise` runs one example through.
+    Sizes are taken from the first input it sees.
+
+    ``over_time``: a tap of three axes is ``(batch, channels, time)``, not ``(batch, tokens,
+    features)``. Until it has seen an input its weights are lazy parameters: `MultiExit.materialise`
+    runs one example through.
     """
 
     def __init__(self, classes: int, *, pool: int = 3, over_time: bool = False) -> None:
@@ -64,15 +74,21 @@ class ExitHead(nn.Module):
 
 
 def _window(size: int, most: int) -> int:
-    """The pooling window that leaves at most ``most`` windows on ``size`` places and cuts the least off the end."""
+    """The pooling window that makes ``size`` places at most ``most``.
+
+    Of those that do, it cuts the least off the end.
+    """
     fewest = next(window for window in range(1, size + 1) if size // window <= most)
     return size // (size // fewest)
 
 
 class MultiExit(nn.Module):
-    """``model`` with an exit after each submodule named in ``after``; calling it gives the logits of all exits.
+    """``model`` with an exit after each submodule named in ``after``.
 
-    The result is a tuple of float ``(batch, classes)``: the early exits in the given order, then the model's own.
+    Calling it gives the logits of all exits.
+
+    The result is a tuple of float ``(batch, classes)``: the early exits in the given order, then
+    the model's own.
     """
 
     def __init__(self, model: nn.Module, heads: dict[str, nn.Module]) -> None:
@@ -93,7 +109,10 @@ class MultiExit(nn.Module):
         for name in self.after:
             if name not in seen:
                 raise GraphError(f"exit after {name!r}: this submodule was not called")
-        return (*(head(seen[name]) for name, head in zip(self.after, self.heads, strict=True)), final)
+        return (
+            *(head(seen[name]) for name, head in zip(self.after, self.heads, strict=True)),
+            final,
+        )
 
     def materialise(self, example: Tensor) -> None:
         """Run ``example`` (batch of at least 1) once, so that every head has its size."""
@@ -111,10 +130,14 @@ def taps(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
 
     def keep(name: str) -> object:
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-            first: object = output[0] if isinstance(output, tuple) and output else output  # blocks of transformers
+            first: object = (
+                output[0] if isinstance(output, tuple) and output else output
+            )  # blocks of transformers
             if not isinstance(first, Tensor):
                 kind = type(output).__name__
-                raise GraphError(f"exit after {name!r}: its output is a {kind}, an exit needs one tensor")
+                raise GraphError(
+                    f"exit after {name!r}: its output is a {kind}, an exit needs one tensor"
+                )
             seen[name] = first
 
         return hook

@@ -30,9 +30,15 @@ from presplit.train.evaluate import evaluate, exit_logits
 from presplit.train.exits import Logits, MultiExit
 
 TOLERANCE = 1e-4
-"""Largest difference between torch and the graph, relative to the largest logit: float32 sums in another order."""
+"""Largest difference between torch and the graph, relative to the largest logit.
+
+Float32 sums in another order.
+"""
 FOLDED = 64
-"""Constants of up to so many values are computed on export, such as shapes; a layer's index stays as small as it is."""
+"""Constants of up to so many values are computed on export, such as shapes.
+
+A layer's index stays as small as it is.
+"""
 CALIBRATED_ON = 256
 """Held-out samples whose range at each boundary the int8 codec takes."""
 
@@ -52,14 +58,16 @@ def export(
 
     A bundle that is there is replaced, its plan included.
 
-    ``example``: labelled `Samples` held out of the training set, which give the range of every boundary for the int8
-    codec and the evidence from which plans are made; or just float32 ``(batch, *shape)``, at least one sample, from
-    which no plan with an accuracy can be made.
+    ``example``: labelled `Samples` held out of the training set, which give the range of every
+    boundary for the int8 codec and the evidence from which plans are made; or just float32
+    ``(batch, *shape)``, at least one sample, from which no plan with an accuracy can be made.
     Raises `GraphError` if the net cannot be exported or the graph does not compute what torch does.
     """
     held_out = example if isinstance(example, Samples) else None
     given = np.asarray(held_out.x if held_out else example, np.float32)
-    seen = given[np.linspace(0, len(given) - 1, min(len(given), CALIBRATED_ON)).astype(int)]  # may be sorted by class
+    seen = given[
+        np.linspace(0, len(given) - 1, min(len(given), CALIBRATED_ON)).astype(int)
+    ]  # may be sorted by class
     model = copy.deepcopy(model).cpu().float().eval()
     if isinstance(model, MultiExit) and len(seen):
         model.materialise(torch.from_numpy(seen[:1].copy()))
@@ -68,8 +76,13 @@ def export(
     pieces = graph.cut(row)
     values = graph.run(exported, seen, [*row.tensors[1:], *row.logits])
     _agree(model, seen, [values[name] for name in exported.outputs])
-    ranges = [(float(value.min()), float(value.max())) for value in (seen, *(values[t] for t in row.tensors[1:]))]
-    encodings = [{name: codec.calibrate(*limits) for name, codec in CODECS.items()} for limits in ranges]
+    ranges = [
+        (float(value.min()), float(value.max()))
+        for value in (seen, *(values[t] for t in row.tensors[1:]))
+    ]
+    encodings = [
+        {name: codec.calibrate(*limits) for name, codec in CODECS.items()} for limits in ranges
+    ]
     evidence = None
     if held_out is not None:
         logits = evaluate(model, held_out)[[exported.outputs.index(name) for name in row.logits]]
@@ -89,12 +102,17 @@ def export(
     )
 
 
-def to_onnx(model: nn.Module, example: Floats | torch.Tensor, *, open_axes: Sequence[int] = ()) -> Any:
-    """``model`` as an `onnx.ModelProto` with a dynamic batch, one output per exit; its input is called ``input``.
+def to_onnx(
+    model: nn.Module, example: Floats | torch.Tensor, *, open_axes: Sequence[int] = ()
+) -> Any:
+    """``model`` as an `onnx.ModelProto` with a dynamic batch, one output per exit.
 
-    ``open_axes`` are axes of the input that stay dynamic as well, such as ``(2, 3)`` for images of any size; the graph
-    is then compared with torch at another size too. `export` fixes them, because plans count what each boundary holds.
-    Raises `GraphError` if torch cannot export the net, or the net or its graph takes only one size of these axes.
+    Its input is called ``input``.
+
+    ``open_axes`` are axes of the input that stay dynamic as well, such as ``(2, 3)`` for images of
+    any size; the graph is then compared with torch at another size too. `export` fixes them,
+    because plans count what each boundary holds. Raises `GraphError` if torch cannot export the
+    net, or the net or its graph takes only one size of these axes.
     """
     if not len(example):
         raise GraphError("an export needs at least one sample to run through the net, got none")
@@ -109,7 +127,8 @@ def to_onnx(model: nn.Module, example: Floats | torch.Tensor, *, open_axes: Sequ
                 (twice,),
                 dynamo=True,
                 dynamic_shapes=(
-                    {0: torch.export.Dim("batch")} | {axis: torch.export.Dim.DYNAMIC for axis in open_axes},
+                    {0: torch.export.Dim("batch")}
+                    | {axis: torch.export.Dim.DYNAMIC for axis in open_axes},
                 ),
                 input_names=["input"],
                 output_names=[f"logits_{number}" for number in range(count)],
@@ -126,11 +145,16 @@ def to_onnx(model: nn.Module, example: Floats | torch.Tensor, *, open_axes: Sequ
 
 
 def _refuse_axes(axes: Sequence[int], ndim: int) -> None:
-    """Raise `GraphError` unless ``axes`` are different axes of a sample, counted with the batch as 0."""
+    """Raise `GraphError` unless ``axes`` are different axes of a sample; the batch is axis 0."""
     legal = range(1, ndim)
-    if not isinstance(axes, Sequence) or len(set(axes)) < len(axes) or not all(axis in legal for axis in axes):
+    if (
+        not isinstance(axes, Sequence)
+        or len(set(axes)) < len(axes)
+        or not all(axis in legal for axis in axes)
+    ):
         raise GraphError(
-            f"open_axes: expected different numbers of 1..{ndim - 1}, the batch being axis 0, got {axes!r}"
+            f"open_axes: expected different numbers of 1..{ndim - 1}, the batch being axis 0, got "
+            f"{axes!r}"
         )
 
 
@@ -141,12 +165,20 @@ def _reason(error: BaseException) -> str:
     said = " ".join(re.sub(r"\x1b\[\d*m", "", str(error)).split())[:300] or type(error).__name__
     if "data-dependent" in said:
         how = "an if or a loop over a tensor, .item(), a mask of so many as it happens"
-        return f"its forward needs values while the graph is made ({how}); torch.where often replaces it ({said})"
+        return (
+            f"its forward needs values while the graph is made ({how}); "
+            f"torch.where often replaces it ({said})"
+        )
     return said
 
 
-def _check_another_size(model: nn.Module, exported: Any, one: torch.Tensor, axes: Sequence[int]) -> None:
-    """Raise `GraphError` if torch or the graph fails, or they differ, on a sample longer by half along ``axes``."""
+def _check_another_size(
+    model: nn.Module, exported: Any, one: torch.Tensor, axes: Sequence[int]
+) -> None:
+    """Raise `GraphError` if torch or the graph fails, or they differ, on a longer sample.
+
+    It is longer by half along ``axes``.
+    """
     sizes = [size + size // 2 + 1 if axis in axes else size for axis, size in enumerate(one.shape)]
     x = torch.rand(sizes, generator=torch.Generator().manual_seed(0))
     kind, said = type(model).__name__, f"{tuple(one.shape[1:])} and not at {tuple(sizes[1:])}"
@@ -154,7 +186,9 @@ def _check_another_size(model: nn.Module, exported: Any, one: torch.Tensor, axes
         with torch.no_grad():
             own = exit_logits(model, x)
     except RuntimeError as error:
-        raise GraphError(f"{kind} works at {said}: leave axes {tuple(axes)} closed ({_reason(error)})") from error
+        raise GraphError(
+            f"{kind} works at {said}: leave axes {tuple(axes)} closed ({_reason(error)})"
+        ) from error
     try:
         found = graph.run_whole(exported, x.numpy())
     except GraphError:
@@ -162,13 +196,17 @@ def _check_another_size(model: nn.Module, exported: Any, one: torch.Tensor, axes
     pairs = [(theirs, ours.numpy()) for theirs, ours in zip(found, own, strict=False)]
     if not pairs or not all(_relative_difference(*pair) <= TOLERANCE for pair in pairs):
         raise GraphError(
-            f"the graph of {kind} is right at {said}: it holds a size that the export fixed; leave axes "
+            f"the graph of {kind} is right at {said}: it holds a size that the export fixed; leave "
+            "axes "
             f"{tuple(axes)} closed"
         )
 
 
 def _relative_difference(found: Floats, expected: Floats) -> float:
-    """The largest difference, relative to the largest value expected or 1; infinite if shapes differ."""
+    """The largest difference, relative to the largest value expected or 1.
+
+    It is infinite if shapes differ.
+    """
     if found.shape != expected.shape:
         return math.inf
     return float(np.abs(found - expected).max()) / max(1.0, float(np.abs(expected).max()))
@@ -176,7 +214,10 @@ def _relative_difference(found: Floats, expected: Floats) -> float:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to itself what the exporter prints and warns of: libraries that are not installed, graphs it gave up."""
+    """Keep to itself what the exporter prints and warns of.
+
+    These are libraries that are not installed, and graphs it gave up.
+    """
     logs = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript")]
     levels = [log.level for log in logs]
     for log in logs:
@@ -201,4 +242,7 @@ def _agree(model: nn.Module, x: Floats, graph_logits: Sequence[Floats]) -> None:
     for number, (ours, theirs) in enumerate(zip(own, graph_logits, strict=True)):
         difference = _relative_difference(ours.numpy(), theirs)
         if not difference <= TOLERANCE:
-            raise GraphError(f"exit {number} of the exported graph differs from torch by {difference:.2g} (relative)")
+            raise GraphError(
+                f"exit {number} of the exported graph differs from torch by {difference:.2g} "
+                "(relative)"
+            )

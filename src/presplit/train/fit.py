@@ -28,7 +28,10 @@ from presplit.train.resume import Epoch, Moment
 
 
 class Batches(Protocol):
-    """Batches of inputs and int64 labels, anew whenever it is looped over; its length is their number."""
+    """Batches of inputs and int64 labels, anew whenever it is looped over.
+
+    Its length is their number.
+    """
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
     def __len__(self) -> int: ...
@@ -49,24 +52,29 @@ def fit(
 ) -> list[Epoch]:
     """Train ``model`` in place on the device it is on; the same ``seed`` gives the same weights.
 
-    ``train``: `Samples`, or what gives batches ``(x, y)`` whenever it is looped over and has a length, as a
-    `DataLoader` does (then it says the batch). ``exit_weights`` weighs the exits' losses (default: all alike).
-    ``teacher`` is the net to distil from; the last of its exits speaks. What `initialise` drew, or the user loaded, is
-    where training starts. ``state``: a file that keeps the state after every epoch; if it exists, training goes on from
-    there, on a CPU bit for bit as if it had never stopped. Under ``accelerate launch`` all processes share each batch.
-    Returns one `Epoch` each; ``on_epoch`` sees them as they end. Raises `SpecError` for a recipe that does not fit the
-    net or a net that is frozen, `GraphError` for one that is no classifier of these samples, `DataError` if training
-    diverges or ``state`` is of another training.
+    ``train``: `Samples`, or what gives batches ``(x, y)`` whenever it is looped over and has a
+    length, as a `DataLoader` does (then it says the batch). ``exit_weights`` weighs the exits'
+    losses (default: all alike). ``teacher`` is the net to distil from; the last of its exits
+    speaks. What `initialise` drew, or the user loaded, is where training starts. ``state``: a file
+    that keeps the state after every epoch; if it exists, training goes on from there, on a CPU bit
+    for bit as if it had never stopped. Under ``accelerate launch`` all processes share each batch.
+    Returns one `Epoch` each; ``on_epoch`` sees them as they end. Raises `SpecError` for a recipe
+    that does not fit the net or a net that is frozen, `GraphError` for one that is no classifier of
+    these samples, `DataError` if training diverges or ``state`` is of another training.
     """
     recipe = RECIPES.find(recipe) if isinstance(recipe, str) else recipe
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     device, order = processes.device_of(model), torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # what dropout draws, and the heads that get their sizes only now
     _refuse_what_is_missing(recipe, teacher, validation)
-    teacher = copy.deepcopy(teacher).to(device).eval() if teacher is not None and recipe.distil else None
+    teacher = (
+        copy.deepcopy(teacher).to(device).eval() if teacher is not None and recipe.distil else None
+    )
     batches: Batches | _Shuffled
     if isinstance(train, Samples):
-        same = teacher is not None and recipe.augment == "none"  # its answers then never change: it is asked once
+        same = (
+            teacher is not None and recipe.augment == "none"
+        )  # its answers then never change: it is asked once
         taught = evaluate(teacher, train)[-1] if teacher is not None and same else None
         batches = _Shuffled(train, recipe.batch, order, device, taught=taught)
     else:
@@ -77,10 +85,17 @@ def fit(
     with _precision(recipe, device):
         check_classifier(model, x, int(y.max()) + 1)
         weights = refuse_what_does_not_fit(model, recipe, exit_weights, x)
-    beside = [name for name, wanted in (("average", recipe.ema), ("best", recipe.patience)) if wanted]
+    beside = [
+        name for name, wanted in (("average", recipe.ema), ("best", recipe.patience)) if wanted
+    ]
     nets = {"net": model} | {name: copy.deepcopy(model) for name in beside}
     judged = nets.get("average", model)
-    about = {**asdict(recipe), "seed": seed, "exit_weights": weights, "processes": processes.count()}
+    about = {
+        **asdict(recipe),
+        "seed": seed,
+        "exit_weights": weights,
+        "processes": processes.count(),
+    }
     if state is not None and isinstance(train, Samples):
         about["samples"] = zlib.crc32(train.y, zlib.crc32(train.x))
     saved = resume.read(state, about) if state is not None and Path(state).exists() else None
@@ -100,11 +115,20 @@ def fit(
                 loss = run.epoch(batches, device)
                 if not math.isfinite(loss):
                     raise DataError(
-                        f"training diverged: the loss of epoch {len(history) + 1} is {loss:.3g}; lower the rate"
+                        f"training diverged: the loss of epoch {len(history) + 1} is {loss:.3g}; "
+                        "lower the rate"
                     )
-                seen = tuple(accuracies(evaluate(judged, validation), validation.y)) if validation else ()
+                seen = (
+                    tuple(accuracies(evaluate(judged, validation), validation.y))
+                    if validation
+                    else ()
+                )
                 history.append(Epoch(len(history) + 1, loss, seen, time.perf_counter() - began))
-                if "best" in nets and phase.last == recipe.epochs and _best(history, phase) == len(history) - 1:
+                if (
+                    "best" in nets
+                    and phase.last == recipe.epochs
+                    and _best(history, phase) == len(history) - 1
+                ):
                     nets["best"].load_state_dict(judged.state_dict())
                 if state is not None and processes.rank() == 0:
                     resume.save(state, Moment(nets, optimiser, schedule, order), history, about, x)
@@ -117,12 +141,14 @@ def fit(
 
 
 def initialise(model: nn.Module, recipe: str | Recipe = "default", *, seed: int = 0) -> None:
-    """Draw all values of ``model``'s linear layers and convolutions anew, as the recipe says, from ``seed``."""
+    """Draw all linear layers and convolutions of ``model`` anew, by the recipe, from ``seed``."""
     recipe = RECIPES.find(recipe) if isinstance(recipe, str) else recipe
     torch.manual_seed(seed)
     for layer in model.modules():
         if isinstance(layer, SparseLayer):
-            layer.reset_parameters(fan_in="dense" if recipe.fan_in == "dense" else "sparse", bias=recipe.bias)
+            layer.reset_parameters(
+                fan_in="dense" if recipe.fan_in == "dense" else "sparse", bias=recipe.bias
+            )
         elif isinstance(layer, nn.Linear | nn.Conv2d) and not isinstance(layer, nn.LazyLinear):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
@@ -131,7 +157,7 @@ def initialise(model: nn.Module, recipe: str | Recipe = "default", *, seed: int 
 
 @dataclass(frozen=True)
 class _Phase:
-    """Epochs ``first`` up to ``last`` train one part of the net, with these weights of the exits' losses."""
+    """Epochs ``first`` up to ``last`` train one part, with these weights of the exits' losses."""
 
     first: int
     last: int
@@ -179,7 +205,10 @@ class _Steps:
         return float(processes.mean(losses)) / count
 
     def _step(self, x: Tensor, y: Tensor, taught: Tensor | None = None) -> Tensor:
-        """One step; gives the loss of this process's part. ``taught``: the teacher's logits, if they are known."""
+        """One step; gives the loss of this process's part.
+
+        ``taught``: the teacher's logits, if they are known.
+        """
         size, recipe = len(x), self.recipe
         x, y = processes.part(self.augment(x)), processes.part(y)
         with _precision(recipe, x.device):
@@ -209,8 +238,13 @@ class _Steps:
 
 @torch.no_grad()
 def _move_towards(average: nn.Module, model: nn.Module, share: float) -> None:
-    """``average`` moved by ``share`` of the way to ``model``; what is no float, such as an index, is copied."""
-    for ours, theirs in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+    """``average`` moved by ``share`` of the way to ``model``.
+
+    What is no float, such as an index, is copied.
+    """
+    for ours, theirs in zip(
+        average.state_dict().values(), model.state_dict().values(), strict=True
+    ):
         if ours.is_floating_point():
             ours.lerp_(theirs, share)
         else:
@@ -218,9 +252,12 @@ def _move_towards(average: nn.Module, model: nn.Module, share: float) -> None:
 
 
 class _Shuffled:
-    """`Samples` on a device in batches, in another order each time; a single sample left over joins the last batch.
+    """`Samples` on a device in batches, in another order each time.
 
-    One sample alone has no variance for a batch normalisation. ``taught``: a teacher's logits, which come along.
+    A single sample left over joins the last batch.
+
+    One sample alone has no variance for a batch normalisation. ``taught``: a teacher's logits,
+    which come along.
     """
 
     def __init__(
@@ -249,7 +286,10 @@ class _Shuffled:
 
 
 def _prepare(model: nn.Module, x: Tensor) -> None:
-    """Give lazy heads their sizes; let images lie as convolutions, grouped ones above all, are fast: channels last."""
+    """Give lazy heads their sizes.
+
+    Let images lie as convolutions, grouped ones above all, are fast: channels last.
+    """
     if isinstance(model, MultiExit):
         model.materialise(x)
     if x.ndim == 4:
@@ -265,10 +305,17 @@ def _first(batches: object) -> tuple[Tensor, Tensor]:
     """The first batch; raises `DataError` if these are no batches with a length."""
     if isinstance(batches, Iterable) and isinstance(batches, Sized) and len(batches):
         pair: Any = next(iter(batches))  # type: ignore[unknown]
-        if isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(each, Tensor) for each in pair):
+        if (
+            isinstance(pair, list | tuple)
+            and len(pair) == 2
+            and all(isinstance(each, Tensor) for each in pair)
+        ):
             return pair[0], pair[1]
     kind = type(batches).__name__
-    raise DataError(f"fit trains on Samples(x, y), or on batches (x, y) with a length as a DataLoader has, got {kind}")
+    raise DataError(
+        "fit trains on Samples(x, y), or on batches (x, y) with a length as a DataLoader has, got "
+        f"{kind}"
+    )
 
 
 def _weights(model: nn.Module, given: Sequence[float] | None) -> list[float]:
@@ -285,8 +332,8 @@ def refuse_what_does_not_fit(
 ) -> list[float]:
     """What the loss of each exit counts; ``x``: float32 ``(batch, ...)``, on the net's device.
 
-    Raises `SpecError` if the recipe asks for what ``model`` has not, or trains a part of which all is frozen;
-    `GraphError` if no gradient flows back from its logits for the samples ``x``.
+    Raises `SpecError` if the recipe asks for what ``model`` has not, or trains a part of which all
+    is frozen; `GraphError` if no gradient flows back from its logits for the samples ``x``.
     """
     kind, weights = type(model).__name__, _weights(model, exit_weights)
     if len(weights) == 1 and recipe.regime != "joint":
@@ -295,9 +342,14 @@ def refuse_what_does_not_fit(
         raise SpecError("self_distil teaches early exits, and the net has none")
     for phase in _phases(recipe, weights):
         if not _values(model, phase.part):
-            what = {"all": "net", "backbone": "net without its early exits", "heads": "early exits"}[phase.part]
+            what = {
+                "all": "net",
+                "backbone": "net without its early exits",
+                "heads": "early exits",
+            }[phase.part]
             raise SpecError(
-                f"regime {recipe.regime!r} trains the {what}, and nothing of it in {kind} has requires_grad"
+                f"regime {recipe.regime!r} trains the {what}, and nothing of it in {kind} has "
+                "requires_grad"
             )
     with evaluating(model), torch.enable_grad():
         last = exit_logits(model, x)[-1]
@@ -307,24 +359,37 @@ def refuse_what_does_not_fit(
     return weights
 
 
-def _refuse_what_is_missing(recipe: Recipe, teacher: nn.Module | None, validation: Samples | None) -> None:
+def _refuse_what_is_missing(
+    recipe: Recipe, teacher: nn.Module | None, validation: Samples | None
+) -> None:
     """Raise `SpecError` if the recipe asks for what `fit` was not given."""
     if recipe.distil and teacher is None:
         raise SpecError(f"distil is {recipe.distil}: give fit the teacher to learn from")
     if recipe.patience and validation is None:
-        raise SpecError(f"patience is {recipe.patience}: give fit the validation part that it watches")
+        raise SpecError(
+            f"patience is {recipe.patience}: give fit the validation part that it watches"
+        )
 
 
 def _values(model: nn.Module, part: str) -> list[nn.Parameter]:
     """What is trained of one part: all of it that the user has not frozen."""
-    heads = {id(value) for value in model.heads.parameters()} if isinstance(model, MultiExit) else set[int]()
+    heads = (
+        {id(value) for value in model.heads.parameters()}
+        if isinstance(model, MultiExit)
+        else set[int]()
+    )
     trainable = (value for value in model.parameters() if value.requires_grad)
-    return [value for value in trainable if part == "all" or (id(value) in heads) == (part == "heads")]
+    return [
+        value for value in trainable if part == "all" or (id(value) in heads) == (part == "heads")
+    ]
 
 
 @contextlib.contextmanager
 def _training_only(model: nn.Module, part: str) -> Iterator[list[nn.Parameter]]:
-    """The parameters of one part; the others need no gradient meanwhile, and what the user froze stays frozen."""
+    """The parameters of one part.
+
+    The others need no gradient meanwhile, and what the user froze stays frozen.
+    """
     trainable, taken = _values(model, "all"), _values(model, part)
     for value in trainable:
         value.requires_grad_(any(value is each for each in taken))
@@ -336,9 +401,12 @@ def _training_only(model: nn.Module, part: str) -> Iterator[list[nn.Parameter]]:
 
 
 def _best(history: Sequence[Epoch], phase: _Phase) -> int:
-    """The place of the first epoch of ``phase`` whose exits, as they are weighed, were right most often."""
+    """The place of the first epoch of ``phase`` whose exits, weighed, were right most often."""
     own = range(phase.first, len(history))
-    return max(own, key=lambda k: sum(w * a for w, a in zip(phase.weights, history[k].accuracy, strict=True)))
+    return max(
+        own,
+        key=lambda k: sum(w * a for w, a in zip(phase.weights, history[k].accuracy, strict=True)),
+    )
 
 
 def _exhausted(history: Sequence[Epoch], phase: _Phase, recipe: Recipe) -> bool:

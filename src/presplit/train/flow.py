@@ -9,7 +9,14 @@ from torch import fx, nn
 from presplit.train.exits import MultiExit
 
 _UNFOLLOWED = (
-    *(fx.proxy.TraceError, TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError),
+    *(
+        fx.proxy.TraceError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+        NotImplementedError,
+    ),
     *(LookupError, AssertionError, NameError),
 )
 """What a module's own code raises on values that are not there yet, if it looks at them."""
@@ -24,22 +31,27 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """As torch.fx decides, and for every layer that is asked about."""
-        return module_qualified_name in self.names or super().is_leaf_module(m, module_qualified_name)
+        return module_qualified_name in self.names or super().is_leaf_module(
+            m, module_qualified_name
+        )
 
 
 def feeders(model: nn.Module, names: Collection[str]) -> dict[str, set[str]] | None:
-    """For each layer of ``names`` that runs, in the order in which they run: those of them that it reads.
+    """For each layer of ``names`` that runs, in running order, those of them that it reads.
 
-    A layer reads another if that one's output reaches it without passing a third. None if the module's code depends on
-    its values, so that it cannot be followed.
+    A layer reads another if that one's output reaches it without passing a third. None if the
+    module's code depends on its values, so that it cannot be followed.
 
-    >>> feeders(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.Linear(4, 2)), ["0", "2", "3"])
+    >>> net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.Linear(4, 2))
+    >>> feeders(net, ["0", "2", "3"])
     {'0': set(), '2': {'0'}, '3': {'2'}}
     """
     if isinstance(model, MultiExit):
         inner = {name.removeprefix("model.") for name in names if name.startswith("model.")}
         read = feeders(model.model, inner)
-        return read and {f"model.{name}": {f"model.{each}" for each in sources} for name, sources in read.items()}
+        return read and {
+            f"model.{name}": {f"model.{each}" for each in sources} for name, sources in read.items()
+        }
     try:
         graph = _Tracer(names).trace(model)
     except _UNFOLLOWED:

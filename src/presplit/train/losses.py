@@ -20,15 +20,19 @@ def joint_loss(
     self_distil: float = 0.0,
     temperature: float = 4.0,
 ) -> Tensor:
-    """Scalar: the exits' losses weighted by ``weights``, divided by their sum (joint training, arXiv 2103.04505).
+    """Scalar: the exits' losses weighted by ``weights``, divided by their sum.
 
-    ``logits``: float ``(batch, classes)`` of each exit, the net's own last; ``labels``: int64 ``(batch,)``;
-    ``teacher``: logits of the net to learn from. The loss of one exit is the cross-entropy with the labels; a share
-    ``distil`` of it is replaced by that with the teacher, and for early exits a share ``self_distil`` by that with the
-    last exit (arXiv 1905.08094). An exit of weight 0 is not computed.
+    This is joint training, arXiv 2103.04505.
+
+    ``logits``: float ``(batch, classes)`` of each exit, the net's own last; ``labels``: int64
+    ``(batch,)``; ``teacher``: logits of the net to learn from. The loss of one exit is the
+    cross-entropy with the labels; a share ``distil`` of it is replaced by that with the teacher,
+    and for early exits a share ``self_distil`` by that with the last exit (arXiv 1905.08094). An
+    exit of weight 0 is not computed.
 
     >>> out = torch.tensor([[2.0, 0.0]])
-    >>> bool(joint_loss([out, out], torch.tensor([0]), [1, 1]) == F.cross_entropy(out, torch.tensor([0])))
+    >>> labels = torch.tensor([0])
+    >>> bool(joint_loss([out, out], labels, [1, 1]) == F.cross_entropy(out, labels))
     True
     """
     parts: list[Tensor] = []
@@ -37,7 +41,9 @@ def joint_loss(
             continue
         from_last = self_distil if number < len(logits) - 1 else 0.0
         from_teacher = distil if teacher is not None else 0.0
-        loss = (1 - from_teacher - from_last) * F.cross_entropy(out, labels, label_smoothing=label_smoothing)
+        loss = (1 - from_teacher - from_last) * F.cross_entropy(
+            out, labels, label_smoothing=label_smoothing
+        )
         if teacher is not None and from_teacher:
             loss = loss + from_teacher * soft_loss(out, teacher, temperature)
         if from_last:
@@ -47,6 +53,9 @@ def joint_loss(
 
 
 def soft_loss(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """Scalar: divergence from the softened answers of ``target``, at the scale of a cross-entropy; arXiv 1503.02531."""
+    """Scalar: divergence from the softened answers of ``target``, arXiv 1503.02531.
+
+    It is at the scale of a cross-entropy.
+    """
     ours, theirs = (F.log_softmax(each / temperature, dim=1) for each in (logits, target))
     return temperature**2 * F.kl_div(ours, theirs, reduction="batchmean", log_target=True)

@@ -1,7 +1,9 @@
-"""Several processes, GPUs or machines: what Hugging Face `accelerate` starts, seen by `fit` as parts of each batch.
+"""Several processes, GPUs or machines.
 
-``accelerate launch -m presplit train ...`` starts the processes; each computes its part of every batch, and gradients
-are averaged. One process needs none of this, and imports none of it.
+Hugging Face `accelerate` starts them, and `fit` sees them as parts of each batch.
+
+``accelerate launch -m presplit train ...`` starts the processes; each computes its part of every
+batch, and gradients are averaged. One process needs none of this, and imports none of it.
 """
 
 from __future__ import annotations
@@ -32,19 +34,28 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def joined(model: nn.Module) -> nn.Module:
-    """What to call instead of ``model`` in training, so that all processes get the mean of their gradients."""
+    """What to call instead of ``model`` in training.
+
+    With it, all processes get the mean of their gradients.
+    """
     return model if count() == 1 else _accelerator().prepare_model(model)
 
 
 def part(batch: Tensor) -> Tensor:
-    """This process's share of a batch; at least one sample, so that all processes take every step together."""
+    """This process's share of a batch.
+
+    It is at least one sample, so that all processes take every step together.
+    """
     if count() == 1:
         return batch
     return batch[rank() :: count()] if len(batch) > rank() else batch[:1]
 
 
 def weight_of_part(size: int) -> float:
-    """What the mean loss of this process's share counts, so that the mean of all is that of the batch of ``size``."""
+    """What the mean loss of this process's share counts.
+
+    With it, the mean of all is that of the batch of ``size``.
+    """
     return len(range(rank(), size, count())) * count() / size
 
 
@@ -60,7 +71,10 @@ def wait() -> None:
 
 
 def leave() -> None:
-    """End the processes' connection, all at once, and after what holds it is gone: else one may crash as it exits."""
+    """End the processes' connection, all at once, and after what holds it is gone.
+
+    Otherwise one may crash as it exits.
+    """
     if count() > 1:
         gc.collect()
         wait()

@@ -1,4 +1,7 @@
-"""Rows of numbers brought to mean 0 and deviation 1 by the net itself, so that whoever runs it gives raw numbers."""
+"""Rows of numbers brought to mean 0 and deviation 1 by the net itself.
+
+So whoever runs the net gives raw numbers.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from presplit.core.types import Floats
 
 
 class Standardise(nn.Module):
-    """Takes from each feature its ``mean`` and divides by its ``deviation``: float32 ``(features,)``, not trained."""
+    """Takes from each feature its ``mean`` and divides by its ``deviation``.
+
+    Both are float32 ``(features,)`` and not trained.
+    """
 
     mean: torch.Tensor
     deviation: torch.Tensor
@@ -28,15 +34,20 @@ class Standardise(nn.Module):
 
 
 def standardised(model: nn.Sequential, x: Floats) -> nn.Sequential:
-    """``model`` behind a first module ``standardise`` with what the training set ``x``, ``(n, features)``, has.
+    """``model`` behind a first module ``standardise``, made from the training set ``x``.
 
-    A feature that is the same everywhere only loses its mean.
+    ``x`` is ``(n, features)``. A feature that is the same everywhere only loses its mean.
 
     >>> net = standardised(nn.Sequential(), np.array([[0, 5], [4, 5]], np.float32))
     >>> net(torch.tensor([[0.0, 5.0], [4.0, 6.0]])).tolist()
     [[-1.0, 0.0], [1.0, 1.0]]
     """
-    mean, deviation = (np.asarray(each).astype(np.float32) for each in (x.mean(0, np.float64), x.std(0, np.float64)))
+    mean, deviation = (
+        np.asarray(each).astype(np.float32)
+        for each in (x.mean(0, np.float64), x.std(0, np.float64))
+    )
     constant = (np.ptp(x, axis=0) == 0) | (deviation == 0)
-    first = Standardise(np.where(constant, x[0], mean), np.where(constant, np.float32(1), deviation))
+    first = Standardise(
+        np.where(constant, x[0], mean), np.where(constant, np.float32(1), deviation)
+    )
     return nn.Sequential(OrderedDict(standardise=first, **dict(model.named_children())))

@@ -1,4 +1,7 @@
-"""What a net is made of: each layer's weights, multiplications and pattern, and which runtimes run it faster."""
+"""What a net is made of.
+
+This is each layer's weights, multiplications and pattern, and which runtimes run it faster.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,9 @@ FAST = ("PyTorch", "ONNX Runtime", "OpenVINO")
 class LayerSummary:
     """One layer with weights.
 
-    ``form``: how it runs, "dense", "batched" or "scattered"; ``macs``: multiplications of one sample that the weights
-    stand for, 0 unless an example was given; ``faster_in``: the runtimes that run it faster than dense; ``note``: why
-    it is dense, or why it is not faster.
+    ``form``: how it runs, "dense", "batched" or "scattered"; ``macs``: multiplications of one
+    sample that the weights stand for, 0 unless an example was given; ``faster_in``: the runtimes
+    that run it faster than dense; ``note``: why it is dense, or why it is not faster.
     """
 
     name: str
@@ -56,17 +59,21 @@ class Summary(tuple[LayerSummary, ...]):
 
         def aligned(line: tuple[str, ...]) -> str:
             cells = enumerate(zip(line, widths, strict=True))
-            return "  ".join(c.rjust(width) if k in (3, 4, 5) else c.ljust(width) for k, (c, width) in cells)
+            return "  ".join(
+                c.rjust(width) if k in (3, 4, 5) else c.ljust(width) for k, (c, width) in cells
+            )
 
         return "\n".join(aligned(line).rstrip() for line in lines)
 
 
 def summary(model: nn.Module, example: Tensor | None = None) -> Summary:
-    """Every layer of ``model`` that has weights; biases, normalisation and parameters of own modules are not counted.
+    """Every layer of ``model`` that has weights.
 
-    Other layers of `torch.nn` than linear ones and 2-D convolutions stay dense, and their multiplications are not
-    counted. ``example``: a batch of samples, with which multiplications are counted. Raises `GraphError` if a layer has
-    no size yet, or the example is empty.
+    Biases, normalisation and parameters of own modules are not counted.
+
+    Other layers of `torch.nn` than linear ones and 2-D convolutions stay dense, and their
+    multiplications are not counted. ``example``: a batch of samples, with which multiplications are
+    counted. Raises `GraphError` if a layer has no size yet, or the example is empty.
 
     >>> import torch
     >>> print(summary(nn.Sequential(nn.Linear(8, 4)), torch.zeros(1, 8)))
@@ -79,18 +86,33 @@ def summary(model: nn.Module, example: Tensor | None = None) -> Summary:
     counted: set[int] = set()
     for name, layer in model.named_modules():
         if isinstance(layer, SparseLayer):
-            weights, n_in, n_out, form = layer.values.numel(), layer.n_in, layer.n_out, str(layer.form)
+            weights, n_in, n_out, form = (
+                layer.values.numel(),
+                layer.n_in,
+                layer.n_out,
+                str(layer.form),
+            )
             density, pattern, (faster, note) = layer.density, _pattern(layer), _faster(layer)
         elif isinstance(layer, nn.Linear | nn.Conv2d):
             if isinstance(layer.weight, nn.UninitializedParameter):
-                raise GraphError(f"layer {name} has no size yet: run an example through the model first")
+                raise GraphError(
+                    f"layer {name} has no size yet: run an example through the model first"
+                )
             groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-            weights = 0 if id(layer.weight) in counted else layer.weight.numel()  # a shared one is there once
+            weights = (
+                0 if id(layer.weight) in counted else layer.weight.numel()
+            )  # a shared one is there once
             form, density, pattern, faster = "dense", 1.0, "dense", ()
             n_out, n_in = layer.weight.shape[0], layer.weight.shape[1] * groups
             note = str(getattr(layer, "left_dense", ""))
         elif other := _other(layer, counted):
-            weights, form, density, pattern, faster = sum(map(Tensor.numel, other)), "dense", 1.0, "dense", ()
+            weights, form, density, pattern, faster = (
+                sum(map(Tensor.numel, other)),
+                "dense",
+                1.0,
+                "dense",
+                (),
+            )
             n_out, n_in = other[0].shape[:2]
             note = f"{type(layer).__name__}: only Linear and Conv2d become sparse"
         else:
@@ -98,7 +120,9 @@ def summary(model: nn.Module, example: Tensor | None = None) -> Summary:
         counted |= {id(value) for value in layer.parameters(recurse=False)}
         per_use = layer.weight.numel() if isinstance(layer, nn.Linear | nn.Conv2d) else weights
         macs = per_use * (seen[name].positions if name in seen else 0)
-        rows.append(LayerSummary(name, n_in, n_out, weights, density, form, pattern, macs, faster, note))
+        rows.append(
+            LayerSummary(name, n_in, n_out, weights, density, form, pattern, macs, faster, note)
+        )
     return Summary(rows)
 
 
@@ -116,21 +140,35 @@ class Seen:
 
 
 def observe(model: nn.Module, example: Tensor) -> dict[str, Seen]:
-    """What each layer with weights meets when ``model`` runs ``example``, a batch, in evaluation mode."""
+    """What each layer with weights meets when ``model`` runs a batch in evaluation mode.
+
+    ``example`` is the batch.
+    """
     if not len(example):
         raise GraphError("an example is a batch of at least one sample, got none")
     found: dict[str, Seen] = {}
 
     def watch(name: str) -> Any:
-        def hook(layer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor], out: Tensor) -> None:
-            is_linear = isinstance(layer, nn.Linear) or (isinstance(layer, SparseLayer) and not layer.kernel)
+        def hook(
+            layer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor], out: Tensor
+        ) -> None:
+            is_linear = isinstance(layer, nn.Linear) or (
+                isinstance(layer, SparseLayer) and not layer.kernel
+            )
             channels = out.shape[-1] if is_linear else out.shape[1]
             before = found[name].positions if name in found else 0
-            found[name] = Seen(given[0] if given else named["input"], before + out.numel() // (len(example) * channels))
+            found[name] = Seen(
+                given[0] if given else named["input"],
+                before + out.numel() // (len(example) * channels),
+            )
 
         return hook
 
-    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, SparseLayer | nn.Linear | nn.Conv2d)]
+    layers = [
+        (n, m)
+        for n, m in model.named_modules()
+        if isinstance(m, SparseLayer | nn.Linear | nn.Conv2d)
+    ]
     handles = [layer.register_forward_hook(watch(name), with_kwargs=True) for name, layer in layers]
     try:
         with evaluating(model):
@@ -142,17 +180,28 @@ def observe(model: nn.Module, example: Tensor) -> dict[str, Seen]:
 
 
 def _other(layer: nn.Module, counted: set[int]) -> list[Tensor]:
-    """The weights of a layer of torch.nn that is neither linear nor a 2-D convolution, unless counted already."""
+    """The weights of another layer of torch.nn, unless counted already.
+
+    Such a layer is neither linear nor a 2-D convolution.
+    """
     if not type(layer).__module__.startswith("torch.nn.modules"):
         return []
     own = layer.parameters(recurse=False)
-    return [v for v in own if not isinstance(v, nn.UninitializedParameter) and v.ndim > 1 and id(v) not in counted]
+    return [
+        v
+        for v in own
+        if not isinstance(v, nn.UninitializedParameter) and v.ndim > 1 and id(v) not in counted
+    ]
 
 
 def _pattern(layer: SparseLayer) -> str:
     tiles = len(layer.index)
     family = f"{layer.family}: " if layer.family else ""
-    kernels = "" if layer.kept is None else f", {layer.kept.shape[1]} of {math.prod(layer.kernel)} entries a kernel"
+    kernels = (
+        ""
+        if layer.kept is None
+        else f", {layer.kept.shape[1]} of {math.prod(layer.kernel)} entries a kernel"
+    )
     return f"{family}{tiles} tiles of {layer.tile} outputs x {layer.index.shape[1]} inputs{kernels}"
 
 
@@ -172,5 +221,18 @@ def _faster(layer: SparseLayer) -> tuple[tuple[str, ...], str]:
 
 
 def _cells(row: LayerSummary) -> tuple[str, ...]:
-    size, density, macs = f"{row.n_in} -> {row.n_out}", f"{row.density:.4g}", f"{row.macs:,}" if row.macs else ""
-    return (row.name, size, row.pattern, density, f"{row.weights:,}", macs, ", ".join(row.faster_in), row.note)
+    size, density, macs = (
+        f"{row.n_in} -> {row.n_out}",
+        f"{row.density:.4g}",
+        f"{row.macs:,}" if row.macs else "",
+    )
+    return (
+        row.name,
+        size,
+        row.pattern,
+        density,
+        f"{row.weights:,}",
+        macs,
+        ", ".join(row.faster_in),
+        row.note,
+    )

@@ -1,4 +1,7 @@
-"""A look at a net before any training: its layers, where it can be cut, where exits can hang, what a density saves."""
+"""A look at a net before any training.
+
+It shows its layers, where it can be cut, where exits can hang, what a density saves.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +28,11 @@ Cost = tuple[int, int]
 class Survey:
     """What `survey` found.
 
-    ``layers``: every layer with weights, its multiplications counted; ``shapes``: what each that ran gives for one
-    sample. ``net`` with the costs of its ``segments`` and ``exits``: where it can be cut. ``taps``: the submodules
-    that are boundaries, so that exits can hang there; ``recommended``: those where "auto" would hang exits.
-    ``sparse``: the layers after `sparsify`, or None with the reason in ``refused``.
+    ``layers``: every layer with weights, its multiplications counted; ``shapes``: what each that
+    ran gives for one sample. ``net`` with the costs of its ``segments`` and ``exits``: where it can
+    be cut. ``taps``: the submodules that are boundaries, so that exits can hang there;
+    ``recommended``: those where "auto" would hang exits. ``sparse``: the layers after `sparsify`,
+    or None with the reason in ``refused``.
     """
 
     name: str
@@ -44,15 +48,20 @@ class Survey:
 
 
 def survey(model: object, shape: Sequence[int], *, density: float = 0.25) -> Survey:
-    """What ``model``, a classifier that takes float32 samples of ``shape``, is made of and could become.
+    """What the classifier ``model`` is made of and could become.
 
-    ``density`` (0..1]: as in `sparsify`. The model stays as it is, nothing is trained. It costs one export to ONNX.
-    Raises `GraphError` if ``model`` is no module, does not take such samples or cannot be exported.
+    ``model`` takes float32 samples of ``shape``.
+
+    ``density`` (0..1]: as in `sparsify`. The model stays as it is, nothing is trained. It costs one
+    export to ONNX. Raises `GraphError` if ``model`` is no module, does not take such samples or
+    cannot be exported.
 
     >>> from presplit.train.zoo import mlp
     >>> found = survey(mlp([64, 64, 64, 10]), (64,))
-    >>> found.taps, [row.weights for row in found.layers], [row.weights for row in found.sparse or ()]
-    (('relu1', 'relu2'), [4096, 4096, 640], [1024, 1024, 640])
+    >>> found.taps, [row.weights for row in found.layers]
+    (('relu1', 'relu2'), [4096, 4096, 640])
+    >>> [row.weights for row in found.sparse or ()]
+    [1024, 1024, 640]
     """
     if not isinstance(model, nn.Module):
         raise GraphError(f"a torch.nn.Module is expected, got {type(model).__name__}")
@@ -61,9 +70,18 @@ def survey(model: object, shape: Sequence[int], *, density: float = 0.25) -> Sur
     try:
         with torch.no_grad():
             exit_logits(model, example)
-    except (RuntimeError, ValueError, TypeError, LookupError, AssertionError, AttributeError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AssertionError,
+        AttributeError,
+    ) as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise GraphError(f"{kind} does not take a float32 sample of shape {tuple(shape)}: {reason}") from error
+        raise GraphError(
+            f"{kind} does not take a float32 sample of shape {tuple(shape)}: {reason}"
+        ) from error
     layers = summary(model, example)
     row, pieces = in_pieces(model, example)
     inner = model.model if isinstance(model, MultiExit) else model
@@ -80,7 +98,9 @@ def survey(model: object, shape: Sequence[int], *, density: float = 0.25) -> Sur
         net=row.net,
         segments=tuple((piece.macs, piece.weights) for piece in pieces.segments),
         exits={name: (piece.macs, piece.weights) for name, piece in pieces.exits.items()},
-        taps=tuple(boundary.name for boundary in row.net.boundaries[1:-1] if boundary.name in names),
+        taps=tuple(
+            boundary.name for boundary in row.net.boundaries[1:-1] if boundary.name in names
+        ),
         recommended=tuple(places_of(row, pieces, names)),
         sparse=sparse,
         refused=refused,

@@ -1,7 +1,10 @@
-"""The edge's end of the wire: one lasting channel, one request at a time put on its way, never an exception.
+"""The edge's end of the wire.
 
-A call that fails gives a `Failure` whose ``why`` stands in an answer as it is. The synchronous channel is used
-because its ``future`` call returns at once and lets the caller compute while the reply is on its way.
+It is one lasting channel, puts one request at a time on its way, and never raises an exception.
+
+A call that fails gives a `Failure` whose ``why`` stands in an answer as it is. The synchronous
+channel is used because its ``future`` call returns at once and lets the caller compute while the
+reply is on its way.
 """
 
 from __future__ import annotations
@@ -27,12 +30,18 @@ GREETING_S = 10.0
 """How long the first contact may take; nobody waits for it."""
 
 OPTIONS: list[tuple[str, int]] = [
-    ("grpc.enable_http_proxy", 0),  # a proxy meant for browsing must not get between edge and server
+    (
+        "grpc.enable_http_proxy",
+        0,
+    ),  # a proxy meant for browsing must not get between edge and server
     ("grpc.enable_retries", 0),  # the deadline is short and a held answer is at hand
     ("grpc.use_local_subchannel_pool", 1),  # the connection and its back-off are this channel's own
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),  # a server that is back is found within about a second
-    ("grpc.min_reconnect_backoff_ms", 2000),  # in spite of its name: the time that one attempt to connect may take
+    (
+        "grpc.min_reconnect_backoff_ms",
+        2000,
+    ),  # in spite of its name: the time that one attempt to connect may take
     ("grpc.dns_min_time_between_resolutions_ms", 1000),
     ("grpc.keepalive_time_ms", 1000),  # while calls are open; servers take that well
 ]
@@ -50,7 +59,10 @@ WHYS: dict[grpc.StatusCode, Why] = {
     grpc.StatusCode.PERMISSION_DENIED: "refused",
     grpc.StatusCode.UNAUTHENTICATED: "refused",
 }
-"""What each status means for an answer; a status that is not listed is not what a tail sends: ``bad_reply``."""
+"""What each status means for an answer.
+
+A status that is not listed is not what a tail sends: ``bad_reply``.
+"""
 
 
 @dataclass(frozen=True)
@@ -64,14 +76,19 @@ class Failure:
 class Pending:
     """A request on its way."""
 
-    def __init__(self, call: Any, *, model_name: str, request_id: str, logits: Form) -> None:  # grpc's future: no stubs
+    def __init__(
+        self, call: Any, *, model_name: str, request_id: str, logits: Form
+    ) -> None:  # grpc's future: no stubs
         self._call = call
         self._model_name = model_name
         self._request_id = request_id
         self._logits = logits
 
     def wait(self, until: float) -> Floats | Failure:
-        """float32 ``(1, classes)`` logits, or why there are none, by ``until`` on the clock of `time.monotonic`."""
+        """The logits, or why there are none, by ``until`` on the clock of `time.monotonic`.
+
+        The logits are float32 ``(1, classes)``.
+        """
         try:
             reply = self._call.result(timeout=max(0.0, until - time.monotonic()))
         except grpc.FutureTimeoutError:
@@ -88,16 +105,25 @@ class Pending:
         self._call.cancel()
 
     def _checked(self, reply: messages.ModelInferResponse) -> Floats | Failure:
-        """The logits in ``reply`` if it is the reply to this request, of this model, and of the right form."""
+        """The logits in ``reply`` if it is right.
+
+        It must be the reply to this request, of this model, and of the right form.
+        """
         if reply.id != self._request_id:
-            return Failure("bad_reply", f"expected request id {self._request_id!r}, got {reply.id[:64]!r}")
+            return Failure(
+                "bad_reply", f"expected request id {self._request_id!r}, got {reply.id[:64]!r}"
+            )
         if reply.model_name != self._model_name:
-            return Failure("bad_reply", f"expected model {self._model_name!r}, got {reply.model_name[:64]!r}")
+            return Failure(
+                "bad_reply", f"expected model {self._model_name!r}, got {reply.model_name[:64]!r}"
+            )
         if len(reply.outputs) != 1 or len(reply.raw_output_contents) != 1:
             counts = f"{len(reply.outputs)} and {len(reply.raw_output_contents)}"
             return Failure("bad_reply", f"expected one output with raw contents, got {counts}")
         output = reply.outputs[0]
-        tensor = Sent(output.name, output.datatype, tuple(output.shape), reply.raw_output_contents[0])
+        tensor = Sent(
+            output.name, output.datatype, tuple(output.shape), reply.raw_output_contents[0]
+        )
         try:
             return self._logits.read(tensor)
         except InputError as error:
@@ -105,11 +131,13 @@ class Pending:
 
 
 class Client:
-    """One lasting channel to the server at ``HOST:PORT`` or ``grpc://HOST:PORT``. Safe to use from several threads.
+    """One lasting channel to the server at ``HOST:PORT`` or ``grpc://HOST:PORT``.
 
-    ``classes`` is what a reply must hold. A connection that is silent for ``patience_s`` is given up, so that later
-    calls fail at once instead of running into their deadlines; it must be longer than the longest upload takes.
-    Raises `SpecError` for an address of another form.
+    It is safe to use from several threads.
+
+    ``classes`` is what a reply must hold. A connection that is silent for ``patience_s`` is given
+    up, so that later calls fail at once instead of running into their deadlines; it must be longer
+    than the longest upload takes. Raises `SpecError` for an address of another form.
     """
 
     def __init__(self, server: str, *, classes: int, patience_s: float = 2.0) -> None:
@@ -119,7 +147,10 @@ class Client:
             *OPTIONS,
             ("grpc.max_receive_message_length", self._logits.nbytes + REPLY_ROOM_BYTES),
             ("grpc.keepalive_timeout_ms", silence_ms),
-            ("grpc.http2.ping_timeout_ms", silence_ms),  # while a ping of its own is out, gRPC sends no keepalive
+            (
+                "grpc.http2.ping_timeout_ms",
+                silence_ms,
+            ),  # while a ping of its own is out, gRPC sends no keepalive
         ]
         self._channel = grpc.insecure_channel(address_of(server), options=options)
         stub: Any = GRPCInferenceServiceStub(self._channel)  # generated without types
@@ -128,10 +159,17 @@ class Client:
         self._greeting: Any = None  # kept, because gRPC cancels a call that nobody holds
 
     def greet(self, model_name: str) -> None:
-        """Begin to connect and have the server make ``model_name`` ready. Returns at once, whatever comes of it."""
-        self._greeting = self._ready.future(messages.ModelReadyRequest(name=model_name), timeout=GREETING_S)
+        """Begin to connect and have the server make ``model_name`` ready.
 
-    def ask(self, model_name: str, codes: npt.NDArray[Any], *, timeout_s: float, request_id: str) -> Pending | Failure:
+        Returns at once, whatever comes of it.
+        """
+        self._greeting = self._ready.future(
+            messages.ModelReadyRequest(name=model_name), timeout=GREETING_S
+        )
+
+    def ask(
+        self, model_name: str, codes: npt.NDArray[Any], *, timeout_s: float, request_id: str
+    ) -> Pending | Failure:
         """Put ``codes`` ``(1, *boundary)`` on their way to ``model_name`` and return at once.
 
         The server is told that the reply is worthless after ``timeout_s``.
@@ -168,14 +206,19 @@ def address_of(server: str) -> str:
         ...
     presplit.core.errors.SpecError: server must be HOST:PORT or grpc://HOST:PORT, got 'https://example.com'
     """
-    found = re.fullmatch(r"(?:grpc://)?((?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5}))/?", server, re.ASCII)
+    found = re.fullmatch(
+        r"(?:grpc://)?((?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5}))/?", server, re.ASCII
+    )
     if found is None or not 1 <= int(found[2]) <= 65535:
         raise SpecError(f"server must be HOST:PORT or grpc://HOST:PORT, got {server!r}")
     return found[1]
 
 
 def _failure(code: grpc.StatusCode, details: str) -> Failure:
-    """What a status means; messages that are too large fail as overload in gRPC, but here they are what they are."""
+    """What a status means.
+
+    Messages that are too large fail as overload in gRPC, but here they are what they are.
+    """
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         return Failure("bad_reply" if details.startswith("CLIENT") else "refused", details)
     return Failure(WHYS.get(code, "bad_reply"), f"{code.name}: {details}")

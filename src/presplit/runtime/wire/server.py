@@ -1,8 +1,11 @@
-"""The server's end of the wire: the Open Inference Protocol on grpc.aio, in front of whatever is `Hosted`.
+"""The server's end of the wire.
 
-Every request is parsed and answered here with the status that the protocol's clients expect; nothing of what was
-sent, and no traceback, goes back. grpc.aio, because a few half-sent requests stop grpc's threaded server; limits on
-size, metadata, streams, handshakes and the age of connections, because a peer may be slow or hostile.
+It is the Open Inference Protocol on grpc.aio, in front of whatever is `Hosted`.
+
+Every request is parsed and answered here with the status that the protocol's clients expect;
+nothing of what was sent, and no traceback, goes back. grpc.aio, because a few half-sent requests
+stop grpc's threaded server; limits on size, metadata, streams, handshakes and the age of
+connections, because a peer may be slow or hostile.
 """
 
 from __future__ import annotations
@@ -97,16 +100,23 @@ class Listener:
         size = hosted.max_payload_bytes + MESSAGE_ROOM_BYTES
         options = [*OPTIONS, ("grpc.max_receive_message_length", min(size, 2**31 - 1))]
         self._server: Any = grpc.aio.server(options=options)
-        self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, self._handlers())])
+        self._server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(SERVICE, self._handlers())]
+        )
 
     async def start(self, host: str, port: int) -> str:
-        """Listen on ``host`` and ``port`` (0: any free one) and give ``HOST:PORT``; raises `ServerError`."""
+        """Listen on ``host`` and ``port`` (0: any free one) and give ``HOST:PORT``.
+
+        Raises `ServerError`.
+        """
         literal = f"[{host}]" if ":" in host else host
         try:
             bound = self._server.add_insecure_port(f"{literal}:{port}")
         except RuntimeError as error:
             cure = "choose another port, or 0 for a free one"
-            raise ServerError(f"cannot listen on {literal}:{port} ({_why_not(host, port)}); {cure}") from error
+            raise ServerError(
+                f"cannot listen on {literal}:{port} ({_why_not(host, port)}); {cure}"
+            ) from error
         await self._server.start()
         return f"{literal}:{bound}"
 
@@ -132,15 +142,21 @@ class Listener:
     async def _ready(self, request: messages.ServerReadyRequest, until: float | None) -> Message:
         return messages.ServerReadyResponse(ready=not self._draining)
 
-    async def _metadata(self, request: messages.ServerMetadataRequest, until: float | None) -> Message:
+    async def _metadata(
+        self, request: messages.ServerMetadataRequest, until: float | None
+    ) -> Message:
         return messages.ServerMetadataResponse(name=self._hosted.name, version=self._hosted.version)
 
-    async def _model_ready(self, request: messages.ModelReadyRequest, until: float | None) -> Message:
+    async def _model_ready(
+        self, request: messages.ModelReadyRequest, until: float | None
+    ) -> Message:
         _check_version(request.version)
         await self._hosted.warm(request.name)
         return messages.ModelReadyResponse(ready=not self._draining)
 
-    async def _model_metadata(self, request: messages.ModelMetadataRequest, until: float | None) -> Message:
+    async def _model_metadata(
+        self, request: messages.ModelMetadataRequest, until: float | None
+    ) -> Message:
         _check_version(request.version)
         contract = self._hosted.contract(request.name)
         described = [
@@ -174,15 +190,26 @@ class Listener:
 
 
 def _only_input(request: messages.ModelInferRequest, contract: Contract) -> Sent:
-    """The request's one tensor, not yet checked; raises `InputError` if the request itself breaks the contract."""
+    """The request's one tensor, not yet checked.
+
+    Raises `InputError` if the request itself breaks the contract.
+    """
     if len(request.id) > MAX_ID:
         raise InputError(f"id must have at most {MAX_ID} characters, got {len(request.id)}")
-    if len(request.inputs) != 1 or len(request.raw_input_contents) != 1 or request.inputs[0].HasField("contents"):
+    if (
+        len(request.inputs) != 1
+        or len(request.raw_input_contents) != 1
+        or request.inputs[0].HasField("contents")
+    ):
         counts = f"{len(request.inputs)} and {len(request.raw_input_contents)}"
-        raise InputError(f"expected one input and its values in raw_input_contents alone, got {counts}")
+        raise InputError(
+            f"expected one input and its values in raw_input_contents alone, got {counts}"
+        )
     for output in request.outputs:
         if output.name != contract.output.name:
-            raise InputError(f"the only output is {contract.output.name!r}, got {output.name[:64]!r}")
+            raise InputError(
+                f"the only output is {contract.output.name!r}, got {output.name[:64]!r}"
+            )
     tensor = request.inputs[0]
     return Sent(tensor.name, tensor.datatype, tuple(tensor.shape), request.raw_input_contents[0])
 
@@ -193,8 +220,12 @@ def _check_version(version: str) -> None:
         raise UnknownModel(f"every model here has version {VERSION}, got {version[:16]!r}")
 
 
-def _unary(kind: type[Request], answer: Callable[[Request, float | None], Awaitable[Message]]) -> Any:
-    """A call from raw bytes to raw bytes, so that parsing errors and refusals all get their status in one place.
+def _unary(
+    kind: type[Request], answer: Callable[[Request, float | None], Awaitable[Message]]
+) -> Any:
+    """A call from raw bytes to raw bytes.
+
+    So parsing errors and refusals all get their status in one place.
 
     ``answer`` is told when its reply becomes worthless, on the clock of `time.monotonic`.
     """
@@ -225,7 +256,9 @@ def _unary(kind: type[Request], answer: Callable[[Request, float | None], Awaita
 def _why_not(host: str, port: int) -> str:
     """Why nothing can listen there, in the system's words: gRPC does not say."""
     try:
-        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+        with socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        ):
             return "gRPC refused the address"
     except OSError as error:
         return os.strerror(error.errno) if error.errno else str(error)

@@ -1,6 +1,9 @@
-"""Arrays as they travel: raw little-endian bytes with a name, a datatype and a shape, checked before they are used.
+"""Arrays as they travel.
 
-Source: Open Inference Protocol, "Tensor Data" and ``raw_input_contents``: flattened, row-major, no padding.
+They are raw little-endian bytes with a name, a datatype and a shape, checked before they are used.
+
+Source: Open Inference Protocol, "Tensor Data" and ``raw_input_contents``: flattened, row-major, no
+padding.
 """
 
 from __future__ import annotations
@@ -48,7 +51,9 @@ class Form:
         return math.prod(self.shape) * np.dtype(DATATYPES[self.datatype]).itemsize
 
     def read(self, tensor: Sent) -> npt.NDArray[Any]:
-        """The array in ``tensor``, ``(batch, *shape)`` and read-only; raises `InputError` if it is not of this form.
+        """The array in ``tensor``, ``(batch, *shape)`` and read-only.
+
+        Raises `InputError` if it is not of this form.
 
         >>> form = Form("boundary", "FP32", (2,), max_batch=8)
         >>> form.read(send("boundary", np.ones((1, 2), np.float32)))
@@ -56,21 +61,29 @@ class Form:
         >>> form.read(Sent("boundary", "FP32", (1, 2), b"1234567"))
         Traceback (most recent call last):
             ...
-        presplit.core.errors.InputError: 'boundary' of shape (1, 2) and datatype FP32 has 8 bytes, got 7
+        presplit.core.errors.InputError: 'boundary' of shape (1, 2) and datatype FP32 \
+has 8 bytes, got 7
         """
         if tensor.name != self.name:
             raise InputError(f"expected a tensor named {self.name!r}, got {tensor.name[:64]!r}")
         if tensor.datatype != self.datatype:
             raise InputError(f"{self.name!r} must be {self.datatype}, got {tensor.datatype[:16]!r}")
         shape = tensor.shape
-        if len(shape) != len(self.shape) + 1 or shape[1:] != self.shape or not 1 <= shape[0] <= self.max_batch:
+        if (
+            len(shape) != len(self.shape) + 1
+            or shape[1:] != self.shape
+            or not 1 <= shape[0] <= self.max_batch
+        ):
             batch = "1" if self.max_batch == 1 else f"1..{self.max_batch}"
             expected = ", ".join([batch, *map(str, self.shape)])
             raise InputError(f"{self.name!r} must have shape ({expected}), got {_short(shape)}")
         size = shape[0] * self.nbytes
         if len(tensor.raw) != size:
             got = len(tensor.raw)
-            raise InputError(f"{self.name!r} of shape {shape} and datatype {self.datatype} has {size} bytes, got {got}")
+            raise InputError(
+                f"{self.name!r} of shape {shape} and datatype {self.datatype} has {size} bytes, "
+                f"got {got}"
+            )
         array = np.frombuffer(tensor.raw, dtype=DATATYPES[self.datatype]).reshape(shape)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise InputError(f"{self.name!r} must be finite, got NaN or infinity")

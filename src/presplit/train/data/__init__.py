@@ -1,4 +1,7 @@
-"""Data sets: read by name from the shelf, or a user's own: an ``.npz`` file, a ``.csv`` file, a folder of images."""
+"""Data sets: read by name from the shelf, or a user's own.
+
+A user's own is an ``.npz`` file, a ``.csv`` file or a folder of images.
+"""
 
 import os
 from collections.abc import Callable
@@ -14,14 +17,19 @@ from presplit.train.data.npz import npz
 from presplit.train.data.samples import Dataset, Samples, hold_out
 from presplit.train.data.table import table
 
-DATASETS: Shelf[Callable[[], Dataset]] = Shelf("data set", {"digits": digits, "mnist": mnist, "cifar10": cifar10})
+DATASETS: Shelf[Callable[[], Dataset]] = Shelf(
+    "data set", {"digits": digits, "mnist": mnist, "cifar10": cifar10}
+)
 
 
 def load(name: str, *, size: int | None = None, grey: bool = False) -> Dataset:
-    """The data set called ``name``, or the one at the path ``name``: an .npz file, a .csv file or a folder of images.
+    """The data set called ``name``, or the one at the path ``name``.
 
-    A name on the shelf is never taken for a folder; ``./digits`` is one. ``size`` and ``grey`` are for `images`; raises
-    `SpecError` if they are given for anything else, or if ``name`` is nothing that there is.
+    At the path is an .npz file, a .csv file or a folder of images.
+
+    A name on the shelf is never taken for a folder; ``./digits`` is one. ``size`` and ``grey`` are
+    for `images`; raises `SpecError` if they are given for anything else, or if ``name`` is nothing
+    that there is.
     """
     ending = Path(name).suffix.lower()
     is_file = ending in (".npz", ".csv")
@@ -29,13 +37,29 @@ def load(name: str, *, size: int | None = None, grey: bool = False) -> Dataset:
         return images(name, size=size, grey=grey)
     for key, is_given in (("size", size is not None), ("grey", grey)):
         if is_given:
-            raise SpecError(f"data.{key}: only a folder of images has it, and data.name is {name!r}")
+            raise SpecError(
+                f"data.{key}: only a folder of images has it, and data.name is {name!r}"
+            )
     if is_file:
         return npz(name) if ending == ".npz" else table(name)
     try:
         return DATASETS.find(name)()
     except SpecError as error:
-        raise SpecError(f"{error}, or the path of an .npz file, a .csv file or a folder of images") from error
+        raise SpecError(
+            f"{error}, or the path of an .npz file, a .csv file or a folder of images"
+        ) from error
 
 
-__all__ = ["DATASETS", "Dataset", "Samples", "cifar10", "digits", "hold_out", "images", "load", "mnist", "npz", "table"]
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "Samples",
+    "cifar10",
+    "digits",
+    "hold_out",
+    "images",
+    "load",
+    "mnist",
+    "npz",
+    "table",
+]

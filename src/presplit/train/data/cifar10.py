@@ -1,10 +1,13 @@
-"""CIFAR-10, in its original binary files or as a zip of JPEG files, found on disk or fetched with a checksum.
+"""CIFAR-10, in its original binary files or as a zip of JPEG files.
 
-Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; 50,000 training and 10,000 test
-images of 32 x 32 in colour. In the folders of `presplit.train.data.files` are searched, in this order,
-``cifar-10-binary.tar.gz``, ``cifar-10-batches-bin/`` and ``cifar10-jpeg.zip`` (``train/CLASS/NAME.jpg`` and
-``test/CLASS/NAME.jpg``; JPEG loses a little, so compare accuracies only with others on the same file). The first is
-fetched into the cache if none is there.
+It is found on disk or fetched with a checksum.
+
+Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; 50,000
+training and 10,000 test images of 32 x 32 in colour. In the folders of `presplit.train.data.files`
+are searched, in this order, ``cifar-10-binary.tar.gz``, ``cifar-10-batches-bin/`` and
+``cifar10-jpeg.zip`` (``train/CLASS/NAME.jpg`` and ``test/CLASS/NAME.jpg``; JPEG loses a little, so
+compare accuracies only with others on the same file). The first is fetched into the cache if none
+is there.
 """
 
 from __future__ import annotations
@@ -34,22 +37,34 @@ RECORD = 1 + 3 * 32 * 32
 
 
 def cifar10() -> Dataset:
-    """Images float32 ``(n, 3, 32, 32)`` in 0..1; raises `DataError` if they can be neither found nor fetched."""
+    """Images float32 ``(n, 3, 32, 32)`` in 0..1.
+
+    Raises `DataError` if they can be neither found nor fetched.
+    """
     for place in folders():
         if (place / ARCHIVE).is_file():
             break
         if (place / UNPACKED).is_dir():
-            return _binary(lambda name, folder=place / UNPACKED: _read(folder / name), str(place / UNPACKED))
+            return _binary(
+                lambda name, folder=place / UNPACKED: _read(folder / name), str(place / UNPACKED)
+            )
         if (place / JPEGS).is_file():
             return read_jpegs(place / JPEGS)
     return read_archive(obtain("", ARCHIVE, sha256=SHA256, mirrors=MIRRORS, packing=""))
 
 
 def read_archive(raw: bytes) -> Dataset:
-    """The data in a ``.tar.gz`` of binary files; raises `DataError` if it is damaged or a file is missing."""
+    """The data in a ``.tar.gz`` of binary files.
+
+    Raises `DataError` if it is damaged or a file is missing.
+    """
     try:
         with tarfile.open(fileobj=io.BytesIO(raw), mode="r:gz") as archive:
-            files = {Path(member.name).name: archive.extractfile(member) for member in archive if member.isfile()}
+            files = {
+                Path(member.name).name: archive.extractfile(member)
+                for member in archive
+                if member.isfile()
+            }
             contents = {name: file.read() for name, file in files.items() if file is not None}
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{ARCHIVE}: not a readable archive ({error})") from error
@@ -63,9 +78,15 @@ def read_archive(raw: bytes) -> Dataset:
 
 
 def read_jpegs(path: Path) -> Dataset:
-    """The data in a zip of ``PART/CLASS/NAME.jpg``; raises `DataError` naming the file that is none of these."""
+    """The data in a zip of ``PART/CLASS/NAME.jpg``.
+
+    Raises `DataError` naming the file that is none of these.
+    """
     image = library("PIL.Image", need="decoding JPEG files", extra="train")
-    found: dict[str, tuple[list[npt.NDArray[np.uint8]], list[int]]] = {"train": ([], []), "test": ([], [])}
+    found: dict[str, tuple[list[npt.NDArray[np.uint8]], list[int]]] = {
+        "train": ([], []),
+        "test": ([], []),
+    }
     try:
         with zipfile.ZipFile(path) as archive:
             for name in sorted(archive.namelist()):
@@ -80,12 +101,17 @@ def read_jpegs(path: Path) -> Dataset:
     for part, (images, _) in found.items():
         if not images:
             raise DataError(f"{path}: no images of {part}/ in it")
-    parts = {part: Samples(np.stack(images), np.array(labels)) for part, (images, labels) in found.items()}
+    parts = {
+        part: Samples(np.stack(images), np.array(labels))
+        for part, (images, labels) in found.items()
+    }
     return Dataset("cifar10", parts["train"], parts["test"], LABELS)
 
 
 def read_records(raw: bytes) -> Samples:
-    """The samples of one binary file: records of a label and 3 x 32 x 32 bytes; raises `DataError` for anything else.
+    """The samples of one binary file: records of a label and 3 x 32 x 32 bytes.
+
+    Raises `DataError` for anything else.
 
     >>> read_records(bytes([7]) + bytes(3072)).y.tolist()
     [7]
@@ -104,7 +130,9 @@ def _binary(read: Callable[[str], bytes], where: str) -> Dataset:
     for names in (TRAIN, TEST):
         with context(where):
             batches = [read_records(read(name)) for name in names]
-        parts.append(Samples(np.concatenate([b.x for b in batches]), np.concatenate([b.y for b in batches])))
+        parts.append(
+            Samples(np.concatenate([b.x for b in batches]), np.concatenate([b.y for b in batches]))
+        )
     return Dataset("cifar10", parts[0], parts[1], LABELS)
 
 
@@ -119,7 +147,10 @@ def _place(name: str) -> tuple[str, str]:
     """Part and class of a file in the zip."""
     steps = name.split("/")
     if len(steps) != 3 or steps[0] not in ("train", "test") or steps[1] not in LABELS:
-        raise DataError(f"expected train/CLASS/NAME.jpg or test/CLASS/NAME.jpg with a class of {', '.join(LABELS)}")
+        raise DataError(
+            "expected train/CLASS/NAME.jpg or test/CLASS/NAME.jpg with a class of "
+            f"{', '.join(LABELS)}"
+        )
     return steps[0], steps[1]
 
 

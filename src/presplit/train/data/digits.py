@@ -1,7 +1,9 @@
-"""The bundled digits: 1,797 grey images of 8 x 8, shipped with scikit-learn, so nothing is downloaded.
+"""The bundled digits: 1,797 grey images of 8 x 8.
 
-Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI (1998), test part. Every fifth image is
-the test set.
+They are shipped with scikit-learn, so nothing is downloaded.
+
+Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI (1998), test part.
+Every fifth image is the test set.
 """
 
 from __future__ import annotations

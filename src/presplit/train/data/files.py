@@ -1,8 +1,8 @@
 """Finding data files on disk, and fetching them with a checksum where they are missing.
 
-Searched, in this order: the folder in the environment variable ``PRESPLIT_DATA`` or, without it, ``../shared/data``
-beside the working folder; then the cache, ``$XDG_CACHE_HOME/presplit`` or ``~/.cache/presplit``, where fetched files
-are put.
+Searched, in this order: the folder in the environment variable ``PRESPLIT_DATA`` or, without it,
+``../shared/data`` beside the working folder; then the cache, ``$XDG_CACHE_HOME/presplit`` or
+``~/.cache/presplit``, where fetched files are put.
 """
 
 from __future__ import annotations
@@ -35,11 +35,15 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "presplit"
 
 
-def obtain(folder: str, name: str, *, sha256: str, mirrors: Sequence[str], packing: str = ".gz") -> bytes:
-    """The uncompressed contents of ``folder/name`` (or ``name.gz``), found or fetched, checked against ``sha256``.
+def obtain(
+    folder: str, name: str, *, sha256: str, mirrors: Sequence[str], packing: str = ".gz"
+) -> bytes:
+    """The uncompressed contents of ``folder/name`` (or ``name.gz``), found or fetched.
 
-    With ``packing`` "", the file is taken as it is and fetched under its own name. Raises `DataError` naming the file
-    if it is damaged, or all places that were tried if it is nowhere.
+    They are checked against ``sha256``.
+
+    With ``packing`` "", the file is taken as it is and fetched under its own name. Raises
+    `DataError` naming the file if it is damaged, or all places that were tried if it is nowhere.
     """
     for place in folders():
         for path in (place / folder / name, place / folder / f"{name}{packing}"):
@@ -76,12 +80,16 @@ def _fetched(folder: str, name: str, sha256: str, mirrors: Sequence[str], packin
     wanted = f"{folder}/" if folder else f"{name}{packing}"
     raise DataError(
         f"{name} is neither in {tried} nor could it be fetched ({'; '.join(reasons)}); "
-        f"put {name}{packing} into {folders()[0] / folder}, or set PRESPLIT_DATA to the folder that holds {wanted}"
+        f"put {name}{packing} into {folders()[0] / folder}, or set PRESPLIT_DATA to the folder "
+        f"that holds {wanted}"
     )
 
 
 def _keep(packed: bytes, target: Path) -> None:
-    """Put ``packed`` at ``target``; a cache that cannot be written costs a download the next time, and no more."""
+    """Put ``packed`` at ``target``.
+
+    A cache that cannot be written costs a download the next time, and no more.
+    """
     temporary = target.with_suffix(f".{os.getpid()}")
     with contextlib.suppress(OSError):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -104,5 +112,8 @@ def _unpacked(raw: bytes, where: str) -> bytes:
 def _checked(contents: bytes, sha256: str, where: str) -> bytes:
     found = hashlib.sha256(contents).hexdigest()
     if found != sha256:
-        raise DataError(f"{where}: SHA-256 of the contents is {found}, expected {sha256}; delete it and try again")
+        raise DataError(
+            f"{where}: SHA-256 of the contents is {found}, expected {sha256}; delete it and try "
+            "again"
+        )
     return contents

@@ -1,6 +1,9 @@
-"""A user's own images in folders: ``train/CLASS/NAME.png`` and ``test/CLASS/NAME.png``, decoded by Pillow.
+"""A user's own images in folders.
 
-Nothing is skipped: a file that is no image, a class without images and a class that only one part has are errors.
+They are ``train/CLASS/NAME.png`` and ``test/CLASS/NAME.png``, decoded by Pillow.
+
+Nothing is skipped: a file that is no image, a class without images and a class that only one part
+has are errors.
 """
 
 from __future__ import annotations
@@ -24,21 +27,38 @@ MOST_BYTES = 2**33
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 """The modes of Pillow in which a channel has at most 8 bits."""
-_LAYOUT = "expected train/CLASS/NAME and test/CLASS/NAME, the images' names ending in " + " ".join(ENDINGS)
+_LAYOUT = "expected train/CLASS/NAME and test/CLASS/NAME, the images' names ending in " + " ".join(
+    ENDINGS
+)
 _DAMAGED = (
-    *(OSError, EOFError, ValueError, SyntaxError, KeyError, IndexError, TypeError, OverflowError, MemoryError),
+    *(
+        OSError,
+        EOFError,
+        ValueError,
+        SyntaxError,
+        KeyError,
+        IndexError,
+        TypeError,
+        OverflowError,
+        MemoryError,
+    ),
     *(struct.error, zlib.error, UserWarning, RuntimeWarning),
 )
-"""What Pillow raises for files that are no images, or are damaged; it only warns of some damage, and of huge images."""
+"""What Pillow raises for files that are no images, or are damaged.
+
+It only warns of some damage, and of huge images.
+"""
 
 
 def images(path: str | Path, *, size: int | None = None, grey: bool = False) -> Dataset:
-    """Images float32 ``(n, 3, height, width)`` in 0..1, or ``(n, 1, ..)`` if ``grey``; the classes' names are sorted.
+    """Images float32 ``(n, 3, height, width)`` in 0..1, or ``(n, 1, ..)`` if ``grey``.
 
-    With ``size`` in pixels, each image is scaled until its shorter side fits, and its middle ``size`` x ``size`` is
-    taken; without, all must have one size. Photographs are turned upright as their EXIF data says; transparency is
-    dropped. Raises `DataError` naming the file or folder that is not what is expected, or the size if the images need
-    more than 8 GiB.
+    The classes' names are sorted.
+
+    With ``size`` in pixels, each image is scaled until its shorter side fits, and its middle
+    ``size`` x ``size`` is taken; without, all must have one size. Photographs are turned upright as
+    their EXIF data says; transparency is dropped. Raises `DataError` naming the file or folder that
+    is not what is expected, or the size if the images need more than 8 GiB.
     """
     path = Path(path)
     parts = _parts(path)
@@ -49,8 +69,10 @@ def images(path: str | Path, *, size: int | None = None, grey: bool = False) -> 
     needed = count * int(np.prod(shape)) * 4
     if needed > MOST_BYTES:
         raise DataError(
-            f"{path}: {count:,} images of {shape[2]} x {shape[1]} need {needed / 2**30:.1f} GiB of memory, at most "
-            f"{MOST_BYTES / 2**30:.0f} are expected; a smaller data.size, or data.grey, makes them fit"
+            f"{path}: {count:,} images of {shape[2]} x {shape[1]} need {needed / 2**30:.1f} GiB of "
+            "memory, at most "
+            f"{MOST_BYTES / 2**30:.0f} are expected; a smaller data.size, or data.grey, makes them "
+            "fit"
         )
     train, test = (_samples(parts[part], first, shape, size, grey) for part in ("train", "test"))
     return Dataset(path.resolve().name, train, test, labels)
@@ -67,20 +89,31 @@ def _parts(path: Path) -> dict[str, dict[str, list[Path]]]:
     train, test = parts["train"].keys(), parts["test"].keys()
     for name in sorted(train ^ test):
         has, lacks = PARTS if name in test else reversed(PARTS)
-        raise DataError(f"{path / has / name}: the same classes are expected in both parts, {lacks}/ has no {name}/")
+        raise DataError(
+            f"{path / has / name}: the same classes are expected in both parts, {lacks}/ has no "
+            f"{name}/"
+        )
     if len(train) < 2:
-        raise DataError(f"{path / 'train'}: folders of at least two classes are expected, got {_listed(list(train))}")
+        raise DataError(
+            f"{path / 'train'}: folders of at least two classes are expected, got "
+            f"{_listed(list(train))}"
+        )
     return parts
 
 
 def _files(folder: Path) -> list[Path]:
     """The images of one class."""
     if not folder.is_dir():
-        raise DataError(f"{folder}: expected a folder with the images of one class, got a file; move it away")
+        raise DataError(
+            f"{folder}: expected a folder with the images of one class, got a file; move it away"
+        )
     files = _entries(folder)
     for file in files:
         if file.suffix.lower() not in ENDINGS or not file.is_file():
-            raise DataError(f"{file}: expected an image file, its name ending in {' '.join(ENDINGS)}; move it away")
+            raise DataError(
+                f"{file}: expected an image file, its name ending in {' '.join(ENDINGS)}; move it "
+                "away"
+            )
     if not files:
         raise DataError(f"{folder}: expected at least one image of this class, got none")
     return files
@@ -104,7 +137,11 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _samples(
-    classes: Mapping[str, Sequence[Path]], first: Path, shape: tuple[int, ...], size: int | None, grey: bool
+    classes: Mapping[str, Sequence[Path]],
+    first: Path,
+    shape: tuple[int, ...],
+    size: int | None,
+    grey: bool,
 ) -> Samples:
     """The images of one part, each of the ``shape`` of the ``first``."""
     counts = [len(files) for files in classes.values()]
@@ -113,7 +150,8 @@ def _samples(
         pixels = _decoded(file, size, grey)
         if pixels.shape != shape:
             raise DataError(
-                f"{file}: expected {shape[2]} x {shape[1]} pixels as {first} has, got {pixels.shape[2]} x "
+                f"{file}: expected {shape[2]} x {shape[1]} pixels as {first} has, got "
+                f"{pixels.shape[2]} x "
                 f"{pixels.shape[1]}; data.size brings all images to one size"
             )
         x[place] = pixels / np.float32(255)
@@ -130,12 +168,19 @@ def _decoded(file: Path, size: int | None, grey: bool) -> npt.NDArray[np.uint8]:
                 warnings.simplefilter("error", kind)
             with image.open(file, formats=_FORMATS) as opened:
                 if opened.mode not in _EIGHT_BITS:
-                    raise DataError(f"{file}: expected at most 8 bits a channel, got Pillow's mode {opened.mode!r}")
+                    raise DataError(
+                        f"{file}: expected at most 8 bits a channel, got Pillow's mode "
+                        f"{opened.mode!r}"
+                    )
                 upright = ops.exif_transpose(opened)
             plain = upright.convert("RGBA") if upright.mode in ("P", "PA") else upright
             plain = plain.convert("L" if grey else "RGB")
-            fitted = plain if size is None else ops.fit(plain, (size, size), image.Resampling.BILINEAR)
+            fitted = (
+                plain if size is None else ops.fit(plain, (size, size), image.Resampling.BILINEAR)
+            )
     except (*_DAMAGED, image.DecompressionBombError) as error:
-        raise DataError(f"{file}: not a readable image ({str(error) or type(error).__name__})") from error
+        raise DataError(
+            f"{file}: not a readable image ({str(error) or type(error).__name__})"
+        ) from error
     pixels = np.asarray(fitted, np.uint8)
     return pixels[None] if grey else pixels.transpose(2, 0, 1)

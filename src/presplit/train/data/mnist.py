@@ -1,7 +1,8 @@
 """MNIST in its original IDX files, found on disk or fetched with a checksum.
 
-Source: Y. LeCun, C. Cortes, C. Burges; 60,000 training and 10,000 test images of 28 x 28. Files are searched in the
-folders of `presplit.train.data.files`, plain or gzipped, and fetched into the cache if they are nowhere.
+Source: Y. LeCun, C. Cortes, C. Burges; 60,000 training and 10,000 test images of 28 x 28. Files are
+searched in the folders of `presplit.train.data.files`, plain or gzipped, and fetched into the cache
+if they are nowhere.
 """
 
 from __future__ import annotations
@@ -30,8 +31,14 @@ SHA256 = {
 
 
 def mnist() -> Dataset:
-    """Images float32 ``(n, 1, 28, 28)`` in 0..1; raises `DataError` if they can be neither found nor fetched."""
-    raw = {name: obtain("mnist", name, sha256=digest, mirrors=MIRRORS) for name, digest in SHA256.items()}
+    """Images float32 ``(n, 1, 28, 28)`` in 0..1.
+
+    Raises `DataError` if they can be neither found nor fetched.
+    """
+    raw = {
+        name: obtain("mnist", name, sha256=digest, mirrors=MIRRORS)
+        for name, digest in SHA256.items()
+    }
     parts: list[Samples] = []
     for part in ("train", "t10k"):
         images = read_idx(raw[f"{part}-images-idx3-ubyte"])
@@ -52,5 +59,8 @@ def read_idx(raw: bytes) -> npt.NDArray[np.uint8]:
         raise DataError("not an IDX file of unsigned bytes")
     shape = struct.unpack(f">{rank}I", raw[4:start])
     if len(raw) - start != math.prod(shape):
-        raise DataError(f"the IDX header says {math.prod(shape)} values {shape}, the file holds {len(raw) - start}")
+        raise DataError(
+            f"the IDX header says {math.prod(shape)} values {shape}, the file holds "
+            f"{len(raw) - start}"
+        )
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)

@@ -1,4 +1,7 @@
-"""A user's own data in one ``.npz`` file: ``x_train y_train x_test y_test`` and, optionally, ``labels``."""
+"""A user's own data in one ``.npz`` file.
+
+It holds ``x_train y_train x_test y_test`` and, optionally, ``labels``.
+"""
 
 from __future__ import annotations
 
@@ -17,27 +20,37 @@ _DAMAGED = (
     *(OSError, EOFError, ValueError, KeyError, OverflowError, MemoryError, RuntimeError),
     *(struct.error, zlib.error, zipfile.BadZipFile),
 )
-"""What zipfile, zlib and numpy raise for files that are no archive of arrays, or are damaged, encrypted, too big."""
+"""What zipfile, zlib and numpy raise for files that are no archive of arrays.
+
+So they do for files that are damaged, encrypted or too big.
+"""
 
 
 def npz(path: str | Path) -> Dataset:
     """Read ``path``; uint8 images are scaled to 0..1, everything else is taken as float32.
 
-    Raises `DataError` if the file is missing, an array is missing or not one of these, or the two parts differ in
-    shape, scale or classes. Nothing in it is executed.
+    Raises `DataError` if the file is missing, an array is missing or not one of these, or the two
+    parts differ in shape, scale or classes. Nothing in it is executed.
     """
     path = Path(path)
     arrays = _arrays(path)
     with context(str(path)):
         missing = [name for name in _NEEDED if name not in arrays]
         if missing:
-            raise DataError(f"arrays {', '.join(_NEEDED)} are expected, {', '.join(missing)} missing")
+            raise DataError(
+                f"arrays {', '.join(_NEEDED)} are expected, {', '.join(missing)} missing"
+            )
         train, test = (_samples(arrays, part) for part in ("train", "test"))
         if train.x.shape[1:] != test.x.shape[1:]:
-            raise DataError(f"training samples are {train.x.shape[1:]}, test samples {test.x.shape[1:]}")
+            raise DataError(
+                f"training samples are {train.x.shape[1:]}, test samples {test.x.shape[1:]}"
+            )
         kinds = [arrays[f"x_{part}"].dtype for part in ("train", "test")]
         if (kinds[0] == np.uint8) != (kinds[1] == np.uint8):
-            raise DataError(f"only uint8 is scaled to 0..1: x_train is {kinds[0]}, x_test {kinds[1]}; store both alike")
+            raise DataError(
+                f"only uint8 is scaled to 0..1: x_train is {kinds[0]}, x_test {kinds[1]}; store "
+                "both alike"
+            )
         labels = _labels(arrays.get("labels"), train, test)
     return Dataset(path.stem, train, test, labels)
 
@@ -51,7 +64,9 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError("one array, not an archive of arrays")
             if more := sorted(set(found) - {*_NEEDED, "labels"}):
                 expected = f"{', '.join(_NEEDED)} and perhaps labels"
-                raise DataError(f"{path}: arrays {expected} are expected, {', '.join(more)} would not be used")
+                raise DataError(
+                    f"{path}: arrays {expected} are expected, {', '.join(more)} would not be used"
+                )
             arrays = dict(found)
     except _DAMAGED as error:
         raise DataError(f"{path}: not a readable .npz file ({error})") from error
@@ -65,7 +80,9 @@ def _samples(arrays: dict[str, np.ndarray], part: str) -> Samples:
     x = arrays[f"x_{part}"]
     if x.dtype.kind not in "fiu" or arrays[f"y_{part}"].dtype.kind not in "iu":
         raise DataError(f"x_{part} must hold numbers and y_{part} integers")
-    with np.errstate(over="ignore"):  # a value too large for float32 becomes infinite, and is refused
+    with np.errstate(
+        over="ignore"
+    ):  # a value too large for float32 becomes infinite, and is refused
         scaled = x.astype(np.float32) / 255 if x.dtype == np.uint8 else x.astype(np.float32)
     if not np.isfinite(scaled).all():
         raise DataError(f"x_{part} holds values that are not finite")

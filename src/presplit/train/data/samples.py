@@ -14,8 +14,8 @@ from presplit.core.errors import DataError
 class Samples:
     """``x``: float32 ``(n, *shape)``, images in 0..1; ``y``: int64 ``(n,)`` labels. Read-only.
 
-    uint8 images are scaled to 0..1. Raises `DataError` for sizes that disagree, values that are not finite, and labels
-    that are not whole numbers from 0 on.
+    uint8 images are scaled to 0..1. Raises `DataError` for sizes that disagree, values that are not
+    finite, and labels that are not whole numbers from 0 on.
 
     >>> Samples(np.full((1, 2), 255, np.uint8), np.array([3])).x.tolist()
     [[1.0, 1.0]]
@@ -31,11 +31,16 @@ class Samples:
             x = x / np.float32(255)
         y = np.ascontiguousarray(labels, np.int64)
         if len(x) != len(y) or len(x) == 0 or x.ndim < 2 or y.ndim != 1:
-            raise DataError(f"x must be (n, ...) and y (n,) with n >= 1, got {x.shape} and {y.shape}")
+            raise DataError(
+                f"x must be (n, ...) and y (n,) with n >= 1, got {x.shape} and {y.shape}"
+            )
         if not np.isfinite(x).all():
             raise DataError("x holds values that are not finite")
         if not np.array_equal(y, labels) or y.min() < 0:
-            raise DataError(f"y must hold whole numbers from 0 on, got {labels.min()}..{labels.max()} ({labels.dtype})")
+            raise DataError(
+                f"y must hold whole numbers from 0 on, got {labels.min()}..{labels.max()} "
+                f"({labels.dtype})"
+            )
         x.flags.writeable = y.flags.writeable = False
         object.__setattr__(self, "x", x)
         object.__setattr__(self, "y", y)
@@ -58,9 +63,9 @@ class Dataset:
     labels: tuple[str, ...]
 
     def padded(self, features: int) -> Dataset:
-        """The same with every sample flattened and zero-padded to ``features`` values, as arXiv 2407.11763 does.
+        """The same with every sample flattened and zero-padded to ``features`` values.
 
-        Raises `DataError` if a sample has more.
+        arXiv 2407.11763 does so. Raises `DataError` if a sample has more.
         """
         train, test = (Samples(_pad(part.x, features), part.y) for part in (self.train, self.test))
         return Dataset(self.name, train, test, self.labels)
@@ -69,12 +74,16 @@ class Dataset:
 def _pad(x: npt.NDArray[np.float32], features: int) -> npt.NDArray[np.float32]:
     flat = x.reshape(len(x), -1)
     if flat.shape[1] > features:
-        raise DataError(f"a sample has {flat.shape[1]} values, which is more than pad_to = {features}")
+        raise DataError(
+            f"a sample has {flat.shape[1]} values, which is more than pad_to = {features}"
+        )
     return np.pad(flat, ((0, 0), (0, features - flat.shape[1])))
 
 
 def hold_out(samples: Samples, share: float, *, seed: int = 0) -> tuple[Samples, Samples]:
-    """``samples`` in two parts, at random: what stays for training, and ``share`` (0..1) of it held out.
+    """``samples`` in two parts, at random.
+
+    The first stays for training, the second is ``share`` (0..1) of it, held out.
 
     >>> train, held = hold_out(Samples(np.zeros((10, 2)), np.arange(10)), 0.2)
     >>> len(train), len(held)
@@ -82,6 +91,8 @@ def hold_out(samples: Samples, share: float, *, seed: int = 0) -> tuple[Samples,
     """
     held = round(share * len(samples))
     if not 0 < held < len(samples):
-        raise DataError(f"a share of {share} of {len(samples)} samples leaves nothing to train or to hold out")
+        raise DataError(
+            f"a share of {share} of {len(samples)} samples leaves nothing to train or to hold out"
+        )
     order = np.random.default_rng(seed).permutation(len(samples))
     return samples.take(np.sort(order[held:])), samples.take(np.sort(order[:held]))

@@ -1,4 +1,7 @@
-"""A user's own table in one ``.csv`` file: a header, a column of labels, columns of numbers, perhaps a ``split``."""
+"""A user's own table in one ``.csv`` file.
+
+It has a header, a column of labels, columns of numbers, perhaps a ``split``.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,10 @@ LABEL, SPLIT = "label", "split"
 def table(path: str | Path) -> Dataset:
     """Rows float32 ``(n, features)`` as they are written, in the order of the columns.
 
-    The label is in the column ``label`` or, if there is none, in the last one: whole numbers or text, classes in their
-    order. A column ``split`` says ``train`` or ``test``; without one, every fifth row from the first on is a test row.
-    Raises `DataError` naming the file, the line and the column of a cell that is missing or not what is expected.
+    The label is in the column ``label`` or, if there is none, in the last one: whole numbers or
+    text, classes in their order. A column ``split`` says ``train`` or ``test``; without one, every
+    fifth row from the first on is a test row. Raises `DataError` naming the file, the line and the
+    column of a cell that is missing or not what is expected.
     """
     path = Path(path)
     with context(str(path)):
@@ -36,22 +40,35 @@ def table(path: str | Path) -> Dataset:
         is_test: list[bool] = []
         for place, (line, cells) in enumerate(rows):
             if len(cells) != len(names):
-                raise DataError(f"line {line}: expected {len(names)} cells as the header has, got {len(cells)}")
+                raise DataError(
+                    f"line {line}: expected {len(names)} cells as the header has, got {len(cells)}"
+                )
             lines.append(line)
             x.append(_numbers(line, cells, names, features))
             labels.append(_filled(line, cells[label], names[label]))
-            is_test.append(_is_test(line, cells[names.index(SPLIT)]) if SPLIT in names else place % 5 == 0)
+            is_test.append(
+                _is_test(line, cells[names.index(SPLIT)]) if SPLIT in names else place % 5 == 0
+            )
         test = np.array(is_test, bool)
         if test.all() or not test.any():
-            raise DataError(f"expected rows to train and to test with, got {(~test).sum()} and {test.sum()}")
+            raise DataError(
+                f"expected rows to train and to test with, got {(~test).sum()} and {test.sum()}"
+            )
         classes, y = _classes(lines, labels, names[label])
         unseen = np.setdiff1d(y[test], y[~test])
         if unseen.size:
-            raise DataError(f"column {names[label]!r}: {classes[unseen[0]]!r} is in test rows and in no training row")
+            raise DataError(
+                f"column {names[label]!r}: {classes[unseen[0]]!r} is in test rows and in no "
+                "training row"
+            )
         if len(classes) < 2:
-            raise DataError(f"column {names[label]!r}: expected at least two classes, got {len(classes)}")
+            raise DataError(
+                f"column {names[label]!r}: expected at least two classes, got {len(classes)}"
+            )
         values = np.stack(x)
-    return Dataset(path.stem, Samples(values[~test], y[~test]), Samples(values[test], y[test]), classes)
+    return Dataset(
+        path.stem, Samples(values[~test], y[~test]), Samples(values[test], y[test]), classes
+    )
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -70,22 +87,31 @@ def _label_column(names: Sequence[str]) -> int:
     others = [k for k, name in enumerate(names) if name != SPLIT]
     if len(others) < 2:
         raise DataError(
-            "line 1: expected a header with the names of at least one column of numbers and one of labels, separated "
+            "line 1: expected a header with the names of at least one column of numbers and one of "
+            "labels, separated "
             f"by commas, got {','.join(names)!r}"
         )
     for k, name in enumerate(names):
         if not name or math.isfinite(_number(name)) or name in names[:k]:
-            raise DataError(f"line 1: expected a header with a different name for each column, got {name!r}")
+            raise DataError(
+                f"line 1: expected a header with a different name for each column, got {name!r}"
+            )
     return names.index(LABEL) if LABEL in names else others[-1]
 
 
-def _numbers(line: int, cells: Sequence[str], names: Sequence[str], features: Sequence[int]) -> npt.NDArray[np.float32]:
+def _numbers(
+    line: int, cells: Sequence[str], names: Sequence[str], features: Sequence[int]
+) -> npt.NDArray[np.float32]:
     """float32 ``(features,)``."""
-    with np.errstate(over="ignore"):  # a value too large for float32 becomes infinite, and is refused
+    with np.errstate(
+        over="ignore"
+    ):  # a value too large for float32 becomes infinite, and is refused
         values = np.array([_number(cells[k]) for k in features]).astype(np.float32)
     if not np.isfinite(values).all():
         k = features[int(np.argmin(np.isfinite(values)))]
-        raise DataError(f"line {line}, column {names[k]!r}: expected a finite number, got {cells[k]!r}")
+        raise DataError(
+            f"line {line}, column {names[k]!r}: expected a finite number, got {cells[k]!r}"
+        )
     return values
 
 
@@ -113,7 +139,9 @@ def _is_test(line: int, cell: str) -> bool:
     return cell == "test"
 
 
-def _classes(lines: Sequence[int], labels: Sequence[str], name: str) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+def _classes(
+    lines: Sequence[int], labels: Sequence[str], name: str
+) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
     """The classes' names in order, by number if all are numbers, and the class of each label.
 
     >>> _classes([2, 3, 4], ["10", "9", "10"], "label")[0]
@@ -123,6 +151,11 @@ def _classes(lines: Sequence[int], labels: Sequence[str], name: str) -> tuple[tu
     is_text = any(math.isnan(number) for number in numbers)
     for line, label, number in zip(lines, labels, numbers, strict=True):
         if not is_text and not (number.is_integer() and abs(number) < 2**53):
-            raise DataError(f"line {line}, column {name!r}: expected whole numbers or text as labels, got {label!r}")
-    found, y = np.unique(np.array(labels if is_text else [int(number) for number in numbers]), return_inverse=True)
+            raise DataError(
+                f"line {line}, column {name!r}: expected whole numbers or text as labels, got "
+                f"{label!r}"
+            )
+    found, y = np.unique(
+        np.array(labels if is_text else [int(number) for number in numbers]), return_inverse=True
+    )
     return tuple(str(each) for each in found), y

@@ -1,4 +1,7 @@
-"""Own small nets for experiments, tests and the demo; any other `torch.nn.Module` serves as well."""
+"""Own small nets for experiments, tests and the demo.
+
+Any other `torch.nn.Module` serves as well.
+"""
 
 from presplit.train.zoo.audio import spectrogram_cnn, waveform_cnn
 from presplit.train.zoo.cnn import resnet8, small_cnn
@@ -7,4 +10,14 @@ from presplit.train.zoo.mobilenet import mobilenet_v2
 from presplit.train.zoo.vgg import vgg
 from presplit.train.zoo.vision import mixer, vit
 
-__all__ = ["mixer", "mlp", "mobilenet_v2", "resnet8", "small_cnn", "spectrogram_cnn", "vgg", "vit", "waveform_cnn"]
+__all__ = [
+    "mixer",
+    "mlp",
+    "mobilenet_v2",
+    "resnet8",
+    "small_cnn",
+    "spectrogram_cnn",
+    "vgg",
+    "vit",
+    "waveform_cnn",
+]

@@ -1,7 +1,7 @@
 """Keyword spotting: a small CNN over spectrograms, and one over the waveform.
 
-Sources: "Hello Edge" (arXiv 1711.07128), depthwise-separable convolutions over 49 x 10 features; M5 of arXiv
-1610.00087, one-dimensional convolutions over raw samples.
+Sources: "Hello Edge" (arXiv 1711.07128), depthwise-separable convolutions over 49 x 10 features; M5
+of arXiv 1610.00087, one-dimensional convolutions over raw samples.
 """
 
 from __future__ import annotations
@@ -12,36 +12,61 @@ from torch import nn
 
 
 def spectrogram_cnn(*, width: int = 64, depth: int = 3, classes: int = 12) -> nn.Sequential:
-    """A stem and ``depth`` depthwise-separable blocks over ``(batch, 1, times, bands)``; blocks are ``block<i>``.
+    """A stem and ``depth`` depthwise-separable blocks over ``(batch, 1, times, bands)``.
+
+    Blocks are ``block<i>``.
 
     >>> import torch
 
     >>> spectrogram_cnn(width=8)(torch.zeros(1, 1, 49, 10)).shape
     torch.Size([1, 12])
     """
-    stem = nn.Sequential(nn.Conv2d(1, width, (10, 4), 2, (5, 1), bias=False), nn.BatchNorm2d(width), nn.ReLU())
+    stem = nn.Sequential(
+        nn.Conv2d(1, width, (10, 4), 2, (5, 1), bias=False), nn.BatchNorm2d(width), nn.ReLU()
+    )
     parts = OrderedDict[str, nn.Module](stem=stem)
     for number in range(1, depth + 1):
         parts[f"block{number}"] = nn.Sequential(
-            *(nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
+            *(
+                nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+            ),
             *(nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
         )
-    parts |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "classifier": nn.Linear(width, classes)}
+    parts |= {
+        "pool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "classifier": nn.Linear(width, classes),
+    }
     return nn.Sequential(parts)
 
 
 def waveform_cnn(*, width: int = 32, depth: int = 3, classes: int = 12) -> nn.Sequential:
-    """A strided stem and ``depth`` one-dimensional convolutions over ``(batch, 1, samples)``; blocks are ``block<i>``.
+    """A strided stem and ``depth`` one-dimensional convolutions over ``(batch, 1, samples)``.
+
+    Blocks are ``block<i>``.
 
     >>> import torch
 
     >>> waveform_cnn(width=8)(torch.zeros(1, 1, 2000)).shape
     torch.Size([1, 12])
     """
-    stem = nn.Sequential(nn.Conv1d(1, width, 80, 4, 38, bias=False), nn.BatchNorm1d(width), nn.ReLU(), nn.MaxPool1d(4))
+    stem = nn.Sequential(
+        nn.Conv1d(1, width, 80, 4, 38, bias=False),
+        nn.BatchNorm1d(width),
+        nn.ReLU(),
+        nn.MaxPool1d(4),
+    )
     parts = OrderedDict[str, nn.Module](stem=stem)
     for number in range(1, depth + 1):
         convolution = nn.Conv1d(width, width, 3, padding=1, bias=False)
-        parts[f"block{number}"] = nn.Sequential(convolution, nn.BatchNorm1d(width), nn.ReLU(), nn.MaxPool1d(4))
-    parts |= {"pool": nn.AdaptiveAvgPool1d(1), "flatten": nn.Flatten(), "classifier": nn.Linear(width, classes)}
+        parts[f"block{number}"] = nn.Sequential(
+            convolution, nn.BatchNorm1d(width), nn.ReLU(), nn.MaxPool1d(4)
+        )
+    parts |= {
+        "pool": nn.AdaptiveAvgPool1d(1),
+        "flatten": nn.Flatten(),
+        "classifier": nn.Linear(width, classes),
+    }
     return nn.Sequential(parts)

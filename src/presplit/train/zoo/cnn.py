@@ -1,8 +1,8 @@
 """Small convolutional classifiers with a narrow place to cut, and a residual one.
 
-The narrow place follows the split-computing survey (arXiv 2103.04505, injected bottleneck) and BottleFit
-(arXiv 2201.02693): before the cut, a 1x1 convolution leaves few channels, so that a boundary can be smaller than the
-image. Both nets take images from 8x8 up.
+The narrow place follows the split-computing survey (arXiv 2103.04505, injected bottleneck) and
+BottleFit (arXiv 2201.02693): before the cut, a 1x1 convolution leaves few channels, so that a
+boundary can be smaller than the image. Both nets take images from 8x8 up.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ def _conv(n_in: int, n_out: int, *, kernel: int = 3, stride: int = 1) -> nn.Conv
     return nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, bias=False)
 
 
-def _block(n_in: int, n_out: int, *, kernel: int = 3, stride: int = 1, pool: int = 1) -> nn.Sequential:
+def _block(
+    n_in: int, n_out: int, *, kernel: int = 3, stride: int = 1, pool: int = 1
+) -> nn.Sequential:
     """Convolution, normalisation, ReLU and, if asked for, max pooling."""
     parts = OrderedDict[str, nn.Module](
-        conv=_conv(n_in, n_out, kernel=kernel, stride=stride), norm=nn.BatchNorm2d(n_out), relu=nn.ReLU()
+        conv=_conv(n_in, n_out, kernel=kernel, stride=stride),
+        norm=nn.BatchNorm2d(n_out),
+        relu=nn.ReLU(),
     )
     if pool > 1:
         parts["pool"] = nn.MaxPool2d(pool)
@@ -30,10 +34,10 @@ def _block(n_in: int, n_out: int, *, kernel: int = 3, stride: int = 1, pool: int
 def small_cnn(
     *, width: int = 32, bottleneck: int = 8, channels: int = 1, size: int = 28, classes: int = 10
 ) -> nn.Sequential:
-    """Stem, two convolutions, a bottleneck of ``bottleneck`` channels, two convolutions, classifier.
+    """A stem, two convolutions, a bottleneck of ``bottleneck`` channels, two more, a classifier.
 
-    ``channels`` x ``size`` x ``size`` images. The boundary after ``bottleneck`` has ``bottleneck`` maps of about
-    ``size / 8`` (``size / 4`` below 16 pixels) a side.
+    ``channels`` x ``size`` x ``size`` images. The boundary after ``bottleneck`` has ``bottleneck``
+    maps of about ``size / 8`` (``size / 4`` below 16 pixels) a side.
 
     >>> net = small_cnn(width=16, size=8)
     >>> net(torch.zeros(2, 1, 8, 8)).shape
@@ -55,7 +59,10 @@ def small_cnn(
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions beside a shortcut (arXiv 1512.03385), the shortcut a 1x1 convolution where sizes change."""
+    """Two 3x3 convolutions beside a shortcut (arXiv 1512.03385).
+
+    The shortcut is a 1x1 convolution where sizes change.
+    """
 
     def __init__(self, n_in: int, n_out: int, *, stride: int = 1) -> None:
         super().__init__()

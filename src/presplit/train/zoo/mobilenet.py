@@ -1,4 +1,7 @@
-"""MobileNetV2-like nets (arXiv 1801.04381): inverted residuals of 1x1, depthwise 3x3 and linear 1x1 convolutions."""
+"""MobileNetV2-like nets (arXiv 1801.04381).
+
+They are inverted residuals of 1x1, depthwise 3x3 and linear 1x1 convolutions.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ from torch import Tensor, nn
 
 
 class InvertedResidual(nn.Module):
-    """Widen by ``expansion``, filter each channel by itself, narrow without an activation; beside it the identity."""
+    """Widen by ``expansion``, filter each channel by itself, narrow without an activation.
+
+    Beside it lies the identity.
+    """
 
     def __init__(self, n_in: int, n_out: int, *, stride: int = 1, expansion: int = 4) -> None:
         super().__init__()
@@ -31,9 +37,15 @@ def _conv(n_in: int, n_out: int, kernel: int, *, stride: int = 1, groups: int = 
 
 
 def mobilenet_v2(
-    *, widths: Sequence[int] = (16, 24, 32, 64), channels: int = 3, classes: int = 10, expansion: int = 4
+    *,
+    widths: Sequence[int] = (16, 24, 32, 64),
+    channels: int = 3,
+    classes: int = 10,
+    expansion: int = 4,
 ) -> nn.Sequential:
-    """A stem and two blocks of each of ``widths``, all but the first row halving the image; rows are ``stage<i>``.
+    """A stem and two blocks of each of ``widths``, all but the first row halving the image.
+
+    Rows are ``stage<i>``.
 
     >>> import torch
 
@@ -44,7 +56,13 @@ def mobilenet_v2(
     n_in = widths[0]
     for number, width in enumerate(widths, start=1):
         first = InvertedResidual(n_in, width, stride=1 if number == 1 else 2, expansion=expansion)
-        parts[f"stage{number}"] = nn.Sequential(first, InvertedResidual(width, width, expansion=expansion))
+        parts[f"stage{number}"] = nn.Sequential(
+            first, InvertedResidual(width, width, expansion=expansion)
+        )
         n_in = width
-    parts |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "classifier": nn.Linear(n_in, classes)}
+    parts |= {
+        "pool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "classifier": nn.Linear(n_in, classes),
+    }
     return nn.Sequential(parts)

@@ -1,4 +1,7 @@
-"""VGG-like nets (arXiv 1409.1556): rows of 3x3 convolutions, halved by max pooling; with batch normalisation."""
+"""VGG-like nets (arXiv 1409.1556): rows of 3x3 convolutions, halved by max pooling.
+
+They have batch normalisation.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from torch import nn
 def vgg(
     *, widths: Sequence[int] = (32, 64, 128), depth: int = 2, channels: int = 3, classes: int = 10
 ) -> nn.Sequential:
-    """``depth`` convolutions of each of ``widths``, each row ended by pooling; stages are called ``stage<i>``.
+    """``depth`` convolutions of each of ``widths``, each row ended by pooling.
+
+    Stages are called ``stage<i>``.
 
     >>> import torch
 
@@ -22,8 +27,16 @@ def vgg(
     for number, width in enumerate(widths, start=1):
         row: list[nn.Module] = []
         for _ in range(depth):
-            row += [nn.Conv2d(n_in, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            row += [
+                nn.Conv2d(n_in, width, 3, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+            ]
             n_in = width
         stages[f"stage{number}"] = nn.Sequential(*row, nn.MaxPool2d(2))
-    head = {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "classifier": nn.Linear(n_in, classes)}
+    head = {
+        "pool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "classifier": nn.Linear(n_in, classes),
+    }
     return nn.Sequential(OrderedDict[str, nn.Module](**stages, **head))

@@ -1,6 +1,9 @@
-"""Nets over patches of an image: a small vision transformer (arXiv 2010.11929) and an MLP-Mixer (arXiv 2105.01601).
+"""Nets over patches of an image.
 
-Attention is written with linear layers of its own, so that all of its projections can become sparse.
+They are a small vision transformer (arXiv 2010.11929) and an MLP-Mixer (arXiv 2105.01601).
+
+Attention is written with linear layers of its own, so that all of its projections can become
+sparse.
 """
 
 from __future__ import annotations
@@ -23,15 +26,20 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``x``: float ``(batch, tokens, width)``."""
         query, key, value = (
-            layer(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+            layer(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
         )
-        return self.project(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        return self.project(
+            F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        )
 
 
 class Block(nn.Module):
     """Normalise, mix tokens, add; normalise, mix features, add."""
 
-    def __init__(self, tokens: nn.Module, width: int, *, ratio: int = 4, dropout: float = 0.0) -> None:
+    def __init__(
+        self, tokens: nn.Module, width: int, *, ratio: int = 4, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.norm1, self.tokens, self.norm2 = nn.LayerNorm(width), tokens, nn.LayerNorm(width)
         self.features = _mlp(width, ratio * width, dropout)
@@ -55,9 +63,12 @@ class AcrossTokens(nn.Module):
 
 
 class Patches(nn.Module):
-    """Each patch of ``patch`` x ``patch`` pixels as a token, with a learned place: ``(batch, tokens, width)``.
+    """Each patch of ``patch`` x ``patch`` pixels as a token, with a learned place.
 
-    Places differ from the start: a net that averages its tokens learns slowly where they begin alike.
+    It gives ``(batch, tokens, width)``.
+
+    Places differ from the start: a net that averages its tokens learns slowly where they begin
+    alike.
     """
 
     def __init__(self, channels: int, size: int, patch: int, width: int) -> None:
@@ -80,7 +91,10 @@ class MeanToken(nn.Module):
 
 def _mlp(width: int, hidden: int, dropout: float) -> nn.Sequential:
     parts = OrderedDict[str, nn.Module](
-        fc1=nn.Linear(width, hidden), act=nn.GELU(), drop=nn.Dropout(dropout), fc2=nn.Linear(hidden, width)
+        fc1=nn.Linear(width, hidden),
+        act=nn.GELU(),
+        drop=nn.Dropout(dropout),
+        fc2=nn.Linear(hidden, width),
     )
     return nn.Sequential(parts)
 
@@ -96,7 +110,9 @@ def vit(
     classes: int = 10,
     dropout: float = 0.0,
 ) -> nn.Sequential:
-    """A vision transformer whose answer is read from the mean of its tokens; its blocks are called ``block<i>``.
+    """A vision transformer whose answer is read from the mean of its tokens.
+
+    Its blocks are called ``block<i>``.
 
     >>> vit(width=16, depth=1)(torch.zeros(1, 3, 32, 32)).shape
     torch.Size([1, 10])
@@ -124,7 +140,13 @@ def mixer(
     return _over_patches(Patches(channels, size, patch, width), blocks, width, classes)
 
 
-def _over_patches(patches: nn.Module, blocks: list[Block], width: int, classes: int) -> nn.Sequential:
+def _over_patches(
+    patches: nn.Module, blocks: list[Block], width: int, classes: int
+) -> nn.Sequential:
     named = {f"block{number}": block for number, block in enumerate(blocks, start=1)}
-    ends = {"norm": nn.LayerNorm(width), "mean": MeanToken(), "classifier": nn.Linear(width, classes)}
+    ends = {
+        "norm": nn.LayerNorm(width),
+        "mean": MeanToken(),
+        "classifier": nn.Linear(width, classes),
+    }
     return nn.Sequential(OrderedDict[str, nn.Module](patches=patches, **named, **ends))
