@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from benchmarks._timing import Work
 from presplit.patterns import grouped
 from presplit.patterns.score import reach
-from presplit.runtime.engine import Engine
+from presplit.runtime.engines.onnxruntime import Engine
 from presplit.train import sparsify, to_onnx
-from presplit.train.layers import SparseLayer
+from presplit.train.layers.linear import SparseLayer
 from presplit.train.zoo import resnet8
 
 DENSITIES = (1 / 4, 1 / 8)

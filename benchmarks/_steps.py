@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from benchmarks._rows import DENSITIES, as_dense, best_dense, residual, row
 from benchmarks._timing import Work, medians, relative_error
 from presplit.train import sparsify
-from presplit.train.dense import FeatureMajorLinear
-from presplit.train.layers import SparseLayer
+from presplit.train.layers.feature_major import FeatureMajorLinear
+from presplit.train.layers.linear import SparseLayer
 from presplit.train.zoo import mlp
 
 PERCEPTRON = (784, 1024, 1024, 1024, 10)

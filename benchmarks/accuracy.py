@@ -56,7 +56,7 @@ from presplit.train import (
     summary,
 )
 from presplit.train.data import Dataset, Samples, hold_out, load
-from presplit.train.exits import MultiExit
+from presplit.train.nets.exits import MultiExit
 
 TAUGHT = Recipe(epochs=100, rate=6e-3, augment="nudge", distil=0.7, temperature=3.0)
 PLAIN = Recipe(epochs=20, rate=3e-3)

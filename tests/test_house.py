@@ -36,9 +36,10 @@ ROOMS: dict[str, set[str]] = {
     "train": {"core", "patterns", "policies", "codecs", "graph", "bundle"},
     "runtime": {"core", "policies", "codecs", "bundle"},
     "report": {"core", "plan", "bundle"},
+    "lab": {"core", "profiles", "bundle", "runtime"},
     "cli": {
         *("core", "patterns", "policies", "codecs", "profiles", "graph", "bundle"),
-        *("plan", "train", "runtime", "report"),
+        *("plan", "train", "runtime", "report", "lab"),
     },
     "__main__.py": {"cli"},
     "__init__.py": set(),
@@ -51,12 +52,12 @@ DOORS: dict[str, tuple[str, ...]] = {
     "torch": ("train/*",),
     "torch.onnx": ("train/export.py",),
     "onnxscript": ("train/export.py",),
-    "accelerate": ("train/*",),
-    "safetensors": ("train/checkpoint.py",),
+    "accelerate": ("train/fitting/distributed.py",),
+    "safetensors": ("train/fitting/checkpoint.py",),
     "sklearn": ("train/data/*",),
     "PIL": ("train/data/*",),
     "onnx": ("graph/*",),
-    "onnxruntime": ("runtime/engine.py",),
+    "onnxruntime": ("runtime/engines/*",),
     "grpc": ("runtime/wire/*",),
     "google.protobuf": ("runtime/wire/*", "graph/read.py"),
     "matplotlib": ("report/plots.py",),
@@ -286,7 +287,7 @@ def test_the_help_costs_little():
     ("file", "source"),
     [
         ("core/cost.py", "from presplit.plan import search"),
-        ("core/cost.py", "def f():\n    from presplit.train.fit import fit"),
+        ("core/cost.py", "def f():\n    from presplit.train.fitting.fit import fit"),
         ("core/cost.py", "from ..bundle import read"),
         ("train/fit.py", "from presplit import runtime"),
         ("runtime/edge.py", "import presplit.train"),
@@ -315,7 +316,7 @@ def test_a_planted_import_is_caught(file, source):
     [
         (
             "plan/search.py",
-            "from presplit.core.types import Plan\nfrom presplit.plan.situation import Situation",
+            "from presplit.core.types import Plan\nfrom presplit.plan.scenario import Situation",
         ),
         ("train/export.py", "import torch\nimport torch.onnx\nfrom presplit.graph import cut"),
         (

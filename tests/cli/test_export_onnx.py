@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from presplit.bundle import Bundle, read
-from presplit.runtime.engine import Engine
+from presplit.runtime.engines.onnxruntime import Engine
 from presplit.train import add_exits
 from presplit.train.export import to_onnx
 from presplit.train.zoo import mobilenet_v2, resnet8, vit

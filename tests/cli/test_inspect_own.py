@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from presplit.train import sparsify, summary
-from presplit.train.placing import places
+from presplit.train.nets.add_exits import places
 from presplit.train.zoo import (
     mixer,
     mobilenet_v2,

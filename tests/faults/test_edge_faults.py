@@ -25,7 +25,7 @@ import pytest
 from presplit.bundle import Bundle
 from presplit.core.types import Answer, Net, Plan
 from presplit.runtime import Edge
-from presplit.runtime.engine import Engine
+from presplit.runtime.engines.onnxruntime import Engine
 from presplit.runtime.wire import open_inference_pb2 as messages
 from presplit.runtime.wire.server import SERVICE
 
@@ -359,7 +359,7 @@ def test_a_server_killed_and_restarted_behind_a_slow_link_loses_no_answer(
     bundle: Bundle, start: Start
 ) -> None:
     port = str(free_port())
-    link = ("presplit.runtime.emulate", "--target", f"127.0.0.1:{port}", "--rtt-s", "0.02")
+    link = ("presplit.lab.shaper", "--target", f"127.0.0.1:{port}", "--rtt-s", "0.02")
     serving = ("presplit", "serve", str(bundle.path), "--json", "--port", "0", "--port", port)
     with start(*link) as (address, _), contextlib.ExitStack() as last:
         with start(*serving):
@@ -373,7 +373,7 @@ def test_a_server_killed_and_restarted_behind_a_slow_link_loses_no_answer(
 def test_an_outage_of_the_link_loses_no_answer_and_heals(
     bundle: Bundle, server: str, start: Start
 ) -> None:
-    with start("presplit.runtime.emulate", "--target", server, "--rtt-s", "0.01") as (
+    with start("presplit.lab.shaper", "--target", server, "--rtt-s", "0.01") as (
         address,
         shaper,
     ):

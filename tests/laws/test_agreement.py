@@ -22,10 +22,10 @@ from presplit.bundle import Bundle, Manifest, digest
 from presplit.bundle.manifest import Part, Port
 from presplit.codecs import CODECS
 from presplit.patterns import PATTERNS
-from presplit.runtime.engine import Engine
+from presplit.runtime.engines.onnxruntime import Engine
 from presplit.train import MultiExit, add_exits, export, initialise, sparsify
-from presplit.train.evaluate import exit_logits
 from presplit.train.export import to_onnx
+from presplit.train.judging.evaluate import exit_logits
 from presplit.train.zoo import (
     mixer,
     mlp,

@@ -15,11 +15,11 @@ from presplit.core.errors import GraphError
 from presplit.core.types import Pattern
 from presplit.patterns import PATTERNS
 from presplit.patterns.periodic_kernel import periodic_kernel
-from presplit.runtime.engine import Engine
+from presplit.runtime.engines.onnxruntime import Engine
 from presplit.train import SparseConv2d, SparseLinear, sparsify
-from presplit.train.dense import FeatureMajorLinear
 from presplit.train.export import to_onnx
-from presplit.train.layers import SparseLayer
+from presplit.train.layers.feature_major import FeatureMajorLinear
+from presplit.train.layers.linear import SparseLayer
 from presplit.train.zoo import mlp
 from presplit.train.zoo.cnn import Residual
 

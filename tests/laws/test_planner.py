@@ -17,8 +17,8 @@ from presplit.core.cost import REPLY_BYTES, WIRE_BYTES
 from presplit.core.errors import PlanError
 from presplit.core.types import Boundary, Costs, Exit, Link, Net, Plan
 from presplit.plan.evaluate import LEVELS
+from presplit.plan.scenario import Situation
 from presplit.plan.search import choose, plans
-from presplit.plan.situation import Situation
 
 CLOSE = 1e-9
 """Relative: both sides add the same few float64 terms, in another order."""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from presplit.core.errors import PatternError
 from presplit.core.types import Pattern
 from presplit.patterns.clash_free import Kind, clash_free, count_patterns, is_clash_free
-from presplit.patterns.legal import divisors
+from presplit.patterns.densities import divisors
 
 KINDS: tuple[Kind, ...] = (1, 2, 3)
 

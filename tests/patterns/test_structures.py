@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from presplit.core.errors import PatternError
 from presplit.patterns.block import block
 from presplit.patterns.block import legal_densities as block_densities
+from presplit.patterns.densities import divisors
 from presplit.patterns.diagonal import diagonal
 from presplit.patterns.expander import expander
 from presplit.patterns.grouped import grouped, layers_to_mix
-from presplit.patterns.legal import divisors
 from presplit.patterns.n_of_m import n_of_m
 from presplit.patterns.radix import radix, radix_net
 from presplit.patterns.score import paths, reach

@@ -13,7 +13,7 @@ from presplit.bundle import Bundle
 from presplit.core.errors import BundleError, PlanError, SpecError
 from presplit.core.types import Boundary, Costs, Device, Exit, Link, Net
 from presplit.plan.evaluate import LEVELS, MOST_COMBINATIONS, evaluate
-from presplit.plan.situation import situation
+from presplit.plan.scenario import situation
 from presplit.profiles import DEVICES, LINKS
 
 PI, GPU = Device("pi", 1e9, 1e9, 5.0), Device("gpu", 1e12, 24e9, 450.0)

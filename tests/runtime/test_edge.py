@@ -15,7 +15,7 @@ from presplit.bundle import Bundle, write_plan
 from presplit.core.errors import BundleError, InputError, PlanError, SpecError
 from presplit.core.types import Plan
 from presplit.runtime import Edge
-from presplit.runtime.engine import Engine
+from presplit.runtime.engines.onnxruntime import Engine
 
 IMAGES = np.random.default_rng(0).random((40, 16), dtype=np.float32)
 CODEC_ERROR = {"float32": 0.0, "float16": 0.02, "int8": 1.5}

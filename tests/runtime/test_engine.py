@@ -13,7 +13,7 @@ import pytest
 
 from presplit.bundle import Bundle
 from presplit.core.errors import BundleError, InputError
-from presplit.runtime.engine import Engine
+from presplit.runtime.engines.onnxruntime import Engine
 
 ONES = np.ones((1, 16), np.float32)
 
@@ -74,7 +74,7 @@ def test_refusals_print_nothing(bundle: Bundle) -> None:
         import numpy as np
         from presplit.bundle import read
         from presplit.core.errors import PresplitError
-        from presplit.runtime.engine import Engine
+        from presplit.runtime.engines.onnxruntime import Engine
         model = read(SOURCE).segment(0, 3)
         for wrong in (b"junk", model[:500], model.replace(b"Gemm", b"Gemn")):
             try:
@@ -99,7 +99,7 @@ def test_without_onnxruntime_one_sentence_says_what_to_install(bundle: Bundle) -
         import sys
         sys.modules["onnxruntime"] = None
         from presplit.core.errors import MissingLibrary
-        from presplit.runtime.engine import Engine
+        from presplit.runtime.engines.onnxruntime import Engine
         try:
             Engine(b"")
         except MissingLibrary as error:

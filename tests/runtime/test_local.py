@@ -12,7 +12,7 @@ from presplit.bundle import Bundle
 from presplit.core.errors import InputError, PlanError
 from presplit.core.types import Plan
 from presplit.runtime import Edge, Local
-from presplit.runtime.engine import Engine
+from presplit.runtime.engines.onnxruntime import Engine
 
 IMAGES = np.random.default_rng(0).random((40, 16), dtype=np.float32)
 BOTH = Plan(3, thresholds={"early": 0.9, "middle": 0.99})

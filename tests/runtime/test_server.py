@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from presplit.bundle import Bundle
 from presplit.core.errors import ServerError
 from presplit.runtime import serve
-from presplit.runtime.engine import Engine
+from presplit.runtime.engines.onnxruntime import Engine
 from presplit.runtime.tail import PLACES_PER_WORKER, Tail
 from presplit.runtime.wire import open_inference_pb2 as messages
 from presplit.runtime.wire.open_inference_pb2_grpc import GRPCInferenceServiceStub

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from presplit.core.errors import GraphError
 from presplit.train import add_exits, sparsify
-from presplit.train.exits import ExitHead
+from presplit.train.nets.exits import ExitHead
 from presplit.train.zoo import mlp, resnet8, small_cnn
 
 

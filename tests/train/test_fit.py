@@ -25,8 +25,8 @@ from presplit.train import (
     sparsify,
 )
 from presplit.train.data import Samples, digits, hold_out
-from presplit.train.losses import joint_loss
-from presplit.train.recipe import AUGMENTATIONS, SCHEDULES
+from presplit.train.fitting.losses import joint_loss
+from presplit.train.fitting.recipe import AUGMENTATIONS, SCHEDULES
 from presplit.train.zoo import mlp
 
 QUICK = Recipe(epochs=2, batch=64)

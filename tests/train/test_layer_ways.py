@@ -26,8 +26,8 @@ from presplit.core.types import Pattern
 from presplit.patterns import PATTERNS
 from presplit.patterns.periodic_kernel import periodic_kernel
 from presplit.train import SparseConv2d, SparseLinear, sparsify
-from presplit.train.dense import FeatureMajorLinear
-from presplit.train.layers import SparseLayer
+from presplit.train.layers.feature_major import FeatureMajorLinear
+from presplit.train.layers.linear import SparseLayer
 from presplit.train.zoo import mlp
 
 Layer = TypeVar("Layer", SparseLinear, SparseConv2d)

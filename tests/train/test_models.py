@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from presplit.core.errors import GraphError
 from presplit.train import Recipe, SparseConv2d, SparseLinear, add_exits, evaluate, fit, sparsify
 from presplit.train.data import Samples
-from presplit.train.placing import places
+from presplit.train.nets.add_exits import places
 from presplit.train.zoo import (
     mixer,
     mlp,

@@ -22,7 +22,7 @@ from presplit.core.errors import DataError, SpecError
 from presplit.core.spec import spec_from
 from presplit.train import evaluate, export, runs
 from presplit.train.data import Samples, digits, images, load, table
-from presplit.train.standardise import standardised
+from presplit.train.layers.standardise import standardised
 
 LEAST_ACCURACY = 0.8
 """What 8 epochs on the digits surely exceed (they reach more than 0.9).

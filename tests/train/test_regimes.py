@@ -17,8 +17,8 @@ from presplit.core.errors import DataError, SpecError
 from presplit.core.spec import spec_from
 from presplit.train import MultiExit, Recipe, add_exits, evaluate, fit, initialise, runs, sparsify
 from presplit.train.data import Samples, digits, hold_out
-from presplit.train.losses import joint_loss, soft_loss
-from presplit.train.recipe import AUGMENTATIONS, OPTIMISERS
+from presplit.train.fitting.losses import joint_loss, soft_loss
+from presplit.train.fitting.recipe import AUGMENTATIONS, OPTIMISERS
 from presplit.train.zoo import mlp, small_cnn
 
 

@@ -228,7 +228,7 @@ def test_trainings_killed_at_random_moments_lose_an_epoch_at_most_and_end_with_t
 SCRIPT = """
 import json, sys, torch
 from presplit.train import Recipe, add_exits, fit, sparsify
-from presplit.train import processes
+from presplit.train.fitting import distributed
 from presplit.train.data import digits, hold_out
 from presplit.train.zoo import mlp
 torch.set_num_threads(1)
@@ -237,9 +237,10 @@ train, held = hold_out(hold_out(digits().train, 0.3)[1], 0.2)
 model = add_exits(sparsify(mlp([64, 64, 64, 10]), density=0.25), ["relu1"])
 recipe = Recipe(epochs=6, batch=50, regime="mixed", ema=0.5, self_distil=0.2, distil=0.3)
 history = fit(model, train, recipe=recipe, validation=held, teacher=mlp([64, 16, 10]))
-if processes.rank() == 0:
-    json.dump([processes.count(), [(e.loss, e.accuracy) for e in history]], open(sys.argv[1], "w"))
-processes.leave()
+if distributed.rank() == 0:
+    found = [distributed.count(), [(e.loss, e.accuracy) for e in history]]
+    json.dump(found, open(sys.argv[1], "w"))
+distributed.leave()
 """
 
 

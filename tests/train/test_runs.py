@@ -26,7 +26,7 @@ from presplit.train import (
     runs,
     temperature,
 )
-from presplit.train.placing import exit_macs
+from presplit.train.nets.add_exits import exit_macs
 
 SMALL = {
     "name": "small",

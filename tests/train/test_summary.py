@@ -18,7 +18,7 @@ from presplit.train import (
     sparsify,
     summary,
 )
-from presplit.train.summary import FAST
+from presplit.train.nets.summary import FAST
 from presplit.train.zoo import mlp, resnet8
 
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from presplit.cli.options import Json, say, show
-from presplit.cli.stage import Stage
 from presplit.core.errors import MissingLibrary, PresplitError, SpecError
+from presplit.lab.stage import Stage
 
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
@@ -252,7 +252,7 @@ def _agreement(bundle: Bundle, model: Any, images: Floats) -> float:
     """
     import numpy as np
 
-    from presplit.runtime.engine import Engine
+    from presplit.runtime.engines.onnxruntime import Engine
     from presplit.train import evaluate
     from presplit.train.data import Samples
     from presplit.train.export import to_onnx

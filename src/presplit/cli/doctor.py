@@ -83,7 +83,7 @@ def _engine() -> str | None:
 # The bytes are an ONNX model: one Relu from `boundary` (batch, 1) to `logits`.
 _SMOKE = """
 import numpy as np
-from presplit.runtime.engine import Engine
+from presplit.runtime.engines.onnxruntime import Engine
 model = bytes.fromhex(
     "080a3a610a180a08626f756e6461727912066c6f67697473220452656c751205736d6f6b655a1f0a08626f756e6461727912130a11080112"
     "0d0a07120562617463680a020801621d0a066c6f6769747312130a110801120d0a07120562617463680a02080142040a001014"

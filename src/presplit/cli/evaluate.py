@@ -10,7 +10,7 @@ import typer
 from presplit.cli.options import Json, show
 
 if TYPE_CHECKING:
-    from presplit.train.thresholds import Goal
+    from presplit.train.judging.thresholds import Goal
 
 
 def evaluate(

@@ -184,7 +184,7 @@ class _Whole:
     def __init__(
         self, row: graph.Row, pieces: graph.Fragments, ports: list[tuple[dict[str, bytes], bytes]]
     ) -> None:
-        from presplit.runtime.engine import Engine
+        from presplit.runtime.engines.onnxruntime import Engine
 
         parts = [*pieces.segments, *pieces.exits.values()]
         leaves = [leave for _, leave in ports[1:]]
@@ -203,7 +203,7 @@ class _Whole:
         import numpy as np
 
         from presplit import graph
-        from presplit.runtime.engine import Engine
+        from presplit.runtime.engines.onnxruntime import Engine
 
         fixed = graph.fixed_batch(model)
         batch = fixed or 2

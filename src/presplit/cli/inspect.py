@@ -70,7 +70,7 @@ def _inspect_own(word: str, sample: str | None, density: float, *, as_json: bool
     if not 0 < density <= 1:
         raise SpecError(f"--density: expected a share above 0 and at most 1, got {density}")
     shape = shape_of(sample)
-    from presplit.train.survey import survey
+    from presplit.train.nets.inspect import survey
 
     with context(word), aside():
         found = survey(load(word), shape, density=density)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from presplit.core.errors import GraphError, SpecError
 
 if TYPE_CHECKING:
-    from presplit.train.survey import Survey
+    from presplit.train.nets.inspect import Survey
 
 WORD = re.compile(r"(?P<folder>.*/)?(?P<module>[A-Za-z_][\w.]*):(?P<attribute>[A-Za-z_][\w.]*)")
 """``package.module:attribute``, optionally in another folder than the working one.

@@ -68,7 +68,8 @@ def train(
     """Train a net into a run directory: spec, metrics, checkpoint, result."""
     from presplit.cli.own_model import aside, load
     from presplit.core.spec import read_spec, spec_from
-    from presplit.train import processes, runs
+    from presplit.train import runs
+    from presplit.train.fitting import distributed
 
     changes = [
         *_changes(
@@ -80,18 +81,18 @@ def train(
         spec = out / "spec.json"
     resolved = read_spec(spec, set=changes) if spec else spec_from({}, set=changes)
     directory = out or Path("runs") / resolved.name
-    if processes.rank() == 0 and (directory / "spec.json").exists() and not resume:
+    if distributed.rank() == 0 and (directory / "spec.json").exists() and not resume:
         say(
             f"{directory} holds a run, which this one replaces; a bundle that was exported from it "
             "stays"
         )
-    if processes.rank() == 0 and resume and not (directory / "spec.json").exists():
+    if distributed.rank() == 0 and resume and not (directory / "spec.json").exists():
         say(f"{directory} holds no run to go on with: this one begins there")
     try:
         with aside(), _progress(runs.recipe_of(resolved.training).epochs) as on_epoch:
             result = runs.train(resolved, directory, own=load, resume=resume, on_epoch=on_epoch)
     except KeyboardInterrupt:
-        if processes.rank() == 0 and any(
+        if distributed.rank() == 0 and any(
             (place / runs.STATE).exists() for place in (directory, directory / runs.TEACHER)
         ):
             say(
@@ -99,8 +100,8 @@ def train(
                 f"{directory})"
             )
         raise
-    processes.leave()
-    if processes.rank() == 0:
+    distributed.leave()
+    if distributed.rank() == 0:
         show({**result, "run": str(directory)}, text(result, directory), as_json=json)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from presplit.core.types import Ints, Pattern
 from presplit.patterns.biregular import biregular
 from presplit.patterns.biregular import legal_densities as biregular_densities
-from presplit.patterns.legal import check_divides, check_sizes, divisors, legal_density
+from presplit.patterns.densities import check_divides, check_sizes, divisors, legal_density
 
 LARGEST_SIDE = 16
 """The largest side of the block that is chosen when none is asked for."""

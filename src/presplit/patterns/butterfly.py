@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from presplit.core.types import Ints, Pattern
+from presplit.patterns.densities import check_divides, check_sizes, divisors
 from presplit.patterns.grouped import grouped
-from presplit.patterns.legal import check_divides, check_sizes, divisors
 
 
 @dataclass(frozen=True)

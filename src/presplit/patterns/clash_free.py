@@ -31,8 +31,8 @@ import numpy as np
 
 from presplit.core.errors import PatternError
 from presplit.core.types import Ints, Pattern
+from presplit.patterns.densities import check_divides, check_sizes, legal_density
 from presplit.patterns.grouped import legal_densities as grouped_densities
-from presplit.patterns.legal import check_divides, check_sizes, legal_density
 
 Kind = Literal[1, 2, 3]
 

@@ -18,7 +18,7 @@ from presplit.core.errors import PatternError
 from presplit.core.protocols import Family
 from presplit.core.types import Pattern
 from presplit.patterns.degrees import Reals, rows_of_degrees, whole_shares
-from presplit.patterns.legal import check_divides, check_sizes, legal_density
+from presplit.patterns.densities import check_divides, check_sizes, legal_density
 
 LIVE_SHARE = 0.02
 """An input that is not 0 in at most this share of the samples is dead."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from presplit.core.types import Pattern
 from presplit.patterns.biregular import legal_densities as biregular_densities
-from presplit.patterns.legal import check_sizes, legal_density
+from presplit.patterns.densities import check_sizes, legal_density
 
 
 def legal_densities(n_in: int, n_out: int) -> list[float]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from presplit.core.types import Pattern
-from presplit.patterns.legal import check_sizes, legal_density
+from presplit.patterns.densities import check_sizes, legal_density
 
 
 def legal_densities(n_in: int, n_out: int) -> list[float]:

@@ -21,7 +21,7 @@ from presplit.core.errors import PatternError
 from presplit.core.protocols import Family
 from presplit.core.types import Pattern
 from presplit.patterns.degrees import Reals
-from presplit.patterns.legal import check_divides, check_sizes, legal_density
+from presplit.patterns.densities import check_divides, check_sizes, legal_density
 
 STRETCH = (0.6, 1.6)
 """The range of the stretch along the field's direction; it is divided by as much across."""

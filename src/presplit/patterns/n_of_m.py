@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from presplit.core.types import Pattern
-from presplit.patterns.legal import check_divides, check_sizes, legal_density
+from presplit.patterns.densities import check_divides, check_sizes, legal_density
 
 
 def legal_densities(n_in: int, n_out: int, *, m: int | None = None) -> list[float]:

@@ -20,7 +20,7 @@ import numpy as np
 from presplit.core.errors import PatternError
 from presplit.core.types import Pattern
 from presplit.patterns.block import adjacent
-from presplit.patterns.legal import check_divides, check_sizes, divisors, legal_density
+from presplit.patterns.densities import check_divides, check_sizes, divisors, legal_density
 
 
 def legal_densities(n_in: int, n_out: int, *, nodes: int | None = None) -> list[float]:

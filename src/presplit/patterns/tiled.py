@@ -15,7 +15,7 @@ import math
 from presplit.core.types import Pattern
 from presplit.patterns.biregular import biregular
 from presplit.patterns.biregular import legal_densities as biregular_densities
-from presplit.patterns.legal import check_divides, check_sizes, divisors, legal_density
+from presplit.patterns.densities import check_divides, check_sizes, divisors, legal_density
 
 FAST_TILE = 16
 """From this many outputs a tile on, a shared fan-in set runs faster than dense."""

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from presplit.core import cost
 from presplit.core.errors import PlanError
 from presplit.core.types import Estimate, Floats, Plan
-from presplit.plan.situation import BYTES_PER_WEIGHT, Situation
+from presplit.plan.scenario import BYTES_PER_WEIGHT, Situation
 
 LEVELS = 21
 """Thresholds tried for each exit, besides "never": one every 5 % of its held-out samples."""

@@ -19,7 +19,7 @@ from presplit.core import cost, units
 from presplit.core.errors import PlanError
 from presplit.core.types import Costs, Device, Link, Plan
 from presplit.plan.evaluate import Block, evaluate
-from presplit.plan.situation import Situation, situation
+from presplit.plan.scenario import Situation, situation
 
 ROUNDING = 1e-9
 """What sums of shares may be off: an accuracy so little below the floor is on it."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from presplit.bundle import Bundle
 from presplit.core.cost import holding_exit
 from presplit.core.types import Exit, Floats, Net, Plan
-from presplit.runtime.engine import Engine
+from presplit.runtime.engines.onnxruntime import Engine
 
 WARM_UP_RUNS = 5
 """Times that each session is run at opening, to know what it takes."""

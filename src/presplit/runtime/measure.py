@@ -19,7 +19,7 @@ import numpy.typing as npt
 from presplit.bundle import Bundle
 from presplit.core.errors import SpecError
 from presplit.core.types import Costs, Device
-from presplit.runtime.engine import Engine
+from presplit.runtime.engines.onnxruntime import Engine
 
 WARM_UPS = 5
 """Rounds that are run first and not counted."""

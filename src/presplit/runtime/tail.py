@@ -22,7 +22,7 @@ import numpy as np
 
 from presplit import __version__
 from presplit.bundle import Bundle
-from presplit.runtime.engine import Engine
+from presplit.runtime.engines.onnxruntime import Engine
 from presplit.runtime.wire.server import Contract, Overloaded, TooLate, UnknownModel
 from presplit.runtime.wire.tensors import Form, Sent, datatype_of, send
 

@@ -8,20 +8,20 @@ from presplit.core.errors import library
 
 library("torch", need="training", extra="train")
 
-from presplit.train.allocate import allocate, layer_times
-from presplit.train.checkpoint import restore, save
-from presplit.train.convolution import SparseConv2d
-from presplit.train.evaluate import accuracies, evaluate, route
-from presplit.train.exits import MultiExit
 from presplit.train.export import export, to_onnx
-from presplit.train.fit import fit, initialise
-from presplit.train.layers import SparseLinear
-from presplit.train.placing import add_exits
-from presplit.train.recipe import RECIPES, Recipe
-from presplit.train.resume import Epoch
-from presplit.train.sparsify import sparsify
-from presplit.train.summary import LayerSummary, Summary, count_weights, summary
-from presplit.train.thresholds import choose_thresholds, temperature
+from presplit.train.fitting.checkpoint import restore, save
+from presplit.train.fitting.fit import fit, initialise
+from presplit.train.fitting.recipe import RECIPES, Recipe
+from presplit.train.fitting.resume import Epoch
+from presplit.train.judging.evaluate import accuracies, evaluate, route
+from presplit.train.judging.thresholds import choose_thresholds, temperature
+from presplit.train.layers.convolution import SparseConv2d
+from presplit.train.layers.linear import SparseLinear
+from presplit.train.nets.add_exits import add_exits
+from presplit.train.nets.allocate import allocate, layer_times
+from presplit.train.nets.exits import MultiExit
+from presplit.train.nets.sparsify import sparsify
+from presplit.train.nets.summary import LayerSummary, Summary, count_weights, summary
 
 __all__ = [
     "RECIPES",

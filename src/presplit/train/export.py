@@ -26,8 +26,8 @@ from presplit.core.errors import GraphError
 from presplit.core.types import Floats, Plan
 from presplit.policies import EXITS
 from presplit.train.data.samples import Samples
-from presplit.train.evaluate import evaluate, exit_logits
-from presplit.train.exits import Logits, MultiExit
+from presplit.train.judging.evaluate import evaluate, exit_logits
+from presplit.train.nets.exits import Logits, MultiExit
 
 TOLERANCE = 1e-4
 """Largest difference between torch and the graph, relative to the largest logit.

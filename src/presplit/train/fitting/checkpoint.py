@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from presplit.core.errors import DataError, PatternError, library
-from presplit.train import recognise
+from presplit.train.fitting import fingerprint
 
 safetensors = library("safetensors", need="saving a checkpoint", extra="train")
 library("safetensors.torch", need="saving a checkpoint", extra="train")
@@ -42,7 +42,7 @@ def save(
             raise DataError(
                 f"{path}: {name} has no size yet: run an example through the net before saving it"
             )
-    write_tensors(path, state | ({} if x is None else recognise.evidence(model, x)), about or {})
+    write_tensors(path, state | ({} if x is None else fingerprint.evidence(model, x)), about or {})
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
@@ -96,7 +96,7 @@ def restore(path: str | Path, model: nn.Module) -> dict[str, str]:
     if not path.is_file():
         raise DataError(f"{path}: no such checkpoint")
     tensors, about = read_tensors(path)
-    evidence = recognise.apart(tensors)
+    evidence = fingerprint.apart(tensors)
     try:
         model.load_state_dict(tensors)
     except (PatternError, RuntimeError) as error:
@@ -106,7 +106,7 @@ def restore(path: str | Path, model: nn.Module) -> dict[str, str]:
         raise DataError(
             f"{path}: it is of another net, or the net's code has changed since ({reason[:300]})"
         ) from error
-    if recognise.is_another(model, evidence):
+    if fingerprint.is_another(model, evidence):
         raise DataError(
             f"{path}: its values give other answers than when they were saved: the net's code has "
             "changed since; bring "

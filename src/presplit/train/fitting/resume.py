@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from presplit.core.errors import DataError, PatternError
-from presplit.train import checkpoint, recognise
+from presplit.train.fitting import checkpoint, fingerprint
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def save(
     }
     header = {key: json.dumps(value) for key, value in text.items()}
     checkpoint.write_tensors(
-        Path(path), tensors | recognise.evidence(moment.nets["net"], x), header
+        Path(path), tensors | fingerprint.evidence(moment.nets["net"], x), header
     )
 
 
@@ -120,7 +120,7 @@ class Saved:
                 raise DataError(
                     f"{self.path}: it is of another net ({str(error).splitlines()[0]})"
                 ) from error
-        if recognise.is_another(nets["net"], self.evidence):
+        if fingerprint.is_another(nets["net"], self.evidence):
             raise DataError(
                 f"{self.path}: its values give other answers than when they were saved: the net's "
                 "code has changed "
@@ -171,7 +171,7 @@ def read(path: str | Path, about: Mapping[str, Any]) -> Saved:
                 f"{ours.get(key)!r}; "
                 "train as before, or delete the file to begin anew"
             )
-    return Saved(path, tensors, recognise.apart(tensors), header, history)
+    return Saved(path, tensors, fingerprint.apart(tensors), header, history)
 
 
 def _as_parameters_lie(optimiser: torch.optim.Optimizer) -> None:

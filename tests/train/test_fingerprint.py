@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from presplit.train import add_exits, recognise, sparsify
+from presplit.train import add_exits, sparsify
+from presplit.train.fitting import fingerprint
 from presplit.train.zoo import mlp, resnet8, vit
 
 
@@ -43,8 +44,8 @@ CHANGES = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_is_seen(name: str) -> None:
     small = 1e-4 if "small" in name else 1.0
-    kept = recognise.evidence(Ending(lambda y: small * y), X)
-    assert recognise.is_another(Ending(CHANGES[name]), kept)
+    kept = fingerprint.evidence(Ending(lambda y: small * y), X)
+    assert fingerprint.is_another(Ending(CHANGES[name]), kept)
 
 
 @pytest.mark.parametrize(
@@ -58,20 +59,20 @@ def test_a_change_is_seen(name: str) -> None:
     ],
 )
 def test_a_healthy_net_is_known_again(change: Callable[[Tensor], Tensor]) -> None:
-    kept = recognise.evidence(Ending(change), X)
-    assert kept and not recognise.is_another(Ending(change), kept)
+    kept = fingerprint.evidence(Ending(change), X)
+    assert kept and not fingerprint.is_another(Ending(change), kept)
 
 
 def test_a_change_of_one_exit_is_seen_beside_larger_ones() -> None:
     net = add_exits(mlp([8, 16, 4]), ["relu1"], example=X)
     with torch.no_grad():
         net.model.fc2.weight.mul_(1000)
-    kept = recognise.evidence(net, X)
-    assert not recognise.is_another(net, kept)
+    kept = fingerprint.evidence(net, X)
+    assert not fingerprint.is_another(net, kept)
     net.heads[0].pool, head = 1, net.heads[0]
     with torch.no_grad():
         head.linear.bias.add_(0.1)
-    assert recognise.is_another(net, kept)
+    assert fingerprint.is_another(net, kept)
 
 
 @pytest.mark.parametrize("name", ["resnet8", "vit", "mlp"])
@@ -84,7 +85,7 @@ def test_products_of_ten_binary_digits_make_no_other_net(name: str) -> None:
         "mlp": nn.Sequential(nn.Flatten(), mlp([3072, 64, 10])),
     }[name]
     net = sparsify(net, density=0.25).eval()
-    kept = recognise.evidence(net, x)
+    kept = fingerprint.evidence(net, x)
     with torch.no_grad():
         for value in net.parameters():
             value.copy_(ten_digits(value))
@@ -93,7 +94,7 @@ def test_products_of_ten_binary_digits_make_no_other_net(name: str) -> None:
             part.register_forward_pre_hook(
                 lambda part, given: tuple(ten_digits(each) for each in given)
             )
-    assert not recognise.is_another(net, kept)
+    assert not fingerprint.is_another(net, kept)
 
 
 def ten_digits(value: Tensor) -> Tensor:
@@ -104,6 +105,6 @@ def ten_digits(value: Tensor) -> Tensor:
 def test_no_random_number_is_drawn_and_nothing_it_raises_comes_out() -> None:
     restless, broken = Ending(lambda y: y + torch.randn_like(y)), Ending(lambda y: y[7])
     before = torch.get_rng_state()
-    assert recognise.evidence(restless, X) == recognise.evidence(broken, X) == {}
-    assert not recognise.is_another(broken, {})
+    assert fingerprint.evidence(restless, X) == fingerprint.evidence(broken, X) == {}
+    assert not fingerprint.is_another(broken, {})
     assert torch.equal(torch.get_rng_state(), before)

@@ -14,11 +14,11 @@ from torch import nn
 
 from presplit.core.errors import GraphError, PatternError
 from presplit.core.types import Net
-from presplit.train.evaluate import exit_logits
-from presplit.train.exits import MultiExit, taps
-from presplit.train.placing import in_pieces, places_of
-from presplit.train.sparsify import sparsify
-from presplit.train.summary import Summary, summary
+from presplit.train.judging.evaluate import exit_logits
+from presplit.train.nets.add_exits import in_pieces, places_of
+from presplit.train.nets.exits import MultiExit, taps
+from presplit.train.nets.sparsify import sparsify
+from presplit.train.nets.summary import Summary, summary
 
 Cost = tuple[int, int]
 """Multiply-accumulates of one sample, weights."""

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from presplit import graph
 from presplit.core.errors import GraphError
-from presplit.train.evaluate import evaluating
-from presplit.train.exits import ExitHead, MultiExit, taps
 from presplit.train.export import to_onnx
-from presplit.train.sparsify import sparsify
+from presplit.train.judging.evaluate import evaluating
+from presplit.train.nets.exits import ExitHead, MultiExit, taps
+from presplit.train.nets.sparsify import sparsify
 
 MOST = 2
 """Exits that "auto" hangs on a net."""

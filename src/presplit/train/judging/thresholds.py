@@ -22,7 +22,7 @@ from presplit.core.errors import DataError, SpecError
 from presplit.core.protocols import ExitPolicy
 from presplit.core.types import Floats
 from presplit.policies import EXITS
-from presplit.train.evaluate import route
+from presplit.train.judging.evaluate import route
 
 COMBINATIONS = 20_000
 

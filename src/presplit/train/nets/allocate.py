@@ -25,8 +25,8 @@ from presplit.patterns import LEGAL, PATTERNS
 from presplit.patterns.budget import LayerSize, Unit, total
 from presplit.patterns.density import Profile, by_time
 from presplit.patterns.density import allocate as divide
-from presplit.train.sparsify import LEAST_FEATURES, can_be_sparse, draw_for, size_of, sparsify
-from presplit.train.summary import Seen, observe
+from presplit.train.nets.sparsify import LEAST_FEATURES, can_be_sparse, draw_for, size_of, sparsify
+from presplit.train.nets.summary import Seen, observe
 
 Times = Mapping[str, Mapping[float, float]]
 Seconds = Callable[[nn.Module, Tensor], float]

@@ -42,7 +42,7 @@ class Stage(contextlib.AbstractContextManager["Stage"]):
             options = {"--up-bps": link.up_bps, "--down-bps": link.down_bps, "--rtt-s": link.rtt_s}
             shaped = [str(part) for option in options.items() for part in option]
             self._link = _start(
-                "presplit.runtime.emulate", "--target", f"127.0.0.1:{self._port}", *shaped
+                "presplit.lab.shaper", "--target", f"127.0.0.1:{self._port}", *shaped
             )
             self._address = _address_of(self._link)
         except BaseException:

@@ -4,7 +4,7 @@ Execution follows from the pattern (DESIGN section 3). Tiles that partition the 
 at least `BATCHED_TILE` outputs, run as one batched matmul over gathered features (a grouped
 convolution for images); where the inputs are dealt to the tiles in turn, the gather is a view and
 costs nothing. Finer patterns scatter their values into a dense weight for the multiply: exact, and
-no faster than dense. (`presplit.train.convolution` has the convolution.) Activations are
+no faster than dense. (`presplit.train.layers.convolution` has the convolution.) Activations are
 feature-major inside ``(features, batch)``: the layer works on ``x.t()`` and returns ``y.t()``, so
 between sparse layers the transposes are strides, not copies.
 """

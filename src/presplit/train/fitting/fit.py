@@ -17,14 +17,20 @@ from torch import Tensor, nn
 
 from presplit.core.errors import DataError, GraphError, SpecError
 from presplit.core.types import Floats
-from presplit.train import processes, resume
 from presplit.train.data.samples import Samples
-from presplit.train.evaluate import accuracies, check_classifier, evaluate, evaluating, exit_logits
-from presplit.train.exits import MultiExit
-from presplit.train.layers import SparseLayer
-from presplit.train.losses import joint_loss
-from presplit.train.recipe import AUGMENTATIONS, OPTIMISERS, RECIPES, SCHEDULES, Recipe
-from presplit.train.resume import Epoch, Moment
+from presplit.train.fitting import distributed, resume
+from presplit.train.fitting.losses import joint_loss
+from presplit.train.fitting.recipe import AUGMENTATIONS, OPTIMISERS, RECIPES, SCHEDULES, Recipe
+from presplit.train.fitting.resume import Epoch, Moment
+from presplit.train.judging.evaluate import (
+    accuracies,
+    check_classifier,
+    evaluate,
+    evaluating,
+    exit_logits,
+)
+from presplit.train.layers.linear import SparseLayer
+from presplit.train.nets.exits import MultiExit
 
 
 class Batches(Protocol):
@@ -64,7 +70,7 @@ def fit(
     """
     recipe = RECIPES.find(recipe) if isinstance(recipe, str) else recipe
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
-    device, order = processes.device_of(model), torch.Generator().manual_seed(seed)
+    device, order = distributed.device_of(model), torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # what dropout draws, and the heads that get their sizes only now
     _refuse_what_is_missing(recipe, teacher, validation)
     teacher = (
@@ -94,7 +100,7 @@ def fit(
         **asdict(recipe),
         "seed": seed,
         "exit_weights": weights,
-        "processes": processes.count(),
+        "processes": distributed.count(),
     }
     if state is not None and isinstance(train, Samples):
         about["samples"] = zlib.crc32(train.y, zlib.crc32(train.x))
@@ -130,7 +136,7 @@ def fit(
                     and _best(history, phase) == len(history) - 1
                 ):
                     nets["best"].load_state_dict(judged.state_dict())
-                if state is not None and processes.rank() == 0:
+                if state is not None and distributed.rank() == 0:
                     resume.save(state, Moment(nets, optimiser, schedule, order), history, about, x)
                 if on_epoch:
                     on_epoch(history[-1])
@@ -190,7 +196,7 @@ class _Steps:
     ) -> None:
         self.model, self.optimiser, self.schedule = model, optimiser, schedule
         self.recipe, self.phase, self.teacher, self.average = recipe, phase, teacher, average
-        self.net, self.augment = processes.joined(model), AUGMENTATIONS.find(recipe.augment)
+        self.net, self.augment = distributed.joined(model), AUGMENTATIONS.find(recipe.augment)
 
     def epoch(self, batches: Batches | _Shuffled, device: torch.device) -> float:
         """The mean loss of one pass over ``batches``."""
@@ -202,7 +208,7 @@ class _Steps:
         for batch in batches:
             losses += self._step(*(each.to(device) for each in batch))
             count += 1
-        return float(processes.mean(losses)) / count
+        return float(distributed.mean(losses)) / count
 
     def _step(self, x: Tensor, y: Tensor, taught: Tensor | None = None) -> Tensor:
         """One step; gives the loss of this process's part.
@@ -210,14 +216,14 @@ class _Steps:
         ``taught``: the teacher's logits, if they are known.
         """
         size, recipe = len(x), self.recipe
-        x, y = processes.part(self.augment(x)), processes.part(y)
+        x, y = distributed.part(self.augment(x)), distributed.part(y)
         with _precision(recipe, x.device):
             if taught is not None:
-                taught = processes.part(taught)
+                taught = distributed.part(taught)
             elif self.teacher is not None:
                 with torch.no_grad():
                     taught = exit_logits(self.teacher, x)[-1]
-            loss = processes.weight_of_part(size) * joint_loss(
+            loss = distributed.weight_of_part(size) * joint_loss(
                 exit_logits(self.net, x),
                 y,
                 self.phase.weights,

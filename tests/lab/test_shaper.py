@@ -18,7 +18,7 @@ import pytest
 
 from presplit.core.errors import SpecError
 from presplit.core.types import Link
-from presplit.runtime.emulate import Shaper, main, obey
+from presplit.lab.shaper import Shaper, main, obey
 
 TEN_MBIT = ("--up-bps", "10e6", "--down-bps", "10e6", "--rtt-s", "0.02")
 Start = Callable[..., contextlib.AbstractContextManager[tuple[str, subprocess.Popen[str]]]]
@@ -70,7 +70,7 @@ def round_trip(connection: socket.socket) -> float:
 
 def test_an_empty_round_trip_takes_the_links(echo: str, start: Start) -> None:
     with (
-        start("presplit.runtime.emulate", "--target", echo, *TEN_MBIT) as (address, _),
+        start("presplit.lab.shaper", "--target", echo, *TEN_MBIT) as (address, _),
         connect(address) as near,
     ):
         round_trip(near)
@@ -79,7 +79,7 @@ def test_an_empty_round_trip_takes_the_links(echo: str, start: Start) -> None:
 
 def test_a_megabyte_at_ten_megabit_takes_its_time(echo: str, start: Start) -> None:
     with (
-        start("presplit.runtime.emulate", "--target", echo, *TEN_MBIT) as (address, _),
+        start("presplit.lab.shaper", "--target", echo, *TEN_MBIT) as (address, _),
         connect(address) as near,
     ):
         round_trip(near)
@@ -100,7 +100,7 @@ def test_connections_that_stay_open_share_the_rate_and_do_not_lower_it(
     echo: str, start: Start
 ) -> None:
     with (
-        start("presplit.runtime.emulate", "--target", echo, *TEN_MBIT) as (address, _),
+        start("presplit.lab.shaper", "--target", echo, *TEN_MBIT) as (address, _),
         contextlib.ExitStack() as all_,
     ):
         idle = [all_.enter_context(connect(address)) for _ in range(10)]
@@ -122,7 +122,7 @@ def test_connections_that_stay_open_share_the_rate_and_do_not_lower_it(
 def test_a_target_that_refuses_closes_the_connection(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with start("presplit.runtime.emulate", "--target", f"127.0.0.1:{port}") as (address, _):
+    with start("presplit.lab.shaper", "--target", f"127.0.0.1:{port}") as (address, _):
         for _ in range(3):
             with connect(address) as near:
                 began = time.monotonic()
@@ -133,7 +133,7 @@ def test_a_target_that_refuses_closes_the_connection(start: Start) -> None:
 
 def test_an_end_of_stream_passes_with_all_that_came_before(echo: str, start: Start) -> None:
     with (
-        start("presplit.runtime.emulate", "--target", echo, *TEN_MBIT) as (address, _),
+        start("presplit.lab.shaper", "--target", echo, *TEN_MBIT) as (address, _),
         connect(address) as near,
     ):
         near.sendall(bytes(50_000))
@@ -143,7 +143,7 @@ def test_an_end_of_stream_passes_with_all_that_came_before(echo: str, start: Sta
 
 
 def test_orders_change_the_link_while_it_runs(echo: str, start: Start) -> None:
-    with start("presplit.runtime.emulate", "--target", echo, "--rtt-s", "0.0") as (
+    with start("presplit.lab.shaper", "--target", echo, "--rtt-s", "0.0") as (
         address,
         process,
     ):
@@ -176,7 +176,7 @@ def test_orders_change_the_link_while_it_runs(echo: str, start: Start) -> None:
 def test_jitter_does_not_reorder(echo: str, start: Start) -> None:
     data = bytes(range(256)) * 200
     with (
-        start("presplit.runtime.emulate", "--target", echo, *TEN_MBIT, "--jitter-s", "0.02") as (
+        start("presplit.lab.shaper", "--target", echo, *TEN_MBIT, "--jitter-s", "0.02") as (
             address,
             _,
         ),

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from torch import fx, nn
 
-from presplit.train.exits import MultiExit
+from presplit.train.nets.exits import MultiExit
 
 _UNFOLLOWED = (
     *(

@@ -18,11 +18,11 @@ from presplit.core.protocols import Family
 from presplit.core.types import Pattern
 from presplit.patterns import PATTERNS, grouped
 from presplit.patterns.periodic_kernel import KernelSupports
-from presplit.train.convolution import SparseConv2d
-from presplit.train.dense import FeatureMajorLinear
-from presplit.train.exits import MultiExit
-from presplit.train.flow import feeders
-from presplit.train.layers import SparseLayer, SparseLinear
+from presplit.train.layers.convolution import SparseConv2d
+from presplit.train.layers.feature_major import FeatureMajorLinear
+from presplit.train.layers.linear import SparseLayer, SparseLinear
+from presplit.train.nets.exits import MultiExit
+from presplit.train.nets.feeders import feeders
 
 Value = TypeVar("Value")
 Choice = tuple[Pattern, KernelSupports | None, str]

@@ -7,7 +7,7 @@ written then. All connections share the rate, each direction has its own. What a
 TCP's own headers are not counted, and packets cannot be lost (``Link.loss`` is not emulated; an
 outage is). asyncio sets TCP_NODELAY on both sides, so nothing waits for more to send.
 
-``python -m presplit.runtime.emulate --target HOST:PORT --up-bps 10e6 --down-bps 10e6 --rtt-s 0.02``
+``python -m presplit.lab.shaper --target HOST:PORT --up-bps 10e6 --down-bps 10e6 --rtt-s 0.02``
 prints one line of JSON with the address it listens on, and takes orders as lines of JSON on
 standard input: ``{"outage": true}``, ``{"reset": true}``, ``{"up_bps": 1e6, "rtt_s": 0.1}``.
 """
@@ -248,7 +248,7 @@ async def _obey_standard_input(shaper: Shaper) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a shaper from the command line; exit code 2 and one sentence for what a user can mend."""
     parser = argparse.ArgumentParser(
-        prog="python -m presplit.runtime.emulate", description="Shape a TCP link."
+        prog="python -m presplit.lab.shaper", description="Shape a TCP link."
     )
     parser.add_argument("--target", required=True, help="HOST:PORT")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0: any free one")

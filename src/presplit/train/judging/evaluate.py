@@ -16,7 +16,7 @@ from presplit.core.protocols import ExitPolicy
 from presplit.core.types import Floats
 from presplit.policies import EXITS
 from presplit.train.data.samples import Samples
-from presplit.train.exits import MultiExit, logits_of
+from presplit.train.nets.exits import MultiExit, logits_of
 
 
 def exit_logits(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:

@@ -28,19 +28,19 @@ from presplit.core.spec import Sparsity, Spec, Training, read_spec, spec_json
 from presplit.core.types import Pattern
 from presplit.patterns import biregular
 from presplit.policies import EXITS
-from presplit.train import checkpoint, processes
-from presplit.train.allocate import allocate
 from presplit.train.data import Dataset, Samples, hold_out, load
-from presplit.train.evaluate import accuracies, check_classifier, evaluate, route
-from presplit.train.exits import MultiExit
-from presplit.train.fit import fit, initialise, refuse_what_does_not_fit
-from presplit.train.placing import add_exits, exit_macs
-from presplit.train.recipe import OPTIONS, RECIPES, Recipe
-from presplit.train.resume import Epoch
-from presplit.train.sparsify import sparsify
-from presplit.train.standardise import standardised
-from presplit.train.summary import count_weights
-from presplit.train.thresholds import Goal, choose_thresholds, temperature
+from presplit.train.fitting import checkpoint, distributed
+from presplit.train.fitting.fit import fit, initialise, refuse_what_does_not_fit
+from presplit.train.fitting.recipe import OPTIONS, RECIPES, Recipe
+from presplit.train.fitting.resume import Epoch
+from presplit.train.judging.evaluate import accuracies, check_classifier, evaluate, route
+from presplit.train.judging.thresholds import Goal, choose_thresholds, temperature
+from presplit.train.layers.standardise import standardised
+from presplit.train.nets.add_exits import add_exits, exit_macs
+from presplit.train.nets.allocate import allocate
+from presplit.train.nets.exits import MultiExit
+from presplit.train.nets.sparsify import sparsify
+from presplit.train.nets.summary import count_weights
 from presplit.train.zoo import mlp, small_cnn
 
 MODEL, METRICS, RESULT = "model.safetensors", "metrics.jsonl", "result.json"
@@ -235,17 +235,17 @@ def train(
         _same_spec(directory, spec)
         if (directory / RESULT).is_file() and (directory / MODEL).is_file():
             return judge(read_run(directory, own))
-    elif processes.rank() == 0:
+    elif distributed.rank() == 0:
         _begin(spec, directory)
-    processes.wait()
+    distributed.wait()
     teacher = named
     if recipe_of(spec.training).distil and teacher is None:
         teacher = _parent(spec, directory / TEACHER, own, on_epoch)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    with (directory / METRICS).open("ab" if processes.rank() == 0 else "rb") as metrics:
+    with (directory / METRICS).open("ab" if distributed.rank() == 0 else "rb") as metrics:
 
         def note(epoch: Epoch) -> None:
-            if processes.rank() == 0:
+            if distributed.rank() == 0:
                 metrics.write(_line(epoch))
                 metrics.flush()
                 if on_epoch:
@@ -262,18 +262,18 @@ def train(
             on_epoch=note,
             state=directory / STATE,
         )
-    if processes.rank() == 0:
+    if distributed.rank() == 0:
         checkpoint.write(
             directory / METRICS, b"".join(map(_line, history))
         )  # a kill may have lost or doubled a line
         checkpoint.save(directory / MODEL, run.model, {"name": spec.name}, x=example)
     result = judge(run)
-    if processes.rank() == 0:
+    if distributed.rank() == 0:
         checkpoint.write(
             directory / RESULT, msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n"
         )
         (directory / STATE).unlink()
-    processes.wait()
+    distributed.wait()
     return result
 
 

@@ -1,0 +1,1 @@
+"""To try things: shaped links, real processes, the stage of the demo."""

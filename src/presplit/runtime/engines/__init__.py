@@ -1,0 +1,1 @@
+"""What runs an ONNX model: one file for each engine."""

@@ -1,0 +1,1 @@
+"""Training itself: recipes, steps, losses, and what is saved on the way."""

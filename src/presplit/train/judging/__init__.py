@@ -1,0 +1,1 @@
+"""How right a trained net is, and when its exits may answer."""

@@ -1,0 +1,1 @@
+"""Surgery on nets: module in, module out."""
