@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import random
 import subprocess
@@ -21,13 +22,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from presplit.bundle import Bundle, Manifest, digest, read, write, write_plan
-from presplit.bundle.manifest import Part, Port, Validation
+from presplit.bundle.manifest import FORMAT, Part, Port, Validation
 from presplit.bundle.read import MANIFEST
 from presplit.codecs import CODECS
+from presplit.core.encoding import Seen
 from presplit.core.errors import BundleError, SpecError
 from presplit.core.types import Boundary, Estimate, Exit, Net, Plan
 
 MOST_FLIPS = 2000
+NAMES = ("float32", "float16", "int8")
 
 NET = Net(
     tuple(Boundary(f"b{k}", (k + 2,)) for k in range(3)),
@@ -52,13 +55,13 @@ def contents(filling: bytes = b"") -> dict[str, bytes]:
 
 
 def manifest(files: dict[str, bytes], **changes: object) -> Manifest:
-    encodings = {name: codec.calibrate(0, 1) for name, codec in CODECS.items()}
-    entries = [{name: f"in{number}{name}".encode() for name in CODECS} for number in range(3)]
+    encodings = {name: CODECS[name].calibrate(Seen(0, 1)) for name in NAMES}
+    entries = [{name: f"in{number}{name}".encode() for name in NAMES} for number in range(3)]
     ports = tuple(
         Port(entry, f"out{number}".encode(), encodings) for number, entry in enumerate(entries)
     )
     made = Manifest(
-        format=1,
+        format=FORMAT,
         name="small",
         net=NET,
         header=b"header",
@@ -149,7 +152,7 @@ def test_damage_is_refused_before_anything_is_parsed(bundle: Bundle) -> None:
     """
     files = contents() | {"scores.npy": b"not an array"}
     found = write(bundle.path, manifest(files), files)
-    with pytest.raises(BundleError, match="validation scores cannot be read"):
+    with pytest.raises(BundleError, match="scores.npy: cannot be read"):
         found.evidence()
     (bundle.path / "scores.npy").write_bytes(b"not an arraz")
     with pytest.raises(BundleError, match="scores.npy: damaged: its SHA-256 is not the manifest's"):
@@ -201,9 +204,9 @@ def test_a_link_a_folder_or_a_pipe_in_the_place_of_a_file_is_refused(
 
 def test_a_bundle_of_another_format_is_refused_by_its_number(bundle: Bundle) -> None:
     raw = (bundle.path / MANIFEST).read_bytes()
-    (bundle.path / MANIFEST).write_bytes(raw.replace(b'"format":1', b'"format":7'))
+    (bundle.path / MANIFEST).write_bytes(raw.replace(b'"format":2', b'"format":7'))
     with pytest.raises(
-        BundleError, match="bundle format 7, this presplit reads 1; export the bundle again"
+        BundleError, match="bundle format 7, this presplit reads 2; export the bundle again"
     ):
         read(bundle.path)
 
@@ -219,7 +222,7 @@ def test_a_bundle_of_another_format_is_refused_by_its_number(bundle: Bundle) -> 
         lambda raw: b"[" * 100_000,
         lambda raw: b"{}",
         lambda raw: b"\xff\xfe",
-        lambda raw: b'{"format":1}',
+        lambda raw: b'{"format":2}',
         lambda raw: b'{"format":true}',
     ],
 )
@@ -252,11 +255,13 @@ def test_a_sealed_manifest_whose_parts_do_not_fit_is_refused(tmp_path: Path, cha
 
 
 @pytest.mark.parametrize("name", ["../up.onnx", "Upper.onnx", ".hidden", "a/b", "", "a\n"])
-def test_a_file_name_that_leaves_the_bundle_is_refused(tmp_path: Path, name: str) -> None:
-    files = contents() | {name: b""}
-    with pytest.raises(BundleError, match="not a manifest that can be read"):
-        write(tmp_path / "odd.bundle", manifest(files), files)
-    assert list(tmp_path.iterdir()) == []
+def test_a_file_name_that_leaves_the_bundle_is_refused(bundle: Bundle, name: str) -> None:
+    with pytest.raises(SpecError, match=r"Manifest\.files: expected `str` matching regex"):
+        manifest(contents() | {name: b""})
+    raw = (bundle.path / MANIFEST).read_bytes()
+    (bundle.path / MANIFEST).write_bytes(raw.replace(b"hits.npy", json.dumps(name)[1:-1].encode()))
+    with pytest.raises(BundleError, match=r"manifest\.json: damaged"):
+        read(bundle.path)
 
 
 def test_contents_that_the_manifest_does_not_describe_are_refused(bundle: Bundle) -> None:
@@ -461,6 +466,6 @@ def test_evidence_of_another_shape_or_type_is_refused(tmp_path: Path) -> None:
         files = contents() | {"scores.npy": npy(wrong)}
         found = write(tmp_path / "small.bundle", manifest(files), files)
         with pytest.raises(
-            BundleError, match=r"validation scores must be float32 and bool of shape \(2, 2\)"
+            BundleError, match=r"scores.npy: expected validation of float32 \(2, 2\)"
         ):
             found.evidence()

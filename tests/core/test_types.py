@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from presplit.core.encoding import Affine, Cast
 from presplit.core.errors import PatternError, SpecError
 from presplit.core.types import (
     Answer,
     Boundary,
     Device,
-    Encoding,
     Exit,
     Net,
     Pattern,
@@ -107,8 +107,8 @@ def test_out_order_must_be_a_permutation() -> None:
 def test_boundaries_know_their_bytes() -> None:
     assert NET.boundaries[1].size == 64
     assert NET.boundaries[1].nbytes == 256
-    assert Encoding("int8", "int8", 0.1, 3).nbytes(NET.boundaries[1]) == 64
-    assert Encoding("float16", "float16").nbytes(NET.boundaries[1]) == 128
+    assert Affine(0.1, 3).nbytes(NET.boundaries[1]) == 64
+    assert Cast("float16").nbytes(NET.boundaries[1]) == 128
 
 
 def test_exits_up_to_counts_the_boundary_itself() -> None:

@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 from presplit import graph
 from presplit.codecs import CODECS
-from presplit.core.types import Encoding
+from presplit.core.encoding import Seen, Step
 
 model = run_path(str(Path(__file__).with_name("texts.py")))["model"]
 
@@ -52,16 +52,19 @@ NETS = {
 }
 
 
+Way = tuple[str, tuple[Step, ...]]
+"""The dtype in which a boundary arrives, and the steps that decode it."""
+PLAIN: Way = ("float32", ())
+
+
 def row(name: str) -> graph.Row:
     return graph.row(graph.read(model(NETS[name])))
 
 
-def joined(
-    found: graph.Row, start: int, stop: int, exits: list[str], encoding: Encoding
-) -> onnx.ModelProto:
+def joined(found: graph.Row, start: int, stop: int, exits: list[str], way: Way) -> onnx.ModelProto:
     """Boundaries ``start`` to ``stop`` with ``exits`` as one model, by joining bytes."""
     pieces, boundaries, last = graph.cut(found), found.net.boundaries, found.net.last
-    parts = [pieces.header, graph.entry(start, boundaries[start], encoding, last=last)]
+    parts = [pieces.header, graph.entry(start, boundaries[start], *way, last=last)]
     parts += [piece.onnx for piece in pieces.segments[start:stop]]
     parts += [pieces.exits[name].onnx for name in exits]
     parts += [graph.leave(stop, boundaries[stop], last=last)] if stop > start else []
@@ -81,9 +84,7 @@ def test_every_run_of_pieces_is_valid_and_computes_what_the_whole_does(name: str
         inside = [(exit_, logits) for exit_, logits in early if start <= exit_.after <= stop]
         if start == stop and not inside:
             continue
-        joint = joined(
-            found, start, stop, [exit_.name for exit_, _ in inside], Encoding("float32", "float32")
-        )
+        joint = joined(found, start, stop, [exit_.name for exit_, _ in inside], PLAIN)
         onnx.checker.check_model(joint, full_check=True)
         given = {"boundary": values[found.tensors[start]]}
         outputs = dict(
@@ -107,17 +108,20 @@ def test_every_run_of_pieces_is_valid_and_computes_what_the_whole_does(name: str
 @pytest.mark.parametrize("name", ["perceptron with two exits", "images with a skip"])
 def test_every_tail_begins_by_decoding(name: str, codec: str) -> None:
     found = row(name)
-    encoding = CODECS[codec].calibrate(-3.0, 3.0)
+    encoding = CODECS[codec].calibrate(Seen(-3.0, 3.0, whole=codec == "integers"))
+    assert encoding is not None
     for start in range(found.net.last):
         values = (
             np.random.default_rng(1)
             .normal(size=(2, *found.net.boundaries[start].shape))
             .astype(np.float32)
         )
+        values = np.rint(values) if codec == "integers" else values
         codes = CODECS[codec].encode(values, encoding)
-        tail = joined(found, start, found.net.last, [], encoding)
+        way = encoding.dtype, CODECS[codec].decoder(encoding)
+        tail = joined(found, start, found.net.last, [], way)
         onnx.checker.check_model(tail, full_check=True)
-        plain = joined(found, start, found.net.last, [], Encoding("float32", "float32"))
+        plain = joined(found, start, found.net.last, [], PLAIN)
         decoded = CODECS[codec].decode(codes, encoding)
         np.testing.assert_allclose(
             ReferenceEvaluator(tail).run(None, {"boundary": codes})[0],

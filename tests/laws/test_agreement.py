@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from presplit import graph
 from presplit.bundle import Bundle, Manifest, digest
-from presplit.bundle.manifest import Part, Port
+from presplit.bundle.manifest import FORMAT, Part, Port
 from presplit.codecs import CODECS
+from presplit.core.encoding import Seen
 from presplit.patterns import PATTERNS
 from presplit.runtime.engines.onnxruntime import Engine
 from presplit.train import MultiExit, add_exits, export, initialise, sparsify
@@ -125,16 +126,17 @@ def whole_and_pieces(
     for number, (boundary, at) in enumerate(
         zip(net.boundaries, [x, *values.values()], strict=True)
     ):
-        codes = {
-            name: codec.calibrate(float(at.min()), float(at.max()))
-            for name, codec in CODECS.items()
-        }
+        found = {name: codec.calibrate(Seen.of(at)) for name, codec in CODECS.items()}
+        codes = {name: encoding for name, encoding in found.items() if encoding is not None}
         entry = {
-            name: graph.entry(number, boundary, code, last=net.last) for name, code in codes.items()
+            name: graph.entry(
+                number, boundary, code.dtype, CODECS[name].decoder(code), last=net.last
+            )
+            for name, code in codes.items()
         }
         ports.append(Port(entry, graph.leave(number, boundary, last=net.last), codes))
     manifest = Manifest(
-        format=1,
+        format=FORMAT,
         name="net",
         net=net,
         header=pieces.header,

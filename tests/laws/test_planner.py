@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from presplit.core.cost import REPLY_BYTES, WIRE_BYTES
 from presplit.core.errors import PlanError
+from presplit.core.times import Times
 from presplit.core.types import Boundary, Costs, Exit, Link, Net, Plan
 from presplit.plan.evaluate import LEVELS
-from presplit.plan.scenario import Situation
+from presplit.plan.scenario import Scenario
 from presplit.plan.search import choose, plans
 
 CLOSE = 1e-9
@@ -25,7 +26,7 @@ CLOSE = 1e-9
 
 
 @st.composite
-def situations(draw: st.DrawFn) -> Situation:
+def situations(draw: st.DrawFn) -> Scenario:
     """Nets of 1-4 segments, 0-2 early exits, 1-8 samples, costs from a microsecond to a second."""
     last = draw(st.integers(1, 4))
     early = sorted(draw(st.sets(st.integers(0, last - 1), max_size=2)))
@@ -41,8 +42,8 @@ def situations(draw: st.DrawFn) -> Situation:
     def costs() -> Costs:
         return Costs(
             "any",
-            numbers(last, 1e-6, 1),
-            (*numbers(exits - 1, 0, 0.1), 0.0),
+            tuple(map(Times.of, numbers(last, 1e-6, 1))),
+            (*map(Times.of, numbers(exits - 1, 0, 0.1)), Times.of(0)),
             numbers(last, 0, 1),
             "counted",
             "",
@@ -53,7 +54,7 @@ def situations(draw: st.DrawFn) -> Situation:
         draw(st.lists(st.booleans(), min_size=exits * samples, max_size=exits * samples))
     )
     sizes = whole(last + 1)
-    return Situation(
+    return Scenario(
         net=Net(
             tuple(Boundary(f"b{k}", (size + 1,)) for k, size in enumerate(sizes)),
             (*(Exit(f"exit{after}", after, 2) for after in early), Exit("final", last, 2)),
@@ -69,6 +70,7 @@ def situations(draw: st.DrawFn) -> Situation:
         payload_bytes=tuple({"float32": 4 * size + 4, "int8": size + 1} for size in sizes),
         scores=scores,
         hits=hits.reshape(exits, samples),
+        worth={(0, "int8"): np.array(numbers(samples, 0, 1))},
     )
 
 
@@ -80,7 +82,7 @@ def grid(scores: np.ndarray) -> list[float]:
     )
 
 
-def all_plans(s: Situation) -> list[Plan]:
+def all_plans(s: Scenario) -> list[Plan]:
     """Every split, every codec, and for every exit on the edge "never" or one of its thresholds."""
     found = []
     for split in range(s.net.last + 1):
@@ -95,15 +97,15 @@ def all_plans(s: Situation) -> list[Plan]:
     return found
 
 
-def follow(s: Situation, plan: Plan, sample: int) -> dict[str, float]:
+def follow(s: Scenario, plan: Plan, sample: int) -> dict[str, float]:
     """One sample's way through the net, a step at a time."""
     seconds = joules = macs = 0.0
-    watts = sum(s.edge.segment_j) / sum(s.edge.segment_s)
+    watts = sum(s.edge.segment_j) / sum(each.mean_s for each in s.edge.segment_s)
     for at in range(plan.split + 1):
         here = [(e, x.name) for e, x in enumerate(s.net.exits[:-1]) if x.after == at]
         for e, name in [(e, name) for e, name in here if name in plan.thresholds]:
-            seconds += s.edge.exit_s[e]
-            joules += s.edge.exit_s[e] * watts
+            seconds += s.edge.exit_s[e].mean_s
+            joules += s.edge.exit_s[e].mean_s * watts
             macs += s.exit_macs[e]
             if s.scores[e, sample] >= plan.thresholds[name]:
                 return {
@@ -115,7 +117,7 @@ def follow(s: Situation, plan: Plan, sample: int) -> dict[str, float]:
                     "hit": s.hits[e, sample],
                 }
         if at < plan.split:
-            seconds += s.edge.segment_s[at]
+            seconds += s.edge.segment_s[at].mean_s
             joules += s.edge.segment_j[at]
             macs += s.segment_macs[at]
     if plan.split == s.net.last:
@@ -131,8 +133,8 @@ def follow(s: Situation, plan: Plan, sample: int) -> dict[str, float]:
     idle = [e for e in s.net.exits[:-1] if 0 < e.after <= plan.split]
     if idle and idle[-1] not in run:  # the deepest exit on the way is held though it may not answer
         e = s.net.exits.index(idle[-1])
-        seconds += s.edge.exit_s[e]
-        joules += s.edge.exit_s[e] * watts
+        seconds += s.edge.exit_s[e].mean_s
+        joules += s.edge.exit_s[e].mean_s * watts
         macs += s.exit_macs[e]
     elif not idle and not run:  # nothing is held: the next exit runs while the reply is on its way
         at = plan.split
@@ -140,14 +142,14 @@ def follow(s: Situation, plan: Plan, sample: int) -> dict[str, float]:
         for at in range(plan.split, s.net.exits[e].after):
             joules += s.edge.segment_j[at]
             macs += s.segment_macs[at]
-        joules += s.edge.exit_s[e] * watts
+        joules += s.edge.exit_s[e].mean_s * watts
         macs += s.exit_macs[e]
-    answer = {"macs": macs, "hit": s.hits[-1, sample]}
+    answer = {"macs": macs, "hit": s.values(plan.split, plan.codec)[-1, sample]}
     payload = s.payload_bytes[plan.split][plan.codec]
     sending = (payload + WIRE_BYTES) * 8 / s.link.up_bps
     seconds += sending + s.link.rtt_s + REPLY_BYTES * 8 / s.link.down_bps
     for segment in range(plan.split, s.net.last):
-        seconds += s.server.segment_s[segment]
+        seconds += s.server.segment_s[segment].mean_s
     return {
         "s": seconds,
         "j": joules + sending * s.link.power_w,
@@ -157,7 +159,7 @@ def follow(s: Situation, plan: Plan, sample: int) -> dict[str, float]:
     }
 
 
-def brute_force(s: Situation, plan: Plan) -> dict[str, float]:
+def brute_force(s: Scenario, plan: Plan) -> dict[str, float]:
     """The plan's estimate as plain averages and ranks over the samples."""
     ways = [follow(s, plan, sample) for sample in range(s.scores.shape[1])]
     ordered = sorted(way["s"] for way in ways)
@@ -178,7 +180,7 @@ def key(plan: Plan) -> tuple[object, ...]:
     return plan.split, plan.codec, tuple(sorted(plan.thresholds.items()))
 
 
-def head_bytes(s: Situation, plan: Plan) -> int:
+def head_bytes(s: Scenario, plan: Plan) -> int:
     """All that the edge loads: the head, its exits, and what only serves to hold an answer."""
     on_the_way = [e for e, exit_ in enumerate(s.net.exits[:-1]) if 0 < exit_.after <= plan.split]
     loaded = {e for e, exit_ in enumerate(s.net.exits) if exit_.name in plan.thresholds}
@@ -193,14 +195,14 @@ def head_bytes(s: Situation, plan: Plan) -> int:
     return 4 * (sum(s.segment_weights[:reached]) + sum(s.exit_weights[e] for e in loaded))
 
 
-def by(s: Situation, plan: Plan, deadline_s: float) -> float:
+def by(s: Scenario, plan: Plan, deadline_s: float) -> float:
     """When a plan's answers must be there: 5 ms before the deadline if it asks the server."""
     return deadline_s if plan.split == s.net.last else deadline_s - 0.005
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(situations())
-def test_every_plan_is_evaluated_as_brute_force_evaluates_it(s: Situation) -> None:
+def test_every_plan_is_evaluated_as_brute_force_evaluates_it(s: Scenario) -> None:
     evaluated = {key(plan): plan.expected for plan in plans(s)}
     everything = all_plans(s)
     assert sorted(map(str, evaluated)) == sorted(str(key(plan)) for plan in everything)
@@ -221,7 +223,7 @@ def test_every_plan_is_evaluated_as_brute_force_evaluates_it(s: Situation) -> No
     st.one_of(st.none(), st.floats(0.05, 1.2)),
 )
 def test_no_allowed_plan_is_better_than_the_chosen_one(
-    s: Situation, drop: float, share: float | None
+    s: Scenario, drop: float, share: float | None
 ) -> None:
     tried = [(plan, brute_force(s, plan)) for plan in all_plans(s)]
     deadline_s = None if share is None else share * max(numbers["p99_s"] for _, numbers in tried)

@@ -13,8 +13,8 @@ PI, GPU, SLOW = (
 )
 
 
-def expected(edge_share: float) -> Estimate:
-    return Estimate(0.01, 0.01, 0.02, 0.9, edge_share, 10, 0.1, 1e6, "measured")
+def expected(edge_share: float, *, all_edge: bool = False) -> Estimate:
+    return Estimate(0.01, 0.01, 0.02, 0.9, edge_share, 10, 0.1, 1e6, "measured", all_edge)
 
 
 def test_a_split_is_explained_beside_the_baselines(bundle: Bundle) -> None:
@@ -34,9 +34,22 @@ def test_a_split_is_explained_beside_the_baselines(bundle: Bundle) -> None:
 
 
 def test_all_edge_is_called_do_not_split() -> None:
-    assert plan.explain(Plan(3, expected=expected(1.0))).startswith(
-        "Do not split: the edge answers everything"
-    )
+    for thresholds in ({}, {"early": 0.5}):
+        text = plan.explain(Plan(3, thresholds, expected=expected(1.0, all_edge=True)))
+        assert text.startswith("Do not split: the edge answers everything")
+
+
+def test_a_split_that_no_sample_reached_is_still_a_split() -> None:
+    text = plan.explain(Plan(2, {"early": 0.0}, expected=expected(1.0)))
+    assert text.startswith("Split at boundary 2, sent as float32. Every held-out sample was")
+
+
+def test_what_was_searched_is_explained_alike_with_the_net_and_without(bundle: Bundle) -> None:
+    near = Link("near", 1e9, 1e9, 0.0001)
+    for device, link in ((PI, SLOW), (GPU, SLOW), (PI, near)):
+        best = plan.search(bundle, device=device, link=link, server=GPU)
+        with_net, without = plan.explain(best, net=bundle.net), plan.explain(best)
+        assert with_net.split()[:3] == without.split()[:3]
 
 
 def test_all_server_is_called_do_not_split() -> None:

@@ -11,9 +11,10 @@ import pytest
 from presplit import plan
 from presplit.bundle import Bundle
 from presplit.core.errors import BundleError, PlanError, SpecError
+from presplit.core.times import Times
 from presplit.core.types import Boundary, Costs, Device, Exit, Link, Net
 from presplit.plan.evaluate import LEVELS, MOST_COMBINATIONS, evaluate
-from presplit.plan.scenario import situation
+from presplit.plan.scenario import scenario
 from presplit.profiles import DEVICES, LINKS
 
 PI, GPU = Device("pi", 1e9, 1e9, 5.0), Device("gpu", 1e12, 24e9, 450.0)
@@ -22,6 +23,10 @@ SLOW, FAST = Link("slow", 1e6, 1e6, 0.02), Link("fast", 1e9, 1e9, 0.001)
 
 def edited(bundle: Bundle, **changes: object) -> Bundle:
     return Bundle(bundle.path, msgspec.structs.replace(bundle.manifest, **changes), bundle._files)
+
+
+def times(*seconds: float) -> tuple[Times, ...]:
+    return tuple(map(Times.of, seconds))
 
 
 def test_a_split_with_an_exit_wins_where_the_head_is_cheap_and_the_input_large(
@@ -76,9 +81,9 @@ def test_no_plan_of_the_candidates_is_faster_than_the_best(bundle: Bundle) -> No
     assert best.expected and best.expected.mean_s == min(
         p.expected.mean_s for p in allowed if p.expected
     )
-    # split 0 has no exit: 3 codecs; splits 1 and 2: 3 codecs x ("never" + 21); split 3: one codec x
-    # ("never" + 21)
-    assert len(tried) == 3 + 2 * 3 * (1 + LEVELS) + (1 + LEVELS)
+    # Split 0 has no exit: 2 codecs; splits 1 and 2: 2 codecs x ("never" + 21); split 3: one codec
+    # x ("never" + 21).
+    assert len(tried) == 2 + 2 * 2 * (1 + LEVELS) + (1 + LEVELS)
 
 
 def test_candidates_and_baselines_carry_the_deadline(bundle: Bundle) -> None:
@@ -99,7 +104,7 @@ def test_names_and_objects_are_the_same(bundle: Bundle) -> None:
 
 
 def test_equal_times_are_decided_by_fewer_bytes_then_the_smaller_split(bundle: Bundle) -> None:
-    free = Costs("free", (0.0,) * 3, (0.0,) * 2, (0.0,) * 3, "measured", "")
+    free = Costs("free", times(0.0) * 3, times(0.0) * 2, (0.0,) * 3, "measured", "")
     endless = Link("endless", up_bps=1e300, down_bps=1e300, rtt_s=0.0)
     asked = {"device": PI, "link": endless, "server": GPU, "edge_costs": free, "server_costs": free}
     best = plan.search(bundle, **asked)
@@ -121,14 +126,14 @@ def test_equal_times_are_decided_by_fewer_bytes_then_the_smaller_split(bundle: B
 def test_a_plan_says_how_its_costs_were_reached(
     bundle: Bundle, edge: bool, server: bool, how: str
 ) -> None:
-    measured = Costs("here", (0.01,) * 3, (0.001, 0.0), (0.1,) * 3, "measured", "")
+    measured = Costs("here", times(0.01) * 3, times(0.001, 0.0), (0.1,) * 3, "measured", "")
     costs = {"edge_costs": measured if edge else None, "server_costs": measured if server else None}
     best = plan.search(bundle, device=PI, link=SLOW, server=GPU, **costs)
     assert best.expected is not None and best.expected.how == how
 
 
 def test_more_exits_get_fewer_levels_and_stay_within_the_bound(bundle: Bundle) -> None:
-    found = situation(bundle, device=PI, link=SLOW, server=GPU)
+    found = scenario(bundle, device=PI, link=SLOW, server=GPU)
     count = 5
     net = Net(
         tuple(Boundary(f"b{k}", (4,)) for k in range(count + 2)),
@@ -136,8 +141,8 @@ def test_more_exits_get_fewer_levels_and_stay_within_the_bound(bundle: Bundle) -
     )
     costs = Costs(
         "any",
-        (0.01,) * (count + 1),
-        (0.001,) * count + (0.0,),
+        times(0.01) * (count + 1),
+        times(0.001) * count + times(0.0),
         (0.1,) * (count + 1),
         "measured",
         "",
@@ -154,6 +159,7 @@ def test_more_exits_get_fewer_levels_and_stay_within_the_bound(bundle: Bundle) -
         exit_weights=(1,) * count + (0,),
         payload_bytes=({"int8": 4},) * (count + 2),
         scores=random.random((count + 1, 50)).astype(np.float32),
+        worth={},
         hits=random.random((count + 1, 50)) < 0.9,
     )
     at_the_end = sum(len(block.mean_s) for block in evaluate(wide) if block.split == net.last)
@@ -186,7 +192,7 @@ def test_what_is_asked_must_make_sense(bundle: Bundle) -> None:
 
 
 def test_costs_of_another_net_are_refused(bundle: Bundle) -> None:
-    other = Costs("other", (0.01,) * 5, (0.0,), (0.1,) * 5, "measured", "")
+    other = Costs("other", times(0.01) * 5, times(0.0), (0.1,) * 5, "measured", "")
     with pytest.raises(
         PlanError, match="edge_costs: this net has 3 segments and 2 exits, the costs have 5"
     ):

@@ -13,10 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from presplit import graph
-from presplit.bundle import Bundle, Manifest, digest, write
-from presplit.bundle.manifest import Part, Port
-from presplit.codecs import CODECS
+from presplit.bundle import Bundle
+from presplit.packing import pack
 
 WIDTHS = (16, 12, 8, 4)
 
@@ -73,34 +71,9 @@ def small_model(seed: int, *, slow: int = 0) -> onnx.ModelProto:
 
 def small_bundle(path: Path, seed: int, *, slow: int = 0) -> Bundle:
     """``small_model`` as a bundle at ``path``, without a plan."""
-    row = graph.row(graph.read(small_model(seed, slow=slow)), ["early", "middle", "final"])
-    pieces, net = graph.cut(row), row.net
-    contents = {f"segment-{k:02d}.onnx": piece.onnx for k, piece in enumerate(pieces.segments)}
-    contents |= {f"exit-{name}.onnx": piece.onnx for name, piece in pieces.exits.items()}
-    ports = []
-    for number, boundary in enumerate(net.boundaries):
-        codes = {name: codec.calibrate(-12.0, 12.0) for name, codec in CODECS.items()}
-        entry = {
-            name: graph.entry(number, boundary, code, last=net.last) for name, code in codes.items()
-        }
-        ports.append(Port(entry, graph.leave(number, boundary, last=net.last), codes))
-    manifest = Manifest(
-        format=1,
-        name="small",
-        net=net,
-        header=pieces.header,
-        segments=tuple(
-            Part(f"segment-{k:02d}.onnx", p.macs, p.weights) for k, p in enumerate(pieces.segments)
-        ),
-        exits={
-            name: Part(f"exit-{name}.onnx", p.macs, p.weights) for name, p in pieces.exits.items()
-        },
-        ports=tuple(ports),
-        files=digest(contents),
-        versions={},
-        created="2026-01-01",
-    )
-    return write(path, manifest, contents)
+    x = np.random.default_rng(seed).normal(size=(100, 16)).astype(np.float32)
+    names = ["early", "middle", "final"]
+    return pack(small_model(seed, slow=slow), path, name="small", samples=x, exit_names=names)
 
 
 @contextlib.contextmanager

@@ -4,17 +4,14 @@ This room needs neither torch nor onnx.
 """
 
 from presplit.bundle.manifest import Manifest
-from presplit.bundle.pack import Evidence, judge, pack
-from presplit.bundle.read import Bundle, read
+from presplit.bundle.read import Bundle, judged_places, read
 from presplit.bundle.write import digest, write, write_plan
 
 __all__ = [
     "Bundle",
-    "Evidence",
     "Manifest",
     "digest",
-    "judge",
-    "pack",
+    "judged_places",
     "read",
     "write",
     "write_plan",

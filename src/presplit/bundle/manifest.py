@@ -16,10 +16,12 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from presplit.core.encoding import Encoding
 from presplit.core.spec import Name
-from presplit.core.types import Encoding, Net, Plan, Value, canonical_json
+from presplit.core.types import Net, Plan, canonical_json
+from presplit.core.value import Value
 
-FORMAT = 1
+FORMAT = 2
 """Version of the bundle format that this code writes and reads."""
 
 FileName = Annotated[str, Meta(pattern=r"\A[a-z0-9_][a-z0-9_.-]{0,99}\Z")]
@@ -52,24 +54,38 @@ class Port(Value, frozen=True):
 
     ``entry`` maps a codec to the fragment that declares the graph input ``boundary`` and decodes
     it; ``leave`` is the fragment that declares the boundary as a graph output; ``encodings`` says
-    what the edge must send.
+    what the edge must send; ``refused`` names the codecs that are not offered here, with the
+    reason.
     """
 
     entry: dict[str, bytes]
     leave: bytes
     encodings: dict[str, Encoding]
+    refused: dict[str, str] = {}
+
+
+class Way(Value, frozen=True):
+    """A boundary and a codec by which it travels."""
+
+    boundary: Count
+    codec: str
 
 
 class Validation(Value, frozen=True):
     """Held-out evidence for planning.
 
-    It names files of float32 scores and bool hits, both ``(exits, samples)``.
+    ``scores`` and ``hits`` are files of float32 and bool ``(exits, samples)``; ``carried`` is one
+    of bool ``(ways, judged)``: whether the net's own classifier is right where the boundary travels
+    by the codec of each of ``ways``, on ``judged`` of the samples, spread evenly.
     """
 
     policy: str
     samples: Count
     scores: FileName
     hits: FileName
+    carried: FileName | None = None
+    ways: tuple[Way, ...] = ()
+    judged: Count = 0
 
 
 class Manifest(Value, frozen=True):

@@ -15,14 +15,18 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from presplit.bundle.manifest import FORMAT, Manifest, Part
+from presplit.bundle.manifest import FORMAT, Manifest, Part, Validation
+from presplit.core.encoding import Encoding
 from presplit.core.errors import BundleError, SpecError
-from presplit.core.types import Encoding, Floats, Net, Plan, canonical_json
+from presplit.core.tensors import INPUT, boundary_name, logits_name
+from presplit.core.types import Floats, Net, Plan, Runnable, canonical_json
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 16 * 2**20
@@ -51,36 +55,59 @@ class Bundle:
         """The plan that the bundle carries, if any."""
         return self.manifest.plan
 
-    def segment(
-        self, start: int, stop: int, *, exits: Iterable[str] = (), codec: str = "float32"
-    ) -> bytes:
-        """The ONNX model from boundary ``start`` to ``stop``, with the named ``exits`` on the way.
+    def runnable(
+        self,
+        start: int,
+        stop: int,
+        *,
+        exits: Iterable[str] = (),
+        codec: str = "float32",
+        form: str = "float32",
+    ) -> Runnable:
+        """The model from boundary ``start`` to ``stop``, with the early ``exits`` on the way.
 
-        ``codec`` is how the input arrives. With ``start == stop`` only the exits are left.
-        Raises `SpecError` for boundaries, exits or codecs that the bundle does not have there.
+        ``codec`` is how the input arrives, ``form`` in which the net computes (float32 is the only
+        one yet). With ``start == stop`` only the exits are left. Raises `SpecError` for boundaries,
+        exits, codecs or forms that the bundle does not have there.
         """
         last, named = self.net.last, tuple(dict.fromkeys(exits))
         if not 0 <= start <= stop <= last or (start == stop and not named):
             raise SpecError(
                 f"a segment runs from 0 <= start to start < stop <= {last}, got {start}, {stop}"
             )
+        if form != "float32":
+            raise SpecError(f"the net is there in form float32 alone, got {form!r}")
         port = self.manifest.ports[start]
         if codec not in port.entry:
             raise SpecError(
                 f"boundary {start} has no codec {codec!r}; there are: {', '.join(port.entry)}"
             )
         taken: list[Part] = list(self.manifest.segments[start:stop])
-        for name in named:
-            exit_ = next(
-                (e for e in self.net.exits if e.name == name and name in self.manifest.exits), None
-            )
-            if exit_ is None or not start <= exit_.after <= stop:
-                raise SpecError(f"no exit {name!r} between boundaries {start} and {stop}")
-            taken.append(self.manifest.exits[name])
+        taken += [self._early_exit(name, start, stop) for name in named]
         leave = self.manifest.ports[stop].leave if stop > start else b""
-        return b"".join(
-            [self.manifest.header, port.entry[codec], *(self._files[p.file] for p in taken), leave]
+        pieces = (self._files[part.file] for part in taken)
+        logits = {name: logits_name(name) for name in named}
+        if stop == last and stop > start:
+            logits[self.net.exits[-1].name] = boundary_name(last, last)
+        return Runnable(
+            onnx=b"".join([self.manifest.header, port.entry[codec], *pieces, leave]),
+            input=INPUT,
+            boundary=boundary_name(stop, last) if stop > start else None,
+            logits=MappingProxyType(logits),
         )
+
+    def _early_exit(self, name: str, start: int, stop: int) -> Part:
+        """The piece of the early exit ``name``, which hangs between two boundaries."""
+        for exit_ in self.net.exits:
+            if exit_.name == name and name in self.manifest.exits and start <= exit_.after <= stop:
+                return self.manifest.exits[name]
+        raise SpecError(f"no exit {name!r} between boundaries {start} and {stop}")
+
+    def segment(
+        self, start: int, stop: int, *, exits: Iterable[str] = (), codec: str = "float32"
+    ) -> bytes:
+        """The bytes of `runnable`."""
+        return self.runnable(start, stop, exits=exits, codec=codec).onnx
 
     def exit(self, name: str) -> bytes:
         """The ONNX model of exit ``name`` alone: from its boundary to its logits."""
@@ -107,30 +134,64 @@ class Bundle:
 
         Raises `BundleError` if there are none.
         """
+        held = self._validation()
+        shape = (len(self.net.exits), held.samples)
+        return self._array(held.scores, "float32", shape), self._array(held.hits, "bool", shape)
+
+    def worth(self, boundary: int, codec: str) -> npt.NDArray[np.float64]:
+        """What the net's own answers are worth where ``boundary`` travels by ``codec``.
+
+        float64 ``(samples,)``: 1 for a right answer, 0 for a wrong one. A codec is judged on a part
+        of the samples, whose gains and losses stand for those of all: there numbers may lie outside
+        0..1, and the mean is what counts. Raises `BundleError` if this was not measured.
+        """
+        held = self._validation()
+        worth = self.evidence()[1][-1].astype(np.float64)
+        if codec == "float32":
+            return worth
+        places = {(way.boundary, way.codec): row for row, way in enumerate(held.ways)}
+        if held.carried is None or (boundary, codec) not in places:
+            raise BundleError(
+                f"{self.path}: what {codec} costs at boundary {boundary} was not measured; export "
+                "it again with labels"
+            )
+        carried = self._array(held.carried, "bool", (len(held.ways), held.judged))
+        row = carried[places[boundary, codec]].astype(np.float64)
+        judged = judged_places(held.samples, held.judged)
+        worth[judged] += (row - worth[judged]) * held.samples / held.judged
+        return worth
+
+    def _validation(self) -> Validation:
+        """What is known of held-out samples; raises `BundleError` if nothing is."""
         held = self.manifest.validation
         if held is None:
             raise BundleError(
                 f"{self.path}: holds no validation scores, so no accuracy can be planned; export "
                 "it again with labels"
             )
-        shape = (len(self.net.exits), held.samples)
+        return held
+
+    def _array(self, name: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """The array in a file of the bundle, of this dtype and shape."""
         try:
-            scores, hits = (
-                np.load(io.BytesIO(self._files[name]), allow_pickle=False)
-                for name in (held.scores, held.hits)
-            )
+            array: npt.NDArray[Any] = np.load(io.BytesIO(self._files[name]), allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
-            raise BundleError(f"{self.path}: validation scores cannot be read ({error})") from error
-        if (
-            scores.shape != shape
-            or hits.shape != shape
-            or scores.dtype != np.float32
-            or hits.dtype != np.bool_
-        ):
+            raise BundleError(f"{self.path / name}: cannot be read ({error})") from error
+        if array.dtype != dtype or array.shape != shape:
             raise BundleError(
-                f"{self.path}: validation scores must be float32 and bool of shape {shape}"
+                f"{self.path / name}: expected validation of {dtype} {shape}, got {array.dtype} "
+                f"{array.shape}"
             )
-        return scores, hits
+        return array
+
+
+def judged_places(samples: int, judged: int) -> npt.NDArray[np.int64]:
+    """Which of so many samples codecs are judged on: ``judged`` of them, spread evenly.
+
+    >>> judged_places(10, 4).tolist()
+    [0, 3, 6, 9]
+    """
+    return np.linspace(0, samples - 1, judged).round().astype(np.int64)
 
 
 def read(path: str | Path) -> Bundle:
@@ -212,7 +273,8 @@ def _consistent(manifest: Manifest, file: Path) -> None:
     early = [e.name for e in net.exits if e.after < net.last]
     files = {part.file for part in (*manifest.segments, *manifest.exits.values())}
     if manifest.validation is not None:
-        files |= {manifest.validation.scores, manifest.validation.hits}
+        held = manifest.validation
+        files |= {held.scores, held.hits, *filter(None, [held.carried])}
     if (
         len(manifest.segments) != net.last
         or len(manifest.ports) != net.last + 1

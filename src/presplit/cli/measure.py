@@ -28,6 +28,7 @@ def measure(
     from presplit.bundle import read
     from presplit.core import units
     from presplit.core.errors import SpecError
+    from presplit.core.times import total
     from presplit.profiles import DEVICES
     from presplit.runtime.measure import measure as time_parts
 
@@ -39,14 +40,15 @@ def measure(
             out.write_bytes(msgspec.json.encode(costs) + b"\n")
         except OSError as error:
             raise SpecError(f"{out}: cannot be written ({error.strerror})") from error
-    lines = [f"segment {k} -> {k + 1}: {units.seconds(s)}" for k, s in enumerate(costs.segment_s)]
-    lines += [
-        f"exit {e.name}: {units.seconds(s)}"
-        for e, s in zip(found.net.exits, costs.exit_s, strict=True)
-        if s
+    lines = [
+        f"segment {k} -> {k + 1}: {units.seconds(s.mean_s)}" for k, s in enumerate(costs.segment_s)
     ]
-    lines.append(
-        f"all: {units.seconds(sum(costs.segment_s) + sum(costs.exit_s))} on {costs.device}"
-    )
+    lines += [
+        f"exit {e.name}: {units.seconds(s.mean_s)}"
+        for e, s in zip(found.net.exits, costs.exit_s, strict=True)
+        if s.mean_s
+    ]
+    together = total([*costs.segment_s, *costs.exit_s])
+    lines.append(f"all: {units.seconds(together.mean_s)} on {costs.device}")
     result: dict[str, Any] = msgspec.to_builtins(costs)
     show(result, "\n".join(lines), as_json=json)

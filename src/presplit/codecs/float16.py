@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from presplit.core.types import Encoding, Floats
+from presplit.core.encoding import Cast, Encoding, Seen, Step
+from presplit.core.types import Floats
 
 LARGEST = 65504.0
 """The largest finite half: values beyond it saturate instead of becoming infinite."""
@@ -20,16 +21,16 @@ class Float16:
     """Half the bytes of float32, relative error at most 2**-11.
 
     >>> float16 = Float16()
-    >>> codes = float16.encode(np.array([0.1, 1e9], np.float32), float16.calibrate(0, 1))
+    >>> codes = float16.encode(np.array([0.1, 1e9], np.float32), float16.calibrate(None))
     >>> codes.dtype.name, float(codes[1])
     ('float16', 65504.0)
     """
 
     name = "float16"
 
-    def calibrate(self, low: float, high: float) -> Encoding:
+    def calibrate(self, seen: Seen | None) -> Cast:
         """No range matters below 65504."""
-        return Encoding(self.name, "float16")
+        return Cast("float16")
 
     def encode(self, values: Floats, encoding: Encoding) -> npt.NDArray[Any]:
         """The nearest halves."""
@@ -38,6 +39,10 @@ class Float16:
     def decode(self, codes: npt.NDArray[Any], encoding: Encoding) -> Floats:
         """A widening cast, exact."""
         return codes.astype(np.float32)
+
+    def decoder(self, encoding: Encoding) -> tuple[Step, ...]:
+        """One Cast."""
+        return (Step("Cast", to="float32"),)
 
     def error(self, values: Floats, encoding: Encoding) -> Floats:
         """Half a unit in the last place: relative 2**-11, absolute 2**-25 among the subnormals."""

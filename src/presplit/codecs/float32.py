@@ -7,23 +7,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from presplit.core.types import Encoding, Floats
+from presplit.core.encoding import Cast, Encoding, Seen, Step
+from presplit.core.types import Floats
 
 
 class Float32:
     """Four bytes a value, no error.
 
     >>> float32 = Float32()
-    >>> encoding = float32.calibrate(0, 1)
-    >>> float32.decode(float32.encode(np.ones(2, np.float32), encoding), encoding)
+    >>> plain = float32.calibrate(None)
+    >>> float32.decode(float32.encode(np.ones(2, np.float32), plain), plain)
     array([1., 1.], dtype=float32)
     """
 
     name = "float32"
 
-    def calibrate(self, low: float, high: float) -> Encoding:
+    def calibrate(self, seen: Seen | None) -> Cast:
         """No range matters."""
-        return Encoding(self.name, "float32")
+        return Cast("float32")
 
     def encode(self, values: Floats, encoding: Encoding) -> npt.NDArray[Any]:
         """The values themselves."""
@@ -32,6 +33,10 @@ class Float32:
     def decode(self, codes: npt.NDArray[Any], encoding: Encoding) -> Floats:
         """The codes themselves."""
         return codes
+
+    def decoder(self, encoding: Encoding) -> tuple[Step, ...]:
+        """Nothing is to be done."""
+        return ()
 
     def error(self, values: Floats, encoding: Encoding) -> Floats:
         """Zero."""

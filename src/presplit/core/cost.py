@@ -2,18 +2,25 @@
 
 ``T = T_head(split) + P(not exited) * (encode + bytes / up_bps + rtt + queue + T_tail + decode)``
 
-written as a list of outcomes: a sample leaves at one of the exits on the edge, or it is offloaded.
-The mean, the median and the 99th percentile all come from that one list, and so does the energy.
-Source: the expected cost of DESIGN's section 3; with no exits it is the rule of dynamic split
-computing (arXiv 2205.11269): ``T_head + bytes / rate + T_tail``.
+written as a list of outcomes: a sample leaves at one of the exits on the edge, or it goes on to the
+end. Mean, median and 99th percentile all come from that one list and from the shares that end each
+way, and so do energy, bytes and multiplications. Source: the expected cost of DESIGN's section 3;
+with no exits it is the rule of dynamic split computing (arXiv 2205.11269):
+``T_head + bytes / rate + T_tail``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
+from presplit.core.times import NOTHING, Times, mixed_quantile, total
 from presplit.core.types import Costs, Device, Link, Net
+
+Array = npt.NDArray[np.float64]
 
 WIRE_BYTES = 91
 """Request bytes on a warm connection besides the payload.
@@ -26,19 +33,27 @@ REPLY_BYTES = 140
 MARGIN_S = 0.005
 """Kept back from a deadline when a server is asked.
 
-What waking up, reading a reply and building the answer take on a
-busy machine. The edge stops waiting so much earlier, so a plan must count on a reply by then."""
+It is what waking up, reading a reply and building the answer take on a busy machine.
+"""
+
+
+def answer_by(deadline_s: float, *, asks: bool) -> float:
+    """When the last step of an answer must be over, in seconds from its beginning.
+
+    An edge that ``asks`` a server keeps `MARGIN_S` back to read the reply; one that computes
+    everything itself has the whole deadline. The planner and the edge both go by this.
+
+    >>> answer_by(0.05, asks=True), answer_by(0.05, asks=False)
+    (0.045000000000000005, 0.05)
+    """
+    return deadline_s - MARGIN_S if asks else deadline_s
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One way a sample can end, with its probability and what it costs.
+    """One way a sample can end: its time, the edge's energy in joules, its bytes sent."""
 
-    The cost is the time in seconds, the edge's energy in joules and the bytes sent.
-    """
-
-    probability: float
-    seconds: float
+    time: Times
     joules: float
     up_bytes: float
 
@@ -47,60 +62,48 @@ def outcomes(
     net: Net,
     *,
     split: int,
-    leaves: Mapping[str, float],
+    used: Container[str],
     edge: Costs,
     server: Costs,
     link: Link,
+    codec: str,
     payload_bytes: int,
-    queue_s: float = 0.0,
-    codec_s: float = 0.0,
+    queue: Times = NOTHING,
 ) -> list[Outcome]:
-    """Every way one sample can end under a plan.
+    """Every way one sample can end: at each exit in ``used`` up to ``split`` and, last, at none.
 
-    ``leaves`` maps each exit that runs on the edge to the share of samples that leave there (shares
-    sum to at most 1; at ``split == net.last`` what is left answers at the last exit).
-    ``payload_bytes`` is the encoded boundary; ``codec_s`` is encode plus decode.
+    ``payload_bytes`` is the boundary at ``split`` encoded by ``codec``; what does not leave at an
+    exit is sent, or at ``split == net.last`` answers at the last exit.
     """
+    watts = edge.power_w
     found: list[Outcome] = []
-    seconds = joules = 0.0
-    staying = 1.0
-    done = 0
-    watts = _power(edge)
-    for number, exit_ in enumerate(net.exits):
-        if exit_.after > split or exit_.name not in leaves or exit_.after == net.last:
+    time, joules, done = NOTHING, 0.0, 0
+    for number, exit_ in enumerate(net.exits[:-1]):
+        if exit_.after > split or exit_.name not in used:
             continue
-        seconds += sum(edge.segment_s[done : exit_.after]) + edge.exit_s[number]
-        joules += sum(edge.segment_j[done : exit_.after]) + edge.exit_s[number] * watts
+        time = total([time, *edge.segment_s[done : exit_.after], edge.exit_s[number]])
+        joules += sum(edge.segment_j[done : exit_.after]) + edge.exit_s[number].mean_s * watts
         done = exit_.after
-        found.append(Outcome(leaves[exit_.name], seconds, joules, 0.0))
-        staying -= leaves[exit_.name]
-    seconds += sum(edge.segment_s[done:split])
+        found.append(Outcome(time, joules, 0.0))
+    time = total([time, *edge.segment_s[done:split]])
     joules += sum(edge.segment_j[done:split])
-    staying = max(0.0, staying)
-    held = holding_exit(net, split, leaves)
+    if split == net.last:
+        return [*found, Outcome(time, joules, 0.0)]
+    held = holding_exit(net, split, used)
     if held is not None:
         after = net.exits[held].after
-        seconds += edge.exit_s[held] if after <= split else 0.0
-        joules += sum(edge.segment_j[split:after]) + edge.exit_s[held] * watts
-    if split == net.last:
-        return [*found, Outcome(staying, seconds, joules, 0.0)]
-    sent = payload_bytes + WIRE_BYTES
-    up_s = 8 * sent / link.up_bps
-    seconds += (
-        codec_s
-        + up_s
-        + link.rtt_s
-        + queue_s
-        + sum(server.segment_s[split:])
-        + 8 * REPLY_BYTES / link.down_bps
-    )
-    return [*found, Outcome(staying, seconds, joules + up_s * link.power_w, payload_bytes)]
+        # After the split it runs while the reply is on its way: that costs energy and no time.
+        time = time + edge.exit_s[held] if after <= split else time
+        joules += sum(edge.segment_j[split:after]) + edge.exit_s[held].mean_s * watts
+    sent_bytes = payload_bytes + WIRE_BYTES
+    coding = [edge.coding_s(codec, split), server.coding_s(codec, split)]
+    way = [link.time(sent_bytes, REPLY_BYTES), queue, *server.segment_s[split:]]
+    joules += link.up_s(sent_bytes) * link.power_w
+    return [*found, Outcome(total([time, *coding, *way]), joules, payload_bytes)]
 
 
 def holding_exit(net: Net, split: int, used: Container[str]) -> int | None:
     """Which exit runs only so that an answer is held before the server is asked.
-
-    It runs although it may not answer.
 
     ``used`` are the exits that may answer. The deepest other exit between the last of them and
     ``split`` runs on the way; if there is no exit up to ``split`` at all, the next one after it
@@ -129,12 +132,10 @@ def edge_macs(
     segment_macs: Sequence[int],
     exit_macs: Sequence[int],
 ) -> list[int]:
-    """Multiply-accumulates on the edge for a sample, by where it leaves.
+    """Multiply-accumulates on the edge of a sample that leaves at each exit in ``used``.
 
-    There is one number for each exit in ``used`` and, last, one for a sample that leaves at none.
-
-    ``exit_macs`` has one entry for each exit of ``net``. The exit that only holds an answer is
-    counted in the last.
+    The last number is that of a sample that leaves at none, the exit that only holds an answer
+    counted too. ``exit_macs`` has one entry for each exit of ``net``.
 
     >>> from presplit.core.types import Boundary, Exit
     >>> row = tuple(Boundary(name, (2,)) for name in "abc")
@@ -150,37 +151,42 @@ def edge_macs(
             found.append(sum(segment_macs[: exit_.after]) + exits)
     held = holding_exit(net, split, used)
     reached = split if held is None else max(split, net.exits[held].after)
-    return [*found, sum(segment_macs[:reached]) + exits + (0 if held is None else exit_macs[held])]
+    own = 0 if held is None else exit_macs[held]
+    return [*found, sum(segment_macs[:reached]) + exits + own]
 
 
-def _power(costs: Costs) -> float:
-    """Watts while computing, as the segments of ``costs`` imply."""
-    seconds = sum(costs.segment_s)
-    return sum(costs.segment_j) / seconds if seconds else 0.0
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """What many plans are expected to take that differ only in the shares that end each way.
 
-
-def quantile(found: Sequence[Outcome], q: float) -> float:
-    """The time in seconds that a share ``q`` (0..1) of all samples does not exceed.
-
-    >>> quantile([Outcome(0.6, 0.001, 0, 0), Outcome(0.4, 0.02, 0, 0)], 0.5)
-    0.001
+    Every array is ``(plans,)``: seconds, joules and bytes of one sample.
     """
-    reached = 0.0
-    ordered = sorted((o for o in found if o.probability > 0), key=lambda o: o.seconds)
-    for outcome in ordered:
-        reached += outcome.probability
-        if reached >= q - 1e-12:
-            return outcome.seconds
-    return ordered[-1].seconds
+
+    mean_s: Array
+    p50_s: Array
+    p99_s: Array
+    joules: Array
+    up_bytes: Array
 
 
-def mean(found: Sequence[Outcome], field: str) -> float:
-    """The expected ``seconds``, ``joules`` or ``up_bytes`` of one sample.
+def expect(found: Sequence[Outcome], shares: Array) -> Expected:
+    """The expectation over the outcomes ``found``.
 
-    >>> mean([Outcome(0.5, 0.001, 0, 0), Outcome(0.5, 0.003, 0, 0)], "seconds")
-    0.002
+    ``shares``: ``(plans, outcomes)``, what each outcome weighs in each plan; rows sum to 1.
+
+    >>> fast, slow = Outcome(Times.of(0.001), 0.1, 0), Outcome(Times.of(0.02), 0.2, 64)
+    >>> some = expect([fast, slow], np.array([[0.75, 0.25]]))
+    >>> some.p50_s.tolist(), some.p99_s.tolist(), some.up_bytes.tolist()
+    ([0.001], [0.02], [16.0])
     """
-    return sum(outcome.probability * float(getattr(outcome, field)) for outcome in found)
+    times = [outcome.time for outcome in found]
+    return Expected(
+        mean_s=shares @ np.array([time.mean_s for time in times]),
+        p50_s=mixed_quantile(times, shares, 0.5),
+        p99_s=mixed_quantile(times, shares, 0.99),
+        joules=shares @ np.array([outcome.joules for outcome in found]),
+        up_bytes=shares @ np.array([outcome.up_bytes for outcome in found]),
+    )
 
 
 def counted(
@@ -188,7 +194,7 @@ def counted(
 ) -> Costs:
     """Costs from multiply-accumulates alone.
 
-    The time is ``macs / macs_per_s + overhead_s``, the energy ``power_w * time``.
+    Time is ``macs / macs_per_s + overhead_s``, energy ``power_w * time``.
 
     >>> pi = Device("pi", macs_per_s=1e9, memory_bytes=1e9, power_w=4.0)
     >>> counted(pi, segment_macs=[2_000_000], exit_macs=[0], when="2026-01-01").segment_j
@@ -198,12 +204,11 @@ def counted(
     def seconds(macs: int) -> float:
         return macs / device.macs_per_s + (device.overhead_s if macs else 0.0)
 
-    segment_s = tuple(seconds(macs) for macs in segment_macs)
     return Costs(
         device=device.name,
-        segment_s=segment_s,
-        exit_s=tuple(seconds(macs) for macs in exit_macs),
-        segment_j=tuple(s * device.power_w for s in segment_s),
+        segment_s=tuple(Times.of(seconds(macs)) for macs in segment_macs),
+        exit_s=tuple(Times.of(seconds(macs)) for macs in exit_macs),
+        segment_j=tuple(seconds(macs) * device.power_w for macs in segment_macs),
         how="counted",
         when=when,
     )

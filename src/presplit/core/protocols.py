@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from presplit.core.types import Encoding, Floats, Pattern
+from presplit.core.encoding import Encoding, Seen, Step
+from presplit.core.types import Floats, Pattern
 
 
 class Family(Protocol):
@@ -25,30 +26,37 @@ class Family(Protocol):
 
 
 class Codec(Protocol):
-    """How the values at a boundary travel.
-
-    Decoding also exists as ONNX operators in the tail graph.
-    """
+    """How the values at a boundary travel: a kind of encoding, with its decoder as data too."""
 
     @property
     def name(self) -> str:
         """The codec's name on the shelf."""
         ...
 
-    def calibrate(self, low: float, high: float) -> Encoding:
-        """The encoding for values in ``low..high``, as seen on held-out training data."""
+    def calibrate(self, seen: Seen | None) -> Encoding | None:
+        """The encoding for values such as were ``seen`` on held-out samples (None: nothing was).
+
+        None if the codec cannot carry such values, or cannot tell.
+        """
         ...
 
-    def encode(self, values: Floats, encoding: Encoding) -> npt.NDArray[Any]:
-        """Values to codes of ``encoding.dtype``, the same shape."""
+    def encode(self, values: Floats, encoding: Encoding) -> npt.NDArray[Any] | None:
+        """Values to codes of ``encoding.dtype``, the same shape.
+
+        None if just these values cannot be carried: they are sent as float32 instead.
+        """
         ...
 
     def decode(self, codes: npt.NDArray[Any], encoding: Encoding) -> Floats:
         """Codes back to float32."""
         ...
 
+    def decoder(self, encoding: Encoding) -> tuple[Step, ...]:
+        """What `decode` does, as standard ONNX operators one after another; none if nothing is."""
+        ...
+
     def error(self, values: Floats, encoding: Encoding) -> Floats:
-        """The largest error that a round trip may make at each value in the calibrated range."""
+        """The largest error that a round trip may make at each value (in the calibrated range)."""
         ...
 
 

@@ -20,7 +20,8 @@ import msgspec
 from msgspec import Meta
 
 from presplit.core.errors import SpecError, context
-from presplit.core.types import Positive, Share, Value, canonical_json
+from presplit.core.types import canonical_json
+from presplit.core.value import Positive, Share, Value
 
 NAME_PATTERN = r"\A[a-z0-9][a-z0-9_-]{0,62}\Z"
 """What a net may be called.

@@ -8,15 +8,18 @@ hold arrays and are frozen dataclasses. Numbers of boundaries run from 0, the in
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from presplit.core.errors import PatternError, SpecError
+from presplit.core.times import NOTHING, Times
+from presplit.core.value import NonNegative, Positive, Share, Value
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
@@ -42,10 +45,6 @@ planned: ``late`` no reply by the deadline, ``no_time`` too little time was left
 ``link_down`` no connection or it broke, ``overloaded`` the server shed the request, ``refused`` the
 server would not take it (another bundle, another contract), ``bad_reply`` the reply was not what a
 tail of this bundle sends."""
-
-NonNegative = Annotated[float, Meta(ge=0)]
-Positive = Annotated[float, Meta(gt=0)]
-Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,10 +148,6 @@ class Pattern:
         return placed
 
 
-class Value(Struct, frozen=True, forbid_unknown_fields=True):
-    """What all stored values share: frozen, and a file with an unknown field is refused."""
-
-
 class Boundary(Value, frozen=True):
     """A place between two segments, one tensor through which all must pass.
 
@@ -203,6 +198,7 @@ class Net(Value, frozen=True):
     exits: tuple[Exit, ...]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         after = [e.after for e in self.exits]
         names = [e.name for e in self.exits]
         if len(self.boundaries) < 2 or not after or after[-1] != self.last:
@@ -253,37 +249,55 @@ class Link(Value, frozen=True):
     source: str = ""
     date: str = ""
 
+    def up_s(self, nbytes: float) -> float:
+        """Seconds that so many bytes occupy the way up."""
+        return 8 * nbytes / self.up_bps
+
+    def down_s(self, nbytes: float) -> float:
+        """Seconds that so many bytes occupy the way down."""
+        return 8 * nbytes / self.down_bps
+
+    def time(self, up_bytes: float, down_bytes: float) -> Times:
+        """What a request of so many bytes and its reply take, the server's own time left out.
+
+        One draw for now: neither jitter nor loss is in it.
+
+        >>> Link("slow", up_bps=8e3, down_bps=8e6, rtt_s=0.1).time(1000, 1000).draws_s
+        (1.101,)
+        """
+        return Times.of(self.up_s(up_bytes) + self.rtt_s + self.down_s(down_bytes))
+
 
 class Costs(Value, frozen=True):
     """What each part of a net costs on one device; counting and measuring make the same type.
 
-    ``segment_s[k]`` is the time of segment k (from boundary k to k + 1) in seconds, one sample;
-    ``exit_s[j]`` that of exit j's own layers (0 for the last exit, which is the last segment's
-    output); ``segment_j`` the energy of each segment in joules.
+    ``segment_s[k]`` is what segment k takes (from boundary k to k + 1) for one sample;
+    ``exit_s[j]`` what exit j's own layers take (nothing for the last exit, which is the last
+    segment's output); ``codec_s[codec][k]`` what it takes to encode boundary k, or to decode it
+    where this is the server: nothing if the codec is not there. ``segment_j`` is the energy of each
+    segment in joules, ``peak_bytes`` the most memory in use, ``clock`` the state of the processor
+    when it was measured, in words.
     """
 
     device: str
-    segment_s: tuple[NonNegative, ...]
-    exit_s: tuple[NonNegative, ...]
+    segment_s: tuple[Times, ...]
+    exit_s: tuple[Times, ...]
     segment_j: tuple[NonNegative, ...]
     how: Literal["counted", "measured"]
     when: str
+    codec_s: dict[str, tuple[Times, ...]] = {}
+    peak_bytes: NonNegative | None = None
+    clock: str = ""
 
+    @property
+    def power_w(self) -> float:
+        """Watts while computing, as the segments' energy implies."""
+        seconds = sum(part.mean_s for part in self.segment_s)
+        return sum(self.segment_j) / seconds if seconds else 0.0
 
-class Encoding(Value, frozen=True):
-    """How a boundary's values travel.
-
-    For int8, ``code = round(value / scale) + zero_point``; otherwise the code is a cast.
-    """
-
-    codec: str
-    dtype: Literal["float32", "float16", "int8"]
-    scale: Positive = 1.0
-    zero_point: Annotated[int, Meta(ge=-128, le=127)] = 0
-
-    def nbytes(self, boundary: Boundary) -> int:
-        """Bytes of one encoded sample."""
-        return boundary.size * np.dtype(self.dtype).itemsize
+    def coding_s(self, codec: str, boundary: int) -> Times:
+        """What it takes to encode or decode ``boundary``."""
+        return self.codec_s[codec][boundary] if codec in self.codec_s else NOTHING
 
 
 class Estimate(Value, frozen=True):
@@ -301,6 +315,8 @@ class Estimate(Value, frozen=True):
     energy_j: NonNegative
     macs: NonNegative
     how: str
+    all_edge: bool = False
+    """True if the split is the net's last boundary, so that no server is ever asked."""
 
 
 class Plan(Value, frozen=True):
@@ -329,6 +345,21 @@ class Plan(Value, frozen=True):
                     f"thresholds: no exit {name!r} at or before split {self.split}; there are: "
                     f"{known}"
                 )
+
+
+@dataclass(frozen=True)
+class Runnable:
+    """A complete ONNX model of a run of segments, with the names of its tensors.
+
+    ``input`` takes the boundary at which it starts, ``boundary`` gives the one at which it stops
+    (None if it holds exits alone), ``logits`` maps each exit in it to the tensor with its logits,
+    the net's own classifier too where the run ends with it.
+    """
+
+    onnx: bytes
+    input: str
+    boundary: str | None
+    logits: Mapping[str, str]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ library("onnx", need="reading ONNX graphs", extra="train")
 from presplit.graph.batch import fixed_batch
 from presplit.graph.boundaries import Row, row
 from presplit.graph.count import count_macs, count_weights
-from presplit.graph.cut import Fragment, Fragments, cut, entry, leave, ports
+from presplit.graph.cut import Fragment, Fragments, cut, entry, leave
 from presplit.graph.read import Graph, load, read
 from presplit.graph.run import run, run_whole
 
@@ -27,7 +27,6 @@ __all__ = [
     "fixed_batch",
     "leave",
     "load",
-    "ports",
     "read",
     "row",
     "run",

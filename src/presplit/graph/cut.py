@@ -21,16 +21,20 @@ from onnx import (
     numpy_helper,
 )
 
-from presplit.core.errors import GraphError
-from presplit.core.types import Boundary, Encoding
+from presplit.core.encoding import Step
+from presplit.core.tensors import INPUT, boundary_name, logits_name
+from presplit.core.types import Boundary
 from presplit.graph.boundaries import Row, segment_nodes
 from presplit.graph.count import count_macs, count_weights
 from presplit.graph.read import Graph, needs
 
-_TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "int8": TensorProto.INT8}
-
-DECODES_INTEGERS = 10
-"""The first operator set of ONNX with DequantizeLinear."""
+_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "int8": TensorProto.INT8,
+    "int16": TensorProto.INT16,
+    "int32": TensorProto.INT32,
+}
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,6 @@ class Fragments:
     exits: Mapping[str, Fragment]
 
 
-def boundary_name(number: int, last: int) -> str:
-    """What boundary ``number`` is called in every model made of fragments.
-
-    >>> boundary_name(3, 9), boundary_name(9, 9)
-    ('boundary_03', 'logits')
-    """
-    return "logits" if number == last else f"boundary_{number:02d}"
-
-
 def cut(row: Row) -> Fragments:
     """``row`` cut at every boundary."""
     graph, last = row.graph, row.net.last
@@ -76,9 +71,9 @@ def cut(row: Row) -> Fragments:
         nodes = segment_nodes(graph, tensor, output)
         if output == tensor:  # the place itself is the exit's logits
             output, nodes = "itself", [helper.make_node("Identity", [tensor], ["itself"])]
-        renamed = {tensor: places[tensor], output: f"logits.{exit_.name}"}
+        renamed = {tensor: places[tensor], output: logits_name(exit_.name)}
         result = helper.make_tensor_value_info(
-            f"logits.{exit_.name}", TensorProto.FLOAT, ["batch", exit_.classes]
+            logits_name(exit_.name), TensorProto.FLOAT, ["batch", exit_.classes]
         )
         exits[exit_.name] = _fragment(graph, nodes, f"exit_{exit_.name}/", renamed, result)
     header = ModelProto(ir_version=graph.model.ir_version, producer_name="presplit")
@@ -87,58 +82,31 @@ def cut(row: Row) -> Fragments:
     return Fragments(header.SerializeToString(deterministic=True), tuple(segments), exits)
 
 
-def ports(
-    row: Row, encodings: Sequence[Mapping[str, Encoding]]
-) -> list[tuple[dict[str, bytes], bytes]]:
-    """The fragments that enter and leave each boundary of ``row``.
-
-    A boundary is entered by the names in ``encodings``.
-
-    Raises `GraphError` if the graph's operators are too old to decode integers.
-    """
-    last, opset = (
-        row.net.last,
-        next((o.version for o in row.graph.model.opset_import if o.domain in ("", "ai.onnx")), 0),
-    )
-    if opset < DECODES_INTEGERS and any(
-        each.dtype == "int8" for codes in encodings for each in codes.values()
-    ):
-        raise GraphError(
-            f"the graph is of operator set {opset}, and integers are decoded from "
-            f"{DECODES_INTEGERS} on; convert it "
-            "with onnx.version_converter, or export the net again"
-        )
-    return [
-        (
-            {name: entry(k, boundary, code, last=last) for name, code in codes.items()},
-            leave(k, boundary, last=last),
-        )
-        for k, (boundary, codes) in enumerate(zip(row.net.boundaries, encodings, strict=True))
-    ]
-
-
-def entry(number: int, boundary: Boundary, encoding: Encoding, *, last: int) -> bytes:
+def entry(
+    number: int, boundary: Boundary, dtype: str, steps: Sequence[Step], *, last: int
+) -> bytes:
     """The fragment that enters boundary ``number``.
 
-    It takes the graph input ``boundary`` in ``encoding`` and gives the boundary in float32.
+    It takes the graph input ``boundary`` of ``dtype`` and gives the boundary in float32 by
+    ``steps``, a codec's decoder.
     """
-    name = boundary_name(number, last)
-    shape = ["batch", *boundary.shape]
-    value = helper.make_tensor_value_info("boundary", _TYPES[encoding.dtype], shape)
+    value = helper.make_tensor_value_info(INPUT, _TYPES[dtype], ["batch", *boundary.shape])
     constants: list[TensorProto] = []
-    if encoding.dtype == "float32":
-        node = helper.make_node("Identity", ["boundary"], [name])
-    elif encoding.dtype == "float16":
-        node = helper.make_node("Cast", ["boundary"], [name], to=TensorProto.FLOAT)
-    else:
-        constants = [
-            numpy_helper.from_array(np.array(encoding.scale, np.float32), "entry/scale"),
-            numpy_helper.from_array(np.array(encoding.zero_point, np.int8), "entry/zero_point"),
+    nodes: list[NodeProto] = []
+    read = INPUT
+    for place, step in enumerate(steps or [Step("Identity")]):
+        names = [f"entry/{place}/{k}" for k in range(len(step.constants))]
+        constants += [
+            numpy_helper.from_array(np.array(constant), name)
+            for name, constant in zip(names, step.constants, strict=True)
         ]
-        node = helper.make_node(
-            "DequantizeLinear", ["boundary", "entry/scale", "entry/zero_point"], [name]
-        )
-    return _bytes(GraphProto(node=[node], initializer=constants, input=[value]))
+        node = helper.make_node(step.op, [read, *names], [f"entry/{place}"])
+        if step.to is not None:
+            node.attribute.append(helper.make_attribute("to", _TYPES[step.to]))
+        nodes.append(node)
+        read = f"entry/{place}"
+    nodes[-1].output[0] = boundary_name(number, last)
+    return _bytes(GraphProto(node=nodes, initializer=constants, input=[value]))
 
 
 def leave(number: int, boundary: Boundary, *, last: int) -> bytes:

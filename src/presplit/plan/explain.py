@@ -74,21 +74,22 @@ and energy is
 
 def _headline(plan: Plan, net: Net | None) -> str:
     """Where the split is, or that there should be none."""
-    everywhere = plan.expected is not None and plan.expected.edge_share == 1
-    if plan.split == net.last if net is not None else everywhere and not plan.thresholds:
+    expected = plan.expected
+    all_edge = expected is not None and expected.all_edge
+    if all_edge or (net is not None and plan.split == net.last):
         return f"Do not split: the edge answers everything (split {plan.split})."
     if plan.split == 0 and not plan.thresholds:
         return (
-            "Do not split: the server answers everything "
-            f"(split 0, the input sent as {plan.codec})."
+            "Do not split: the server answers everything (split 0, the input sent as "
+            f"{plan.codec})."
         )
-    name = f" ({net.boundaries[plan.split].name}) of 0..{net.last}" if net is not None else ""
-    where = f"Split at boundary {plan.split}{name}, sent as {plan.codec}."
-    return (
-        f"{where} Every held-out sample was answered before it; what is not goes on there."
-        if everywhere
-        else where
-    )
+    place = f"boundary {plan.split}"
+    if net is not None:
+        place += f" ({net.boundaries[plan.split].name}) of 0..{net.last}"
+    where = f"Split at {place}, sent as {plan.codec}."
+    if expected is not None and expected.edge_share == 1:
+        where += " Every held-out sample was answered before it; what is not goes on there."
+    return where
 
 
 def _rules(plan: Plan) -> list[str]:

@@ -25,13 +25,15 @@ BYTES_PER_WEIGHT = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Situation:
+class Scenario:
     """A net with its costs on both sides of a link, and the held-out evidence of its exits.
 
     ``segment_macs`` and ``segment_weights`` have one entry for each segment, ``exit_macs`` and
     ``exit_weights`` one for each exit (0 for the last, whose layers are the last segment's);
-    ``payload_bytes[k]`` maps the codecs that boundary k has to the bytes of one encoded sample;
-    ``scores`` float32 and ``hits`` bool are ``(exits, samples)``.
+    ``payload_bytes[k]`` maps the codecs by which boundary k may travel to the bytes of one encoded
+    sample: those whose cost in accuracy was measured. ``scores`` float32 and ``hits`` bool are
+    ``(exits, samples)``; ``worth[k, codec]``, float64 ``(samples,)``, is what the net's own answers
+    are worth when boundary k travels so, the hits themselves where it is not there.
     """
 
     net: Net
@@ -46,6 +48,7 @@ class Situation:
     payload_bytes: tuple[Mapping[str, int], ...]
     scores: Floats
     hits: npt.NDArray[np.bool_]
+    worth: Mapping[tuple[int, str], npt.NDArray[np.float64]]
     policy: str = "confidence"
 
     @property
@@ -56,6 +59,16 @@ class Situation:
         """
         return self.net.exits[:-1]
 
+    def values(self, split: int, codec: str) -> npt.NDArray[np.float64]:
+        """What every exit's answers are worth if ``split`` travels by ``codec``.
+
+        float64 ``(exits, samples)``: the early exits answer before anything travels.
+        """
+        values = self.hits.astype(np.float64)
+        if (split, codec) in self.worth:
+            values[-1] = self.worth[split, codec]
+        return values
+
     @property
     def how(self) -> str:
         """Whether the costs were counted or measured."""
@@ -63,7 +76,7 @@ class Situation:
         return self.edge.how if same else f"edge {self.edge.how}, server {self.server.how}"
 
 
-def situation(
+def scenario(
     bundle: Bundle | str | Path,
     *,
     device: str | Device,
@@ -71,8 +84,8 @@ def situation(
     server: str | Device,
     edge_costs: Costs | None = None,
     server_costs: Costs | None = None,
-) -> Situation:
-    """The situation of ``bundle`` on ``device``, with ``server`` behind ``link``.
+) -> Scenario:
+    """The scenario of ``bundle`` on ``device``, with ``server`` behind ``link``.
 
     ``bundle`` may be a path; the other three are names on the shelves, or objects.
 
@@ -96,8 +109,7 @@ def situation(
         if got != (net.last, net.last, len(net.exits)):
             raise PlanError(
                 f"{name}: this net has {net.last} segments and {len(net.exits)} exits, the costs "
-                "have"
-                f" {got[0]} (energies: {got[1]}) and {got[2]}; measure this bundle again"
+                f"have {got[0]} (energies: {got[1]}) and {got[2]}; measure this bundle again"
             )
         return measured
 
@@ -107,7 +119,8 @@ def situation(
             f"{bundle.path}: holds 0 held-out samples, so no accuracy can be planned; export it "
             "again"
         )
-    return Situation(
+    measured = _measured(bundle)
+    return Scenario(
         net=net,
         edge=costs(edge_costs, edge_device, "edge_costs"),
         server=costs(server_costs, server_device, "server_costs"),
@@ -118,10 +131,26 @@ def situation(
         exit_macs=exit_macs,
         exit_weights=tuple(part.weights if part else 0 for part in exits),
         payload_bytes=tuple(
-            {codec: encoding.nbytes(boundary) for codec, encoding in port.encodings.items()}
-            for boundary, port in zip(net.boundaries, manifest.ports, strict=True)
+            {codec: bundle.encoding(k, codec).nbytes(boundary) for codec in measured[k]}
+            for k, boundary in enumerate(net.boundaries)
         ),
         scores=scores,
         hits=hits,
+        worth={
+            (k, codec): bundle.worth(k, codec)
+            for k in range(net.last)
+            for codec in measured[k]
+            if codec != "float32"
+        },
         policy=manifest.validation.policy if manifest.validation else "confidence",
     )
+
+
+def _measured(bundle: Bundle) -> list[list[str]]:
+    """For each boundary, the codecs whose cost in accuracy is known; float32 costs none."""
+    held = bundle.manifest.validation
+    ways = {(way.boundary, way.codec) for way in held.ways} if held else set[tuple[int, str]]()
+    return [
+        [codec for codec in port.encodings if codec == "float32" or (k, codec) in ways]
+        for k, port in enumerate(bundle.manifest.ports)
+    ]

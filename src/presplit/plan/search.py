@@ -19,7 +19,7 @@ from presplit.core import cost, units
 from presplit.core.errors import PlanError
 from presplit.core.types import Costs, Device, Link, Plan
 from presplit.plan.evaluate import Block, evaluate
-from presplit.plan.scenario import Situation, situation
+from presplit.plan.scenario import Scenario, scenario
 
 ROUNDING = 1e-9
 """What sums of shares may be off: an accuracy so little below the floor is on it."""
@@ -49,7 +49,7 @@ def search(
     ``edge_costs`` and ``server_costs`` are measured costs that replace what would be counted.
     Raises `PlanError` with the nearest achievable numbers if there is no such plan.
     """
-    found = situation(
+    found = scenario(
         bundle,
         device=device,
         link=link,
@@ -71,7 +71,7 @@ def candidates(
     server_costs: Costs | None = None,
 ) -> list[Plan]:
     """Every plan that `search` weighs, feasible or not, each with what is expected of it."""
-    found = situation(
+    found = scenario(
         bundle,
         device=device,
         link=link,
@@ -97,7 +97,7 @@ def baselines(
     ``all-edge`` runs the whole net on the device, ``all-server`` sends every input by the fastest
     codec; neither uses an early exit.
     """
-    found = situation(
+    found = scenario(
         bundle,
         device=device,
         link=link,
@@ -114,8 +114,8 @@ def baselines(
     return {"all-edge": fastest(found.net.last), "all-server": fastest(0)}
 
 
-def choose(found: Situation, *, deadline_s: float | None, max_accuracy_drop: float) -> Plan:
-    """`search` in a situation that is already at hand."""
+def choose(found: Scenario, *, deadline_s: float | None, max_accuracy_drop: float) -> Plan:
+    """`search` in a scenario that is already at hand."""
     if deadline_s is not None and not deadline_s > 0:
         raise PlanError(f"deadline_s must be above 0, got {deadline_s}")
     if not 0 <= max_accuracy_drop <= 1:
@@ -140,16 +140,13 @@ def choose(found: Situation, *, deadline_s: float | None, max_accuracy_drop: flo
     return best[1].plan(best[2], policy=found.policy, how=found.how, deadline_s=deadline_s)
 
 
-def _by(found: Situation, block: Block, latest: float) -> float:
-    """When the answers of ``block`` must be there.
-
-    The edge keeps a margin back from the deadline if it asks.
-    """
-    return latest - (cost.MARGIN_S if block.split < found.net.last else 0.0)
+def _by(found: Scenario, block: Block, latest: float) -> float:
+    """When the answers of ``block`` must be there."""
+    return cost.answer_by(latest, asks=block.split < found.net.last)
 
 
-def plans(found: Situation, *, deadline_s: float | None = None) -> list[Plan]:
-    """`candidates` in a situation that is already at hand."""
+def plans(found: Scenario, *, deadline_s: float | None = None) -> list[Plan]:
+    """`candidates` in a scenario that is already at hand."""
     return [
         block.plan(row, policy=found.policy, how=found.how, deadline_s=deadline_s)
         for block in evaluate(found)
@@ -157,7 +154,7 @@ def plans(found: Situation, *, deadline_s: float | None = None) -> list[Plan]:
     ]
 
 
-def _why_none(found: Situation, blocks: Sequence[Block], *, latest: float, least: float) -> str:
+def _why_none(found: Scenario, blocks: Sequence[Block], *, latest: float, least: float) -> str:
     """Which constraint cannot be met, and the nearest numbers that can."""
     fitting = [block for block in blocks if block.head_bytes <= found.memory_bytes]
     if not fitting:

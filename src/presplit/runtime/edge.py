@@ -70,6 +70,7 @@ class Edge:
             self._codec = CODECS.find(plan.codec)
             self._encoding = bundle.encoding(plan.split, plan.codec)
             self._model_name = bundle.manifest.model_name(plan.split, plan.codec)
+            self._plain_name = bundle.manifest.model_name(plan.split, "float32")
             following = holding(net, plan)
             if following is not None and following.after > plan.split:
                 self._fallback = Stretch(
@@ -206,13 +207,16 @@ class Edge:
             return Failure("link_down", "no server was given"), 0
         if until <= time.monotonic():
             return Failure("no_time", "the deadline is too near to ask"), 0
+        model_name = self._model_name
         codes = self._codec.encode(values, self._encoding)
+        if codes is None:  # values that the codec cannot carry go as they are
+            codes, model_name = values, self._plain_name
         remaining = until - time.monotonic()
         if remaining <= 0:
             return Failure("no_time", "encoding took the time that was left"), 0
         request_id = f"{self._prefix}-{next(self._numbers)}"
         return self._client.ask(
-            self._model_name, codes, timeout_s=remaining, request_id=request_id
+            model_name, codes, timeout_s=remaining, request_id=request_id
         ), codes.nbytes
 
     def _fall_back(self, values: Floats) -> Future[Held]:

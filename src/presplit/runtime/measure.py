@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from presplit.bundle import Bundle
 from presplit.core.errors import SpecError
+from presplit.core.times import NOTHING, Times
 from presplit.core.types import Costs, Device
 from presplit.runtime.engines.onnxruntime import Engine
 
@@ -59,8 +60,8 @@ def measure(
     watts = device.power_w if isinstance(device, Device) else 0.0
     return Costs(
         device=device.name if isinstance(device, Device) else device,
-        segment_s=tuple(medians[: net.last]),
-        exit_s=(*medians[net.last :], 0.0),
+        segment_s=tuple(map(Times.of, medians[: net.last])),
+        exit_s=(*map(Times.of, medians[net.last :]), NOTHING),
         segment_j=tuple(seconds * watts for seconds in medians[: net.last]),
         how="measured",
         when=datetime.now(UTC).strftime("%Y-%m-%d"),

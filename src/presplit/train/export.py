@@ -20,13 +20,12 @@ from onnxscript.optimizer import optimize as optimise
 from torch import nn
 
 from presplit import graph
-from presplit.bundle import Bundle, judge, pack
-from presplit.codecs import CODECS
+from presplit.bundle import Bundle
 from presplit.core.errors import GraphError
 from presplit.core.types import Floats, Plan
-from presplit.policies import EXITS
+from presplit.packing import pack
 from presplit.train.data.samples import Samples
-from presplit.train.judging.evaluate import evaluate, exit_logits
+from presplit.train.judging.evaluate import exit_logits
 from presplit.train.nets.exits import Logits, MultiExit
 
 TOLERANCE = 1e-4
@@ -39,8 +38,6 @@ FOLDED = 64
 
 A layer's index stays as small as it is.
 """
-CALIBRATED_ON = 256
-"""Held-out samples whose range at each boundary the int8 codec takes."""
 
 
 def export(
@@ -65,40 +62,31 @@ def export(
     """
     held_out = example if isinstance(example, Samples) else None
     given = np.asarray(held_out.x if held_out else example, np.float32)
-    seen = given[
-        np.linspace(0, len(given) - 1, min(len(given), CALIBRATED_ON)).astype(int)
-    ]  # may be sorted by class
+    if not len(given):
+        raise GraphError("an export needs at least one sample to run through the net, got none")
     model = copy.deepcopy(model).cpu().float().eval()
-    if isinstance(model, MultiExit) and len(seen):
-        model.materialise(torch.from_numpy(seen[:1].copy()))
-    exported = graph.read(to_onnx(model, torch.from_numpy(seen[:1].copy())))
-    row = graph.row(exported, model.exit_names if isinstance(model, MultiExit) else None)
-    pieces = graph.cut(row)
-    values = graph.run(exported, seen, [*row.tensors[1:], *row.logits])
-    _agree(model, seen, [values[name] for name in exported.outputs])
-    ranges = [
-        (float(value.min()), float(value.max()))
-        for value in (seen, *(values[t] for t in row.tensors[1:]))
-    ]
-    encodings = [
-        {name: codec.calibrate(*limits) for name, codec in CODECS.items()} for limits in ranges
-    ]
-    evidence = None
-    if held_out is not None:
-        logits = evaluate(model, held_out)[[exported.outputs.index(name) for name in row.logits]]
-        evidence = judge(policy, EXITS.find(policy), logits, held_out.y)
+    one = torch.from_numpy(given[:1].copy())
+    if isinstance(model, MultiExit):
+        model.materialise(one)
+    exported = to_onnx(model, one)
+
+    def torch_logits(x: Floats) -> list[Floats]:
+        with torch.no_grad():
+            return [each.numpy() for each in exit_logits(model, torch.from_numpy(x.copy()))]
+
     return pack(
+        exported,
         path,
-        row.net,
-        pieces,
-        graph.ports(row, encodings),
-        encodings,
+        samples=given,
+        labels=held_out.y if held_out else None,
+        exit_names=model.exit_names if isinstance(model, MultiExit) else None,
+        policy=policy,
         name=name,
-        versions={"torch": str(torch.__version__), "onnx": importlib.metadata.version("onnx")},
-        evidence=evidence,
-        labels=labels,
+        classes=labels,
         plan=plan,
         spec=spec,
+        versions={"torch": str(torch.__version__), "onnx": importlib.metadata.version("onnx")},
+        reference=("torch", torch_logits),
     )
 
 
@@ -233,16 +221,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for log, level in zip(logs, levels, strict=True):
             log.setLevel(level)
-
-
-def _agree(model: nn.Module, x: Floats, graph_logits: Sequence[Floats]) -> None:
-    """Raise `GraphError` if an exit of the graph differs from torch's."""
-    with torch.no_grad():
-        own = exit_logits(model, torch.from_numpy(np.array(x)))
-    for number, (ours, theirs) in enumerate(zip(own, graph_logits, strict=True)):
-        difference = _relative_difference(ours.numpy(), theirs)
-        if not difference <= TOLERANCE:
-            raise GraphError(
-                f"exit {number} of the exported graph differs from torch by {difference:.2g} "
-                "(relative)"
-            )

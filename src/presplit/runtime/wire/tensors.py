@@ -18,7 +18,14 @@ import numpy.typing as npt
 
 from presplit.core.errors import InputError
 
-DATATYPES = {"FP32": "<f4", "FP16": "<f2", "INT8": "|i1", "INT64": "<i8"}
+DATATYPES = {
+    "FP32": "<f4",
+    "FP16": "<f2",
+    "INT8": "|i1",
+    "INT16": "<i2",
+    "INT32": "<i4",
+    "INT64": "<i8",
+}
 """The protocol's datatypes that travel, with numpy's name for their bytes; no other is accepted."""
 
 
@@ -111,7 +118,7 @@ def datatype_of(dtype: npt.DTypeLike) -> str:
     for name, code in DATATYPES.items():
         if wanted == np.dtype(code):
             return name
-    raise InputError(f"dtype must be float32, float16, int8 or int64, got {wanted}")
+    raise InputError(f"dtype must be float32, float16 or a signed integer, got {wanted}")
 
 
 def _short(shape: Sequence[int]) -> str:

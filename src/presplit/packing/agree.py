@@ -1,0 +1,130 @@
+"""A graph and its pieces compute the same, for one sample and for many.
+
+An edge has one sample at a time, a server may have many. So the net as its owner runs it (torch, or
+the file in ONNX Runtime) and the pieces joined again are compared at batch 1 and at a larger batch,
+and each with itself; what depends on its batch is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from presplit.core.errors import GraphError
+from presplit.core.tensors import INPUT
+from presplit.core.types import Floats
+from presplit.packing.session import Session
+from presplit.packing.whole import Pieces
+
+TOLERANCE = 1e-4
+"""Largest difference, relative to the largest logit: float32 sums taken in another order."""
+COMPARED = 8
+"""Samples of the larger batch."""
+ALONE = 3
+"""Of these, so many are also run alone."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The net as its owner runs it: what it is called, and its logits, one array for each exit.
+
+    The exits are in the order of the graph's outputs. ``batch``: how many samples it takes, if that
+    is fixed.
+    """
+
+    name: str
+    run: Callable[[Floats], Sequence[Floats]]
+    batch: int | None = None
+
+
+def of_file(
+    model: bytes, *, input_name: str, outputs: Sequence[str], batch: int | None
+) -> Reference:
+    """The file as it is, in ONNX Runtime."""
+    session = Session(model, optimised=False)
+
+    def run(x: Floats) -> list[Floats]:
+        found = session.run({input_name: x})
+        return [found[name] for name in outputs]
+
+    return Reference("the file", run, batch)
+
+
+def agree(pieces: Pieces, reference: Reference, x: Floats) -> None:
+    """Raise `GraphError` unless pieces and ``reference`` give the same for the samples ``x``.
+
+    ``x``: float32 ``(n, *shape)``; with fewer than are compared, they are repeated.
+    """
+    size = max(2, math.ceil(COMPARED / (reference.batch or 1))) * (reference.batch or 1)
+    x = np.resize(x, (size, *x.shape[1:])) if len(x) < size else x[:size]
+    session = Session(pieces.whole(boundaries=False), optimised=False)
+    opened = "" if reference.batch is None else _opened(reference.batch)
+
+    def joined(batch: Floats) -> list[Floats]:
+        try:
+            found = session.run({INPUT: batch})
+        except GraphError as error:
+            cure = opened or f" ({error})"
+            raise GraphError(f"its pieces do not take {len(batch)} samples{cure}") from error
+        return [found[name] for name in pieces.exits]
+
+    together = joined(x)
+    expected = _in_batches(reference, x, size)
+    order = [pieces.row.graph.outputs.index(name) for name in pieces.row.logits]
+    names = [exit_.name for exit_ in pieces.row.net.exits]
+    for name, ours, place in zip(names, together, order, strict=True):
+        difference = relative_difference(ours, expected[place])
+        if not difference <= TOLERANCE:
+            how = f"its pieces differ from {reference.name} at exit {name!r} by {difference:.2g}"
+            raise GraphError(f"{how} (relative){opened or _not_finite(expected[place])}")
+    for number in range(ALONE):
+        alone = x[number : number + 1]
+        _same_alone(names, joined(alone), [each[number : number + 1] for each in together])
+        if reference.batch is None:
+            there = reference.run(alone)
+            among = [each[number : number + 1] for each in expected]
+            _same_alone([names[order.index(k)] for k in range(len(names))], there, among)
+
+
+def _in_batches(reference: Reference, x: Floats, size: int) -> list[Floats]:
+    """What ``reference`` gives for ``x``, in batches that it takes."""
+    step = reference.batch or size
+    parts = [reference.run(x[start : start + step]) for start in range(0, len(x), step)]
+    return [np.concatenate(of_exit) for of_exit in zip(*parts, strict=True)]
+
+
+def _same_alone(names: Sequence[str], alone: Sequence[Floats], among: Sequence[Floats]) -> None:
+    """Raise `GraphError` if a sample alone gets other logits than it gets among others."""
+    for name, one, other in zip(names, alone, among, strict=True):
+        difference = relative_difference(one, other)
+        if not difference <= TOLERANCE:
+            raise GraphError(
+                f"samples of one batch depend on each other: at exit {name!r} a sample alone gets "
+                f"logits that differ by {difference:.2g} (relative) from those that it gets among "
+                "others, and on an edge each sample comes alone; a net must not normalise or mix "
+                "over its batch in evaluation (BatchNorm's running statistics do not)"
+            )
+
+
+def relative_difference(found: Floats, expected: Floats) -> float:
+    """The largest difference, relative to the largest value expected or 1.
+
+    Infinite if the shapes differ.
+
+    >>> relative_difference(np.array([1.0, 4.0]), np.array([1.0, 5.0]))
+    0.2
+    """
+    if found.shape != expected.shape:
+        return math.inf
+    return float(np.abs(found - expected).max()) / max(1.0, float(np.abs(expected).max()))
+
+
+def _opened(batch: int) -> str:
+    return f": its batch of {batch} cannot be opened; export the net with a dynamic batch"
+
+
+def _not_finite(expected: Floats) -> str:
+    return "" if np.isfinite(expected).all() else ": it gives values that are not finite"

@@ -1,0 +1,153 @@
+"""`pack`: an ONNX classifier and samples become a checked bundle, cut at every boundary."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from presplit import graph
+from presplit.bundle import Bundle
+from presplit.core.errors import InputError, context
+from presplit.core.spec import NAME_PATTERN
+from presplit.core.types import Floats, Plan
+from presplit.packing.agree import Reference, agree, of_file
+from presplit.packing.assemble import About, assemble
+from presplit.packing.evidence import Carried, Evidence, carry, judge, unmeasured
+from presplit.packing.whole import Pieces, observe
+from presplit.policies import EXITS
+
+Labels = npt.NDArray[np.int64]
+Run = Callable[[Floats], Sequence[Floats]]
+
+
+def pack(
+    source: str | Path | bytes | Any,
+    path: str | Path | None = None,
+    *,
+    samples: Floats | None = None,
+    labels: Labels | None = None,
+    exit_names: Sequence[str] | None = None,
+    policy: str = "confidence",
+    name: str | None = None,
+    classes: Sequence[str] = (),
+    plan: Plan | None = None,
+    spec: Mapping[str, Any] | None = None,
+    versions: Mapping[str, str] | None = None,
+    reference: tuple[str, Run] | None = None,
+    probe: Floats | None = None,
+) -> Bundle:
+    """The bundle of the ONNX classifier ``source``, written to ``path``; one that is there goes.
+
+    ``source``: a file, its bytes, or an `onnx.ModelProto`; one output for each exit, the net's own
+    logits last, called by ``exit_names``. ``path``: default ``MODEL.bundle`` beside the file.
+    ``samples``: float32 ``(n, *shape)``, finite, held out of the training set; they give the ranges
+    of the boundaries. With ``labels``, int64 ``(n,)``, they are also the evidence from which plans
+    are made, for each exit by the rule ``policy`` and for each codec; without samples only codecs
+    that need no range are offered, and what they cost is not known.
+    ``reference``: what to compare with instead of the file in ONNX Runtime: its name and what gives
+    the logits of every output for a batch; ``probe`` are then samples to compare on where
+    ``samples`` are not given.
+
+    The pieces are compared with the reference, at batch 1 and at a larger batch, before anything
+    is written. Raises `GraphError` if the graph cannot be read or cut, if pieces differ from it, or
+    if samples of one batch depend on each other; `InputError` for samples or labels that do not
+    fit; `BundleError` if nothing can be written.
+    """
+    where = str(source) if isinstance(source, str | Path) else ""
+    target = Path(path) if path is not None else Path(where).with_suffix(".bundle")
+    score = EXITS.find(policy)
+    called = _called(name or _name(where))
+    with context(where) if where else contextlib.nullcontext():
+        row, fixed = _row(source, exit_names)
+        pieces = Pieces(row, graph.cut(row))
+        shape = row.net.boundaries[0].shape
+        x = None if samples is None else _fitting(samples, shape)
+        y = None if labels is None else _labelled(labels, x, row.net.exits[-1].classes)
+        compared = x if x is not None else _noise(shape) if probe is None else probe
+        if reference is None:
+            theirs = of_file(
+                graph.load(source).SerializeToString(),
+                input_name=row.graph.input,
+                outputs=row.graph.outputs,
+                batch=fixed,
+            )
+        else:
+            theirs = Reference(reference[0], reference[1])
+        agree(pieces, theirs, compared)
+        del theirs  # a session holds all weights once more
+        evidence: Evidence | None = None
+        carried: Carried = unmeasured(row.net.last)
+        if x is not None:
+            seen, logits = observe(pieces, x)
+            answers = logits[-1].argmax(-1)
+            carried = carry(pieces, seen, x, answers, judged=y is not None)
+            evidence = None if y is None else judge(policy, score, logits, y)
+    about = About(
+        name=called,
+        versions=versions or {"onnx": importlib.metadata.version("onnx")},
+        classes=classes,
+        plan=plan,
+        spec=spec,
+    )
+    return assemble(target, pieces, carried, about, evidence=evidence, labels=y)
+
+
+def _row(source: Any, exit_names: Sequence[str] | None) -> tuple[graph.Row, int | None]:
+    """The row of segments in ``source``, and the batch that the file fixes, if it does."""
+    model = graph.load(source)
+    return graph.row(graph.read(model), exit_names), graph.fixed_batch(model)
+
+
+def _fitting(samples: Floats, shape: tuple[int, ...]) -> Floats:
+    """``samples``, at least one, of this shape, float32 and finite."""
+    x = np.asarray(samples)
+    if x.dtype != np.float32 or x.ndim < 1 or not len(x) or x.shape[1:] != shape:
+        wanted = ", ".join(map(str, shape))
+        raise InputError(
+            f"samples: expected float32 of shape (n, {wanted}), at least one, got {x.dtype} of "
+            f"shape {x.shape}"
+        )
+    if not np.isfinite(x).all():
+        raise InputError("samples: expected finite values, got some that are not")
+    return x
+
+
+def _labelled(labels: Labels, x: Floats | None, classes: int) -> Labels:
+    """``labels``, one for each sample, in 0..classes-1."""
+    if x is None:
+        raise InputError("labels: they need the samples that they are of; give samples too")
+    y = np.asarray(labels)
+    if y.dtype.kind not in "iu" or y.shape != (len(x),):
+        raise InputError(
+            f"labels: expected whole numbers of shape ({len(x)},), got {y.dtype} of shape {y.shape}"
+        )
+    if y.min() < 0 or y.max() >= classes:
+        raise InputError(f"labels: expected classes in 0..{classes - 1}, got {y.min()}..{y.max()}")
+    return y.astype(np.int64)
+
+
+def _noise(shape: tuple[int, ...]) -> Floats:
+    """Samples where none were given: seeded, evenly spread over 0..1."""
+    return np.random.default_rng(0).random((16, *shape), dtype=np.float32)
+
+
+def _called(name: str) -> str:
+    """``name``, which becomes part of the name that a server hosts."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise InputError(
+            "name: expected small letters, digits, - and _, at most 63, the first no sign, got "
+            f"{name!r}"
+        )
+    return name
+
+
+def _name(where: str) -> str:
+    """What a net is called by its file."""
+    return re.sub(r"[^a-z0-9]+", "-", Path(where).stem.lower()).strip("-")[:63] or "model"

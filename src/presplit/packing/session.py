@@ -1,0 +1,58 @@
+"""ONNX Runtime, to compare and to calibrate: little memory kept, nothing printed, errors in words.
+
+The engine that runs bundles is `presplit.runtime.engines`; a bundle is packed on a floor below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from presplit.core.errors import GraphError, library
+
+FATAL = 4
+"""ONNX Runtime's log level at which it prints nothing that it also raises."""
+
+
+class Session:
+    """One ONNX model; raises `GraphError` if ONNX Runtime does not take it.
+
+    ``optimised`` fuses operators as an engine does. Without it every operator runs as it is
+    written, so that a graph and its pieces compute the same bits: fused quantised operators differ
+    from unfused ones by steps of quantisation.
+    """
+
+    def __init__(self, model: bytes, *, optimised: bool = True) -> None:
+        ort: Any = library("onnxruntime", need="packing a bundle", extra="edge")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = FATAL
+        options.enable_cpu_mem_arena = False  # an arena keeps the most that was ever needed
+        if not optimised:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        providers = ["CPUExecutionProvider"]
+        try:
+            self._session: Any = ort.InferenceSession(
+                model, sess_options=options, providers=providers, enable_fallback=0
+            )
+        except Exception as error:  # its exceptions share no class of their own
+            raise GraphError(f"ONNX Runtime does not take the graph: {_first(error)}") from error
+        self._quiet = ort.RunOptions()
+        self._quiet.log_severity_level = FATAL
+        self.outputs: tuple[str, ...] = tuple(each.name for each in self._session.get_outputs())
+
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """The outputs by name; raises `GraphError` if the graph does not take ``inputs``."""
+        try:
+            found = self._session.run(None, dict(inputs), self._quiet)
+        except Exception as error:  # its exceptions share no class of their own
+            shapes = ", ".join(f"{array.dtype} {array.shape}" for array in inputs.values())
+            raise GraphError(f"the graph does not take {shapes}: {_first(error)}") from error
+        return dict(zip(self.outputs, map(np.asarray, found), strict=True))
+
+
+def _first(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,101 @@
+"""A net in pieces, joined again and run: all of it at once, or a tail from any boundary.
+
+Batches are so small that all boundaries of a batch together stay below `AT_ONCE_BYTES`, so that a
+net for photographs is packed on a small machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from presplit import graph
+from presplit.core.encoding import NOTHING, Seen
+from presplit.core.tensors import INPUT, boundary_name, logits_name
+from presplit.core.types import Floats
+from presplit.packing.session import Session
+
+AT_ONCE_BYTES = 32 * 2**20
+"""What the boundaries of one batch may hold together."""
+MOST_AT_ONCE = 64
+"""Samples in one batch, at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """A row of segments with its pieces, and the fragments that enter and leave each boundary."""
+
+    row: graph.Row
+    fragments: graph.Fragments
+
+    @property
+    def last(self) -> int:
+        """Number of the last boundary, the logits."""
+        return self.row.net.last
+
+    @property
+    def exits(self) -> list[str]:
+        """The tensors with the logits of every exit, in the order in which they run."""
+        early = [logits_name(exit_.name) for exit_ in self.row.net.exits[:-1]]
+        return [*early, boundary_name(self.last, self.last)]
+
+    @property
+    def at_once(self) -> int:
+        """Samples in one batch."""
+        sample = sum(boundary.nbytes for boundary in self.row.net.boundaries)
+        return max(1, min(MOST_AT_ONCE, AT_ONCE_BYTES // sample))
+
+    def leave(self, number: int) -> bytes:
+        """The fragment that makes boundary ``number`` an output."""
+        return graph.leave(number, self.row.net.boundaries[number], last=self.last)
+
+    def whole(self, *, boundaries: bool) -> bytes:
+        """The model of all pieces, with every exit and, if wanted, every boundary as outputs."""
+        left = range(1, self.last + 1) if boundaries else [self.last]
+        parts = [*self.fragments.segments, *self.fragments.exits.values()]
+        pieces = [piece.onnx for piece in parts]
+        return b"".join([self._head(0), *pieces, *map(self.leave, left)])
+
+    def tail(self, start: int) -> bytes:
+        """The model from boundary ``start`` to the logits, entered in float32."""
+        pieces = [piece.onnx for piece in self.fragments.segments[start:]]
+        return b"".join([self._head(start), *pieces, self.leave(self.last)])
+
+    def _head(self, start: int) -> bytes:
+        boundary = self.row.net.boundaries[start]
+        entry = graph.entry(start, boundary, "float32", (), last=self.last)
+        return self.fragments.header + entry
+
+
+def batches(x: Floats, size: int) -> Iterator[Floats]:
+    """``x`` in batches of ``size``."""
+    for start in range(0, len(x), size):
+        yield x[start : start + size]
+
+
+def observe(pieces: Pieces, x: Floats) -> tuple[list[Seen], list[Floats]]:
+    """What is seen at every boundary for the samples ``x``, and the logits of every exit.
+
+    The logits are float32 ``(n, classes)``, one array for each exit in the order in which they run.
+    """
+    session = Session(pieces.whole(boundaries=True))
+    seen = [NOTHING] * (pieces.last + 1)
+    logits: list[list[Floats]] = [[] for _ in pieces.exits]
+    for batch in batches(x, pieces.at_once):
+        found = session.run({INPUT: batch})
+        values = [batch, *(found[boundary_name(k, pieces.last)] for k in range(1, pieces.last + 1))]
+        seen = [old | Seen.of(value) for old, value in zip(seen, values, strict=True)]
+        for rows, name in zip(logits, pieces.exits, strict=True):
+            rows.append(found[name])
+    return seen, [np.concatenate(rows) for rows in logits]
+
+
+def boundary_values(pieces: Pieces, number: int) -> Session:
+    """What gives boundary ``number`` (from 1 on) of the inputs, as output of that name alone."""
+    parts = pieces.fragments.segments[:number]
+    boundary = pieces.row.net.boundaries[0]
+    entry = graph.entry(0, boundary, "float32", (), last=pieces.last)
+    joined = [pieces.fragments.header, entry, *(piece.onnx for piece in parts)]
+    return Session(b"".join([*joined, pieces.leave(number)]))

@@ -1,0 +1,57 @@
+"""Times add as independent draws do; mixtures have the quantiles of what they stand for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from presplit.core.errors import SpecError
+from presplit.core.times import Times, mixed_quantile, total
+
+DRAWS = st.lists(st.floats(0, 10), min_size=1, max_size=30)
+
+
+@given(DRAWS, st.floats(0, 10))
+def test_a_constant_shifts_every_draw(draws: list[float], seconds: float) -> None:
+    shifted = Times.of(draws) + Times.of(seconds)
+    np.testing.assert_allclose(shifted.array, np.array(draws) + seconds)
+
+
+@given(DRAWS, DRAWS)
+def test_the_mean_of_a_sum_is_the_sum_of_the_means_where_both_have_equally_many(
+    one: list[float], other: list[float]
+) -> None:
+    size = min(len(one), len(other))
+    parts = [Times.of(one[:size]), Times.of(other[:size])]
+    assert total(parts).mean_s == pytest.approx(sum(part.mean_s for part in parts))
+
+
+def test_a_sum_takes_its_parts_as_independent() -> None:
+    step = Times.of(np.arange(1000.0))
+    both = total([step, step, step])
+    assert both.array.std() == pytest.approx(3**0.5 * step.array.std(), rel=0.1)
+    assert total([step, step, step]) == both
+
+
+@given(DRAWS, st.floats(0, 1))
+def test_a_quantile_is_reached_by_its_share(draws: list[float], q: float) -> None:
+    times = Times.of(draws)
+    assert times.within(times.quantile(q)) >= q - 1e-12
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=6), st.sampled_from([0.5, 0.9, 0.99, 1.0]))
+def test_a_mixture_has_the_rank_among_the_samples(counts: list[int], q: float) -> None:
+    counts[0] += 1
+    seconds = np.random.default_rng(len(counts)).random(len(counts))
+    shares = np.array([counts]) / sum(counts)
+    (found,) = mixed_quantile([Times.of(each) for each in seconds], shares, q)
+    samples = np.sort(np.repeat(seconds, counts))
+    assert found == samples[int(np.ceil(q * sum(counts) - 1e-9)) - 1]
+
+
+@pytest.mark.parametrize("draws", [[], [-1.0], [float("nan")], [float("inf")]])
+def test_what_is_no_time_is_refused(draws: list[float]) -> None:
+    with pytest.raises(SpecError, match=r"Times\.draws_s"):
+        Times.of(draws)
