@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from presplit.bundle import Bundle, Manifest, digest, read, write, write_plan
-from presplit.bundle.manifest import FORMAT, Part, Port, Validation
+from presplit.bundle.manifest import FORMAT, Part, Port, Validation, Way
 from presplit.bundle.read import MANIFEST
 from presplit.codecs import CODECS
 from presplit.core.encoding import Seen
@@ -469,3 +469,44 @@ def test_evidence_of_another_shape_or_type_is_refused(tmp_path: Path) -> None:
             BundleError, match=r"scores.npy: expected validation of float32 \(2, 2\)"
         ):
             found.evidence()
+
+
+def test_a_bundle_behind_a_link_is_written_where_the_link_leads(tmp_path: Path) -> None:
+    far, link = tmp_path / "far", tmp_path / "near" / "net.bundle"
+    far.mkdir()
+    link.parent.mkdir()
+    link.symlink_to(far / "net.bundle")
+    write(link, manifest(contents()), contents())
+    write(link, manifest(contents(b"!")), contents(b"!"))
+    write_plan(link, Plan(1))
+    assert read(link).plan == read(far / "net.bundle").plan == Plan(1)
+    assert link.is_symlink()
+    assert [entry.name for entry in tmp_path.rglob("*.bundle*")] == ["net.bundle", "net.bundle"]
+    assert sorted(entry.name for entry in (far / "net.bundle").iterdir()) == sorted(
+        [MANIFEST, *contents(b"!")]
+    )
+
+
+def test_links_that_lead_in_a_circle_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.bundle").symlink_to(tmp_path / "b.bundle")
+    (tmp_path / "b.bundle").symlink_to(tmp_path / "a.bundle")
+    with pytest.raises(BundleError, match=r"a\.bundle: .*(circle|Too many levels)"):
+        write(tmp_path / "a.bundle", manifest(contents()), contents())
+
+
+def test_what_file_browsers_leave_does_no_harm(bundle: Bundle) -> None:
+    for name in (".DS_Store", "Thumbs.db", ".manifest.json.123"):
+        (bundle.path / name).write_bytes(b"?")
+    assert read(bundle.path) == bundle
+
+
+def test_what_a_codec_costs_is_weighed_for_all_samples(tmp_path: Path) -> None:
+    files = contents() | {"carried.npy": npy(np.array([[False]]))}
+    held = Validation(
+        "confidence", 2, "scores.npy", "hits.npy", "carried.npy", (Way(0, "int8"),), judged=1
+    )
+    found = write(tmp_path / "net.bundle", manifest(files, validation=held), files)
+    assert found.worth(0, "float32").tolist() == [1, 1]
+    assert found.worth(0, "int8").mean() == 0  # the one sample that was judged stands for both
+    with pytest.raises(BundleError, match="what int8 costs at boundary 1 was not measured"):
+        found.worth(1, "int8")

@@ -29,6 +29,10 @@ from presplit.core.tensors import INPUT, boundary_name, logits_name
 from presplit.core.types import Floats, Net, Plan, Runnable, canonical_json
 
 MANIFEST = "manifest.json"
+UNFINISHED = f".{MANIFEST}."
+"""How the name of a manifest begins that is being written, or never was to its end."""
+JUNK = (".DS_Store", "Thumbs.db", "desktop.ini")
+"""What file browsers leave in every folder."""
 MAX_MANIFEST_BYTES = 16 * 2**20
 
 
@@ -36,9 +40,7 @@ MAX_MANIFEST_BYTES = 16 * 2**20
 class Bundle:
     """A directory of ONNX segments with its manifest, verified and held in memory.
 
-    ``segment`` and ``exit`` give complete ONNX models, ready for an engine. In every one the input
-    is called ``boundary``; the outputs are called ``boundary_K`` (``logits`` if K is the last) and
-    ``logits.EXIT``.
+    `runnable` gives complete ONNX models, ready for an engine, with the names of their tensors.
     """
 
     path: Path
@@ -203,7 +205,7 @@ def read(path: str | Path) -> Bundle:
     if not path.is_dir():
         raise BundleError(f"{path}: no such bundle (a bundle is a directory with a {MANIFEST})")
     manifest = read_manifest(path)
-    found = {entry.name for entry in path.iterdir()} - {MANIFEST}
+    found = {entry.name for entry in path.iterdir() if not _is_junk(entry.name)} - {MANIFEST}
     for name in sorted(found ^ set(manifest.files)):
         state = "is missing" if name in manifest.files else "is not in the manifest"
         raise BundleError(f"{path / name}: {state}; copy or export the bundle again")
@@ -217,6 +219,11 @@ def read(path: str | Path) -> Bundle:
             )
         contents[name] = raw
     return Bundle(path, manifest, contents)
+
+
+def _is_junk(name: str) -> bool:
+    """True for what is in the folder and belongs to no bundle."""
+    return name in JUNK or name.startswith(UNFINISHED)
 
 
 def _plain_bytes(path: Path, *, limit: int) -> bytes:

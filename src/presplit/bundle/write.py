@@ -7,6 +7,7 @@ in one atomic step.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import hashlib
@@ -19,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from presplit.bundle.manifest import File, Manifest
-from presplit.bundle.read import MANIFEST, Bundle, parse_manifest, read, read_manifest
+from presplit.bundle.read import MANIFEST, UNFINISHED, Bundle, parse_manifest, read, read_manifest
 from presplit.core.errors import BundleError, SpecError
 from presplit.core.types import Plan, canonical_json
 
@@ -39,11 +40,11 @@ def write(path: str | Path, manifest: Manifest, contents: Mapping[str, bytes]) -
     Raises `BundleError`, with ``path`` unchanged, if it holds something that is not a bundle, if it
     cannot be written, or if manifest and contents do not make a bundle that can be read.
     """
-    path = Path(path)
+    named, path = Path(path), real_path(path)
     sealed = canonical_json(manifest.sealed())
     _refuse_unreadable(path, manifest, sealed, contents)
     if path.exists() and not (path / MANIFEST).is_file():
-        raise BundleError(f"{path}: exists and is not a bundle; choose another path or remove it")
+        raise BundleError(f"{named}: exists and is not a bundle; choose another path or remove it")
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,12 +56,23 @@ def write(path: str | Path, manifest: Manifest, contents: Mapping[str, bytes]) -
         _take_place(temporary, path)
     except OSError as error:
         raise BundleError(
-            f"{path}: cannot be written ({error.strerror}); what was there is unchanged"
+            f"{named}: cannot be written ({error.strerror}); what was there is unchanged"
         ) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-    return read(path)
+    return read(named)
+
+
+def real_path(path: str | Path) -> Path:
+    """Where ``path`` leads if it is a link: what is renamed must be on the link's other side.
+
+    Raises `BundleError` for links that lead in a circle.
+    """
+    try:
+        return Path(path).resolve()
+    except (OSError, RuntimeError) as error:
+        raise BundleError(f"{path}: cannot be followed, its links lead in a circle") from error
 
 
 def write_plan(bundle: Bundle | str | Path, plan: Plan | None) -> Bundle:
@@ -80,15 +92,18 @@ def write_plan(bundle: Bundle | str | Path, plan: Plan | None) -> Bundle:
             "that one"
         )
     manifest = msgspec.structs.replace(bundle.manifest, plan=plan).sealed()
-    temporary = bundle.path.parent / f".{bundle.path.name}.{os.getpid()}.manifest"
+    folder = real_path(bundle.path)
+    # Inside the bundle, so that it is on the same file system; readers take no notice of the name.
+    temporary = folder / f"{UNFINISHED}{os.getpid()}"
     try:
         _write_file(temporary, canonical_json(manifest))
-        os.replace(temporary, bundle.path / MANIFEST)
-        _sync(bundle.path)
+        os.replace(temporary, folder / MANIFEST)
+        _sync(folder)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise BundleError(
-            f"{bundle.path}: the plan cannot be written ({error.strerror})"
+            f"{bundle.path}: the plan cannot be written ({error.strerror}); the bundle is unchanged"
         ) from error
     return dataclasses.replace(bundle, manifest=manifest)
 
