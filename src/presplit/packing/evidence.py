@@ -99,6 +99,9 @@ def carry(
         if number < pieces.last:
             given = _answers(pieces, number, x[places], offered)
             for name, labels in given.items():
+                if isinstance(labels, str):
+                    bad[name] = labels
+                    continue
                 changed = int((labels != answers[places]).sum())
                 if changed <= max(1, MOST_CHANGED * count):
                     found[number, name] = labels
@@ -116,15 +119,25 @@ def carry(
 
 def _answers(
     pieces: Pieces, number: int, x: Floats, ways: Mapping[str, Encoding]
-) -> dict[str, npt.NDArray[np.int64]]:
-    """The labels that ``x`` gets when boundary ``number`` travels in each of these ways."""
+) -> dict[str, npt.NDArray[np.int64] | str]:
+    """The labels that ``x`` gets when boundary ``number`` travels in each of these ways.
+
+    Where the tail does not take what a codec decodes to, the reason in place of labels.
+    """
     head = boundary_values(pieces, number) if number else None
     tail, logits = Session(pieces.tail(number)), boundary_name(pieces.last, pieces.last)
     found: dict[str, list[npt.NDArray[np.int64]]] = {name: [] for name in ways}
+    broken: dict[str, str] = {}
     for batch in batches(x, pieces.at_once):
         values = batch if head is None else next(iter(head.run({INPUT: batch}).values()))
         for name, encoding in ways.items():
             codes = CODECS[name].encode(values, encoding)
             decoded = values if codes is None else CODECS[name].decode(codes, encoding)
-            found[name].append(tail.run({INPUT: decoded})[logits].argmax(-1))
-    return {name: np.concatenate(rows) for name, rows in found.items()}
+            try:
+                found[name].append(tail.run({INPUT: decoded})[logits].argmax(-1))
+            except GraphError as error:
+                if name == "float32":
+                    raise
+                broken[name] = f"the net does not take what it decodes to ({error})"
+    labels = {name: np.concatenate(rows) for name, rows in found.items() if name not in broken}
+    return {**labels, **broken}

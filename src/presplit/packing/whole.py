@@ -17,7 +17,7 @@ from presplit.core.tensors import INPUT, boundary_name, logits_name
 from presplit.core.types import Floats
 from presplit.packing.session import Session
 
-AT_ONCE_BYTES = 32 * 2**20
+AT_ONCE_BYTES = 4 * 2**20
 """What the boundaries of one batch may hold together."""
 MOST_AT_ONCE = 64
 """Samples in one batch, at most."""
