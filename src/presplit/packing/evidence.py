@@ -26,8 +26,12 @@ MOST_CHANGED = 0.05
 """A codec that changes more than this share of the answers is not offered."""
 JUDGED_ON = 1000
 """Held-out samples, spread evenly, on which codecs are judged where labels are known."""
-LOOKED_AT = 64
+LOOKED_AT = 32
 """The same where no labels are known: enough to see that a codec destroys the values."""
+MOST_MACS = 10**12
+"""Multiply-accumulates that judging may cost in all, about a minute."""
+FEWEST = 16
+"""Samples that even the largest net is judged on."""
 
 Bools = npt.NDArray[np.bool_]
 
@@ -87,7 +91,7 @@ def carry(
     ``x``: the samples; ``answers``: the labels that the whole net gives them; ``judged``: labels
     are known, so that plans will be made from this. Costs a run of head and tail for each boundary.
     """
-    count = min(len(x), JUDGED_ON if judged else LOOKED_AT)
+    count = min(len(x), JUDGED_ON if judged else LOOKED_AT, _affordable(pieces))
     places = judged_places(len(x), count)
     encodings: list[dict[str, Encoding]] = []
     refused: list[dict[str, str]] = []
@@ -115,6 +119,14 @@ def carry(
         encodings.append({name: each for name, each in offered.items() if name not in bad})
         refused.append(bad)
     return Carried(tuple(encodings), tuple(refused), found, places)
+
+
+def _affordable(pieces: Pieces) -> int:
+    """How many samples can be judged at every boundary for `MOST_MACS`, `FEWEST` at least."""
+    whole = sum(segment.macs for segment in pieces.fragments.segments)
+    # At each boundary the head runs once, and the tail once for each of a few codecs.
+    each = 1.5 * max(1, whole * pieces.last)
+    return max(FEWEST, int(MOST_MACS / each))
 
 
 def _answers(
