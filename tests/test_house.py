@@ -60,7 +60,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "onnx": ("graph/*",),
     "onnxruntime": ("runtime/engines/*", "packing/*"),
     "grpc": ("runtime/wire/*",),
-    "google.protobuf": ("runtime/wire/*", "graph/read.py"),
+    "google.protobuf": ("runtime/wire/*", "graph/file.py"),
     "matplotlib": ("report/plots.py",),
     "jinja2": ("report/page.py",),
     "typer": ("cli/*",),

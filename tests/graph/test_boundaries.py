@@ -5,6 +5,7 @@ What cannot be cut is refused.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from runpy import run_path
 
@@ -63,20 +64,20 @@ def test_of_places_with_no_multiplication_between_them_the_smallest_is_kept() ->
 
 
 def test_the_place_that_an_exit_hangs_on_is_kept_beside_the_smallest() -> None:
-    found = row("""net (float[N, 1, 4, 4] x) => (float[N, 2] early, float[N, 3] y)
-        <float[2, 1, 1, 1] k, float[32, 2] e, float[8, 3] w>
+    found = row("""net (float[N, 1, 4, 4] x) => (float[N, 3] early, float[N, 3] y)
+        <float[2, 1, 1, 1] k, float[32, 3] e, float[8, 3] w>
         { c = Conv(x, k) r = Relu(c) g = Flatten(r) early = MatMul(g, e)
           p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (r)
           f = Flatten(p) y = MatMul(f, w) }""")
     assert found.tensors[1] == "r" and len(found.tensors) == 4
     assert [(e.name, e.after, e.classes) for e in found.net.exits] == [
-        ("early", 1, 2),
+        ("early", 1, 3),
         ("final", 3, 3),
     ]
 
 
-TWO_EXITS = """net (float[N, 4] x) => (float[N, 2] one, float[N, 3] two, float[N, 2] y)
-    <float[4, 4] a, float[4, 4] b, float[4, 2] c, float[4, 2] d, float[4, 3] e>
+TWO_EXITS = """net (float[N, 4] x) => (float[N, 2] one, float[N, 2] two, float[N, 2] y)
+    <float[4, 4] a, float[4, 4] b, float[4, 2] c, float[4, 2] d, float[4, 2] e>
     { h = MatMul(x, a) s = MatMul(h, b) OUTPUTS y = MatMul(s, c) }"""
 
 
@@ -84,7 +85,7 @@ def test_exits_are_sorted_by_where_they_hang_and_keep_their_names() -> None:
     text = TWO_EXITS.replace("OUTPUTS", "one = MatMul(s, d) two = MatMul(h, e)")
     found = row(text, ["late", "soon", "own"])
     assert [(e.name, e.after, e.classes) for e in found.net.exits] == [
-        ("soon", 1, 3),
+        ("soon", 1, 2),
         ("late", 2, 2),
         ("own", 3, 2),
     ]
@@ -121,6 +122,14 @@ def test_two_exits_on_one_boundary_are_refused() -> None:
         match=r"exits \['a', 'b', 'c'\] must hang on different boundaries, got \[1, 1, 3\]",
     ):
         row(text, ["a", "b", "c"])
+
+
+def test_exits_of_different_classes_are_refused_by_both_their_names() -> None:
+    text = TWO_EXITS.replace("float[N, 2] one", "float[N, 3] one").replace("2] d", "3] d")
+    with pytest.raises(
+        GraphError, match="output 'one' has 3 classes and the net's own, 'y', has 2: all exits must"
+    ):
+        row(text.replace("OUTPUTS", "one = MatMul(s, d) two = MatMul(h, e)"))
 
 
 def test_another_number_of_names_than_of_exits_is_refused() -> None:
@@ -216,16 +225,15 @@ def test_a_batch_that_the_file_fixes_is_opened(batch: int) -> None:
             "net (float[N, 4] x, float[N, 4] z) => (float[N, 4] y) { y = Add(x, z) }",
             r"one input .*, got \['x', 'z'\]",
         ),
-        ("net (double[N, 4] x) => (double[N, 4] y) { y = Relu(x) }", "input 'x' must be float32"),
         (
-            "net (int64[N, 4] x) => (float[N, 4] y) { y = Cast <to = 1> (x) }",
-            "input 'x' must be float32",
+            "net (bool[N, 4] x) => (float[N, 4] y) { y = Cast <to = 1> (x) }",
+            "input 'x' must hold numbers, got bool",
         ),
         (
             "net (float[N, M] x) => (float[N, M] y) { y = Relu(x) }",
-            "input 'x' must be float32 with .* sizes fixed",
+            r"input 'x' must have the batch first and all other sizes fixed, got \[None, None\]",
         ),
-        ("net (float[N] x) => (float[N] y) { y = Relu(x) }", "input 'x' must be float32"),
+        ("net (float[N] x) => (float[N] y) { y = Relu(x) }", "input 'x' must have the batch"),
         (
             "net (float[2, 4] x) => (float[2, 4] y) <float[2, 4] w> { y = Add(x, w) }",
             "its batch is fixed to 2, and it cannot be opened because output 'y' holds it too; "
@@ -235,6 +243,10 @@ def test_a_batch_that_the_file_fixes_is_opened(batch: int) -> None:
             "net (float[1, 4] x) => (float[1, 4] y) <float[1, 4] w> "
             "{ c = Concat <axis = 0> (x, w) r = ReduceMax <keepdims = 1> (c) y = Add(r, w) }",
             "its batch is fixed to 1, and it cannot be opened because output 'y' holds it too",
+        ),
+        (
+            "net (float[N, 4] x) => (float[N, 1] y) <float[4, 1] w> { y = MatMul(x, w) }",
+            "output 'y' gives one number for each sample, and .* needs two logits; join 0 and",
         ),
         (
             "net (float[N, 4] x) => (int64[N] y) { y = ArgMax <axis = 1, keepdims = 0> (x) }",
@@ -293,7 +305,7 @@ def test_a_model_cut_short_is_refused(tmp_path: Path) -> None:
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match=r"net.onnx: no such file"):
         graph.read(tmp_path / "net.onnx")
-    with pytest.raises(GraphError, match="not an ONNX file"):
+    with pytest.raises(GraphError, match="not an ONNX file, but a folder"):
         graph.read(tmp_path)
 
 
@@ -308,5 +320,19 @@ def test_weights_that_lie_outside_and_are_missing_are_refused(tmp_path: Path) ->
     )
     assert graph.read(tmp_path / "net.onnx").initializers["w"].raw_data
     (tmp_path / "weights").unlink()
-    with pytest.raises(GraphError, match="net.onnx: not an ONNX file"):
+    with pytest.raises(
+        GraphError, match="net.onnx: weight 'w' lies in the file 'weights'.*missing"
+    ):
         graph.read(tmp_path / "net.onnx")
+    with pytest.raises(GraphError, match="model: its weights lie in the file 'weights' beside it"):
+        graph.read((tmp_path / "net.onnx").read_bytes())
+    (tmp_path / "weights").write_bytes(b"too short")
+    with pytest.raises(GraphError, match="ends within weight 'w': expected 4800 bytes from 0 on"):
+        graph.read(tmp_path / "net.onnx")
+    (tmp_path / "inner").mkdir()
+    shutil.move(tmp_path / "net.onnx", tmp_path / "inner" / "net.onnx")
+    moved = onnx.load(tmp_path / "inner" / "net.onnx", load_external_data=False)
+    moved.graph.initializer[0].external_data[0].value = "../weights"
+    onnx.save(moved, tmp_path / "inner" / "net.onnx")
+    with pytest.raises(GraphError, match="lies in '../weights', outside the model's folder"):
+        graph.read(tmp_path / "inner" / "net.onnx")

@@ -1,18 +1,30 @@
 """Opening a batch that a file fixes.
 
-Many exporters write the batch of their example, mostly 1, into the graph.
+Many exporters write the batch of their example, mostly 1, into the graph. The input's first axis is
+opened, and with it what holds the batch in places that are known:
 
-The input's first axis is opened and shapes are inferred anew. A Reshape takes the batch to come
-first, alone or folded with heads or windows, and gets the target ``[-1, ...]``. Nothing else is
-touched: where other nodes hold the batch, the outputs stay fixed, and `presplit.graph.read` says
-so; where the batch does not come first, as in attention over ``(tokens, batch, features)``, the
-graph computes something else, which `presplit export` finds by comparing.
+- a Reshape or Expand to a shape that begins with the batch, alone or folded with heads or windows,
+- the sizes of a Resize,
+- with a batch of 1, a constant that is joined to every sample, such as a class token, and the first
+  state of a recurrent layer.
+
+Nothing else is touched: where other nodes hold the batch, the outputs stay fixed, and
+`presplit.graph.read` says so; where the batch does not come first, as in attention over ``(tokens,
+batch, features)``, the graph computes something else, which `presplit export` finds by comparing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
+
+from presplit.graph.sizes import BATCH, batch_nodes, skeleton
+from presplit.graph.walk import attribute, graphs, needs
+
+STATES = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}
+"""The operands of recurrent layers that hold a first state ``(directions, batch, width)``."""
 
 
 def fixed_batch(model: ModelProto) -> int | None:
@@ -33,36 +45,95 @@ def fixed_batch(model: ModelProto) -> int | None:
 
 
 def opened(model: ModelProto, batch: int) -> ModelProto:
-    """A copy of ``model`` with its input's batch open and all other shapes forgotten.
-
-    The shapes of ``model`` are inferred before.
-    """
+    """A copy of ``model``, which is tidy, with its batch open and all other shapes forgotten."""
     result = ModelProto()
     result.CopyFrom(model)
-    sizes = {
-        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
-        for value in (*model.graph.input, *model.graph.value_info, *model.graph.output)
-    }
-    constants = {tensor.name for tensor in model.graph.initializer}
-    live = {value.name for value in model.graph.input if value.name not in constants}
-    for value in result.graph.input:
-        if value.name in live:
-            value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    for number, node in enumerate(result.graph.node):
-        if not live.intersection(node.input):
-            continue
-        live.update(node.output)
-        before, after = sizes.get(node.input[0], []), sizes.get(node.output[0], [])
-        if (
-            node.op_type == "Reshape"
-            and before
-            and all(after)
-            and before[0] % batch == after[0] % batch == 0
-        ):
-            target = np.array([-1, *after[1:]], dtype=np.int64)
-            node.input[1] = f"opened_target_{number}"
-            result.graph.initializer.append(numpy_helper.from_array(target, node.input[1]))
+    nodes, first = batch_nodes(model.graph.input[0].name)
+    result.graph.initializer.append(first)
+    opening = _Opening(model, batch)
+    for node in result.graph.node:
+        nodes += opening.steps_before(node)
+        nodes.append(node)
+    result.graph.initializer.extend(opening.constants)
+    kept = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del result.graph.node[:]
+    result.graph.node.extend(kept)
+    result.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
     for value in result.graph.output:
         value.type.tensor_type.ClearField("shape")
-    del result.graph.value_info[:]
+    for graph in graphs(result.graph):
+        del graph.value_info[:]
     return result
+
+
+class _Opening:
+    """What is known of a model of a fixed batch, and the constants that opening it adds."""
+
+    def __init__(self, model: ModelProto, batch: int) -> None:
+        self.batch = batch
+        self.constants: list[TensorProto] = []
+        self.fixed = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.live = {model.graph.input[0].name}
+        inferred = shape_inference.infer_shapes(skeleton(model), data_prop=True).graph
+        self.sizes = {name: list(tensor.dims) for name, tensor in self.fixed.items()}
+        for value in (*inferred.input, *inferred.value_info, *inferred.output):
+            if value.type.tensor_type.HasField("shape"):
+                axes = value.type.tensor_type.shape.dim
+                self.sizes[value.name] = [axis.dim_value for axis in axes]
+
+    def steps_before(self, node: NodeProto) -> Iterator[NodeProto]:
+        """Open what ``node`` holds, and give the nodes that it needs for that."""
+        if node.op_type in ("Shape", "Size") or self.live.isdisjoint(needs(node)):
+            return
+        self.live.update(node.output)
+        if node.op_type in ("Reshape", "Expand") and node.input[0] in self.live:
+            self._open_target(node)
+        elif node.op_type == "Resize" and len(node.input) > 3 and node.input[3] in self.fixed:
+            sizes = numpy_helper.to_array(self.fixed[node.input[3]]).tolist()
+            if sizes[:1] == [self.batch]:
+                yield self._shape(f"{node.output[0]}/sizes", sizes, 0)
+                node.input[3] = f"{node.output[0]}/sizes"
+        elif self.batch == 1 and node.op_type == "Concat" and attribute(node, "axis", 0) > 0:
+            for place in range(len(node.input)):
+                yield from self._repeated(node, place, axis=0)
+        elif self.batch == 1:
+            for place in STATES.get(node.op_type, ()):
+                if place < len(node.input):
+                    yield from self._repeated(node, place, axis=1)
+
+    def _open_target(self, node: NodeProto) -> None:
+        before, after = self.sizes.get(node.input[0], []), self.sizes.get(node.output[0], [])
+        if not before or not after or 0 in after:
+            return
+        if before[0] % self.batch or after[0] % self.batch:
+            return
+        first = -1 if node.op_type == "Reshape" else 1  # an Expand keeps an axis where it says 1
+        if node.op_type == "Expand" and before[0] != after[0]:
+            return
+        name = f"{node.output[0]}/opened"
+        target = np.array([first, *after[1:]], dtype=np.int64)
+        self.constants.append(numpy_helper.from_array(target, name))
+        node.input[1] = name
+
+    def _repeated(self, node: NodeProto, place: int, *, axis: int) -> Iterator[NodeProto]:
+        """Repeat an operand that is the same for every sample along ``axis``."""
+        operand = node.input[place]
+        sizes = self.sizes.get(operand, [])
+        if operand in self.live or len(sizes) <= axis or sizes[axis] != 1 or 0 in sizes:
+            return
+        name = f"{node.output[0]}/operand_{place}"
+        yield self._shape(f"{name}/shape", sizes, axis)
+        yield helper.make_node("Expand", [operand, f"{name}/shape"], [name])
+        node.input[place] = name
+
+    def _shape(self, name: str, sizes: list[int], axis: int) -> NodeProto:
+        """A node that gives ``sizes`` with the batch at ``axis``."""
+        parts: list[str] = []
+        for part, held in (("before", sizes[:axis]), ("after", sizes[axis + 1 :])):
+            if held:
+                parts.append(f"{name}/{part}")
+                made = numpy_helper.from_array(np.array(held, np.int64), parts[-1])
+                self.constants.append(made)
+            if part == "before":
+                parts.append(BATCH)
+        return helper.make_node("Concat", parts, [name], axis=0)

@@ -20,7 +20,8 @@ from onnx import NodeProto
 from presplit.core.errors import GraphError
 from presplit.core.types import Boundary, Exit, Net
 from presplit.graph.count import count_macs
-from presplit.graph.read import Graph, needs
+from presplit.graph.read import Graph
+from presplit.graph.walk import needs
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,13 @@ def row(graph: Graph, exit_names: Sequence[str] | None = None) -> Row:
         Boundary(name, shape) for name, shape in zip(labels, shapes, strict=True) if shape
     )
     after = [*(tensors.index(place) for place in hangs), len(tensors) - 1]
-    classes = [(graph.shapes[output])[1] or 0 for output in graph.outputs]
+    classes = [graph.shapes[output][1] or 0 for output in graph.outputs]
+    for output, count in zip(graph.outputs, classes, strict=True):
+        if count != classes[-1]:
+            raise GraphError(
+                f"output {output!r} has {count} classes and the net's own, {final!r}, has "
+                f"{classes[-1]}: all exits must tell the same classes; leave one of them out"
+            )
     exits = sorted(zip(after, names, classes, graph.outputs, strict=True))
     if len(set(after)) != len(after):
         raise GraphError(f"exits {list(names)} must hang on different boundaries, got {after}")

@@ -7,7 +7,7 @@ and the last one ``logits``; an exit gives ``logits.NAME``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,9 @@ from presplit.core.tensors import INPUT, boundary_name, logits_name
 from presplit.core.types import Boundary
 from presplit.graph.boundaries import Row, segment_nodes
 from presplit.graph.count import count_macs, count_weights
-from presplit.graph.read import Graph, needs
+from presplit.graph.read import Graph
+from presplit.graph.sizes import BATCH, batch_nodes
+from presplit.graph.walk import needs, rename
 
 _TYPES = {
     "float32": TensorProto.FLOAT,
@@ -63,7 +65,9 @@ def cut(row: Row) -> Fragments:
     for number, (start, stop) in enumerate(zip(row.tensors, row.tensors[1:], strict=False)):
         nodes = segment_nodes(graph, start, stop)
         segments.append(
-            _fragment(graph, nodes, f"segment_{number:02d}/", {t: places[t] for t in (start, stop)})
+            _fragment(
+                graph, nodes, start, f"segment_{number:02d}/", {t: places[t] for t in (start, stop)}
+            )
         )
     exits: dict[str, Fragment] = {}
     for exit_, output in zip(row.net.exits[:-1], row.logits, strict=False):
@@ -75,7 +79,7 @@ def cut(row: Row) -> Fragments:
         result = helper.make_tensor_value_info(
             logits_name(exit_.name), TensorProto.FLOAT, ["batch", exit_.classes]
         )
-        exits[exit_.name] = _fragment(graph, nodes, f"exit_{exit_.name}/", renamed, result)
+        exits[exit_.name] = _fragment(graph, nodes, tensor, f"exit_{exit_.name}/", renamed, result)
     header = ModelProto(ir_version=graph.model.ir_version, producer_name="presplit")
     header.opset_import.extend(graph.model.opset_import)
     header.graph.name = "presplit"
@@ -119,45 +123,41 @@ def leave(number: int, boundary: Boundary, *, last: int) -> bytes:
 def _fragment(
     graph: Graph,
     nodes: Sequence[NodeProto],
+    start: str,
     prefix: str,
     renamed: Mapping[str, str],
     *results: ValueInfoProto,
 ) -> Fragment:
-    """``nodes`` and the constants they use, every tensor prefixed except those in ``renamed``."""
+    """``nodes`` and the constants they use, every tensor prefixed except those in ``renamed``.
+
+    Where they need the size of the batch, it is that of ``start``, the piece's own input.
+    """
+    initializers, steps = graph.initializers, list(nodes)
+    if any(BATCH in needs(node) for node in nodes):
+        telling, constant = batch_nodes(start)
+        initializers = {**initializers, constant.name: constant}
+        steps = [*telling, *nodes]
 
     def name_of(name: str) -> str:
-        return name and renamed.get(name, prefix + name)
+        return renamed.get(name, prefix + name)
 
     copies: list[NodeProto] = []
-    for number, node in enumerate(nodes):
+    for number, node in enumerate(steps):
         copy = NodeProto()
         copy.CopyFrom(node)
         copy.name = f"{prefix}{number}"
         copy.ClearField("metadata_props")
         copy.ClearField("doc_string")
-        _rename(copy, name_of)
+        rename(copy, name_of)
         copies.append(copy)
     constants: list[TensorProto] = []
-    for name in sorted({name for node in nodes for name in needs(node)} & set(graph.initializers)):
+    for name in sorted({name for node in steps for name in needs(node)} & set(initializers)):
         tensor = TensorProto()
-        tensor.CopyFrom(graph.initializers[name])
+        tensor.CopyFrom(initializers[name])
         tensor.name = name_of(name)
         constants.append(tensor)
     raw = _bytes(GraphProto(node=copies, initializer=constants, output=results))
     return Fragment(raw, count_macs(graph, nodes), count_weights(graph, nodes))
-
-
-def _rename(node: NodeProto, name_of: Callable[[str], str]) -> None:
-    """Rename all tensors of ``node``, those of its subgraphs included."""
-    for names in (node.input, node.output):
-        for place, name in enumerate(list(names)):
-            names[place] = name_of(name)
-    for attribute in node.attribute:
-        for body in [attribute.g] if attribute.HasField("g") else list(attribute.graphs):
-            for step in body.node:
-                _rename(step, name_of)
-            for value in (*body.input, *body.output, *body.initializer, *body.value_info):
-                value.name = name_of(value.name)
 
 
 def _bytes(graph: GraphProto) -> bytes:
