@@ -236,13 +236,13 @@ def test_a_batch_that_the_file_fixes_is_opened(batch: int) -> None:
         ("net (float[N] x) => (float[N] y) { y = Relu(x) }", "input 'x' must have the batch"),
         (
             "net (float[2, 4] x) => (float[2, 4] y) <float[2, 4] w> { y = Add(x, w) }",
-            "its batch is fixed to 2, and it cannot be opened because output 'y' holds it too; "
+            "its batch is fixed to 2, and it cannot be opened because Add 'y' holds it too; "
             "export the net with a",
         ),
         (
             "net (float[1, 4] x) => (float[1, 4] y) <float[1, 4] w> "
             "{ c = Concat <axis = 0> (x, w) r = ReduceMax <keepdims = 1> (c) y = Add(r, w) }",
-            "its batch is fixed to 1, and it cannot be opened because output 'y' holds it too",
+            "its batch is fixed to 1, and it cannot be opened because Concat 'c' holds it too",
         ),
         (
             "net (float[N, 4] x) => (float[N, 1] y) <float[4, 1] w> { y = MatMul(x, w) }",

@@ -18,9 +18,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from presplit.graph.sizes import BATCH, batch_nodes, skeleton
+from presplit.graph.sizes import BATCH, batch_nodes, probe
 from presplit.graph.walk import attribute, graphs, needs
 
 STATES = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}
@@ -74,12 +74,7 @@ class _Opening:
         self.constants: list[TensorProto] = []
         self.fixed = {tensor.name: tensor for tensor in model.graph.initializer}
         self.live = {model.graph.input[0].name}
-        inferred = shape_inference.infer_shapes(skeleton(model), data_prop=True).graph
-        self.sizes = {name: list(tensor.dims) for name, tensor in self.fixed.items()}
-        for value in (*inferred.input, *inferred.value_info, *inferred.output):
-            if value.type.tensor_type.HasField("shape"):
-                axes = value.type.tensor_type.shape.dim
-                self.sizes[value.name] = [axis.dim_value for axis in axes]
+        self.sizes = {name: list(sizes) for name, sizes in probe(model, batch).shapes.items()}
 
     def steps_before(self, node: NodeProto) -> Iterator[NodeProto]:
         """Open what ``node`` holds, and give the nodes that it needs for that."""

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from onnx import NodeProto
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from presplit.core.errors import GraphError
 from presplit.core.types import Boundary, Exit, Net
 from presplit.graph.count import count_macs
 from presplit.graph.read import Graph
-from presplit.graph.walk import needs
+from presplit.graph.walk import needs, rename
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,10 @@ def row(graph: Graph, exit_names: Sequence[str] | None = None) -> Row:
         raise GraphError("no path from the input to the logits")
     hangs = [_hanging_place(graph, output, spine) for output in graph.outputs[:-1]]
     tensors = _distinct(graph, spine, keep=hangs)
+    carried = _carried(graph, tensors)
+    graph = _in_float32(graph, carried)
+    tensors = tuple(carried.get(tensor, tensor) for tensor in tensors)
+    hangs = [carried.get(tensor, tensor) for tensor in hangs]
     shapes = [graph.batch_first(tensor) for tensor in tensors]
     labels = [
         graph.input,
@@ -136,6 +140,7 @@ def _distinct(graph: Graph, spine: Sequence[str], *, keep: Sequence[str]) -> tup
             for name in best
             if name not in graph.producer or not _moves_only(graph.producer[name])
         ] or best
+        best = [name for name in best if graph.is_float32(name)] or best
         kept = {name for name in run if name in keep}
         if graph.outputs[-1] in run:
             kept |= {graph.outputs[-1]}
@@ -143,6 +148,43 @@ def _distinct(graph: Graph, spine: Sequence[str], *, keep: Sequence[str]) -> tup
             kept |= {best[-1]}
         chosen += [name for name in run if name in kept]
     return tuple(chosen)
+
+
+def _carried(graph: Graph, tensors: Sequence[str]) -> dict[str, str]:
+    """New names for the places whose numbers are of another type than float32."""
+    return {name: f"{name}/float32" for name in tensors if not graph.is_float32(name)}
+
+
+def _in_float32(graph: Graph, carried: Mapping[str, str]) -> Graph:
+    """``graph`` with the tensors ``carried`` passing through float32, which is exact.
+
+    Boundaries are float32, and a net in float16 or of 8-bit operators has none inside otherwise.
+    """
+    if not carried:
+        return graph
+    model = ModelProto()
+    model.CopyFrom(graph.model)
+    back = {name: f"{name}/back" for name in carried}
+    types, shapes = dict(graph.types), dict(graph.shapes)
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        made = [name for name in node.output if name in carried]
+        rename(node, lambda name, made=made: name if name in made else back.get(name, name))
+        nodes.append(node)
+        for name in made:
+            there = helper.make_node("Cast", [name], [carried[name]], to=TensorProto.FLOAT)
+            there.metadata_props.extend(node.metadata_props)
+            here = helper.make_node("Cast", [carried[name]], [back[name]], to=types[name])
+            nodes += [there, here]
+            shapes[carried[name]] = shapes[back[name]] = shapes[name]
+            types[carried[name]], types[back[name]] = TensorProto.FLOAT, types[name]
+    kept = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    for name in carried.values():
+        shape = ["batch", *shapes[name][1:]]
+        model.graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    return Graph(model, graph.input, graph.outputs, shapes, types)
 
 
 def _moves_only(node: NodeProto) -> bool:

@@ -67,12 +67,12 @@ def _stored(graph: Graph, name: str, *, few_bits: bool) -> dict[str, int]:
     """Sizes of the weights that ``name`` is computed from, by their names.
 
     Numbers of few bits are weights where they are multiplied or dequantised (``few_bits``), and
-    zero points elsewhere; scales are none.
+    zero points elsewhere; scales, and single numbers without an axis, are none.
     """
     tensor = graph.initializers.get(name)
     if tensor is not None:
         counts = tensor.data_type in (_FLOATS | _FEW_BITS if few_bits else _FLOATS)
-        return {name: math.prod(tensor.dims)} if counts else {}
+        return {name: math.prod(tensor.dims)} if counts and len(tensor.dims) > 0 else {}
     node = graph.producer.get(name)
     if node is None:
         return {}
@@ -84,7 +84,7 @@ def _stored(graph: Graph, name: str, *, few_bits: bool) -> dict[str, int]:
         return _stored(graph, node.input[0], few_bits=few_bits)
     found: dict[str, int] = {}
     for operand in needs(node):
-        found |= _stored(graph, operand, few_bits=False)
+        found |= _stored(graph, operand, few_bits=node.op_type.startswith("QLinear"))
     return found
 
 
@@ -122,13 +122,13 @@ def _trips(graph: Graph, node: NodeProto) -> int | None:
     """How often a Loop or Scan runs at most; None if that is not constant."""
     if node.op_type == "Loop":
         most = graph.initializers.get(node.input[0])
-        return None if most is None else int(numpy_helper.to_array(most).reshape(-1)[0])
+        return None if most is None else int(numpy_helper.to_array(most).item())
     if node.op_type != "Scan":
         return None
-    scanned = attribute(node, "num_scan_inputs", 1)
-    axis = (attribute(node, "scan_input_axes", None) or [0])[0]
+    scanned: int = attribute(node, "num_scan_inputs", 1)
+    axes: list[int] = attribute(node, "scan_input_axes", [0])
     shape = graph.shapes.get(node.input[len(node.input) - scanned])
-    return None if shape is None else shape[axis]
+    return None if shape is None else shape[axes[0]]
 
 
 class _Operands:

@@ -22,9 +22,18 @@ from presplit.graph.batch import fixed_batch, opened
 from presplit.graph.file import Source, parse
 from presplit.graph.sizes import BATCH, Shape, settle, skeleton
 from presplit.graph.tidy import NUMBERS, tidy
-from presplit.graph.walk import bodies, graphs, needs
+from presplit.graph.walk import attribute, bodies, every, graphs, needs, operator
 
 _onnx: Any = onnx  # some of its signatures name a bare PathLike, which strict typing does not know
+
+
+FIT_FLOAT32 = frozenset(
+    {
+        *(TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16),
+        *(TensorProto.UINT8, TensorProto.INT8, TensorProto.UINT16, TensorProto.INT16),
+    }
+)
+"""Types of which every number is a float32 too."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,21 @@ class Graph:
         _spread(self.nodes, found)
         return frozenset(found - {""})
 
+    @cached_property
+    def input_type(self) -> str:
+        """The type that the net takes its input as, such as ``float32``, ``uint8`` or ``int64``.
+
+        The input itself is float32; if all that reads it casts it, this is what to.
+        """
+        readers = [node for node in self.nodes if self.input in needs(node)]
+        kinds = {
+            attribute(node, "to", None) if node.op_type == "Cast" else None for node in readers
+        }
+        kind = kinds.pop() if len(kinds) == 1 else None
+        if kind is None or kind == TensorProto.FLOAT:
+            return "float32"
+        return TensorProto.DataType.Name(kind).lower()
+
     def ancestors(self, tensor: str) -> frozenset[str]:
         """Every tensor, constants included, that ``tensor`` is computed from, itself included."""
         seen: set[str] = set()
@@ -86,13 +110,25 @@ class Graph:
     def batch_first(self, tensor: str) -> tuple[int, ...] | None:
         """Shape of one sample, or None if ``tensor`` does not have the batch in front.
 
-        It must be float32 with the batch as its only open axis.
+        The batch must be its only open axis, and its numbers must fit into float32.
         """
         shape = self.shapes.get(tensor, ())
         sample = tuple(size for size in shape[1:] if size is not None)
         fixed = len(shape) >= 2 and len(sample) == len(shape) - 1 and all(n > 0 for n in sample)
-        float32 = self.types.get(tensor) == TensorProto.FLOAT
-        return sample if float32 and fixed and shape[:1] == (None,) else None
+        fits = self.types.get(tensor) in FIT_FLOAT32
+        return sample if fits and fixed and shape[:1] == (None,) else None
+
+    def is_float32(self, tensor: str) -> bool:
+        """True if the numbers of ``tensor`` are float32 itself."""
+        return self.types.get(tensor) == TensorProto.FLOAT
+
+    def untold(self) -> NodeProto | None:
+        """The first node whose operands' shapes are told and whose own result's is not."""
+        for node in self.nodes:
+            told = [name in self.shapes or name in self.initializers for name in node.input if name]
+            if node.output[0] in self.live and node.output[0] not in self.shapes and all(told):
+                return node
+        return None
 
 
 def _spread(nodes: Iterable[NodeProto], found: set[str]) -> None:
@@ -121,6 +157,7 @@ def read(source: Source) -> Graph:
     model, where = parse(source)
     with _valid(where):
         model = _checked(model)
+    _refuse_one_processor(model, where)
     given = _one_input(model, where)
     with _valid(where):
         shape_inference.infer_shapes(skeleton(model), strict_mode=True, data_prop=True)
@@ -149,6 +186,14 @@ def load(source: Source) -> ModelProto:
 def _checked(model: ModelProto) -> ModelProto:
     _onnx.checker.check_model(model)
     return tidy(model)
+
+
+def _refuse_one_processor(model: ModelProto, where: str) -> None:
+    if any(node.domain == "com.microsoft.nchwc" for node in every(model.graph.node)):
+        raise GraphError(
+            f"{where}: ONNX Runtime has optimised it for one kind of processor; give the file that "
+            "it was made of, or optimise at level ORT_ENABLE_EXTENDED"
+        )
 
 
 @contextlib.contextmanager
@@ -211,17 +256,22 @@ def _one_input(model: ModelProto, where: str) -> ValueInfoProto:
 def _check_output(graph: Graph, name: str, fixed: int | None, where: str) -> None:
     """Raise `GraphError` unless an output is logits that depend on the input."""
     shape = graph.shapes.get(name)
-    if fixed is not None and name in graph.live and (shape or (0,))[0] is not None:
+    held = fixed is not None and name in graph.live and (shape or (0,))[0] is not None
+    if shape is None or held:
+        cause = graph.untold()
+        what = f"output {name!r}" if cause is None else f"{operator(cause)} {cause.output[0]!r}"
         raise GraphError(
-            f"{_held(fixed, where)} output {name!r} holds it too; export the net with a dynamic "
-            "batch"
+            f"{_held(fixed or 0, where)} {what} holds it too; export the net with a dynamic batch"
+            if held
+            else f"{where}: the shape that {what} gives cannot be told; export the net with all "
+            "sizes but the batch fixed"
         )
     sample = graph.batch_first(name)
-    if sample is None or len(sample) != 1 or name not in graph.live:
-        got = "a shape that cannot be told" if shape is None else f"{_said(graph, name)}"
+    logits = sample is not None and len(sample) == 1 and graph.is_float32(name)
+    if not logits or name not in graph.live:
         raise GraphError(
             f"{where}: output {name!r} must be float32 logits (batch, classes) of the input, got "
-            f"{got}"
+            f"{_said(graph, name)}"
         )
     if sample == (1,):
         raise GraphError(

@@ -71,6 +71,16 @@ class Sizes(NamedTuple):
     types: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Probe:
+    """What is known at one size of the batch; ``sized`` are the tensors that come from shapes."""
+
+    shapes: dict[str, tuple[int, ...]]
+    types: dict[str, int]
+    values: Values
+    sized: frozenset[str]
+
+
 def batch_nodes(source: str) -> tuple[list[NodeProto], TensorProto]:
     """The nodes that make `BATCH` from the shape of ``source``, and the constant they need."""
     first = f"{BATCH}/first"
@@ -86,7 +96,7 @@ def settle(model: ModelProto) -> Sizes:
 
     ``model`` is tidy, has one input, and an open batch as that input's first axis.
     """
-    seen = [_probe(model, batch) for batch in PROBES]
+    seen = [probe(model, batch) for batch in PROBES]
     declared, declared_types = _declared(model)
     shapes = _told(seen)
     _rewrite(model, seen)
@@ -94,16 +104,6 @@ def settle(model: ModelProto) -> Sizes:
     _drop_unused(model)
     _declare(model, seen)
     return Sizes({**declared, **shapes}, {**declared_types, **seen[0].types})
-
-
-@dataclass(frozen=True)
-class _Probe:
-    """What is known at one size of the batch; ``sized`` are the tensors that come from shapes."""
-
-    shapes: dict[str, tuple[int, ...]]
-    types: dict[str, int]
-    values: Values
-    sized: frozenset[str]
 
 
 def skeleton(model: ModelProto) -> ModelProto:
@@ -123,7 +123,8 @@ def skeleton(model: ModelProto) -> ModelProto:
         instead = stand_in(node)
         if instead is None:
             result.graph.node.append(node)
-            declared |= set() if is_own(node) else set(node.output)
+            # ONNX does not infer what a Loop gives either: its state may change its shape
+            declared |= set() if is_own(node) and node.op_type != "Loop" else set(node.output)
         else:
             result.graph.node.extend(instead.nodes)
             result.graph.initializer.extend(instead.constants)
@@ -137,17 +138,16 @@ def skeleton(model: ModelProto) -> ModelProto:
     return result
 
 
-def _light(tensor: TensorProto) -> TensorProto:
-    if math.prod(tensor.dims) <= SMALL:
-        return tensor
-    return TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+def probe(model: ModelProto, batch: int) -> Probe:
+    """What is known of ``model``, which is tidy, at one size of the batch.
 
-
-def _probe(model: ModelProto, batch: int) -> _Probe:
-    """Infer and evaluate in turn, until nothing new is found."""
+    Shapes are inferred and values evaluated in turn, until nothing new is found.
+    """
     probed = skeleton(model)
     symbol = model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
-    for value in probed.graph.value_info:
+    inner = [body for node in probed.graph.node for outer in bodies(node) for body in graphs(outer)]
+    values_inside = [value for body in inner for value in (*body.input, *body.output)]
+    for value in (*probed.graph.value_info, *values_inside):
         for axis in value.type.tensor_type.shape.dim:
             if symbol and axis.dim_param == symbol:
                 axis.dim_value = batch
@@ -162,7 +162,13 @@ def _probe(model: ModelProto, batch: int) -> _Probe:
         inferred = shape_inference.infer_shapes(probed, data_prop=True)
         shapes, types = _inferred(inferred)
         if not _evaluate(probed, shapes, values, sized):
-            return _Probe(shapes, types, values, frozenset(sized))
+            return Probe(shapes, types, values, frozenset(sized))
+
+
+def _light(tensor: TensorProto) -> TensorProto:
+    if math.prod(tensor.dims) <= SMALL:
+        return tensor
+    return TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
 
 
 def _inferred(model: ModelProto) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
@@ -283,7 +289,7 @@ def line(
     return (start, slope) if straight else None
 
 
-def _shape_line(name: str, seen: Sequence[_Probe]) -> tuple[list[int], list[int]] | None:
+def _shape_line(name: str, seen: Sequence[Probe]) -> tuple[list[int], list[int]] | None:
     """The sizes of a tensor's axes as lines over the batch; None if they cannot be told."""
     if not all(name in probe.shapes for probe in seen):
         return None
@@ -291,7 +297,7 @@ def _shape_line(name: str, seen: Sequence[_Probe]) -> tuple[list[int], list[int]
     return None if found is None else (found[0].tolist(), found[1].tolist())
 
 
-def _told(seen: Sequence[_Probe]) -> dict[str, Shape]:
+def _told(seen: Sequence[Probe]) -> dict[str, Shape]:
     """Shapes with None for the batch; those that depend on it in another way are left out."""
     shapes: dict[str, Shape] = {}
     for name in seen[0].shapes:
@@ -304,7 +310,7 @@ def _told(seen: Sequence[_Probe]) -> dict[str, Shape]:
     return shapes
 
 
-def _rewrite(model: ModelProto, seen: Sequence[_Probe]) -> None:
+def _rewrite(model: ModelProto, seen: Sequence[Probe]) -> None:
     """Replace what is computed from shapes, keeping its name."""
     lines: dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] = {}
     for name in seen[0].sized.intersection(*(probe.sized for probe in seen[1:])):
@@ -353,7 +359,7 @@ def _affine(
     return steps, constants
 
 
-def _constant_targets(model: ModelProto, seen: Sequence[_Probe]) -> None:
+def _constant_targets(model: ModelProto, seen: Sequence[Probe]) -> None:
     """Give every Reshape whose result is open in one axis only a constant target."""
     constants = {tensor.name for tensor in model.graph.initializer}
     for number, node in enumerate(model.graph.node):
@@ -399,7 +405,7 @@ def _declared(model: ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
     return shapes, types
 
 
-def _declare(model: ModelProto, seen: Sequence[_Probe]) -> None:
+def _declare(model: ModelProto, seen: Sequence[Probe]) -> None:
     """Write the shapes that are told into ``model``, in place of what it declared."""
     made = {name for node in model.graph.node for name in node.output}
     outputs = {value.name: value for value in model.graph.output}
