@@ -98,8 +98,10 @@ def describe(bundle: Bundle) -> dict[str, Any]:
 def _describe_onnx(path: Path) -> dict[str, Any]:
     from presplit import graph
 
-    row = graph.row(graph.read(path))
-    pieces = graph.cut(row)
+    read = graph.read(path)
+    with context(str(path)):
+        row = graph.row(read)
+        pieces = graph.cut(row)
     costs = [(piece.macs, piece.weights) for piece in pieces.segments]
     exits = {name: (piece.macs, piece.weights) for name, piece in pieces.exits.items()}
     return {"name": path.stem, **_facts(row.net, costs, exits, [{} for _ in row.net.boundaries])}

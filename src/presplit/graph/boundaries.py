@@ -42,7 +42,7 @@ def row(graph: Graph, exit_names: Sequence[str] | None = None) -> Row:
 
     ``exit_names`` names the graph's outputs in order (default: their own names, the last one
     ``final``). Raises `GraphError` if an exit does not hang on one boundary or two hang on the
-    same.
+    same, if outputs tell different classes, or if an operator cannot be counted.
     """
     names = tuple(exit_names or (*graph.outputs[:-1], "final"))
     if len(names) != len(graph.outputs):
@@ -68,6 +68,7 @@ def row(graph: Graph, exit_names: Sequence[str] | None = None) -> Row:
     )
     after = [*(tensors.index(place) for place in hangs), len(tensors) - 1]
     classes = [graph.shapes[output][1] or 0 for output in graph.outputs]
+    count_macs(graph, graph.nodes)  # an operator that nobody counts is refused first
     for output, count in zip(graph.outputs, classes, strict=True):
         if count != classes[-1]:
             raise GraphError(

@@ -36,6 +36,14 @@ FIT_FLOAT32 = frozenset(
 """Types of which every number is a float32 too."""
 
 
+STEPS: dict[int, float] = {
+    TensorProto.FLOAT: 2.0**-24,
+    TensorProto.FLOAT16: 2.0**-11,
+    TensorProto.BFLOAT16: 2.0**-8,
+}
+"""Half the distance from 1 to the next number, by type."""
+
+
 @dataclass(frozen=True)
 class Graph:
     """An ONNX classifier with what is needed to cut it.
@@ -94,6 +102,16 @@ class Graph:
         if kind is None or kind == TensorProto.FLOAT:
             return "float32"
         return TensorProto.DataType.Name(kind).lower()
+
+    @cached_property
+    def rounding(self) -> float:
+        """The coarsest relative step of the floating-point numbers that the net computes in.
+
+        2 ** -24 for float32, 2 ** -11 for float16, 2 ** -8 for bfloat16. Engines leave some of the
+        roundings to float16 out, so two runs of such a net agree no better than this.
+        """
+        kinds = {self.types[name] for name in self.live if name in self.types}
+        return max((STEPS[kind] for kind in kinds if kind in STEPS), default=2.0**-24)
 
     def ancestors(self, tensor: str) -> frozenset[str]:
         """Every tensor, constants included, that ``tensor`` is computed from, itself included."""
