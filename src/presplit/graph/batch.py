@@ -20,7 +20,8 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from presplit.graph.sizes import BATCH, batch_nodes, probe
+from presplit.graph.probe import probed_at
+from presplit.graph.sizes import BATCH, batch_nodes
 from presplit.graph.walk import attribute, graphs, needs
 
 STATES = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}
@@ -74,7 +75,7 @@ class _Opening:
         self.constants: list[TensorProto] = []
         self.fixed = {tensor.name: tensor for tensor in model.graph.initializer}
         self.live = {model.graph.input[0].name}
-        self.sizes = {name: list(sizes) for name, sizes in probe(model, batch).shapes.items()}
+        self.sizes = {name: list(sizes) for name, sizes in probed_at(model, batch).shapes.items()}
 
     def steps_before(self, node: NodeProto) -> Iterator[NodeProto]:
         """Open what ``node`` holds, and give the nodes that it needs for that."""

@@ -20,7 +20,8 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, shape_infer
 from presplit.core.errors import GraphError
 from presplit.graph.batch import fixed_batch, opened
 from presplit.graph.file import Source, parse
-from presplit.graph.sizes import BATCH, Shape, settle, skeleton
+from presplit.graph.probe import skeleton
+from presplit.graph.sizes import BATCH, Shape, settle
 from presplit.graph.tidy import NUMBERS, tidy
 from presplit.graph.walk import attribute, bodies, every, graphs, needs, operator
 
