@@ -95,6 +95,11 @@ FIXED = {
         <float[6, 6] w, float[1, 1, 6] token, float[1, 5, 6] places, float[6, 3] v>
         { h = MatMul(x, w) c = Concat <axis = 1> (token, h) p = Add(c, places) r = Relu(p)
           zero = Constant <value_int = 0> () g = Gather <axis = 1> (r, zero) y = MatMul(g, v) }""",
+    "a class token that is repeated for three samples": """
+        net (float[3, 4, 6] x) => (float[3, 3] y)
+        <float[6, 6] w, float[1, 1, 6] token, int64[3] size = {3, 1, 6}, float[6, 3] v>
+        { h = MatMul(x, w) t = Expand(token, size) c = Concat <axis = 1> (t, h) r = Relu(c)
+          zero = Constant <value_int = 0> () g = Gather <axis = 1> (r, zero) y = MatMul(g, v) }""",
     "a first state for one sample": """net (float[1, 5, 3] x) => (float[1, 3] y)
         <float[1, 8, 3] w, float[1, 8, 2] u, float[1, 1, 2] state, float[2, 3] v>
         { t = Transpose <perm = [1, 0, 2]> (x)
@@ -113,11 +118,13 @@ FIXED = {
 
 
 @pytest.mark.parametrize("name", FIXED)
-def test_a_fixed_batch_of_one_opens_beside(name: str) -> None:
+def test_a_fixed_batch_opens_beside(name: str) -> None:
     net = model(FIXED[name])
     row = graph.row(graph.read(net))
-    x = samples(row)
-    alone = [run(net.SerializeToString(), {"x": one[None]})[0] for one in x]
+    batch = graph.fixed_batch(net) or 0
+    x = samples(row, 3 * batch)
+    parts = np.split(x, 3)
+    alone = [run(net.SerializeToString(), {"x": part})[0] for part in parts]
     np.testing.assert_allclose(logits(row, x), np.concatenate(alone), atol=CLOSE)
 
 

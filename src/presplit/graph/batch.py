@@ -5,8 +5,8 @@ opened, and with it what holds the batch in places that are known:
 
 - a Reshape or Expand to a shape that begins with the batch, alone or folded with heads or windows,
 - the sizes of a Resize,
-- with a batch of 1, a constant that is joined to every sample, such as a class token, and the first
-  state of a recurrent layer.
+- a constant that is joined to every sample, such as a class token, and the first state of a
+  recurrent layer, which are taken to be the same for all samples.
 
 Nothing else is touched: where other nodes hold the batch, the outputs stay fixed, and
 `presplit.graph.read` says so; where the batch does not come first, as in attention over ``(tokens,
@@ -89,10 +89,10 @@ class _Opening:
             if sizes[:1] == [self.batch]:
                 yield self._shape(f"{node.output[0]}/sizes", sizes, 0)
                 node.input[3] = f"{node.output[0]}/sizes"
-        elif self.batch == 1 and node.op_type == "Concat" and attribute(node, "axis", 0) > 0:
+        elif node.op_type == "Concat" and attribute(node, "axis", 0) > 0:
             for place in range(len(node.input)):
                 yield from self._repeated(node, place, axis=0)
-        elif self.batch == 1:
+        else:
             for place in STATES.get(node.op_type, ()):
                 if place < len(node.input):
                     yield from self._repeated(node, place, axis=1)
@@ -112,12 +112,17 @@ class _Opening:
         node.input[1] = name
 
     def _repeated(self, node: NodeProto, place: int, *, axis: int) -> Iterator[NodeProto]:
-        """Repeat an operand that is the same for every sample along ``axis``."""
+        """Repeat a constant operand, which holds the same for every sample, along ``axis``."""
         operand = node.input[place]
         sizes = self.sizes.get(operand, [])
-        if operand in self.live or len(sizes) <= axis or sizes[axis] != 1 or 0 in sizes:
+        if operand in self.live or len(sizes) <= axis or sizes[axis] != self.batch or 0 in sizes:
             return
         name = f"{node.output[0]}/operand_{place}"
+        if self.batch > 1:
+            first = numpy_helper.from_array(np.zeros(1, np.int64), f"{name}/first")
+            self.constants.append(first)
+            yield helper.make_node("Gather", [operand, first.name], [f"{name}/one"], axis=axis)
+            operand = f"{name}/one"
         yield self._shape(f"{name}/shape", sizes, axis)
         yield helper.make_node("Expand", [operand, f"{name}/shape"], [name])
         node.input[place] = name

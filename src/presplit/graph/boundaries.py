@@ -53,10 +53,6 @@ def row(graph: Graph, exit_names: Sequence[str] | None = None) -> Row:
         raise GraphError("no path from the input to the logits")
     hangs = [_hanging_place(graph, output, spine) for output in graph.outputs[:-1]]
     tensors = _distinct(graph, spine, keep=hangs)
-    carried = _carried(graph, tensors)
-    graph = _in_float32(graph, carried)
-    tensors = tuple(carried.get(tensor, tensor) for tensor in tensors)
-    hangs = [carried.get(tensor, tensor) for tensor in hangs]
     shapes = [graph.batch_first(tensor) for tensor in tensors]
     labels = [
         graph.input,
@@ -79,6 +75,9 @@ def row(graph: Graph, exit_names: Sequence[str] | None = None) -> Row:
     if len(set(after)) != len(after):
         raise GraphError(f"exits {list(names)} must hang on different boundaries, got {after}")
     net = Net(net_boundaries, tuple(Exit(name, place, count) for place, name, count, _ in exits))
+    carried = _carried(graph, tensors)
+    graph = _in_float32(graph, carried)
+    tensors = tuple(carried.get(tensor, tensor) for tensor in tensors)
     return Row(graph, net, tensors, tuple(output for *_, output in exits))
 
 
@@ -174,7 +173,6 @@ def _in_float32(graph: Graph, carried: Mapping[str, str]) -> Graph:
         nodes.append(node)
         for name in made:
             there = helper.make_node("Cast", [name], [carried[name]], to=TensorProto.FLOAT)
-            there.metadata_props.extend(node.metadata_props)
             here = helper.make_node("Cast", [carried[name]], [back[name]], to=types[name])
             nodes += [there, here]
             shapes[carried[name]] = shapes[back[name]] = shapes[name]

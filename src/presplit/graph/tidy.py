@@ -45,6 +45,7 @@ def tidy(model: ModelProto) -> ModelProto:
         _make_dense(graph)
         _lift_constants(graph)
     _drop_constant_inputs(model.graph)
+    _open_nameless_batch(model.graph)
     _tell_bodies_apart(model.graph)
     _take_float32(model.graph)
     _give_float32(model.graph)
@@ -103,6 +104,14 @@ def _drop_constant_inputs(graph: GraphProto) -> None:
     kept = [value for value in graph.input if value.name not in constants]
     del graph.input[:]
     graph.input.extend(kept)
+
+
+def _open_nameless_batch(graph: GraphProto) -> None:
+    """Take a batch of 0 or -1, as some converters write it, for an open one."""
+    for value in graph.input:
+        axes = value.type.tensor_type.shape.dim
+        if len(axes) > 0 and axes[0].HasField("dim_value") and axes[0].dim_value <= 0:
+            axes[0].dim_param = "batch"
 
 
 def _tell_bodies_apart(graph: GraphProto) -> None:
