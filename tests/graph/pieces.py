@@ -10,7 +10,6 @@ import onnx
 import onnxruntime
 
 from presplit import graph
-from presplit.core.types import Encoding
 
 
 def run(model: bytes, feeds: Mapping[str, Any]) -> list[Any]:
@@ -27,7 +26,7 @@ def logits(row: graph.Row, x: Any) -> Any:
     pieces, last = graph.cut(row), row.net.last
     for number, segment in enumerate(pieces.segments):
         ends = row.net.boundaries[number : number + 2]
-        entry = graph.entry(number, ends[0], Encoding("float32", "float32"), last=last)
+        entry = graph.entry(number, ends[0], "float32", (), last=last)
         leave = graph.leave(number + 1, ends[1], last=last)
         joined = b"".join([pieces.header, entry, segment.onnx, leave])
         onnx.checker.check_model(joined)

@@ -97,8 +97,11 @@ FIXED = {
           zero = Constant <value_int = 0> () g = Gather <axis = 1> (r, zero) y = MatMul(g, v) }""",
     "a class token that is repeated for three samples": """
         net (float[3, 4, 6] x) => (float[3, 3] y)
-        <float[6, 6] w, float[1, 1, 6] token, int64[3] size = {3, 1, 6}, float[6, 3] v>
-        { h = MatMul(x, w) t = Expand(token, size) c = Concat <axis = 1> (t, h) r = Relu(c)
+        <float[6, 6] w, float[1, 1, 6] token, int64[3] size = {3, 1, 6}, float[6, 3] v,
+         float[3, 1, 6] mask = {1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0,
+         0.0, 1.0, 0.0, 1.0, 0.0}>
+        { p = MatMul(x, w) h = Mul(p, mask) t = Expand(token, size)
+          c = Concat <axis = 1> (t, h) r = Relu(c)
           zero = Constant <value_int = 0> () g = Gather <axis = 1> (r, zero) y = MatMul(g, v) }""",
     "a first state for one sample": """net (float[1, 5, 3] x) => (float[1, 3] y)
         <float[1, 8, 3] w, float[1, 8, 2] u, float[1, 1, 2] state, float[2, 3] v>

@@ -24,6 +24,8 @@ from presplit.graph.probe import probed_at
 from presplit.graph.sizes import BATCH, batch_nodes
 from presplit.graph.walk import attribute, graphs, needs
 
+BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Where", "And", "Or", "Min", "Max"})
+"""Operators that repeat an operand along the batch by themselves."""
 STATES = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}
 """The operands of recurrent layers that hold a first state ``(directions, batch, width)``."""
 
@@ -92,6 +94,9 @@ class _Opening:
         elif node.op_type == "Concat" and attribute(node, "axis", 0) > 0:
             for place in range(len(node.input)):
                 yield from self._repeated(node, place, axis=0)
+        elif node.op_type in BROADCASTING and self.batch > 1:
+            for place in range(len(node.input)):
+                yield from self._narrowed(node, place)
         else:
             for place in STATES.get(node.op_type, ()):
                 if place < len(node.input):
@@ -113,19 +118,42 @@ class _Opening:
 
     def _repeated(self, node: NodeProto, place: int, *, axis: int) -> Iterator[NodeProto]:
         """Repeat a constant operand, which holds the same for every sample, along ``axis``."""
-        operand = node.input[place]
-        sizes = self.sizes.get(operand, [])
-        if operand in self.live or len(sizes) <= axis or sizes[axis] != self.batch or 0 in sizes:
+        if not self._is_the_same(node.input[place], axis):
             return
+        operand, sizes = node.input[place], self.sizes[node.input[place]]
         name = f"{node.output[0]}/operand_{place}"
         if self.batch > 1:
-            first = numpy_helper.from_array(np.zeros(1, np.int64), f"{name}/first")
-            self.constants.append(first)
-            yield helper.make_node("Gather", [operand, first.name], [f"{name}/one"], axis=axis)
+            yield self._first(operand, f"{name}/one", axis)
             operand = f"{name}/one"
         yield self._shape(f"{name}/shape", sizes, axis)
         yield helper.make_node("Expand", [operand, f"{name}/shape"], [name])
         node.input[place] = name
+
+    def _narrowed(self, node: NodeProto, place: int) -> Iterator[NodeProto]:
+        """Hold a constant operand that ``node`` repeats by itself once for all samples."""
+        operand = node.input[place]
+        rank = len(self.sizes.get(node.output[0], []))
+        if len(self.sizes.get(operand, [])) != rank or not self._is_the_same(operand, 0):
+            return
+        name = f"{node.output[0]}/operand_{place}"
+        yield self._first(operand, name, 0)
+        node.input[place] = name
+
+    def _is_the_same(self, operand: str, axis: int) -> bool:
+        """True for a constant as long as the batch along ``axis``, unless its values differ."""
+        sizes = self.sizes.get(operand, [])
+        if operand in self.live or len(sizes) <= axis or sizes[axis] != self.batch or 0 in sizes:
+            return False
+        if operand not in self.fixed:
+            return True  # a constant that is computed, mostly by repeating another
+        values = numpy_helper.to_array(self.fixed[operand])
+        return bool(np.array_equal(values, np.repeat(values.take([0], axis), self.batch, axis)))
+
+    def _first(self, operand: str, name: str, axis: int) -> NodeProto:
+        """A node that gives what ``operand`` holds for the first sample."""
+        first = numpy_helper.from_array(np.zeros(1, np.int64), f"{name}/first")
+        self.constants.append(first)
+        return helper.make_node("Gather", [operand, first.name], [name], axis=axis)
 
     def _shape(self, name: str, sizes: list[int], axis: int) -> NodeProto:
         """A node that gives ``sizes`` with the batch at ``axis``."""

@@ -20,7 +20,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, shape_infer
 from presplit.core.errors import GraphError
 from presplit.graph.batch import fixed_batch, opened
 from presplit.graph.file import Source, parse
-from presplit.graph.probe import skeleton
+from presplit.graph.probe import probed_at, skeleton
 from presplit.graph.sizes import BATCH, Shape, settle
 from presplit.graph.tidy import NUMBERS, tidy
 from presplit.graph.walk import attribute, bodies, every, graphs, needs, operator
@@ -181,11 +181,14 @@ def read(source: Source) -> Graph:
     with _valid(where):
         shape_inference.infer_shapes(skeleton(model), strict_mode=True, data_prop=True)
     fixed = fixed_batch(model)
+    as_given = model
     with _opens(fixed, where):
         model = model if fixed is None else opened(model, fixed)
         shapes, types = settle(model)
     outputs = tuple(value.name for value in model.graph.output)
     graph = Graph(model, given.name, outputs, shapes, types)
+    if fixed is not None:
+        _check_opened(graph, as_given, fixed, where)
     for name in graph.outputs:
         _check_output(graph, name, fixed, where)
     return graph
@@ -240,14 +243,15 @@ def _opens(fixed: int | None, where: str) -> Generator[None]:
     try:
         yield
     except (shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        raise GraphError(
-            f"{_held(fixed, where)} nodes inside hold it too ({_first_line(error)}); export the "
-            "net with a dynamic batch"
-        ) from error
+        reason = f"nodes inside hold it too ({_first_line(error)})"
+        raise GraphError(_held(fixed, where, reason)) from error
 
 
-def _held(batch: int, where: str) -> str:
-    return f"{where}: its batch is fixed to {batch}, and it cannot be opened because"
+def _held(batch: int, where: str, reason: str) -> str:
+    return (
+        f"{where}: its batch is fixed to {batch}, and it cannot be opened because {reason}; export "
+        "the net with a dynamic batch"
+    )
 
 
 def _first_line(error: Exception) -> str:
@@ -275,18 +279,24 @@ def _one_input(model: ModelProto, where: str) -> ValueInfoProto:
     return inputs[0]
 
 
+def _check_opened(graph: Graph, as_given: ModelProto, fixed: int, where: str) -> None:
+    """Raise `GraphError` if a node gives no shape any more since the batch is open."""
+    node = graph.untold()
+    if node is not None and node.output[0] in probed_at(as_given, fixed).shapes:
+        raise GraphError(_held(fixed, where, f"{operator(node)} {node.output[0]!r} holds it too"))
+
+
 def _check_output(graph: Graph, name: str, fixed: int | None, where: str) -> None:
     """Raise `GraphError` unless an output is logits that depend on the input."""
     shape = graph.shapes.get(name)
-    held = fixed is not None and name in graph.live and (shape or (0,))[0] is not None
-    if shape is None or held:
+    if fixed is not None and name in graph.live and (shape or (None,))[0] is not None:
+        raise GraphError(_held(fixed, where, f"output {name!r} holds it too"))
+    if shape is None:
         cause = graph.untold()
         what = f"output {name!r}" if cause is None else f"{operator(cause)} {cause.output[0]!r}"
         raise GraphError(
-            f"{_held(fixed or 0, where)} {what} holds it too; export the net with a dynamic batch"
-            if held
-            else f"{where}: the shape that {what} gives cannot be told; export the net with all "
-            "sizes but the batch fixed"
+            f"{where}: the shape that {what} gives cannot be told; export the net with all sizes "
+            "but the batch fixed"
         )
     sample = graph.batch_first(name)
     logits = sample is not None and len(sample) == 1 and graph.is_float32(name)
