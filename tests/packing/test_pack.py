@@ -239,3 +239,24 @@ def test_many_samples_are_seen_in_small_batches(tmp_path: Path) -> None:
 def test_the_input_of_every_tail_has_the_one_name(tmp_path: Path) -> None:
     bundle = pack(perceptron(), tmp_path / "net.bundle")
     assert {bundle.runnable(k, bundle.net.last).input for k in range(bundle.net.last)} == {INPUT}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "net (float16[N,8] x) => (float16[N,4] y)"
+        "{ a = MatMul(x, H1) b = Relu(a) y = MatMul(b, H2) }",
+        "net (uint8[N,8] x) => (float[N,4] y)"
+        "{ f = Cast<to=1>(x) a = MatMul(f, W1) b = Relu(a) y = MatMul(b, W2) }",
+        "net (int64[N,2] x) => (float[N,4] y)"
+        "{ e = Gather(W1, x) a = Flatten(e) b = Relu(a) y = MatMul(b, W3) }",
+    ],
+    ids=["float16", "uint8", "token ids"],
+)
+def test_a_file_of_other_numbers_is_packed_as_it_computes(text: str, tmp_path: Path) -> None:
+    """Float16 leaves coarser roundings, and samples that stand in for none fit the input."""
+    net = model(text, {"W1": (8, 16), "W2": (16, 4), "W3": (32, 4)})
+    for name, of in (("H1", 0), ("H2", 1)):
+        half = numpy_helper.to_array(net.graph.initializer[of]).astype(np.float16)
+        net.graph.initializer.append(numpy_helper.from_array(half, name))
+    assert pack(net, tmp_path / "net.bundle").net.last >= 2

@@ -70,7 +70,9 @@ def pack(
         shape = row.net.boundaries[0].shape
         x = None if samples is None else _fitting(samples, shape)
         y = None if labels is None else _labelled(labels, x, row.net.exits[-1].classes)
-        compared = x if x is not None else _noise(shape) if probe is None else probe
+        compared = (
+            x if x is not None else _noise(shape, row.graph.input_type) if probe is None else probe
+        )
         if reference is None:
             theirs = of_file(
                 graph.load(source).SerializeToString(),
@@ -133,9 +135,18 @@ def _labelled(labels: Labels, x: Floats | None, classes: int) -> Labels:
     return y.astype(np.int64)
 
 
-def _noise(shape: tuple[int, ...]) -> Floats:
-    """Samples where none were given: seeded, evenly spread over 0..1."""
-    return np.random.default_rng(0).random((16, *shape), dtype=np.float32)
+def _noise(shape: tuple[int, ...], kind: str) -> Floats:
+    """Samples where none were given: seeded, evenly spread over 0..1.
+
+    A net that takes bytes gets 0..255, and one that takes other whole numbers 0 and 1, which are
+    the first rows of a table that it may look up.
+    """
+    random = np.random.default_rng(0)
+    if kind == "uint8":
+        return random.integers(0, 256, size=(16, *shape)).astype(np.float32)
+    if "int" in kind:
+        return random.integers(0, 2, size=(16, *shape)).astype(np.float32)
+    return random.random((16, *shape), dtype=np.float32)
 
 
 def _called(name: str) -> str:
