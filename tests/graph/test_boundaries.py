@@ -249,6 +249,10 @@ def test_a_batch_that_the_file_fixes_is_opened(batch: int) -> None:
             "output 'y' gives one number for each sample, and .* needs two logits; join 0 and",
         ),
         (
+            "net (float[N, 4] x) => (float[N] y) <float[4] w> { h = MatMul(x, w) y = Sigmoid(h) }",
+            "output 'y' gives one number for each sample",
+        ),
+        (
             "net (float[N, 4] x) => (int64[N] y) { y = ArgMax <axis = 1, keepdims = 0> (x) }",
             "output 'y' must be float",
         ),

@@ -298,18 +298,19 @@ def _check_output(graph: Graph, name: str, fixed: int | None, where: str) -> Non
             f"{where}: the shape that {what} gives cannot be told; export the net with all sizes "
             "but the batch fixed"
         )
-    sample = graph.batch_first(name)
-    logits = sample is not None and len(sample) == 1 and graph.is_float32(name)
-    if not logits or name not in graph.live:
-        raise GraphError(
-            f"{where}: output {name!r} must be float32 logits (batch, classes) of the input, got "
-            f"{_said(graph, name)}"
-        )
-    if sample == (1,):
+    numbers = graph.is_float32(name) and name in graph.live
+    if numbers and shape in ((None,), (None, 1)):
         raise GraphError(
             f"{where}: output {name!r} gives one number for each sample, and a classifier of two "
             "classes needs two logits; join 0 and the logit before the sigmoid along axis 1, or "
             "export the net with two outputs"
+        )
+    sample = graph.batch_first(name)
+    logits = sample is not None and len(sample) == 1
+    if not logits or not numbers:
+        raise GraphError(
+            f"{where}: output {name!r} must be float32 logits (batch, classes) of the input, got "
+            f"{_said(graph, name)}"
         )
 
 
