@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from presplit import graph
 from presplit.core.errors import GraphError
 from presplit.core.tensors import INPUT
 from presplit.core.types import Floats
@@ -43,17 +45,15 @@ class Reference:
     batch: int | None = None
 
 
-def of_file(
-    model: bytes, *, input_name: str, outputs: Sequence[str], batch: int | None
-) -> Reference:
-    """The file as it is, in ONNX Runtime."""
-    session = Session(model, optimised=False)
+def of_file(model: Any, *, input_name: str, outputs: Sequence[str]) -> Reference:
+    """The file as it is, an `onnx.ModelProto`, in ONNX Runtime."""
+    session = Session(model.SerializeToString(), optimised=False)
 
     def run(x: Floats) -> list[Floats]:
         found = session.run({input_name: x})
         return [found[name] for name in outputs]
 
-    return Reference("the file", run, batch)
+    return Reference("the file", run, graph.fixed_batch(model))
 
 
 def agree(pieces: Pieces, reference: Reference, x: Floats) -> None:
@@ -65,7 +65,7 @@ def agree(pieces: Pieces, reference: Reference, x: Floats) -> None:
     x = np.resize(x, (size, *x.shape[1:])) if len(x) < size else x[:size]
     session = Session(pieces.whole(boundaries=False), optimised=False)
     opened = "" if reference.batch is None else _opened(reference.batch)
-    tolerance = max(TOLERANCE, ROUNDINGS * pieces.row.graph.rounding)
+    tolerance = max(TOLERANCE, ROUNDINGS * pieces.rounding)
 
     def joined(batch: Floats) -> list[Floats]:
         try:
@@ -77,9 +77,8 @@ def agree(pieces: Pieces, reference: Reference, x: Floats) -> None:
 
     together = joined(x)
     expected = _in_batches(reference, x, size)
-    order = [pieces.row.graph.outputs.index(name) for name in pieces.row.logits]
-    names = [exit_.name for exit_ in pieces.row.net.exits]
-    for name, ours, place in zip(names, together, order, strict=True):
+    names = [exit_.name for exit_ in pieces.net.exits]
+    for name, ours, place in zip(names, together, pieces.outputs, strict=True):
         difference = relative_difference(ours, expected[place])
         if not difference <= tolerance:
             how = f"its pieces differ from {reference.name} at exit {name!r} by {difference:.2g}"
@@ -91,7 +90,9 @@ def agree(pieces: Pieces, reference: Reference, x: Floats) -> None:
         if reference.batch is None:
             there = reference.run(alone)
             among = [each[number : number + 1] for each in expected]
-            _same_alone([names[order.index(k)] for k in range(len(names))], there, among, tolerance)
+            _same_alone(
+                [names[pieces.outputs.index(k)] for k in range(len(names))], there, among, tolerance
+            )
 
 
 def _in_batches(reference: Reference, x: Floats, size: int) -> list[Floats]:

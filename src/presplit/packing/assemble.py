@@ -46,7 +46,7 @@ def assemble(
     labels: npt.NDArray[np.int64] | None = None,
 ) -> Bundle:
     """Write the bundle at ``path``; ``labels`` go with ``evidence``. Raises `BundleError`."""
-    net, fragments = pieces.row.net, pieces.fragments
+    net, fragments = pieces.net, pieces.fragments
     made = (*fragments.segments, *fragments.exits.values())
     names = [f"segment-{k:02d}.onnx" for k in range(net.last)]
     names += [f"exit-{k:02d}.onnx" for k in range(len(fragments.exits))]
@@ -89,7 +89,7 @@ def assemble(
 
 def _port(pieces: Pieces, carried: Carried, number: int) -> Port:
     """How boundary ``number`` is entered and left."""
-    boundary, entries = pieces.row.net.boundaries[number], dict[str, bytes]()
+    boundary, entries = pieces.net.boundaries[number], dict[str, bytes]()
     for name, encoding in carried.encodings[number].items():
         steps = CODECS[name].decoder(encoding)
         entries[name] = graph.entry(number, boundary, encoding.dtype, steps, last=pieces.last)

@@ -79,8 +79,8 @@ def unmeasured(last: int) -> Carried:
     """The codecs that need no samples, at every boundary: what they cost is not known."""
     found = {name: codec.calibrate(None) for name, codec in CODECS.items()}
     known = {name: encoding for name, encoding in found.items() if encoding is not None}
-    nothing = np.empty(0, np.int64)
-    return Carried(tuple(known for _ in range(last + 1)), ({},) * (last + 1), {}, nothing)
+    refused = tuple(dict[str, str]() for _ in range(last + 1))
+    return Carried((known,) * (last + 1), refused, {}, np.empty(0, np.int64))
 
 
 def carry(

@@ -65,27 +65,23 @@ def pack(
     score = EXITS.find(policy)
     called = _called(name or _name(where))
     with context(where) if where else contextlib.nullcontext():
-        row, fixed = _row(source, exit_names)
-        pieces = Pieces(row, graph.cut(row))
-        shape = row.net.boundaries[0].shape
+        row = graph.row(graph.read(source), exit_names)
+        pieces, input_name, input_type = Pieces.of(row), row.graph.input, row.graph.input_type
+        outputs = row.graph.outputs
+        del row  # its graph holds all weights once more
+        shape = pieces.net.boundaries[0].shape
         x = None if samples is None else _fitting(samples, shape)
-        y = None if labels is None else _labelled(labels, x, row.net.exits[-1].classes)
-        compared = (
-            x if x is not None else _noise(shape, row.graph.input_type) if probe is None else probe
-        )
+        y = None if labels is None else _labelled(labels, x, pieces.net.exits[-1].classes)
+        compared = x if x is not None else _noise(shape, input_type) if probe is None else probe
         if reference is None:
-            theirs = of_file(
-                graph.load(source).SerializeToString(),
-                input_name=row.graph.input,
-                outputs=row.graph.outputs,
-                batch=fixed,
-            )
+            theirs = of_file(graph.load(source), input_name=input_name, outputs=outputs)
         else:
             theirs = Reference(reference[0], reference[1])
+        del source
         agree(pieces, theirs, compared)
         del theirs  # a session holds all weights once more
         evidence: Evidence | None = None
-        carried: Carried = unmeasured(row.net.last)
+        carried: Carried = unmeasured(pieces.last)
         if x is not None:
             seen, logits = observe(pieces, x)
             answers = logits[-1].argmax(-1)
@@ -99,12 +95,6 @@ def pack(
         spec=spec,
     )
     return assemble(target, pieces, carried, about, evidence=evidence, labels=y)
-
-
-def _row(source: Any, exit_names: Sequence[str] | None) -> tuple[graph.Row, int | None]:
-    """The row of segments in ``source``, and the batch that the file fixes, if it does."""
-    model = graph.load(source)
-    return graph.row(graph.read(model), exit_names), graph.fixed_batch(model)
 
 
 def _fitting(samples: Floats, shape: tuple[int, ...]) -> Floats:

@@ -31,6 +31,9 @@ class Session:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = FATAL
         options.enable_cpu_mem_arena = False  # an arena keeps the most that was ever needed
+        options.add_session_config_entry(
+            "session.disable_prepacking", "1"
+        )  # a second copy of weights
         if not optimised:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         providers = ["CPUExecutionProvider"]

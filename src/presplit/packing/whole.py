@@ -14,7 +14,7 @@ import numpy as np
 from presplit import graph
 from presplit.core.encoding import NOTHING, Seen
 from presplit.core.tensors import INPUT, boundary_name, logits_name
-from presplit.core.types import Floats
+from presplit.core.types import Floats, Net
 from presplit.packing.session import Session
 
 AT_ONCE_BYTES = 4 * 2**20
@@ -25,31 +25,44 @@ MOST_AT_ONCE = 64
 
 @dataclass(frozen=True, eq=False)
 class Pieces:
-    """A row of segments with its pieces, and the fragments that enter and leave each boundary."""
+    """A net in pieces, and the fragments that enter and leave each boundary.
 
-    row: graph.Row
+    ``outputs[k]``: at which place of the graph's outputs the exit stands that runs as number k;
+    ``rounding``: the coarsest relative step of the numbers that the net computes in. The graph
+    itself is not kept, because it holds all weights once more.
+    """
+
+    net: Net
     fragments: graph.Fragments
+    outputs: tuple[int, ...]
+    rounding: float
+
+    @classmethod
+    def of(cls, row: graph.Row) -> Pieces:
+        """``row`` cut at every boundary."""
+        outputs = tuple(row.graph.outputs.index(name) for name in row.logits)
+        return cls(row.net, graph.cut(row), outputs, row.graph.rounding)
 
     @property
     def last(self) -> int:
         """Number of the last boundary, the logits."""
-        return self.row.net.last
+        return self.net.last
 
     @property
     def exits(self) -> list[str]:
         """The tensors with the logits of every exit, in the order in which they run."""
-        early = [logits_name(exit_.name) for exit_ in self.row.net.exits[:-1]]
+        early = [logits_name(exit_.name) for exit_ in self.net.exits[:-1]]
         return [*early, boundary_name(self.last, self.last)]
 
     @property
     def at_once(self) -> int:
         """Samples in one batch."""
-        sample = sum(boundary.nbytes for boundary in self.row.net.boundaries)
+        sample = sum(boundary.nbytes for boundary in self.net.boundaries)
         return max(1, min(MOST_AT_ONCE, AT_ONCE_BYTES // sample))
 
     def leave(self, number: int) -> bytes:
         """The fragment that makes boundary ``number`` an output."""
-        return graph.leave(number, self.row.net.boundaries[number], last=self.last)
+        return graph.leave(number, self.net.boundaries[number], last=self.last)
 
     def whole(self, *, boundaries: bool) -> bytes:
         """The model of all pieces, with every exit and, if wanted, every boundary as outputs."""
@@ -64,7 +77,7 @@ class Pieces:
         return b"".join([self._head(start), *pieces, self.leave(self.last)])
 
     def _head(self, start: int) -> bytes:
-        boundary = self.row.net.boundaries[start]
+        boundary = self.net.boundaries[start]
         entry = graph.entry(start, boundary, "float32", (), last=self.last)
         return self.fragments.header + entry
 
@@ -95,7 +108,7 @@ def observe(pieces: Pieces, x: Floats) -> tuple[list[Seen], list[Floats]]:
 def boundary_values(pieces: Pieces, number: int) -> Session:
     """What gives boundary ``number`` (from 1 on) of the inputs, as output of that name alone."""
     parts = pieces.fragments.segments[:number]
-    boundary = pieces.row.net.boundaries[0]
+    boundary = pieces.net.boundaries[0]
     entry = graph.entry(0, boundary, "float32", (), last=pieces.last)
     joined = [pieces.fragments.header, entry, *(piece.onnx for piece in parts)]
     return Session(b"".join([*joined, pieces.leave(number)]))

@@ -68,14 +68,13 @@ def export(
     one = torch.from_numpy(given[:1].copy())
     if isinstance(model, MultiExit):
         model.materialise(one)
-    exported = to_onnx(model, one)
 
     def torch_logits(x: Floats) -> list[Floats]:
         with torch.no_grad():
             return [each.numpy() for each in exit_logits(model, torch.from_numpy(x.copy()))]
 
     return pack(
-        exported,
+        to_onnx(model, one),  # not kept here: it holds all weights once more
         path,
         samples=given,
         labels=held_out.y if held_out else None,
