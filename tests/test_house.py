@@ -53,7 +53,6 @@ DOORS: dict[str, tuple[str, ...]] = {
     "torch": ("train/*",),
     "torch.onnx": ("train/export.py",),
     "onnxscript": ("train/export.py",),
-    "accelerate": ("train/fitting/distributed.py",),
     "safetensors": ("train/fitting/checkpoint.py",),
     "sklearn": ("train/data/*",),
     "PIL": ("train/data/*",),
@@ -70,7 +69,7 @@ DOORS: dict[str, tuple[str, ...]] = {
 
 FORBIDDEN_MODULES = ("pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml")
 FORBIDDEN_CALLS = ("eval", "exec", "compile", "__import__", "torch.load", "yaml.load")
-IMPORT_BY_NAME = ("core/errors.py", "cli/own_model.py")
+IMPORT_BY_NAME = ("core/errors.py", "cli/own_model.py", "cli/beside.py")
 """The files that may import a module whose name they compute.
 
 `presplit.core.errors.library` does, and so does ``module:factory`` on the user's own word on the

@@ -10,7 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from presplit.core.errors import SpecError
-from presplit.core.spec import Data, Model, Spec, Training, read_spec, spec_from, spec_json
+from presplit.core.recipe import RECIPES, Recipe
+from presplit.core.spec import (
+    ByBudget,
+    ByDensity,
+    ByFanOut,
+    Cnn,
+    Data,
+    Mlp,
+    OwnModel,
+    Spec,
+    Training,
+    read_spec,
+    spec_from,
+    spec_json,
+)
 
 PAPER = """
 name = "paper-mnist"
@@ -99,7 +113,7 @@ def test_an_empty_spec_is_a_dense_net_on_digits(tmp_path):
     spec = read_spec(write(tmp_path, ""))
     assert (spec.data, spec.model, spec.sparsity, spec.exits, spec.plan) == (
         Data("digits"),
-        Model(),
+        Cnn(),
         None,
         None,
         None,
@@ -108,28 +122,55 @@ def test_an_empty_spec_is_a_dense_net_on_digits(tmp_path):
 
 def test_the_papers_experiment_is_said_in_its_own_words(tmp_path):
     spec = read_spec(write(tmp_path, PAPER))
-    assert spec.sparsity is not None
-    assert (spec.model.layers, spec.sparsity.fan_out) == ((800, 40, 40, 10), (2, 9, 10))
+    assert (spec.model, spec.sparsity) == (Mlp((800, 40, 40, 10)), ByFanOut((2, 9, 10)))
 
 
 def test_what_the_spec_leaves_out_stays_the_recipes(tmp_path):
-    assert read_spec(write(tmp_path, PAPER + "epochs = 3\n")).training == Training(
-        "paper", epochs=3
-    )
+    own = read_spec(write(tmp_path, PAPER + "epochs = 3\n")).training
+    paper = msgspec.to_builtins(RECIPES["paper"])
+    assert own == Training(**{**paper, "epochs": 3})
+    assert spec_from({}).training == Training(**msgspec.to_builtins(Recipe()))
+
+
+def test_a_kind_is_told_from_the_keys_that_only_it_has():
+    raw = {"model": {"layers": [8, 4, 2]}, "sparsity": {"fan_out": [2, 2]}}
+    spec = spec_from(raw)
+    assert (spec.model, spec.sparsity) == (Mlp((8, 4, 2)), ByFanOut((2, 2)))
+    assert spec_from({"model": {"factory": "nets:make"}}).model == OwnModel("nets:make")
+    assert spec_from({"sparsity": {"budget": 0.3}}).sparsity == ByBudget(0.3)
+    written = msgspec.json.decode(spec_json(spec))
+    assert (written["model"]["kind"], written["sparsity"]["kind"]) == ("mlp", "fan_out")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Training(epochs=0), "Training.epochs: expected `int` >= 1, got 0"),
+        (lambda: Recipe(distil=0.6, self_distil=0.6), "Recipe.self_distil: .* got 0.6 . 0.6"),
+        (lambda: Recipe(epochs=3, backbone_epochs=3), "backbone_epochs: expected fewer than .* 3"),
+        (lambda: Recipe(epochs=1, regime="mixed"), "Recipe.epochs: regime 'mixed' needs 2"),
+        (lambda: Mlp((8,)), "Mlp.layers: expected `array` of length >= 2"),
+        (lambda: ByDensity(), "ByDensity.density: expected it, or layers, got neither"),
+        (lambda: Spec(data=Data(pad_to=9), model=Mlp((8, 2))), "data.pad_to: expected the first"),
+        (lambda: spec_from({"training": {"distil": 0.6, "self_distil": 0.6}}), "^training.self_d"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_when_it_is_made(make, message):
+    with pytest.raises(SpecError, match=message):
+        make()
 
 
 def test_set_changes_one_key_and_leaves_its_neighbours(tmp_path):
     spec = read_spec(
         write(tmp_path, PAPER), set=["training.epochs=2", "data.name=digits", "data.validation=0.2"]
     )
-    assert (spec.training.epochs, spec.training.recipe) == (2, "paper")
+    assert (spec.training.epochs, spec.training.batch) == (2, RECIPES["paper"].batch)
     assert spec.data == Data("digits", 0.2, 800)
 
 
 def test_set_can_name_a_layer_with_dots(tmp_path):
     spec = read_spec(write(tmp_path, ""), set=["sparsity.layers.'features.0'=0.5"])
-    assert spec.sparsity is not None
-    assert spec.sparsity.layers == {"features.0": 0.5}
+    assert spec.sparsity == ByDensity(layers={"features.0": 0.5})
 
 
 def test_set_takes_what_is_not_toml_as_a_string():
@@ -161,20 +202,25 @@ def test_a_set_without_key_and_value_is_refused(tmp_path, assignment):
         ("[training]\nrate = '1e-3'", r"training.rate: expected `float`, got '1e-3'"),
         (
             "[training]\nrecipe = 'papers'",
-            r"training.recipe: expected one of default, paper, got 'papers'",
+            r"training.recipe: no recipe named 'papers' \(nearest: paper\); there are: default, ",
         ),
         (
             "[model]\nkind = 'mlp'\nlayers = [8, 0, 2]",
             r"model.layers\[1\]: expected `int` >= 1, got 0",
         ),
-        ("[model]\nkind = 'mlp'", r"model.layers: an mlp needs the sizes of input and classes"),
-        ("[model]\nlayers = [8, 2]", r"model.layers: only an mlp has it"),
-        ("[model]\nkind = 'mlp'\nlayers = [8, 2]\nwidth = 3", r"model.width: only a cnn has it"),
+        ("[model]\nkind = 'mlp'", r"model: missing required field `layers`"),
+        ("[model]\nlayers = [8]", r"model.layers: expected `array` of length >= 2, got \[8\]"),
+        ("[model]\nkind = 'cnn'\nlayers = [8, 2]", r"model.layers: only kind 'mlp' has it, and"),
+        ("[model]\nkind = 'vgg'", r"model.kind: expected one of mlp, cnn, own, got 'vgg'"),
+        (
+            "[model]\nkind = 'mlp'\nlayers = [8, 2]\nwidth = 3",
+            r"model.width: only kind 'cnn' has it, and model.kind is 'mlp'",
+        ),
         (
             "[model]\nkind = 'mlp'\nlayers = [8, 2]\nbottleneck = 3",
-            r"model.bottleneck: only a cnn has it",
+            r"model.bottleneck: only kind 'cnn' has it",
         ),
-        ("[data]\npad_to = 800", r"data.pad_to: only an mlp has it"),
+        ("[data]\npad_to = 800", r"data.pad_to: expected an mlp, got 800"),
         (
             PAPER.replace("pad_to = 800", "pad_to = 784"),
             r"data.pad_to: expected the first of model.layers, 800, got 784",
@@ -189,12 +235,12 @@ def test_a_set_without_key_and_value_is_refused(tmp_path, assignment):
         ),
         (
             PAPER.replace("fan_out", "density = 0.5\nfan_out"),
-            r"sparsity: expected one of density .*, budget, fan_out, got density .* and fan_out",
+            r"sparsity: expected the keys of one kind of .*, got density \(of density\) and f",
         ),
         ("[sparsity]\nfan_out = [2]", r"sparsity.fan_out: expected an mlp, got \[2\]"),
         (
             "[sparsity]\nfamily = 'grouped'",
-            r"sparsity: expected one of density .*, budget, fan_out, got none",
+            r"sparsity: expected the keys of one of density, budget, fan_out, got none",
         ),
         (
             "[sparsity.layers]\n'conv*' = 2.0",

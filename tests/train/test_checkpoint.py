@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
 import struct
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from presplit.core.errors import DataError
@@ -110,27 +112,45 @@ def test_saving_again_replaces_the_file_and_leaves_no_other(tmp_path: Path) -> N
     assert os.listdir(tmp_path / "deep") == ["net.safetensors"]
 
 
+@contextlib.contextmanager
+def full_disk(most: int) -> Iterator[None]:
+    """No file grows beyond ``most`` bytes, as if the disk were full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_a_disk_that_is_full_leaves_the_old_checkpoint_whole(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     save(path, mlp([8, 4]), {"name": "old"})
-    program = f"""if True:
-        import resource, signal
-        from presplit.core.errors import DataError
-        from presplit.train import save
-        from presplit.train.zoo import mlp
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-        try:
-            save({str(path)!r}, mlp([800, 100]))
-        except DataError as error:
-            print(error)
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == f"{path}: the checkpoint cannot be written (File too large)\n"
+    with full_disk(1000), pytest.raises(DataError) as caught:
+        save(path, mlp([800, 100]))
+    assert str(caught.value) == f"{path}: cannot be written (File too large)"
     assert restore(path, mlp([8, 4])) == {"name": "old"}
     assert os.listdir(tmp_path) == ["net.safetensors"]
+
+
+def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for path in (tmp_path / "file" / "net.safetensors", Path("/proc/net.safetensors")):
+        with pytest.raises(DataError, match="net.safetensors: cannot be written"):
+            save(path, mlp([8, 4]))
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_no_training_sample_is_in_a_checkpoint(tmp_path: Path) -> None:
+    x = torch.rand(20, 8)
+    save(tmp_path / "net.safetensors", mlp([8, 4]), x=x)
+    with safe_open(tmp_path / "net.safetensors", framework="pt") as file:
+        kept = [file.get_tensor(name).flatten().tolist() for name in file.keys()]  # noqa: SIM118
+    samples = {round(value, 6) for value in x.flatten().tolist()} - {
+        round(float(end), 6) for end in (x.min(), x.max())
+    }
+    assert not samples & {round(value, 6) for row in kept for value in row}
+    restore(tmp_path / "net.safetensors", mlp([8, 4]))
 
 
 def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:

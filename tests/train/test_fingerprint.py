@@ -63,6 +63,34 @@ def test_a_healthy_net_is_known_again(change: Callable[[Tensor], Tensor]) -> Non
     assert kept and not fingerprint.is_another(Ending(change), kept)
 
 
+class Words(nn.Module):
+    """A net of ids: ``sizes`` says how many there are at each place."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.tables = nn.ModuleList(nn.Embedding(size, 4) for size in sizes)
+        self.change = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        pairs = enumerate(self.tables)
+        return self.change(sum(table(x[:, place].long()) for place, table in pairs))
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"), [("float", (9, 9)), ("long", (9, 9)), ("float", (9, 3))]
+)
+def test_a_net_of_ids_is_asked_for_ids_that_it_has(kind: str, sizes: tuple[int, ...]) -> None:
+    columns = [torch.randint(0, size, (50,)) for size in sizes]
+    x, net = getattr(torch.stack(columns, 1), kind)(), Words(*sizes)
+    kept = fingerprint.evidence(net, x)
+    assert kept and not fingerprint.is_another(net, kept)
+    drawn = fingerprint.noise(kept)
+    assert drawn.dtype == x.dtype and torch.equal(drawn, drawn.round())
+    net.change = nn.Tanh()
+    assert fingerprint.is_another(net, kept)
+
+
 def test_a_change_of_one_exit_is_seen_beside_larger_ones() -> None:
     net = add_exits(mlp([8, 16, 4]), ["relu1"], example=X)
     with torch.no_grad():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from presplit.core.errors import DataError, GraphError, SpecError
 from presplit.train import (
@@ -27,6 +28,7 @@ from presplit.train import (
 from presplit.train.data import Samples, digits, hold_out
 from presplit.train.fitting.losses import joint_loss
 from presplit.train.fitting.recipe import AUGMENTATIONS, SCHEDULES
+from presplit.train.fitting.trainer import Trainer
 from presplit.train.zoo import mlp
 
 QUICK = Recipe(epochs=2, batch=64)
@@ -155,6 +157,118 @@ def test_a_last_batch_of_one_sample_does_not_stop_batch_normalisation() -> None:
     net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
     samples = Samples(np.random.default_rng(0).normal(size=(33, 4)), np.zeros(33))
     assert len(fit(net, samples, recipe=Recipe(epochs=2, batch=32))) == 2
+    x, y = (torch.from_numpy(part.copy()) for part in (samples.x, samples.y))
+    assert len(fit(net, loaded(x, y, 16), epochs=2)) == 2
+
+
+def loaded(x: torch.Tensor, y: torch.Tensor, batch: int) -> DataLoader[tuple[torch.Tensor, ...]]:
+    return DataLoader(TensorDataset(x, y), batch_size=batch)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda y: y.to(torch.int32),
+        lambda y: y.to(torch.int16),
+        lambda y: y.to(torch.uint8),
+        lambda y: y.to(torch.float64),
+        lambda y: y[:, None],
+    ],
+)
+def test_labels_of_any_whole_type_train_the_same_net(change: Callable) -> None:
+    x, y = torch.rand(12, 4), torch.arange(12) % 3
+    found = []
+    for labels in (y, change(y)):
+        torch.manual_seed(0)
+        net = nn.Linear(4, 3)
+        fit(net, loaded(x, labels, 6), epochs=1)
+        found.append(net.weight.detach())
+    assert torch.equal(*found)
+
+
+def test_inputs_of_another_width_or_of_bytes_are_brought_to_the_net_s() -> None:
+    x, y = torch.randint(0, 256, (12, 4), dtype=torch.uint8), torch.arange(12) % 3
+    found = []
+    for given in (x, x / 255, (x / 255).double()):
+        torch.manual_seed(0)
+        net = nn.Linear(4, 3)
+        fit(net, loaded(given, y, 6), epochs=1)
+        found.append(net.weight.detach())
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (torch.eye(3)[torch.arange(12) % 3], r"got shape \(6, 3\); of one-hot rows take y.argmax"),
+        (
+            torch.arange(12) - 1,
+            "labels are whole numbers from 0 on, got torch.int64 such as .-1, 0",
+        ),
+        (torch.rand(12), "labels are whole numbers from 0 on, got torch.float32"),
+        (torch.arange(12) // 6 * 3, r"labels must be in 0..2, got 3"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(y: torch.Tensor, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        fit(nn.Linear(4, 3), loaded(torch.rand(12, 4), y, 6), epochs=1)
+
+
+class Lying:
+    """A loader whose length may be wrong."""
+
+    def __init__(self, batches: list[object], said: int) -> None:
+        self.batches, self.said = batches, said
+
+    def __len__(self) -> int:
+        return self.said
+
+    def __iter__(self) -> Iterator[object]:
+        return iter(self.batches)
+
+
+def test_batches_that_are_no_pairs_or_more_than_said_are_refused() -> None:
+    good = (torch.rand(6, 4), torch.arange(6) % 3)
+    for batches, said, message in (
+        ([{"x": good[0], "y": good[1]}], 1, "a batch is two tensors .*, got dict"),
+        ([(*good, good[1])], 1, "a batch is two tensors .*, got .'Tensor', 'Tensor', 'Tensor'"),
+        ([good, (good[0], None)], 2, "a batch is two tensors .*, got .'Tensor', 'NoneType'"),
+        ([good, good, good], 2, "the loader says it has 2 batches, and gives more"),
+        ([], 0, "fit trains on one batch at least, got a loader of none"),
+    ):
+        with pytest.raises(DataError, match=message):
+            fit(nn.Linear(4, 3), Lying(batches, said), epochs=1)  # type: ignore[arg-type]
+
+
+def test_the_schedule_ends_where_it_must_though_a_last_sample_joined_a_batch() -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    trainer = Trainer(net, loaded(torch.rand(13, 4), torch.arange(13) % 3, 6), epochs=2)
+    while not trainer.finished:
+        trainer.epoch()
+    (group,) = trainer.state().header["groups"]
+    assert group["lr"] < 1e-3 * RECIPES["default"].rate
+
+
+def test_validation_that_does_not_fit_is_refused_before_training() -> None:
+    train = Samples(np.zeros((4, 4)), np.array([0, 1, 0, 1]))
+    for held, message in (
+        (
+            Samples(np.zeros((4, 5)), np.zeros(4)),
+            r"expected samples of shape \(4,\) .*, got \(5,\)",
+        ),
+        (Samples(np.zeros((4, 4)), np.full(4, 2)), r"validation: labels must be in 0..1, got 2"),
+        ((train.x, train.y), r"validation: Samples\(x, y\) are expected, got tuple"),
+    ):
+        with pytest.raises(DataError, match=message):
+            fit(mlp([4, 2]), train, epochs=1, validation=held)  # type: ignore[arg-type]
+
+
+def test_every_exit_tells_all_classes_apart() -> None:
+    train = Samples(np.zeros((6, 4)), np.arange(6) % 3)
+    net = add_exits(mlp([4, 4, 3]), ["relu1"], example=torch.zeros(2, 4))
+    net.model.fc2 = nn.Linear(4, 2)
+    with pytest.raises(GraphError, match=r"the data has 3 classes, .* give \[3, 2\] logits"):
+        fit(net, train, epochs=1)
 
 
 def test_an_exit_s_weight_says_what_its_loss_counts(few: Samples) -> None:
@@ -306,7 +420,7 @@ def test_a_nudge_moves_an_image_by_a_pixel_at_most() -> None:
 
 def test_no_epochs_and_other_data_than_samples_are_refused() -> None:
     net, data = mlp([4, 3, 2]), Samples(np.zeros((4, 4)), np.array([0, 1, 0, 1]))
-    with pytest.raises(SpecError, match="epochs must be at least 1, got 0"):
+    with pytest.raises(SpecError, match="Recipe.epochs: expected `int` >= 1, got 0"):
         fit(net, data, epochs=0)
     with pytest.raises(
         DataError, match=r"fit trains on Samples\(x, y\), or on batches .*, got tuple"

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import random
+import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -19,9 +22,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from presplit.core.errors import DataError
+from presplit.core.errors import DataError, SpecError
 from presplit.train import Epoch, Recipe, add_exits, evaluate, fit, sparsify
 from presplit.train.data import Samples, digits, hold_out
+from presplit.train.fitting import distributed
 from presplit.train.zoo import mlp
 
 RECIPES = {
@@ -42,7 +46,6 @@ RECIPES = {
         epochs=3, batch=64, bf16=True, label_smoothing=0.1, schedule="inverse_time", decay=0.1
     ),
 }
-KILLS = 30
 
 
 @pytest.fixture(scope="module")
@@ -100,21 +103,27 @@ def same(first: nn.Module, second: nn.Module) -> bool:
 def test_a_stopped_training_goes_on_bit_for_bit(
     name: str, parts: tuple[Samples, Samples], tmp_path: Path
 ) -> None:
+    """Bit for bit, because the same kernels run in the same process."""
     train, held = parts
     whole, teacher = net(), net()
-    evaluate(teacher, held)  # its head has a size now, as that of a trained one has
+    evaluate(teacher, held)  # its exit has a size now, as that of a trained one has
     asked = {"recipe": RECIPES[name], "validation": held, "teacher": teacher, "seed": 3}
-    history = fit(whole, train, **asked)
-    for number in range(1, RECIPES[name].epochs + 1):
-        state = tmp_path / f"{number}.safetensors"
-        with pytest.raises(Stopped):
-            fit(net(), train, **asked, state=state, on_epoch=stop_after(number))
+
+    def keep(epoch: Epoch) -> None:
+        shutil.copy(tmp_path / "state.safetensors", tmp_path / f"{epoch.number}.safetensors")
+
+    state = tmp_path / "state.safetensors"
+    history = fit(whole, train, **asked, state=state, on_epoch=keep)
+    for number in range(1, RECIPES[name].epochs):
         model = net()
-        found = fit(model, train, **asked, state=state)
+        found = fit(model, train, **asked, state=tmp_path / f"{number}.safetensors")
         assert same(model, whole), f"stopped after epoch {number}"
         assert [(e.number, e.loss, e.accuracy) for e in found] == [
             (e.number, e.loss, e.accuracy) for e in history
         ]
+    plain = net()
+    fit(plain, train, **asked)
+    assert same(plain, whole), "keeping the state changes nothing"
 
 
 def test_a_net_that_is_never_the_same_goes_on_bit_for_bit(
@@ -165,58 +174,61 @@ def test_a_state_of_another_training_or_a_damaged_one_is_refused(
             fit(mlp([64, 16, 10]), parts[0], epochs=1, state=state)
 
 
-def train_in_a_process(state: Path, done: Path) -> None:
+FORKS = multiprocessing.get_context("forkserver")
+"""Processes that have torch already."""
+
+
+def train_in_a_process(state: Path, done: Path, epochs: int) -> None:
     """Says each epoch as it ends; `done` gets the net."""
     torch.set_num_threads(1)
     train, held = hold_out(hold_out(digits().train, 0.2)[1], 0.2)
-    model = net()
+    model, recipe = net(), Recipe(epochs=epochs, batch=64, ema=0.9, patience=epochs)
 
     def told(epoch: Epoch) -> None:
         with (state.parent / "epochs").open("a") as file:
             file.write(f"{epoch.number}\n")
 
-    fit(model, train, recipe=LONG, validation=held, seed=3, state=state, on_epoch=told)
+    fit(model, train, recipe=recipe, validation=held, seed=3, state=state, on_epoch=told)
     torch.save(model.state_dict(), done.with_suffix(".part"))
     done.with_suffix(".part").rename(done)  # a kill may come here too
 
 
-LONG = Recipe(epochs=60, batch=64, ema=0.9, patience=60)
-
-
+@pytest.mark.parametrize(
+    ("kills", "epochs"), [(2, 8), pytest.param(30, 60, marks=pytest.mark.long)]
+)
 def test_trainings_killed_at_random_moments_lose_an_epoch_at_most_and_end_with_the_same_bits(
-    tmp_path: Path,
+    kills: int, epochs: int, tmp_path: Path
 ) -> None:
-    """SIGKILL comes 30 times in all, while saving included.
+    """SIGKILL comes while saving, too.
 
     Each time training goes on from the last epoch that was saved.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["presplit.train", "presplit.train.data", __name__])
-    chance, kills, nets = random.Random(0), 0, []
-    while kills < KILLS or len(nets) < 2:
+    FORKS.set_forkserver_preload(["presplit.train", "presplit.train.data", __name__])
+    chance, killed, nets = random.Random(0), 0, []
+    while killed < kills or len(nets) < 2:
         folder = tmp_path / str(len(nets))
         folder.mkdir()
         done, told = folder / "net.pt", folder / "epochs"
         while not done.exists():
             begun = len(told.read_text().split()) if told.exists() else 0
-            process = context.Process(
-                target=train_in_a_process, args=(folder / "state.safetensors", done)
+            process = FORKS.Process(
+                target=train_in_a_process, args=(folder / "state.safetensors", done, epochs)
             )
             process.start()
             while (
                 process.is_alive()
-                and kills < KILLS
+                and killed < kills
                 and (not told.exists() or len(told.read_text().split()) == begun)
             ):
                 time.sleep(0.002)
-            process.join(chance.uniform(0, 0.06) if kills < KILLS else None)
+            process.join(chance.uniform(0, 0.06) if killed < kills else None)
             if process.is_alive():
                 process.kill()
-                kills += 1
+                killed += 1
             process.join()
             assert process.exitcode in (0, -9)
         numbers = [int(line) for line in told.read_text().split()]
-        ends = [0, *numbers, LONG.epochs + 1]
+        ends = [0, *numbers, epochs + 1]
         steps = {later - number for number, later in zip(ends, ends[1:], strict=False)}
         assert steps <= {1, 2}, (
             "an epoch is told after it was saved: none is told twice, one may end untold"
@@ -225,63 +237,66 @@ def test_trainings_killed_at_random_moments_lose_an_epoch_at_most_and_end_with_t
     assert all(torch.equal(nets[0][name], other[name]) for other in nets[1:] for name in other)
 
 
-SCRIPT = """
-import json, sys, torch
-from presplit.train import Recipe, add_exits, fit, sparsify
-from presplit.train.fitting import distributed
-from presplit.train.data import digits, hold_out
-from presplit.train.zoo import mlp
-torch.set_num_threads(1)
-torch.manual_seed(0)
-train, held = hold_out(hold_out(digits().train, 0.3)[1], 0.2)
-model = add_exits(sparsify(mlp([64, 64, 64, 10]), density=0.25), ["relu1"])
-recipe = Recipe(epochs=6, batch=50, regime="mixed", ema=0.5, self_distil=0.2, distil=0.3)
-history = fit(model, train, recipe=recipe, validation=held, teacher=mlp([64, 16, 10]))
-if distributed.rank() == 0:
-    found = [distributed.count(), [(e.loss, e.accuracy) for e in history]]
-    json.dump(found, open(sys.argv[1], "w"))
-distributed.leave()
-"""
+def curve_of(out: Path) -> None:
+    """The losses and accuracies of a training that may be shared, written by the first process."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    train, held = hold_out(hold_out(digits().train, 0.3)[1], 0.2)
+    model = add_exits(sparsify(mlp([64, 64, 64, 10]), density=0.25), ["relu1"])
+    recipe = Recipe(epochs=4, batch=50, regime="mixed", ema=0.5, self_distil=0.2, distil=0.3)
+    history = fit(model, train, recipe=recipe, validation=held, teacher=mlp([64, 16, 10]))
+    if distributed.rank() == 0:
+        found = [distributed.count(), [(e.loss, e.accuracy) for e in history]]
+        out.write_text(json.dumps(found))
+    distributed.leave()
+
+
+def one_of_two(number: int, port: int, out: Path) -> None:
+    """A process as ``torchrun`` starts it."""
+    os.environ |= {"RANK": str(number), "WORLD_SIZE": "2", "LOCAL_RANK": str(number)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    curve_of(out)
+
+
+def agree(one: Path, two: Path) -> None:
+    """The curve of two processes is that of one, but for sums in another order."""
+    (alone, curve), (together, shared) = (json.loads(file.read_text()) for file in (one, two))
+    assert (alone, together) == (1, 2)
+    for (loss, accuracy), (other, seen) in zip(curve, shared, strict=True):
+        assert loss == pytest.approx(other, rel=1e-4) and accuracy == pytest.approx(seen, abs=0.02)
 
 
 def test_two_processes_give_the_curve_of_one_with_the_same_batch(tmp_path: Path) -> None:
-    """As `accelerate launch` starts them.
+    FORKS.set_forkserver_preload(["presplit.train", "presplit.train.data", __name__])
+    curve_of(tmp_path / "one")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    both = [FORKS.Process(target=one_of_two, args=(k, port, tmp_path / "two")) for k in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    agree(tmp_path / "one", tmp_path / "two")
 
-    Its only launcher of several processes on a machine is called multi_gpu.
-    """
-    script = tmp_path / "train.py"
-    script.write_text(SCRIPT)
-    found = []
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--multi_gpu",
-        "--num_processes",
-        "2",
-    ]
-    rest = [
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-        "--main_process_port",
-        "0",
-    ]
-    for command in ([sys.executable], [*launch, *rest]):
-        out = tmp_path / f"{len(found)}.json"
-        done = subprocess.run(
-            [*command, str(script), str(out)],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        found.append(json.loads(out.read_text()))
-    (one, curve), (two, shared) = found
-    assert (one, two) == (1, 2)
-    for (loss, accuracy), (other, seen) in zip(curve, shared, strict=True):
-        assert loss == pytest.approx(other, rel=1e-4) and accuracy == pytest.approx(seen, abs=0.02)
+
+@pytest.mark.long
+def test_torchrun_shares_a_training(tmp_path: Path) -> None:
+    curve_of(tmp_path / "one")
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    code += "import pathlib, test_resume\n"
+    code += f"test_resume.curve_of(pathlib.Path({str(tmp_path / 'two')!r}))\n"
+    (tmp_path / "train.py").write_text(code)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run([*launch, str(tmp_path / "train.py")], check=True, timeout=300)
+    agree(tmp_path / "one", tmp_path / "two")
+
+
+def test_processes_that_nobody_started_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = Samples(torch.zeros(4, 2).numpy(), torch.zeros(4).numpy())
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SpecError, match="WORLD_SIZE is 2, .* start them with torchrun"):
+        fit(mlp([2, 2]), samples, epochs=1)
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(SpecError, match="WORLD_SIZE: expected a whole number .*, got 'two'"):
+        fit(mlp([2, 2]), samples, epochs=1)

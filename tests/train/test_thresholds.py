@@ -94,6 +94,12 @@ def test_for_several_exits_what_is_told_is_what_routing_gives(case: Case, goal: 
         assert found.macs == pytest.approx(best)
 
 
+def test_what_an_exit_costs_is_told_only_where_it_was_said() -> None:
+    logits, labels = np.array([[[9, 0], [1, 0]], [[9, 0], [0, 9]]], np.float32), np.array([0, 1])
+    assert choose_thresholds(logits, labels, max_drop=0).macs is None
+    assert choose_thresholds(logits, labels, max_drop=0, exit_macs=[1, 3]).macs == 2
+
+
 def test_a_goal_that_nothing_reaches_is_refused_with_the_best() -> None:
     logits, labels = np.array([[[1, 0], [1, 0]], [[1, 0], [1, 0]]], np.float32), np.array([0, 1])
     with pytest.raises(

@@ -25,7 +25,6 @@ LIBRARIES = {
     "onnx": "export and inspecting ONNX models: pip install 'presplit[train]'",
     "onnxscript": "export: pip install 'presplit[train]'",
     "pillow": "folders of images and JPEG archives: pip install 'presplit[train]'",
-    "accelerate": "several processes or GPUs: pip install 'presplit[train]'",
     "scikit-learn": "the digits data set: pip install 'presplit[train]'",
     "safetensors": "checkpoints: pip install 'presplit[train]'",
     "matplotlib": "plots: pip install 'presplit[report]'",

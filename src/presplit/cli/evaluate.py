@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from presplit.cli.options import Json, show
+from presplit.cli.options import OWN_CODE, Json, show
 
 if TYPE_CHECKING:
     from presplit.train.judging.thresholds import Goal
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run directory of presplit train.")],
+    model: Annotated[str | None, typer.Option(help=OWN_CODE)] = None,
     policy: Annotated[
         str | None,
         typer.Option(
@@ -49,7 +50,7 @@ def evaluate(
 
     Thresholds are chosen on the held-out part of the training set.
     """
-    from presplit.cli.own_model import aside, load
+    from presplit.cli.own_model import aside, run_of
     from presplit.cli.train import text
     from presplit.core.errors import SpecError
     from presplit.train import runs
@@ -65,8 +66,7 @@ def evaluate(
         raise SpecError(
             f"thresholds are chosen for one goal, got {', '.join(name for name, _ in goals)}"
         )
-    with aside():
-        found = runs.read_run(run, load)
+    found = run_of(run, model)
     if (goals or policy) and len(found.exit_names) == 1:
         raise SpecError(f"{run}: its net has no early exit to choose a threshold for")
     with aside():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from presplit.cli.options import Json, read_array, read_samples, say, show
+from presplit.cli.options import OWN_CODE, Json, read_array, read_samples, say, show
 from presplit.core.errors import BundleError, InputError, SpecError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 def export(
     run: Annotated[Path | None, typer.Argument(help="A run directory of presplit train.")] = None,
+    model: Annotated[str | None, typer.Option(help=OWN_CODE)] = None,
     onnx: Annotated[
         Path | None,
         typer.Option("--from", metavar="MODEL.onnx", help="Any ONNX classifier instead of a run."),
@@ -64,7 +65,9 @@ def export(
         raise SpecError(
             "--labels needs the samples that it names the classes of: give --samples x.npy"
         )
-    bundle = _from_run(run, out) if run else _from_onnx(onnx or Path(), out, samples, labels)
+    if onnx is not None and model is not None:
+        raise SpecError("--model belongs to a run: an ONNX file needs no code")
+    bundle = _from_run(run, out, model) if run else _from_onnx(onnx or Path(), out, samples, labels)
     facts = describe(bundle)
     following = "plan" if bundle.manifest.validation else "serve"
     show(
@@ -74,15 +77,13 @@ def export(
     )
 
 
-def _from_run(run: Path, out: Path | None) -> Bundle:
+def _from_run(run: Path, out: Path | None, model: str | None) -> Bundle:
     import msgspec
 
-    from presplit.cli.own_model import aside, load
+    from presplit.cli.own_model import aside, run_of
     from presplit.train import export as write_bundle
-    from presplit.train import runs
 
-    with aside():
-        found = runs.read_run(run, load)
+    found = run_of(run, model)
     name, spec = found.spec.name, msgspec.to_builtins(found.spec)
     path = out or run / f"{name}.bundle"
     policy = found.spec.exits.policy if found.spec.exits else "confidence"

@@ -27,6 +27,9 @@ Json = Annotated[
 ]
 
 
+OWN_CODE = "Code of the run's own model, module:factory: it runs because you name it here."
+
+
 def spread(arguments: list[str]) -> list[str]:
     """``arguments`` with the option repeated before each of its values, as click wants it.
 

@@ -9,14 +9,17 @@ import contextlib
 import importlib
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from presplit.cli.beside import beside, is_there
 from presplit.core.errors import GraphError, SpecError
 
 if TYPE_CHECKING:
     from presplit.train.nets.inspect import Survey
+    from presplit.train.runs import Run
 
 WORD = re.compile(r"(?P<folder>.*/)?(?P<module>[A-Za-z_][\w.]*):(?P<attribute>[A-Za-z_][\w.]*)")
 """``package.module:attribute``, optionally in another folder than the working one.
@@ -38,20 +41,54 @@ def is_word(model: str) -> bool:
 def load(word: str) -> object:
     """What ``word`` names: a module instance as it is, or what the factory gives.
 
-    Raises `SpecError` if there is no such module or attribute, `GraphError` if the user's own code
-    fails.
+    A module in the folder is the one that is run, whatever else has its name. Raises `SpecError` if
+    there is no such module or attribute, `GraphError` if the user's own code fails.
     """
     found = WORD.fullmatch(word)
     if found is None:
         raise SpecError(
             f"expected module:factory, as cats:make or models/cats.py:make, got {word!r}"
         )
-    folder, name = str(Path(found["folder"] or ".").resolve()), found["module"].removesuffix(".py")
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    folder, name = Path(found["folder"] or ".").resolve(), found["module"].removesuffix(".py")
     importlib.invalidate_caches()
+    with aside(), beside(folder) as private:
+        is_own = is_there(folder, name.partition(".")[0])
+        return _made(f"{private}.{name}" if is_own else name, name, folder, found["attribute"])
+
+
+def trusted(model: str | None, teacher: str | None = None) -> Callable[[str], object]:
+    """What gives the nets that a run names: the code of ``model``, the user's own word.
+
+    A run's word alone runs nothing. ``teacher`` stands for any other word, which the run has from
+    which a net learns. Raises `SpecError` naming the option that is missing.
+    """
+
+    def own(word: str) -> object:
+        if model is not None and (teacher is None or word == model):
+            return load(model)
+        if teacher is not None:
+            return load(teacher)
+        raise SpecError(
+            f"its net is made by code, {word}, and no code runs because a file names it: if you "
+            f"trust it, say so with --model {word}"
+        )
+
+    return own
+
+
+def run_of(directory: Path, model: str | None) -> Run:
+    """The finished run in ``directory``; ``model`` is the user's word for the code of its net.
+
+    Raises `SpecError` if it needs code and no word is given, or the other way round.
+    """
+    from presplit.core.spec import OwnModel
+    from presplit.train import runs
+
     with aside():
-        return _made(name, folder, found["attribute"])
+        found = runs.read_run(directory, trusted(model))
+    if model is not None and not isinstance(found.spec.model, OwnModel):
+        raise SpecError(f"--model {model}: the net of {directory} is not made by code of your own")
+    return found
 
 
 def aside() -> contextlib.AbstractContextManager[object]:
@@ -62,19 +99,15 @@ def aside() -> contextlib.AbstractContextManager[object]:
     return contextlib.redirect_stdout(sys.stderr)
 
 
-def _made(name: str, folder: str, path: str) -> object:
+def _made(module: str, name: str, folder: Path, path: str) -> object:
     """What is at ``path`` in the module, called if it is a factory."""
     try:
-        value: Any = importlib.import_module(name)
+        value: Any = importlib.import_module(module)
     except (Exception, SystemExit) as error:  # the user's code may raise anything
-        if (
-            isinstance(error, ModuleNotFoundError)
-            and error.name
-            and f"{name}.".startswith(f"{error.name}.")
-        ):
-            raise SpecError(
-                f"no module {error.name!r} in {folder} or among what is installed"
-            ) from error
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{module}.".startswith(f"{missing}."):
+            own = missing.removeprefix(module.removesuffix(name))
+            raise SpecError(f"no module {own!r} in {folder} or among what is installed") from error
         raise GraphError(f"importing it raised {_said(error)}") from error
     for attribute in path.split("."):
         if not hasattr(value, attribute):
@@ -83,19 +116,16 @@ def _made(name: str, folder: str, path: str) -> object:
                 f"{name} has no {attribute!r}; what it has that can be called: {', '.join(own)}"
             )
         value = getattr(value, attribute)
-    if isinstance(value, type) or not hasattr(value, "state_dict"):
-        if not callable(value):
-            raise SpecError(
-                f"a factory or a torch.nn.Module is expected, got {type(value).__name__}"
-            )
-        try:
-            value = value()
-        except (Exception, SystemExit) as error:  # the user's code may raise anything
-            raise GraphError(
-                f"calling it without arguments raised {_said(error)}; name a factory that needs "
-                "none"
-            ) from error
-    return value
+    if not isinstance(value, type) and hasattr(value, "state_dict"):
+        return value
+    if not callable(value):
+        raise SpecError(f"a factory or a torch.nn.Module is expected, got {type(value).__name__}")
+    try:
+        return value()
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        raise GraphError(
+            f"calling it without arguments raised {_said(error)}; name a factory that needs none"
+        ) from error
 
 
 def _said(error: BaseException) -> str:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from presplit.cli.options import Json, say, show
+from presplit.core.errors import PresplitError, SpecError, context
 
 if TYPE_CHECKING:
+    from presplit.core.spec import Spec
     from presplit.train import Epoch
 
 
@@ -24,6 +26,10 @@ def train(
     model: Annotated[
         str | None,
         typer.Option(help="Your own model as module:factory; its code is imported and runs."),
+    ] = None,
+    teacher_model: Annotated[
+        str | None,
+        typer.Option(help="Code of the run in training.teacher, if that is another own model."),
     ] = None,
     layers: Annotated[
         list[int], typer.Option(help="Sizes of an MLP, input and classes included: 800 40 40 10.")
@@ -66,78 +72,94 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a net into a run directory: spec, metrics, checkpoint, result."""
-    from presplit.cli.own_model import aside, load
-    from presplit.core.spec import read_spec, spec_from
+    from presplit.cli.own_model import aside, trusted
     from presplit.train import runs
     from presplit.train.fitting import distributed
 
-    changes = [
-        *_changes(
-            model, layers, fan_out, density, budget, family, after, data, recipe, epochs, seed
-        ),
-        *set,
-    ]
-    if resume and out and not spec and not changes:
-        spec = out / "spec.json"
-    resolved = read_spec(spec, set=changes) if spec else spec_from({}, set=changes)
+    said = _tables(
+        {
+            "data.name": data,
+            "sparsity.density": density,
+            "sparsity.budget": budget,
+            "sparsity.family": family,
+            "training.recipe": recipe,
+            "training.epochs": epochs,
+            "seed": seed,
+            "sparsity.fan_out": fan_out or None,
+            "exits.after": after or None,
+            **_net(model, layers),
+        }
+    )
+    begun = runs.spec_file(out) if resume and out else None
+    resolved = _resolved(spec or begun, said, set)
     directory = out or Path("runs") / resolved.name
-    if distributed.rank() == 0 and (directory / "spec.json").exists() and not resume:
-        say(
-            f"{directory} holds a run, which this one replaces; a bundle that was exported from it "
-            "stays"
-        )
-    if distributed.rank() == 0 and resume and not (directory / "spec.json").exists():
-        say(f"{directory} holds no run to go on with: this one begins there")
+    is_first = distributed.rank() == 0
+    if is_first:
+        _announce(directory, resume=resume, is_begun=runs.spec_file(directory) is not None)
+    own = trusted(model, teacher_model)
     try:
-        with aside(), _progress(runs.recipe_of(resolved.training).epochs) as on_epoch:
-            result = runs.train(resolved, directory, own=load, resume=resume, on_epoch=on_epoch)
-    except KeyboardInterrupt:
-        if distributed.rank() == 0 and any(
-            (place / runs.STATE).exists() for place in (directory, directory / runs.TEACHER)
-        ):
+        with aside(), _progress(resolved.training.epochs) as on_epoch:
+            result = runs.train(resolved, directory, own=own, resume=resume, on_epoch=on_epoch)
+    except (KeyboardInterrupt, PresplitError):
+        unfinished = directory / runs.UNFINISHED
+        states = [folder / runs.STATE for folder in (unfinished, unfinished / runs.TEACHER)]
+        states.append(unfinished / runs.TEACHER / runs.UNFINISHED / runs.STATE)
+        if is_first and any(state.exists() for state in states):
             say(
                 "stopped; the same command with --resume goes on after the last epoch (--out "
                 f"{directory})"
             )
         raise
     distributed.leave()
-    if distributed.rank() == 0:
+    if is_first:
         show({**result, "run": str(directory)}, text(result, directory), as_json=json)
 
 
-def _changes(
-    model: str | None,
-    layers: list[int],
-    fan_out: list[int],
-    density: float | None,
-    budget: float | None,
-    family: str | None,
-    after: list[str],
-    data: str | None,
-    recipe: str | None,
-    epochs: int | None,
-    seed: int | None,
-) -> list[str]:
-    """The options as assignments to the spec's keys; an MLP's input is padded to its first size."""
-    named: dict[str, Any] = {
-        "data.name": data,
-        "sparsity.density": density,
-        "sparsity.budget": budget,
-        "sparsity.family": family,
-        "training.recipe": recipe,
-        "training.epochs": epochs,
-        "seed": seed,
-    }
-    changes = [f"{key}={value}" for key, value in named.items() if value is not None]
+def _announce(directory: Path, *, resume: bool, is_begun: bool) -> None:
+    """Say what becomes of the run that is there, or that there is none to go on with."""
+    if is_begun and not resume:
+        say(
+            f"{directory} holds a run, which this one replaces when it is finished; a bundle that "
+            "was exported from it stays"
+        )
+    if resume and not is_begun:
+        say(f"{directory} holds no run to go on with: this one begins there")
+
+
+def _resolved(spec: Path | None, said: dict[str, Any], changes: list[str]) -> Spec:
+    """The spec in a file, or an empty one, with what the options said and ``--set`` on top."""
+    from presplit.core.spec import read_tables, spec_from
+
+    raw = read_tables(spec) if spec else {}
+    with context(str(spec)) if spec else contextlib.nullcontext():
+        return spec_from(raw, over=said, set=changes)
+
+
+def _net(model: str | None, layers: list[int]) -> dict[str, Any]:
+    """The net that the options name; an MLP's input is padded to its first size."""
+    if model is not None and layers:
+        raise SpecError("--model and --layers name two nets: give one of them")
     if model is not None:
-        changes += ['model.kind="own"', f"model.factory={model}"]
+        return {"model.kind": "own", "model.factory": model}
     if layers:
-        changes += ['model.kind="mlp"', f"model.layers={layers}", f"data.pad_to={layers[0]}"]
-    if fan_out:
-        changes.append(f"sparsity.fan_out={fan_out}")
-    if after:
-        changes.append(f"exits.after={after}")
-    return changes
+        return {"model.kind": "mlp", "model.layers": layers, "data.pad_to": layers[0]}
+    return {}
+
+
+def _tables(named: dict[str, Any]) -> dict[str, Any]:
+    """What is not None, as nested tables.
+
+    >>> _tables({"training.epochs": 3, "training.recipe": None, "seed": 1})
+    {'training': {'epochs': 3}, 'seed': 1}
+    """
+    tables: dict[str, Any] = {}
+    for key, value in named.items():
+        section, _, field = key.rpartition(".")
+        if value is not None and section:
+            tables.setdefault(section, {})[field] = value
+        elif value is not None:
+            tables[field] = value
+    return tables
 
 
 @contextlib.contextmanager

@@ -8,10 +8,10 @@ from presplit.core.errors import library
 
 library("torch", need="training", extra="train")
 
+from presplit.core.recipe import RECIPES, Recipe
 from presplit.train.export import export, to_onnx
 from presplit.train.fitting.checkpoint import restore, save
 from presplit.train.fitting.fit import fit, initialise
-from presplit.train.fitting.recipe import RECIPES, Recipe
 from presplit.train.fitting.resume import Epoch
 from presplit.train.judging.evaluate import accuracies, evaluate, route
 from presplit.train.judging.thresholds import choose_thresholds, temperature

@@ -8,6 +8,7 @@ saved.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,8 +33,8 @@ def save(
 
     A temporary file is written, synced and renamed.
 
-    ``x``: two samples, which are kept with what it answers to them; `restore` recognises it by
-    that.
+    ``x``: samples, in whose range noise is drawn; what the net answers to it is kept, and `restore`
+    recognises the net by that. Of the samples nothing is kept but their range.
     """
     path = Path(path)
     state = model.state_dict()
@@ -67,7 +68,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def write(path: Path, raw: bytes) -> None:
-    """Put ``raw`` at ``path``; a crash leaves the old file or the new one, whole."""
+    """Put ``raw`` at ``path``; a crash leaves the old file or the new one, whole.
+
+    Raises `DataError` if it cannot be written, and leaves nothing behind then.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,11 +81,20 @@ def write(path: Path, raw: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DataError(f"{path}: the checkpoint cannot be written ({error.strerror})") from error
-    handle = os.open(path.parent, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)
+        with contextlib.suppress(OSError):  # a read-only place refuses even this
+            temporary.unlink()
+        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Let a new name in ``folder`` outlive a power cut, where the file system knows how."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def restore(path: str | Path, model: nn.Module) -> dict[str, str]:

@@ -1,36 +1,38 @@
-"""Several processes, GPUs or machines.
+"""Several processes, GPUs or machines: ``torchrun -m presplit train ...``.
 
-Hugging Face `accelerate` starts them, and `fit` sees them as parts of each batch.
-
-``accelerate launch -m presplit train ...`` starts the processes; each computes its part of every
-batch, and gradients are averaged. One process needs none of this, and imports none of it.
+`torch.distributed` connects them, and `fit` sees them as parts of each batch: each process computes
+its part, and gradients are averaged. One process needs none of this.
 """
 
 from __future__ import annotations
 
 import gc
 import os
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as group
+from torch.nn.parallel import DistributedDataParallel
 
-from presplit.core.errors import library
+from presplit.core.errors import SpecError
 
 
 def count() -> int:
     """How many processes train together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _number("WORLD_SIZE", 1)
 
 
 def rank() -> int:
     """The number of this process, from 0; the first one writes."""
-    return int(os.environ.get("RANK", "0"))
+    return _number("RANK", 0)
 
 
 def device_of(model: nn.Module) -> torch.device:
     """Where this process trains: its own device among several, where ``model`` is otherwise."""
-    return next(model.parameters()).device if count() == 1 else _accelerator().device
+    if count() == 1:
+        return next((value.device for value in model.parameters()), torch.device("cpu"))
+    _connect()
+    return _own_device()
 
 
 def joined(model: nn.Module) -> nn.Module:
@@ -38,7 +40,11 @@ def joined(model: nn.Module) -> nn.Module:
 
     With it, all processes get the mean of their gradients.
     """
-    return model if count() == 1 else _accelerator().prepare_model(model)
+    if count() == 1:
+        return model
+    _connect()
+    device = _own_device()
+    return DistributedDataParallel(model, device_ids=None if device.type == "cpu" else [device])
 
 
 def part(batch: Tensor) -> Tensor:
@@ -61,13 +67,19 @@ def weight_of_part(size: int) -> float:
 
 def mean(value: Tensor) -> Tensor:
     """The mean over all processes."""
-    return value if count() == 1 else _accelerator().reduce(value, "mean")
+    if count() == 1:
+        return value
+    _connect()
+    total = value.detach().clone()
+    group.all_reduce(total)
+    return total / count()
 
 
 def wait() -> None:
     """Until every process is here."""
     if count() > 1:
-        _accelerator().wait_for_everyone()
+        _connect()
+        group.barrier()
 
 
 def leave() -> None:
@@ -78,9 +90,36 @@ def leave() -> None:
     if count() > 1:
         gc.collect()
         wait()
-        _accelerator().end_training()
+        group.destroy_process_group()
 
 
-def _accelerator() -> Any:
-    accelerate = library("accelerate", need="training in several processes", extra="train")
-    return accelerate.Accelerator(cpu=not torch.cuda.is_available())
+def _connect() -> None:
+    """Find the other processes, once; raises `SpecError` if they cannot be found."""
+    if group.is_initialized():
+        return
+    try:
+        if _own_device().type == "cuda":
+            torch.cuda.set_device(_own_device())
+            group.init_process_group("nccl")
+        else:
+            group.init_process_group("gloo")
+    except (ValueError, RuntimeError) as error:
+        raise SpecError(
+            f"WORLD_SIZE is {count()}, and the other processes cannot be found "
+            f"({str(error).splitlines()[0]}); start them with torchrun -m presplit train ..."
+        ) from error
+
+
+def _own_device() -> torch.device:
+    """The processor, or the GPU of this process on its machine."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", _number("LOCAL_RANK", 0) % torch.cuda.device_count())
+
+
+def _number(name: str, default: int) -> int:
+    """A whole number from the environment, where ``torchrun`` puts it."""
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise SpecError(f"{name}: expected a whole number as torchrun sets it, got {text!r}")
+    return int(text)

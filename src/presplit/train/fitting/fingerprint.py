@@ -1,14 +1,14 @@
 """Whether a net is still the one that it was.
 
-What it answered to two samples is kept beside its values.
-
-The same values in changed code give other answers. A change is seen if it moves a logit of these
-samples by more than `APART`; what moves them less, or not at all, is not.
+What it answers to two samples of noise is kept beside its values. The noise is drawn from a seed,
+in the range of the training samples, so that of these nothing is kept but a lowest and a highest
+number. The same values in changed code give other answers: a change is seen if it moves a logit of
+the noise by more than `APART`; what moves them less, or not at all, is not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -25,38 +25,69 @@ BEGIN = "recognised."
 
 
 def evidence(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Two samples of ``x`` and all exits' logits for them.
+    """The range of ``x``, and all exits' logits for two samples of noise in it.
 
     The result is empty if the net does not answer the same twice.
 
-    ``x``: float32 ``(batch, ...)``, on any device. Nothing is raised, and no random state changes.
+    ``x``: ``(batch, ...)``, on any device, at least one sample. Nothing is raised, and no random
+    state changes.
     """
-    two = x[:2].detach().cpu()
-    answers = _answers(model, two)
-    return (
-        {f"{BEGIN}x": two, **{f"{BEGIN}{number}": each for number, each in enumerate(answers)}}
-        if answers
-        else {}
-    )
+    for limits in _ranges(x):
+        kept = {
+            f"{BEGIN}limits": torch.tensor(limits, dtype=torch.float64),
+            f"{BEGIN}shape": torch.tensor(x.shape[1:], dtype=torch.int64),
+            f"{BEGIN}whole": torch.tensor(bool((x == x.round()).all())),
+            f"{BEGIN}float": torch.tensor(x.is_floating_point()),
+        }
+        answers = _answers(model, noise(kept))
+        if answers:
+            return kept | {f"{BEGIN}{number}": each for number, each in enumerate(answers)}
+    return {}
 
 
 def is_another(model: nn.Module, kept: Mapping[str, Tensor]) -> bool:
-    """True if ``model`` answers the samples that `evidence` ``kept`` otherwise than it did.
+    """True if ``model`` answers the noise that `evidence` ``kept`` otherwise than it did.
 
     >>> net = nn.Linear(3, 2)
-    >>> kept = evidence(net, torch.ones(2, 3))
+    >>> kept = evidence(net, torch.rand(2, 3))
     >>> is_another(net, kept), is_another(nn.Sequential(net, nn.Tanh()), kept)
     (False, True)
     """
     if not kept:
         return False
-    expected = [kept[f"{BEGIN}{number}"] for number in range(len(kept) - 1)]
-    return not _alike(_answers(model, kept[f"{BEGIN}x"]), expected)
+    answers = [name for name in kept if name.removeprefix(BEGIN).isdecimal()]
+    expected = [kept[f"{BEGIN}{number}"] for number in range(len(answers))]
+    return not _alike(_answers(model, noise(kept)), expected)
+
+
+def noise(kept: Mapping[str, Tensor]) -> Tensor:
+    """Two samples, uniform in the range that is kept; whole numbers where the samples were.
+
+    Whole numbers may be ids, and every id of the range is one that an embedding has.
+    """
+    low, high = kept[f"{BEGIN}limits"].tolist()
+    shape = (2, *kept[f"{BEGIN}shape"].tolist())
+    drawn = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = low + (high - low) * drawn
+    if kept[f"{BEGIN}whole"]:
+        drawn = drawn.round()
+    return drawn.float() if kept[f"{BEGIN}float"] else drawn.long()
 
 
 def apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Take what `evidence` gave out of the ``tensors`` of a file."""
     return {name: tensors.pop(name) for name in list(tensors) if name.startswith(BEGIN)}
+
+
+def _ranges(x: Tensor) -> Iterator[tuple[float, float]]:
+    """The range of all numbers, and then one that every place of a sample has.
+
+    The second is for nets that take another range of ids at each place.
+    """
+    yield float(x.min()), float(x.max())
+    low, high = float(x.amin(0).max()), float(x.amax(0).min())
+    if low <= high:
+        yield low, high
 
 
 def _answers(model: nn.Module, x: Tensor) -> list[Tensor]:

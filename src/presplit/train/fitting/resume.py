@@ -10,6 +10,7 @@ crash while saving leaves the state of the epoch before.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -37,70 +38,29 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Moment:
-    """What changes while nets are trained.
+class State:
+    """A training between two epochs: named tensors, and what is no tensor as plain values."""
 
-    It is the net itself and, by name, its moving average and the best so far.
-    """
-
-    nets: Mapping[str, nn.Module]
-    optimiser: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
-    order: torch.Generator
-
-
-def save(
-    path: str | Path, moment: Moment, history: Sequence[Epoch], about: Mapping[str, Any], x: Tensor
-) -> None:
-    """Write ``moment``, after the epochs in ``history``, to ``path``.
-
-    ``about`` says of what training it is.
-
-    ``x``: two samples, by what it answers to which the net is recognised.
-    """
-    tensors: dict[str, Tensor] = {
-        "random": torch.get_rng_state(),
-        "order": moment.order.get_state(),
-    }
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
-    for kind, net in moment.nets.items():
-        tensors |= {f"{kind}.{name}": value for name, value in net.state_dict().items()}
-    packed = moment.optimiser.state_dict()
-    plain: dict[str, dict[str, Any]] = {}
-    for number, values in packed["state"].items():
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimiser.{number}.{name}"] = value
-            else:
-                plain.setdefault(str(number), {})[name] = value
-    schedule = {
-        name: value
-        for name, value in moment.schedule.state_dict().items()
-        if not name.startswith("_anneal")
-    }
-    text: dict[str, Any] = {
-        "about": about,
-        "history": [asdict(epoch) for epoch in history],
-        "groups": packed["param_groups"],
-        "plain": plain,
-        "schedule": schedule,
-    }
-    header = {key: json.dumps(value) for key, value in text.items()}
-    checkpoint.write_tensors(
-        Path(path), tensors | fingerprint.evidence(moment.nets["net"], x), header
-    )
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A state as it was read, and how to put it back."""
-
-    path: Path
     tensors: Mapping[str, Tensor]
-    evidence: Mapping[str, Tensor]
     header: Mapping[str, Any]
-    history: tuple[Epoch, ...]
+
+    @property
+    def history(self) -> tuple[Epoch, ...]:
+        """The epochs that are done."""
+        return tuple(
+            Epoch(**{**each, "accuracy": tuple(each["accuracy"])})
+            for each in self.header["history"]
+        )
+
+    def refuse_another(self, about: Mapping[str, Any]) -> None:
+        """Raise `DataError` if it is of another training than ``about`` says."""
+        own, ours = self.header["about"], json.loads(json.dumps(about))
+        for key in sorted({*own, *ours}):
+            if own.get(key) != ours.get(key):
+                raise DataError(
+                    f"it is of another training: {key} was {own.get(key)!r}, now it is "
+                    f"{ours.get(key)!r}; train as before, or delete the file to begin anew"
+                )
 
     def into_nets(self, nets: Mapping[str, nn.Module], order: torch.Generator) -> None:
         """The values of ``nets`` and all random states, as they were.
@@ -108,23 +68,15 @@ class Saved:
         Raises `DataError` if the net is another one, or one that answers otherwise than it did.
         """
         for kind, net in nets.items():
-            start = f"{kind}."
-            state = {
-                name.removeprefix(start): each
-                for name, each in self.tensors.items()
-                if name.startswith(start)
-            }
             try:
-                net.load_state_dict(state)
+                net.load_state_dict(self._named(f"{kind}."))
             except (RuntimeError, PatternError) as error:
-                raise DataError(
-                    f"{self.path}: it is of another net ({str(error).splitlines()[0]})"
-                ) from error
-        if fingerprint.is_another(nets["net"], self.evidence):
+                reason = str(error).splitlines()[0]
+                raise DataError(f"it is of another net ({reason})") from error
+        if fingerprint.is_another(nets["net"], fingerprint.apart(dict(self.tensors))):
             raise DataError(
-                f"{self.path}: its values give other answers than when they were saved: the net's "
-                "code has changed "
-                "since; bring it back, or delete the file to begin anew"
+                "its values give other answers than when they were saved: the net's code has "
+                "changed since; bring it back, or delete the file to begin anew"
             )
         torch.set_rng_state(self.tensors["random"])
         order.set_state(self.tensors["order"])
@@ -135,43 +87,82 @@ class Saved:
         self, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler
     ) -> None:
         """Moments, counts and rates as they were."""
-        state: dict[int, dict[str, Any]] = {
-            int(k): dict(value) for k, value in self.header["plain"].items()
-        }
-        for name, value in self.tensors.items():
-            if name.startswith("optimiser."):
-                _, number, key = name.split(".", 2)
-                state.setdefault(int(number), {})[key] = value
-        optimiser.load_state_dict({"state": state, "param_groups": self.header["groups"]})
+        plain: Mapping[str, Mapping[str, Any]] = self.header["plain"]
+        state = {int(number): dict(values) for number, values in plain.items()}
+        for name, value in self._named("optimiser.").items():
+            number, key = name.split(".", 1)
+            state.setdefault(int(number), {})[key] = value
+        groups = copy.deepcopy(self.header["groups"])
+        optimiser.load_state_dict({"state": state, "param_groups": groups})
         _as_parameters_lie(optimiser)
-        schedule.load_state_dict(self.header["schedule"])
+        schedule.load_state_dict(dict(self.header["schedule"]))
+
+    def _named(self, start: str) -> dict[str, Tensor]:
+        """The tensors whose names begin so, without that beginning."""
+        return {
+            name.removeprefix(start): each
+            for name, each in self.tensors.items()
+            if name.startswith(start)
+        }
 
 
-def read(path: str | Path, about: Mapping[str, Any]) -> Saved:
-    """What `save` wrote.
+def pack(
+    nets: Mapping[str, nn.Module],
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    order: torch.Generator,
+    *,
+    history: Sequence[Epoch],
+    about: Mapping[str, Any],
+    evidence: Mapping[str, Tensor],
+) -> State:
+    """A copy of all that changes while ``nets`` are trained.
 
-    Raises `DataError` if it is damaged, or of another training than ``about`` says.
+    ``nets``: the net itself as "net" and, by name, its moving average and the best so far;
+    ``about`` says of what training it is, ``evidence`` by what its net is recognised.
     """
-    path = Path(path)
-    tensors, text = checkpoint.read_tensors(path)
+    tensors: dict[str, Tensor] = {"random": torch.get_rng_state(), "order": order.get_state()}
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    for kind, net in nets.items():
+        tensors |= {f"{kind}.{name}": value for name, value in net.state_dict().items()}
+    packed = optimiser.state_dict()
+    plain: dict[str, dict[str, Any]] = {}
+    for number, values in packed["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimiser.{number}.{name}"] = value
+            else:
+                plain.setdefault(str(number), {})[name] = value
+    rates = schedule.state_dict().items()
+    header: dict[str, Any] = {
+        "about": about,
+        "history": [asdict(epoch) for epoch in history],
+        "groups": packed["param_groups"],
+        "plain": plain,
+        "schedule": {name: value for name, value in rates if not name.startswith("_anneal")},
+    }
+    copies = {name: tensor.detach().clone() for name, tensor in (tensors | dict(evidence)).items()}
+    return State(copies, json.loads(json.dumps(header)))
+
+
+def write(path: str | Path, state: State) -> None:
+    """Put ``state`` at ``path``, whole or not at all."""
+    header = {key: json.dumps(value) for key, value in state.header.items()}
+    checkpoint.write_tensors(Path(path), state.tensors, header)
+
+
+def read(path: str | Path) -> State:
+    """What `write` wrote; raises `DataError` if it is damaged."""
+    tensors, text = checkpoint.read_tensors(Path(path))
     try:
-        header = {key: json.loads(value) for key, value in text.items()}
-        own, ours = header["about"], json.loads(json.dumps(about))
-        history = tuple(
-            Epoch(**{**each, "accuracy": tuple(each["accuracy"])}) for each in header["history"]
-        )
+        state = State(tensors, {key: json.loads(value) for key, value in text.items()})
+        parts = [*(state.header[name] for name in ("about", "groups", "plain", "schedule"))]
+        parts += [state.history, tensors["random"], tensors["order"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: not the state of a training ({str(error).splitlines()[0]})"
-        ) from error
-    for key in sorted({*own, *ours}):
-        if own.get(key) != ours.get(key):
-            raise DataError(
-                f"{path}: it is of another training: {key} was {own.get(key)!r}, now it is "
-                f"{ours.get(key)!r}; "
-                "train as before, or delete the file to begin anew"
-            )
-    return Saved(path, tensors, fingerprint.apart(tensors), header, history)
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: not the state of a training ({reason})") from error
+    return state
 
 
 def _as_parameters_lie(optimiser: torch.optim.Optimizer) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from presplit.core import routing
 from presplit.core.errors import GraphError
 from presplit.core.protocols import ExitPolicy
 from presplit.core.types import Floats
@@ -125,10 +126,8 @@ def route(
     Routed(accuracy=1.0, shares=(0.5, 0.5))
     """
     score = EXITS.find(policy) if isinstance(policy, str) else policy
-    leaves = np.full(len(labels), len(logits) - 1)
-    for number in reversed(range(len(thresholds))):
-        leaves[score(logits[number]) >= thresholds[number]] = number
+    scores = np.stack([score(each) for each in logits[: len(thresholds)]]) if thresholds else []
+    leaves = routing.route(scores, thresholds) if thresholds else np.zeros(len(labels), np.int64)
     hits = logits.argmax(-1)[leaves, np.arange(len(labels))] == labels
-    return Routed(
-        float(hits.mean()), tuple(float((leaves == e).mean()) for e in range(len(logits)))
-    )
+    shares = np.bincount(leaves, minlength=len(logits)) / len(labels)
+    return Routed(float(hits.mean()), tuple(shares.tolist()))

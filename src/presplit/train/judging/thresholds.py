@@ -2,10 +2,10 @@
 
 They serve a target accuracy, a budget of multiplications, or a share of offloads.
 
-They are chosen on logits of a held-out part of the training set. Every combination of a grid of
-thresholds is tried: all distinct scores for one exit, so many quantiles of them for several that
-about 20,000 combinations remain. So for one exit the choice is the best there is on these samples;
-for several it is that of the grid.
+They are chosen on logits of a held-out part of the training set, by the rule of
+`presplit.core.routing`. Every combination of a grid of thresholds is tried: all distinct scores for
+one exit, so many quantiles of them for several that about 20,000 combinations remain. So for one
+exit the choice is the best there is on these samples; for several it is that of the grid.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from presplit.core import routing
 from presplit.core.errors import DataError, SpecError
 from presplit.core.protocols import ExitPolicy
 from presplit.core.types import Floats
 from presplit.policies import EXITS
-from presplit.train.judging.evaluate import route
 
 COMBINATIONS = 20_000
+ROUNDING = 1e-9
+"""Shares of samples are sums of float64: 0.29 of 100 samples is a little less than 29."""
 
 Goal = Literal["accuracy", "max_drop", "macs", "offload"]
-Bools = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.float64]
 
 
@@ -36,13 +37,13 @@ class Chosen:
     """Thresholds, one for each early exit, and what they give on the samples they are chosen on.
 
     ``shares`` leave at each exit, the last one included; ``macs``: multiply-accumulates of one
-    answer on average, or the mean number of the exit if costs were not given.
+    answer on average, None if it was not said what an exit costs.
     """
 
     thresholds: tuple[float, ...]
     accuracy: float
     shares: tuple[float, ...]
-    macs: float
+    macs: float | None
 
 
 def choose_thresholds(
@@ -60,29 +61,59 @@ def choose_thresholds(
 
     ``logits``: float32 ``(exits, n, classes)`` as `evaluate` gives them; ``labels``: int64
     ``(n,)``. The goal is one of ``accuracy`` (0..1, at least) and ``max_drop`` (0..1 below the last
-    exit, at most), reached with the fewest multiplications; or ``macs`` (of one answer on average,
-    at most) and ``offload`` (0..1, the share that may reach the last exit), with which as many
-    answers as possible are right. ``exit_macs``: what an answer at each exit costs. Raises
-    `SpecError` if no thresholds reach the goal, with the best that any do, `DataError` for no
-    samples or logits that are not finite.
+    exit, at most), reached at the least cost; or ``macs`` (of one answer on average, at most) and
+    ``offload`` (0..1, the share that may reach the last exit), with which as many answers as
+    possible are right. ``exit_macs``: what an answer at each exit costs; without it, an earlier
+    exit is a cheaper one. Raises `SpecError` if no thresholds reach the goal, with the best that
+    any do, `DataError` for no samples or logits that are not finite.
 
     >>> logits = np.array([[[9, 0], [1, 0]], [[9, 0], [0, 9]]], np.float32)
-    >>> choose_thresholds(logits, np.array([0, 1]), max_drop=0).shares
-    (0.5, 0.5)
+    >>> chosen = choose_thresholds(logits, np.array([0, 1]), max_drop=0)
+    >>> chosen.shares, chosen.macs
+    ((0.5, 0.5), None)
     """
-    goals = {"accuracy": accuracy, "max_drop": max_drop, "macs": macs, "offload": offload}
-    (name, goal), *more = [(key, value) for key, value in goals.items() if value is not None] or [
-        ("", 0.0)
-    ]
-    if more or not name:
+    name, goal = _goal(accuracy=accuracy, max_drop=max_drop, macs=macs, offload=offload)
+    _refuse_samples(logits, labels)
+    if exit_macs is not None and len(exit_macs) != len(logits):
         raise SpecError(
-            f"thresholds are chosen for one of {', '.join(goals)}, got {len(more) + bool(name)} of "
-            "them"
+            f"exit_macs: expected one for each of {len(logits)} exits, got {len(exit_macs)}"
         )
-    if not (0 <= goal <= 1 if name != "macs" else 0 < goal < math.inf):
+    if name == "macs" and exit_macs is None:
+        raise SpecError("macs is a budget: give exit_macs, what an answer at each exit costs")
+    score = EXITS.find(policy) if isinstance(policy, str) else policy
+    scores = (
+        np.stack([score(each) for each in logits[:-1]]) if len(logits) > 1 else logits[:0, :, 0]
+    )
+    hits = logits.argmax(-1) == labels
+    grids = _grids(scores)
+    found = routing.weigh(scores, hits, grids)
+    costs = range(len(logits)) if exit_macs is None else exit_macs
+    cost = sum(share * each for share, each in zip(found.shares, costs, strict=True))
+    taken = _best(name, goal, found, np.asarray(cost, float), float(hits[-1].mean()))
+    never = [np.nextafter(rising[-1], np.float32(2)) for rising in grids]
+    steps = zip(taken, grids, never, strict=True)
+    thresholds = tuple(float(np.append(rising, above)[at]) for at, rising, above in steps)
+    shares = tuple(float(share[taken]) for share in found.shares)
+    mean = None if exit_macs is None else float(np.dot(shares, exit_macs))
+    return Chosen(thresholds, float(found.right[taken]), shares, mean)
+
+
+def _goal(**goals: float | None) -> tuple[str, float]:
+    """The one goal that is given; raises `SpecError` for none, several, or one out of range."""
+    given = [(name, value) for name, value in goals.items() if value is not None]
+    if len(given) != 1:
         raise SpecError(
-            f"{name} must be {'in 0..1' if name != 'macs' else 'a positive number'}, got {goal:g}"
+            f"thresholds are chosen for one of {', '.join(goals)}, got {len(given)} of them"
         )
+    name, value = given[0]
+    if name == "macs" and not 0 < value < math.inf:
+        raise SpecError(f"macs must be a positive number, got {value:g}")
+    if name != "macs" and not 0 <= value <= 1:
+        raise SpecError(f"{name} must be in 0..1, got {value:g}")
+    return name, value
+
+
+def _refuse_samples(logits: Floats, labels: npt.NDArray[np.int64]) -> None:
     if np.shape(labels) != logits.shape[1:2]:
         raise DataError(
             f"expected one label for each of {logits.shape[1]} samples, got {np.shape(labels)}"
@@ -92,122 +123,39 @@ def choose_thresholds(
             f"thresholds are chosen on finite logits of at least one sample, got {len(labels)} "
             "samples"
         )
-    score = EXITS.find(policy) if isinstance(policy, str) else policy
-    costs = (
-        np.arange(len(logits), dtype=float) if exit_macs is None else np.asarray(exit_macs, float)
-    )
-    if len(costs) != len(logits):
-        raise SpecError(
-            f"exit_macs: expected one for each of {len(logits)} exits, got {len(costs)}"
-        )
-    if name == "macs" and exit_macs is None:
-        raise SpecError("macs is a budget: give exit_macs, what an answer at each exit costs")
-    hits = logits.argmax(-1) == labels
-    tried, right, mean_costs, late = _combinations(
-        [score(each) for each in logits[:-1]], hits, costs
-    )
-    reached = {
-        "accuracy": right - (accuracy or 0) * len(labels),
-        "max_drop": right - hits[-1].sum() + (max_drop or 0) * len(labels),
-        "macs": (macs or 0) - mean_costs,
-        "offload": (offload or 0) * len(labels) - late,
+
+
+def _grids(scores: Floats) -> list[Floats]:
+    """The thresholds to try for each early exit: rising scores, "never" not among them."""
+    early, n = scores.shape
+    most = n if early == 1 else max(1, int(COMBINATIONS ** (1 / max(1, early))) - 1)
+    return [routing.grid(of_exit, most) for of_exit in scores]
+
+
+def _best(
+    name: str, goal: float, found: routing.Weighed, cost: Numbers, last: float
+) -> tuple[int, ...]:
+    """The place of the best combination that reaches the goal.
+
+    ``last``: the accuracy of the last exit alone.
+    """
+    late = found.shares[-1]
+    room = {
+        "accuracy": found.right - goal,
+        "max_drop": found.right - (last - goal),
+        "macs": (goal - cost) / max(1.0, goal),
+        "offload": goal - late,
     }[name]
-    fits = np.flatnonzero(reached >= -1e-9 * len(labels))
+    fits = np.flatnonzero(room.ravel() >= -ROUNDING)
     if not len(fits):
-        best = {"accuracy": right.max() / len(labels), "macs": mean_costs.min()}.get(
-            name, late.min() / len(labels)
-        )
+        best = {"macs": cost.min(), "offload": late.min()}.get(name, found.right.max())
         raise SpecError(
             f"{name}: no thresholds reach {goal:g} on these samples, the best is {best:g}"
         )
-    order = (-right, mean_costs) if name in ("macs", "offload") else (mean_costs, -right)
-    taken = fits[np.lexsort((order[1][fits], order[0][fits]))[0]]
-    thresholds = tuple(tried[taken].tolist())
-    routed = route(logits, labels, thresholds, policy=score)
-    return Chosen(thresholds, routed.accuracy, routed.shares, float(mean_costs[taken]))
-
-
-def _combinations(
-    scores: Sequence[Floats], hits: Bools, costs: Numbers
-) -> tuple[Numbers, Numbers, Numbers, Numbers]:
-    """Every combination of thresholds ``(m, early exits)``.
-
-    With it come right answers, mean cost and offloads, ``(m,)`` each.
-    """
-    exits, n = hits.shape
-    if not scores:
-        return np.empty((1, 0)), hits[-1].sum(keepdims=True), costs[-1:], np.array([n])
-    most = max(2, int(COMBINATIONS ** (1 / len(scores))))
-    grids = [_grid(each, len(each) + 1 if len(scores) == 1 else most) for each in scores]
-    rows: list[Numbers] = []
-
-    def after(
-        number: int, thresholds: tuple[float, ...], left: Bools, right: float, cost: float
-    ) -> None:
-        """All combinations from exit ``number`` on, for the samples that have not left."""
-        if number == exits - 2:
-            rows.append(
-                _last(
-                    scores[number][left],
-                    hits[-2:, left],
-                    costs[-2:],
-                    grids[number],
-                    thresholds,
-                    right,
-                    cost,
-                )
-            )
-            return
-        for threshold in grids[number].tolist():
-            leaves = left & (scores[number] >= threshold)
-            gone, found = float(leaves.sum() * costs[number]), float(hits[number][leaves].sum())
-            after(number + 1, (*thresholds, threshold), left & ~leaves, right + found, cost + gone)
-
-    after(0, (), np.ones(n, bool), 0.0, 0.0)
-    table = np.concatenate(rows)
-    return table[:, :-3], table[:, -3], table[:, -2] / n, table[:, -1]
-
-
-def _last(
-    scores: Floats,
-    hits: Bools,
-    costs: Numbers,
-    grid: Floats,
-    before: tuple[float, ...],
-    right: float,
-    cost: float,
-) -> Numbers:
-    """A row for each threshold of the last early exit.
-
-    A row holds all thresholds, right answers, cost, offloads.
-
-    The surest samples leave, so one sort and a running sum serve the whole grid.
-    """
-    surest = np.argsort(-scores, kind="stable")
-    leaving = np.searchsorted(-scores[surest], -grid, side="right")
-    early, late = (np.concatenate([[0], np.cumsum(row[surest])]) for row in hits)
-    staying = len(scores) - leaving
-    return np.column_stack(
-        [
-            np.tile(before, (len(grid), 1)),
-            grid,
-            right + early[leaving] + late[-1] - late[leaving],
-            cost + leaving * costs[0] + staying * costs[1],
-            staying,
-        ]
-    )
-
-
-def _grid(scores: Floats, most: int) -> Floats:
-    """At most so many thresholds from the lowest score up, and one above every score.
-
-    With that one the exit never answers.
-    """
-    distinct = np.unique(scores)
-    places = np.unique(
-        np.linspace(0, len(distinct) - 1, min(len(distinct), most - 1)).round().astype(int)
-    )
-    return np.append(distinct[places], np.nextafter(distinct[-1], np.float32(2)))
+    right, spent = found.right.ravel()[fits], cost.ravel()[fits] / max(1.0, cost.max())
+    keys = (spent, -right) if name in ("macs", "offload") else (-right, spent)
+    taken = fits[np.lexsort(np.round(keys, 9))[0]]  # the last key weighs most; ties stay ties
+    return tuple(int(at) for at in np.unravel_index(taken, found.right.shape))
 
 
 def temperature(logits: Floats, labels: npt.NDArray[np.int64]) -> float:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
 from presplit.core.errors import GraphError, SpecError, context
-from presplit.core.spec import Sparsity, Spec, Training
+from presplit.core.sections import ByDensity, ByFanOut, Cnn, Mlp, OwnModel, Sparsity, Spec
 from presplit.core.types import Pattern
 from presplit.patterns import biregular
 from presplit.policies import EXITS
 from presplit.train.data import Dataset, Samples, hold_out, load
 from presplit.train.fitting.fit import initialise
-from presplit.train.fitting.recipe import OPTIONS, RECIPES, Recipe
+from presplit.train.fitting.recipe import refuse_unknown_names
 from presplit.train.judging.evaluate import check_classifier
 from presplit.train.layers.standardise import standardised
 from presplit.train.nets.add_exits import add_exits
@@ -60,6 +59,8 @@ def build(spec: Spec, own: Own | None = None) -> Run:
     A net of kind "own" comes from ``own``, keeps the values that it draws itself, and is given a
     sample to see that it fits the data: `GraphError` if it does not.
     """
+    with context("training"):
+        refuse_unknown_names(spec.training)
     data = load(spec.data.name, size=spec.data.size, grey=spec.data.grey)
     if spec.data.standardise and data.train.x.ndim != 2:
         shape = data.train.x.shape[1:]
@@ -76,14 +77,11 @@ def build(spec: Spec, own: Own | None = None) -> Run:
     model = _dense(spec, data, own)
     if spec.sparsity is not None:
         with context("sparsity"):
-            layers: dict[str, float | Pattern] = {**spec.sparsity.layers, **_fan_out(spec)}
-            if spec.sparsity.budget is not None:
-                layers |= _budget(spec.sparsity, spec.sparsity.budget, model, train)
             model = sparsify(
                 model,
-                density=spec.sparsity.density,
-                layers=layers,
-                family=spec.sparsity.family or "grouped",
+                density=spec.sparsity.density if isinstance(spec.sparsity, ByDensity) else None,
+                layers=_densities(spec.sparsity, spec, model, train),
+                family=spec.sparsity.family,
                 seed=spec.seed,
             )
     if spec.exits is not None:
@@ -92,87 +90,95 @@ def build(spec: Spec, own: Own | None = None) -> Run:
         with context("exits.after"):
             after = "auto" if spec.exits.after == ("auto",) else spec.exits.after
             model = add_exits(model, after, example=torch.from_numpy(train.x[:1].copy()))
-    if spec.model.kind != "own":
-        initialise(model, recipe_of(spec.training), seed=spec.seed)
+    if not isinstance(spec.model, OwnModel):
+        initialise(model, spec.training, seed=spec.seed)
     return Run(spec, model, data, train, held_out, padding)
-
-
-def recipe_of(training: Training) -> Recipe:
-    """The recipe that ``[training]`` names, with what it gives itself."""
-    given = {key: value for key in OPTIONS if (value := getattr(training, key)) is not None}
-    with context("training"):
-        return replace(RECIPES.find(training.recipe), **given)
 
 
 def _dense(spec: Spec, data: Dataset, own: Own | None) -> nn.Module:
     """The dense net that the spec starts from."""
-    shape, classes = data.train.x.shape[1:], len(data.labels)
-    if spec.model.kind == "own":
-        factory = spec.model.factory or ""
-        if own is None:
-            raise SpecError(
-                f"model.factory: {factory} is code: the command line imports it, or pass own="
-            )
-        with context(f"model.factory: {factory}"):
-            model = copy.deepcopy(own(factory))
-            if not isinstance(model, nn.Module):
-                raise GraphError(f"a torch.nn.Module is expected, got {type(model).__name__}")
-            check_classifier(
-                model, torch.from_numpy(data.train.x[:2].copy()), len(data.labels), data=data.name
-            )
-        return standardised(model, data.train.x) if spec.data.standardise else model
-    if spec.model.kind == "mlp":
-        layers = spec.model.layers
-        if layers[0] != int(np.prod(shape)) or layers[-1] < classes:
-            raise SpecError(
-                f"model.layers: {data.name} needs {int(np.prod(shape))} inputs and at least "
-                f"{classes} outputs, "
-                f"got {list(layers)}; data.pad_to adds zeros to the inputs"
-            )
-        return standardised(mlp(layers), data.train.x) if spec.data.standardise else mlp(layers)
+    if isinstance(spec.model, OwnModel):
+        model = _own(spec.model.factory, data, own)
+    elif isinstance(spec.model, Mlp):
+        model = _mlp(spec.model.layers, data)
+    else:
+        return _cnn(spec.model, data)
+    return standardised(model, data.train.x) if spec.data.standardise else model
+
+
+def _own(factory: str, data: Dataset, own: Own | None) -> nn.Module:
+    """The user's own net, which takes the samples and has their classes."""
+    if own is None:
+        raise SpecError(
+            f"model.factory: {factory} is code: the command line imports it, or pass own="
+        )
+    with context(f"model.factory: {factory}"):
+        model = copy.deepcopy(own(factory))
+        if not isinstance(model, nn.Module):
+            raise GraphError(f"a torch.nn.Module is expected, got {type(model).__name__}")
+        two = torch.from_numpy(data.train.x[:2].copy())
+        check_classifier(model, two, len(data.labels), data=data.name)
+    return model
+
+
+def _mlp(layers: tuple[int, ...], data: Dataset) -> nn.Module:
+    inputs, classes = math.prod(data.train.x.shape[1:]), len(data.labels)
+    if layers[0] != inputs or layers[-1] < classes:
+        raise SpecError(
+            f"model.layers: {data.name} needs {inputs} inputs and at least {classes} outputs, got "
+            f"{list(layers)}; data.pad_to adds zeros to the inputs"
+        )
+    return mlp(layers)
+
+
+def _cnn(model: Cnn, data: Dataset) -> nn.Module:
+    shape = data.train.x.shape[1:]
     if len(shape) != 3 or shape[1] != shape[2]:
         raise SpecError(
             f"model.kind: a cnn needs square images, {data.name} has samples of shape {shape}"
         )
-    model = spec.model
     return small_cnn(
         width=model.width,
         bottleneck=model.bottleneck,
         channels=shape[0],
         size=shape[1],
-        classes=classes,
+        classes=len(data.labels),
     )
 
 
-def _budget(
-    sparsity: Sparsity, budget: float, model: nn.Module, train: Samples
-) -> dict[str, float]:
-    """The densities into which a budget is divided."""
+def _densities(
+    sparsity: Sparsity, spec: Spec, model: nn.Module, train: Samples
+) -> Mapping[str, float | Pattern]:
+    """What the spec says of single layers: densities, or patterns."""
+    if isinstance(sparsity, ByFanOut):
+        assert isinstance(spec.model, Mlp)
+        return _by_fan_out(sparsity.fan_out, spec.model.layers, spec.seed)
+    if isinstance(sparsity, ByDensity):
+        return sparsity.layers
     return allocate(
         model,
         torch.from_numpy(train.x[:1].copy()),
-        budget=budget,
+        budget=sparsity.budget,
         unit=sparsity.unit,
         profile=sparsity.profile,
-        family=sparsity.family or "grouped",
+        family=sparsity.family,
         tolerance=sparsity.tolerance,
     )
 
 
-def _fan_out(spec: Spec) -> dict[str, Pattern]:
+def _by_fan_out(
+    fan_out: tuple[int, ...], layers: tuple[int, ...], seed: int
+) -> dict[str, float | Pattern]:
     """The paper's vocabulary: one out-degree for each junction.
 
     That of a dense one is the next layer's size.
     """
-    assert spec.sparsity is not None
-    patterns: dict[str, Pattern] = {}
-    sizes = spec.model.layers
-    for junction, (n_in, n_out, degree) in enumerate(
-        zip(sizes, sizes[1:], spec.sparsity.fan_out, strict=False), start=1
-    ):
+    patterns: dict[str, float | Pattern] = {}
+    junctions = zip(layers, layers[1:], fan_out, strict=False)
+    for junction, (n_in, n_out, degree) in enumerate(junctions, start=1):
         if degree < n_out:
             with context(f"fan_out[{junction - 1}]"):
                 patterns[f"fc{junction}"] = biregular(
-                    n_in, n_out, fan_out=degree, seed=spec.seed + junction
+                    n_in, n_out, fan_out=degree, seed=seed + junction
                 )
     return patterns

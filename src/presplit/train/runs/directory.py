@@ -1,13 +1,19 @@
-"""A run: from a spec to a directory with all that is needed to repeat, evaluate and export it.
+"""The directory of a run: all that is needed to repeat, evaluate and export it.
 
-``spec.json`` (the resolved spec), ``versions.json``, ``metrics.jsonl`` (one line an epoch),
-``model.safetensors`` and ``result.json``; ``state.safetensors`` while it is not finished;
-``teacher/`` if the dense parent was trained first. A run is read back by building the net from its
-spec and filling it from the checkpoint, patterns included.
+``spec.json`` (the whole spec), ``versions.json``, ``metrics.jsonl`` (one line an epoch),
+``model.safetensors`` and ``result.json``; ``teacher/`` if the dense parent was trained first. A run
+is read back by building the net from its spec and filling it from the checkpoint, patterns
+included.
+
+A run that is being trained lies in ``unfinished/``, with its ``state.safetensors``; the finished
+run that it replaces stays readable beside it. When the new one is whole, its folder is renamed
+``replacing/``, at one stroke; from then on its files are the run's, and they move up one by one. A
+crash at any moment leaves one whole run, the old or the new.
 """
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import shutil
 from collections.abc import Iterator
@@ -26,53 +32,137 @@ from presplit.train.fitting import checkpoint
 from presplit.train.fitting.resume import Epoch
 from presplit.train.runs.build import Own, Run, build
 
-MODEL, METRICS, RESULT = "model.safetensors", "metrics.jsonl", "result.json"
+SPEC, VERSIONS, METRICS = "spec.json", "versions.json", "metrics.jsonl"
+MODEL, RESULT = "model.safetensors", "result.json"
 STATE, TEACHER = "state.safetensors", "teacher"
+UNFINISHED, REPLACING = "unfinished", "replacing"
+ANYWHERE = ("model.factory",)
+"""Keys in which a run that goes on may differ: where the code lies is the user's word each time."""
 
 
 def read_run(directory: str | Path, own: Own | None = None) -> Run:
     """The trained net of the run in ``directory``, with ``own`` as for `build`.
 
-    Raises `DataError` if it is not a finished run, or its net's code has changed so that it answers
-    otherwise.
+    No code that the run names is run: a net of one's own comes from ``own``. Raises `DataError` if
+    it is not a finished run, or its net's code has changed so that it answers otherwise.
     """
     directory = Path(directory)
-    if not (directory / "spec.json").is_file() or not (directory / MODEL).is_file():
-        cure = (
-            "--resume finishes it" if (directory / STATE).is_file() else "presplit train makes one"
-        )
+    if not is_finished(directory):
+        is_begun = (directory / UNFINISHED / SPEC).is_file()
+        cure = "--resume finishes it" if is_begun else "presplit train makes one"
         raise DataError(
-            f"{directory}: not a finished run (spec.json and {MODEL} are expected); {cure}"
+            f"{directory}: not a finished run ({SPEC} and {MODEL} are expected); {cure}"
         )
-    run = build(read_spec(directory / "spec.json"), own)
-    checkpoint.restore(directory / MODEL, run.model)
+    run = build(read_spec(_at(directory, SPEC)), own)
+    checkpoint.restore(_at(directory, MODEL), run.model)
     run.model.eval()
     return run
 
 
+def is_finished(directory: Path) -> bool:
+    """Whether there is a whole run in ``directory``."""
+    return all(_at(directory, name).is_file() for name in (SPEC, MODEL))
+
+
+def spec_file(directory: Path) -> Path | None:
+    """The spec of the run with which ``--resume`` would go on, or that it would find finished."""
+    unfinished = directory / UNFINISHED / SPEC
+    if unfinished.is_file():
+        return unfinished
+    return _at(directory, SPEC) if is_finished(directory) else None
+
+
 def begin(spec: Spec, directory: Path) -> None:
-    """An empty run; what an older one left that belongs to its training is gone."""
+    """An empty run in ``directory``'s folder for what is unfinished.
+
+    Raises `DataError` if it cannot be written; what was finished stays as it is.
+    """
+    place = directory / UNFINISHED
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name in (MODEL, RESULT, STATE):
-            (directory / name).unlink(missing_ok=True)
-        shutil.rmtree(directory / TEACHER, ignore_errors=True)
-        (directory / METRICS).write_bytes(b"")
-        (directory / "versions.json").write_bytes(msgspec.json.encode(versions()))
-        (directory / "spec.json").write_bytes(spec_json(spec))
+        settle(directory)
+        if place.exists():
+            shutil.rmtree(place)
+        place.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"{directory}: the run cannot be written ({error.strerror})") from error
+    with tidied(directory):
+        checkpoint.write(place / METRICS, b"")
+        checkpoint.write(place / VERSIONS, msgspec.json.encode(versions()))
+        checkpoint.write(place / SPEC, spec_json(spec))
+
+
+@contextlib.contextmanager
+def tidied(directory: Path) -> Iterator[None]:
+    """If what is done inside fails before an epoch was trained, leave nothing behind."""
+    place = directory / UNFINISHED
+    try:
+        yield
+    except BaseException:
+        metrics = place / METRICS
+        if not (place / TEACHER).exists() and not (metrics.exists() and metrics.stat().st_size):
+            shutil.rmtree(place, ignore_errors=True)
+            with contextlib.suppress(OSError):  # it was there before, with other things in it
+                directory.rmdir()
+        raise
+
+
+def note(epoch: Epoch, metrics: Path) -> None:
+    """A line at the end of ``metrics``; raises `DataError` if it cannot be written."""
+    try:
+        with metrics.open("ab") as file:
+            file.write(line(epoch))
+    except OSError as error:
+        raise DataError(f"{metrics}: cannot be written ({error.strerror})") from error
+
+
+def line(epoch: Epoch) -> bytes:
+    """One line of ``metrics.jsonl``."""
+    return msgspec.json.encode(asdict(epoch)) + b"\n"
+
+
+def take_place(directory: Path) -> None:
+    """The unfinished run, which is whole now, is the run of ``directory`` from here on."""
+    place, moving = directory / UNFINISHED, directory / REPLACING
+    try:
+        (place / TEACHER).mkdir(exist_ok=True)  # an empty one stands for none, see `settle`
+        place.rename(moving)
+        settle(directory)
     except OSError as error:
         raise DataError(f"{directory}: the run cannot be written ({error.strerror})") from error
 
 
-def same_spec(directory: Path, spec: Spec) -> None:
-    """Raise `DataError` if the run in ``directory`` is of another spec."""
-    own, asked = (msgspec.to_builtins(each) for each in (read_spec(directory / "spec.json"), spec))
-    for key, before, now in _differences(own, asked):
-        raise DataError(
-            f"{directory}: the run there is of another spec: {key} was {before!r}, now it is "
-            f"{now!r}; resume it as it "
-            "was begun, or leave --resume out to begin anew"
-        )
+def settle(directory: Path) -> None:
+    """Move up what is in the folder of the replacing run; a second call ends what a first began."""
+    moving = directory / REPLACING
+    if not moving.is_dir():
+        return
+    (moving / STATE).unlink(missing_ok=True)
+    if (moving / TEACHER).is_dir():
+        if (directory / TEACHER).exists():
+            shutil.rmtree(directory / TEACHER)
+        (moving / TEACHER).rename(directory / TEACHER)
+    for file in sorted(moving.iterdir()):
+        file.replace(directory / file.name)
+    moving.rmdir()
+    with contextlib.suppress(OSError):  # it is not empty: there is a teacher
+        (directory / TEACHER).rmdir()
+
+
+def same_spec(file: Path, spec: Spec) -> None:
+    """Raise `DataError` if the run whose spec is ``file`` is of another one."""
+    before, now = (msgspec.to_builtins(each) for each in (read_spec(file), spec))
+    for key, then, asked in _differences(before, now):
+        if key not in ANYWHERE:
+            raise DataError(
+                f"{file.parent}: the run there is of another spec: {key} was {then!r}, now it is "
+                f"{asked!r}; resume it as it was begun, or leave --resume out to begin anew"
+            )
+
+
+def _at(directory: Path, name: str) -> Path:
+    """Where a file of the finished run is, while a newer run takes its place too."""
+    moving = directory / REPLACING / name
+    return moving if moving.exists() else directory / name
 
 
 def _differences(
@@ -89,11 +179,6 @@ def _differences(
             yield from _differences(other, value, f"{place}{key}.")
         elif value != other:
             yield f"{place}{key}", other, value
-
-
-def line(epoch: Epoch) -> bytes:
-    """One line of ``metrics.jsonl``."""
-    return msgspec.json.encode(asdict(epoch)) + b"\n"
 
 
 def versions() -> dict[str, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from presplit.core.types import Floats
 from presplit.train.judging.evaluate import accuracies, evaluate, route
 from presplit.train.judging.thresholds import Goal, choose_thresholds, temperature
 from presplit.train.nets.add_exits import exit_macs
@@ -32,27 +34,10 @@ def judge(
     held, test = (evaluate(run.model, part) for part in (run.held_out, run.data.test))
     score = policy or (run.spec.exits.policy if run.spec.exits else "confidence")
     goals: list[tuple[Goal, float]] = [goal] if goal else [("max_drop", drop) for drop in DROPS]
-    costed = len(early) > 1 or goal is not None  # one exit is chosen alike whatever it costs
-    macs = (
-        exit_macs(run.model, torch.from_numpy(run.train.x[:1].copy())) if early and costed else None
-    )
-    rows: list[dict[str, Any]] = []
-    for name, value in goals if early else ():
-        asked = {name: value}
-        chosen = choose_thresholds(held, run.held_out.y, exit_macs=macs, policy=score, **asked)
-        routed = route(test, run.data.test.y, chosen.thresholds, policy=score)
-        thresholds = dict(zip(early, chosen.thresholds, strict=True))
-        shares = dict(zip(names, routed.shares, strict=True))
-        row = {
-            "goal": asked,
-            "thresholds": thresholds,
-            "accuracy": routed.accuracy,
-            "shares": shares,
-        }
-        row["validation_accuracy"] = chosen.accuracy
-        if macs:
-            row["macs"] = sum(share * cost for share, cost in zip(routed.shares, macs, strict=True))
-        rows.append(row)
+    macs = None
+    if early and (len(early) > 1 or goal):  # one exit is chosen alike whatever it costs
+        macs = exit_macs(run.model, torch.from_numpy(run.train.x[:1].copy()))
+    rows = [_row(run, held, test, each, score, macs) for each in goals if early]
     return {
         "name": run.spec.name,
         "data": run.data.name,
@@ -68,3 +53,27 @@ def judge(
         "policy": score,
         "thresholds": rows,
     }
+
+
+def _row(
+    run: Run,
+    held: Floats,
+    test: Floats,
+    goal: tuple[Goal, float],
+    policy: str,
+    macs: Sequence[float] | None,
+) -> dict[str, Any]:
+    """The thresholds for one goal, and what they give."""
+    asked = {goal[0]: goal[1]}
+    chosen = choose_thresholds(held, run.held_out.y, exit_macs=macs, policy=policy, **asked)
+    routed = route(test, run.data.test.y, chosen.thresholds, policy=policy)
+    row = {
+        "goal": asked,
+        "thresholds": dict(zip(run.exit_names[:-1], chosen.thresholds, strict=True)),
+        "accuracy": routed.accuracy,
+        "shares": dict(zip(run.exit_names, routed.shares, strict=True)),
+        "validation_accuracy": chosen.accuracy,
+    }
+    if macs:
+        row["macs"] = sum(share * cost for share, cost in zip(routed.shares, macs, strict=True))
+    return row

@@ -1,9 +1,8 @@
-"""Training a spec into a directory."""
+"""Training a spec into a directory: all is refused before, and nothing that was there is lost."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,14 @@ from torch import nn
 from presplit.core.errors import DataError, SpecError, context
 from presplit.core.spec import Spec
 from presplit.train.fitting import checkpoint, distributed
-from presplit.train.fitting.fit import fit, refuse_what_does_not_fit
+from presplit.train.fitting.checks import refuse_what_does_not_fit
+from presplit.train.fitting.fit import fit
 from presplit.train.fitting.resume import Epoch
-from presplit.train.runs.build import Own, Run, build, recipe_of
-from presplit.train.runs.directory import (
-    METRICS,
-    MODEL,
-    RESULT,
-    STATE,
-    TEACHER,
-    begin,
-    line,
-    read_run,
-    same_spec,
-)
+from presplit.train.runs import directory as place
+from presplit.train.runs.build import Own, Run, build
 from presplit.train.runs.judge import judge
+
+OnEpoch = Callable[[Epoch], None]
 
 
 def train(
@@ -37,76 +29,83 @@ def train(
     *,
     own: Own | None = None,
     resume: bool = False,
-    on_epoch: Callable[[Epoch], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> dict[str, Any]:
     """Build, train and evaluate ``spec``.
 
-    Leave the run in ``directory`` and give what ``result.json`` says.
+    Leave the run in ``directory`` and give what ``result.json`` says. A finished run that is there
+    stays until the new one is whole.
 
     ``resume`` goes on with the run of the same spec that is there, from the last epoch that was
     saved. Raises `DataError` if it is of another spec. If the recipe distils without naming a
-    teacher, the dense parent is trained first, by the same recipe, into ``directory/teacher``, anew
-    unless ``resume``. Of several processes, one writes.
+    teacher, the dense parent is trained first, by the same recipe, into ``teacher/``, anew unless
+    ``resume``. Of several processes, one writes.
     """
     directory = Path(directory)
-    spec = _resolved(spec)
     run = build(spec, own)
-    weights = (*spec.exits.weights, 1.0) if spec.exits is not None and spec.exits.weights else None
     example = torch.from_numpy(run.train.x[:2].copy())
-    refuse_what_does_not_fit(
-        run.model, recipe_of(spec.training), weights, example
-    )  # before an older run makes place
-    named = _named_teacher(run, directory, own)
-    if resume and (directory / "spec.json").is_file():
-        same_spec(directory, spec)
-        if (directory / RESULT).is_file() and (directory / MODEL).is_file():
-            return judge(read_run(directory, own))
-    elif distributed.rank() == 0:
-        begin(spec, directory)
+    refuse_what_does_not_fit(run.model, spec.training, _weights(spec), example)
+    teacher = _named_teacher(run, directory, own)
+    before = place.spec_file(directory) if resume else None
+    if before is not None:
+        place.same_spec(before, spec)
+    distributed.wait()  # all have looked before the first one writes
+    unfinished = directory / place.UNFINISHED
+    if before is not None and before.parent != unfinished:
+        return judge(place.read_run(directory, own))
+    if before is None and distributed.rank() == 0:
+        place.begin(spec, directory)
     distributed.wait()
-    teacher = named
-    if recipe_of(spec.training).distil and teacher is None:
-        teacher = _parent(spec, directory / TEACHER, own, on_epoch)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    with (directory / METRICS).open("ab" if distributed.rank() == 0 else "rb") as metrics:
-
-        def note(epoch: Epoch) -> None:
-            if distributed.rank() == 0:
-                metrics.write(line(epoch))
-                metrics.flush()
-                if on_epoch:
-                    on_epoch(epoch)
-
-        history = fit(
-            run.model.to(device),
-            run.train,
-            recipe=recipe_of(spec.training),
-            validation=run.held_out,
-            exit_weights=weights,
-            teacher=teacher,
-            seed=spec.seed,
-            on_epoch=note,
-            state=directory / STATE,
-        )
+    with place.tidied(directory):
+        if spec.training.distil and teacher is None:
+            teacher = _parent(spec, unfinished / place.TEACHER, own, on_epoch)
+        result = _trained(run, unfinished, teacher, on_epoch)
     if distributed.rank() == 0:
-        checkpoint.write(
-            directory / METRICS, b"".join(map(line, history))
-        )  # a kill may have lost or doubled a line
-        checkpoint.save(directory / MODEL, run.model, {"name": spec.name}, x=example)
-    result = judge(run)
-    if distributed.rank() == 0:
-        checkpoint.write(
-            directory / RESULT, msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n"
-        )
-        (directory / STATE).unlink()
+        place.take_place(directory)
     distributed.wait()
     return result
 
 
-def _resolved(spec: Spec) -> Spec:
-    """``spec`` with its recipe written out, so that it stays the same if the recipe changes."""
-    said = asdict(recipe_of(spec.training))
-    return msgspec.structs.replace(spec, training=msgspec.structs.replace(spec.training, **said))
+def _trained(
+    run: Run, folder: Path, teacher: nn.Module | None, on_epoch: OnEpoch | None
+) -> dict[str, Any]:
+    """Train ``run`` and leave its metrics, its net and its result in ``folder``."""
+    metrics, is_first = folder / place.METRICS, distributed.rank() == 0
+
+    def note(epoch: Epoch) -> None:
+        if is_first:
+            place.note(epoch, metrics)
+            if on_epoch:
+                on_epoch(epoch)
+
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    history = fit(
+        run.model.to(device),
+        run.train,
+        recipe=run.spec.training,
+        validation=run.held_out,
+        exit_weights=_weights(run.spec),
+        teacher=teacher,
+        seed=run.spec.seed,
+        on_epoch=note,
+        state=folder / place.STATE,
+    )
+    result = judge(run)
+    if is_first:
+        # A kill may have lost a line, or doubled one.
+        checkpoint.write(metrics, b"".join(map(place.line, history)))
+        about, x = {"name": run.spec.name}, torch.from_numpy(run.train.x.copy())
+        checkpoint.save(folder / place.MODEL, run.model, about, x=x)
+        text = msgspec.json.format(msgspec.json.encode(result), indent=2)
+        checkpoint.write(folder / place.RESULT, text + b"\n")
+    return result
+
+
+def _weights(spec: Spec) -> tuple[float, ...] | None:
+    """What the loss of each exit counts, if the spec says it."""
+    if spec.exits is None or not spec.exits.weights:
+        return None
+    return (*spec.exits.weights, 1.0)
 
 
 def _named_teacher(run: Run, directory: Path, own: Own | None) -> nn.Module | None:
@@ -118,7 +117,7 @@ def _named_teacher(run: Run, directory: Path, own: Own | None) -> nn.Module | No
     if teacher is None:
         return None
     with context("training.teacher"):
-        if not recipe_of(run.spec.training).distil:
+        if not run.spec.training.distil:
             raise SpecError(
                 "nothing is learned from it: set training.distil, the share of the loss that it has"
             )
@@ -127,15 +126,18 @@ def _named_teacher(run: Run, directory: Path, own: Own | None) -> nn.Module | No
                 f"{teacher}: it is in the run that this one replaces; name another directory for "
                 "the run"
             )
-        named = read_run(teacher, own)
+        named = place.read_run(teacher, own)
         if len(named.data.labels) != len(run.data.labels):
             raise DataError(f"{teacher}: its net was trained on {named.data.name}")
+        if named.train.x.shape[1:] != run.train.x.shape[1:]:
+            raise DataError(
+                f"{teacher}: its net takes samples of shape {named.train.x.shape[1:]}, and those "
+                f"here are of shape {run.train.x.shape[1:]}"
+            )
     return named.model
 
 
-def _parent(
-    spec: Spec, directory: Path, own: Own | None, on_epoch: Callable[[Epoch], None] | None
-) -> nn.Module:
+def _parent(spec: Spec, directory: Path, own: Own | None, on_epoch: OnEpoch | None) -> nn.Module:
     """The dense parent of the spec's net, trained now unless it is."""
     training = msgspec.structs.replace(
         spec.training, distil=0.0, self_distil=0.0, regime="joint", backbone_epochs=None
@@ -144,4 +146,4 @@ def _parent(
         spec, name=f"{spec.name}-parent"[:63], sparsity=None, exits=None, training=training
     )
     train(parent, directory, own=own, resume=True, on_epoch=on_epoch)
-    return read_run(directory, own).model
+    return place.read_run(directory, own).model

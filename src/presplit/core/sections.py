@@ -1,0 +1,210 @@
+"""The sections of a spec: what each may say, in which range, and what contradicts itself.
+
+Names of data sets, pattern families, layers and profiles stay names here; whoever uses them looks
+them up on its shelf.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from presplit.core.errors import SpecError
+from presplit.core.recipe import Size, Text, Training
+from presplit.core.value import Positive, Share, Value
+
+NAME_PATTERN = r"\A[a-z0-9][a-z0-9_-]{0,62}\Z"
+"""What a net may be called.
+
+Its name becomes part of file names and of the name that a server hosts.
+"""
+
+Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
+Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Density = Annotated[float, Meta(gt=0, le=1)]
+
+
+class Data(Value, frozen=True):
+    """``[data]``: the samples, and how they are prepared.
+
+    It also says which share of the training set is held out for validation, and what the flat input
+    of an MLP is.
+    """
+
+    name: Text = "digits"
+    """A data set on the shelf, or the path of an .npz or .csv file or a folder.
+
+    The shelf has "digits", "mnist" and "cifar10".
+    """
+    validation: Annotated[float, Meta(gt=0, lt=0.5)] = 0.1
+    pad_to: Size | None = None
+    """Flatten each image and add zeros up to so many features."""
+    size: Size | None = None
+    """Pixels: each image of a folder is scaled, and its middle ``size`` x ``size`` taken.
+
+    None: all have one size.
+    """
+    grey: bool = False
+    """The images of a folder are read with one channel."""
+    standardise: bool = False
+    """The net begins by taking each column's mean away and dividing by its deviation.
+
+    Both are those of the training set.
+    """
+
+
+class Mlp(Value, frozen=True, tag_field="kind", tag="mlp"):
+    """``[model]`` with ``layers``: a multi-layer perceptron, input and classes included."""
+
+    layers: Annotated[tuple[Size, ...], Meta(min_length=2)]
+
+
+class Cnn(Value, frozen=True, tag_field="kind", tag="cnn"):
+    """``[model]`` with ``width``: the small convolutional net."""
+
+    width: Size = 32
+    bottleneck: Size = 8
+    """Channels at the narrow place."""
+
+
+class OwnModel(Value, frozen=True, tag_field="kind", tag="own"):
+    """``[model]`` with ``factory``, ``module:factory``: a net of one's own.
+
+    The spec only names the code; the command line imports it, on the user's word there.
+    """
+
+    factory: Text
+
+
+Model = Mlp | Cnn | OwnModel
+
+
+class ByDensity(Value, frozen=True, tag_field="kind", tag="density"):
+    """``[sparsity]`` with ``density`` for all layers, or ``layers``, or both.
+
+    ``layers`` holds the densities of those whose name matches a glob.
+    """
+
+    density: Density | None = None
+    layers: dict[Text, Density] = {}
+    family: Text = "grouped"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.density is None and not self.layers:
+            raise SpecError("ByDensity.density: expected it, or layers, got neither")
+
+
+class ByBudget(Value, frozen=True, tag_field="kind", tag="budget"):
+    """``[sparsity]`` with ``budget``: what all layers together may cost, a share of the dense net.
+
+    ``unit`` says of its weights, multiplications or bytes; it is divided by ``profile`` and met
+    within ``tolerance``.
+    """
+
+    budget: Density
+    unit: Literal["weights", "macs", "bytes"] = "weights"
+    profile: Literal["uniform", "uniform+", "erk", "early_sparse"] = "erk"
+    tolerance: Density = 0.05
+    family: Text = "grouped"
+
+
+class ByFanOut(Value, frozen=True, tag_field="kind", tag="fan_out"):
+    """``[sparsity]`` with ``fan_out``: the out-degree of each junction of an MLP.
+
+    It is the vocabulary of arXiv 2407.11763, of biregular patterns.
+    """
+
+    fan_out: Annotated[tuple[Size, ...], Meta(min_length=1)]
+    family: Literal["biregular"] = "biregular"
+
+
+Sparsity = ByDensity | ByBudget | ByFanOut
+
+
+class Exits(Value, frozen=True):
+    """``[exits]``: which modules an early exit follows, and what the loss of each exit counts.
+
+    ``weights`` has one number for each early exit (the net's own classifier counts 1); empty leaves
+    them to training. ``policy`` scores how sure an exit is.
+    """
+
+    after: Annotated[tuple[Text, ...], Meta(min_length=1)]
+    weights: tuple[Positive, ...] = ()
+    policy: Text = "confidence"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.after)) < len(self.after):
+            raise SpecError(f"Exits.after: expected different names, got {list(self.after)}")
+        if self.weights and len(self.weights) != len(self.after):
+            raise SpecError(
+                f"Exits.weights: expected one for each of {list(self.after)}, got "
+                f"{list(self.weights)}"
+            )
+
+
+class Planning(Value, frozen=True):
+    """``[plan]``: for which profiles, deadline and loss of accuracy the net is planned.
+
+    The deadline is in seconds, the loss in 0..1.
+
+    A profile that is None is named when planning.
+    """
+
+    device: Text | None = None
+    link: Text | None = None
+    server: Text | None = None
+    deadline_s: Positive | None = None
+    max_accuracy_drop: Share = 0.005
+
+
+class Spec(Value, frozen=True):
+    """A whole run.
+
+    Without ``sparsity`` the net is dense, without ``exits`` it has only its own classifier.
+    """
+
+    name: Name = "net"
+    seed: Seed = 0
+    data: Data = Data()
+    model: Model = Cnn()
+    sparsity: Sparsity | None = None
+    exits: Exits | None = None
+    training: Training = Training()
+    plan: Planning | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        layers = self.model.layers if isinstance(self.model, Mlp) else ()
+        if self.data.pad_to and self.data.pad_to not in layers[:1]:
+            expected = f"the first of model.layers, {layers[0]}" if layers else "an mlp"
+            raise SpecError(f"data.pad_to: expected {expected}, got {self.data.pad_to}")
+        if isinstance(self.sparsity, ByFanOut):
+            _refuse_degrees(self.sparsity.fan_out, layers)
+
+
+SECTIONS: dict[str, tuple[type[Value], ...]] = {
+    "data": (Data,),
+    "model": (Mlp, Cnn, OwnModel),
+    "sparsity": (ByDensity, ByBudget, ByFanOut),
+    "exits": (Exits,),
+    "training": (Training,),
+    "plan": (Planning,),
+}
+"""The sections of a spec; one of several kinds is told by its ``kind``, or by the keys it has."""
+
+
+def _refuse_degrees(fan_out: tuple[int, ...], layers: tuple[int, ...]) -> None:
+    """Raise `SpecError` unless there is one out-degree for each junction that can be."""
+    if len(fan_out) != len(layers) - 1:
+        junctions = f"one for each of the {len(layers) - 1} junctions of model.layers"
+        expected = junctions if layers else "an mlp"
+        raise SpecError(f"sparsity.fan_out: expected {expected}, got {list(fan_out)}")
+    for number, (degree, n_out) in enumerate(zip(fan_out, layers[1:], strict=True)):
+        if degree > n_out:
+            raise SpecError(
+                f"sparsity.fan_out[{number}]: expected 1..{n_out}, the next layer's size, got "
+                f"{degree}"
+            )

@@ -1,0 +1,113 @@
+"""What is refused before training: nets, teachers and samples that do not fit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from presplit.core.errors import DataError, GraphError, SpecError
+from presplit.core.recipe import Recipe
+from presplit.train.data.samples import Samples
+from presplit.train.fitting.recipe import refuse_unknown_names
+from presplit.train.fitting.steps import phases, trainable
+from presplit.train.judging.evaluate import evaluating, exit_logits
+from presplit.train.nets.exits import MultiExit
+
+_PARTS = {
+    "all": "net",
+    "backbone": "net without its early exits",
+    "heads": "early exits",
+}
+
+
+def refuse_what_is_missing(
+    recipe: Recipe, teacher: nn.Module | None, validation: Samples | None
+) -> None:
+    """Raise `SpecError` if the recipe asks for what is on no shelf, or what was not given."""
+    refuse_unknown_names(recipe)
+    if recipe.distil and teacher is None:
+        raise SpecError(f"distil is {recipe.distil}: give fit the teacher to learn from")
+    if recipe.patience and validation is None:
+        raise SpecError(
+            f"patience is {recipe.patience}: give fit the validation part that it watches"
+        )
+
+
+def refuse_what_does_not_fit(
+    model: nn.Module, recipe: Recipe, exit_weights: Sequence[float] | None, x: Tensor
+) -> list[float]:
+    """What the loss of each exit counts; ``x``: float32 ``(batch, ...)``, on the net's device.
+
+    Raises `SpecError` if the recipe asks for what ``model`` has not, or trains a part of which all
+    is frozen; `GraphError` if no gradient flows back from its logits for the samples ``x``.
+    """
+    kind, weights = type(model).__name__, _weights(model, exit_weights)
+    if len(weights) == 1 and recipe.regime != "joint":
+        raise SpecError(f"regime {recipe.regime!r} trains early exits, and the net has none")
+    if len(weights) == 1 and recipe.self_distil:
+        raise SpecError("self_distil teaches early exits, and the net has none")
+    for phase in phases(recipe, weights):
+        if not trainable(model, phase.part):
+            raise SpecError(
+                f"regime {recipe.regime!r} trains the {_PARTS[phase.part]}, and nothing of it in "
+                f"{kind} has requires_grad"
+            )
+    with evaluating(model), torch.enable_grad():
+        last = exit_logits(model, x)[-1]
+    if not last.requires_grad and trainable(model, "backbone"):
+        own = type(model.model).__name__ if isinstance(model, MultiExit) else kind
+        raise GraphError(f"no gradient flows back from the logits of {own}: it detaches them")
+    return weights
+
+
+def refuse_other_classes(
+    model: nn.Module,
+    x: Tensor,
+    classes: int,
+    *,
+    teacher: nn.Module | None,
+    validation: Samples | None,
+) -> int:
+    """The classes that every exit tells apart; raise unless all speak of the same.
+
+    Every exit of ``model`` needs ``classes`` logits at least; ``teacher`` gives as many logits as
+    the net; ``validation`` has samples like ``x``, and no class without a logit.
+    """
+    with evaluating(model):
+        found = [logits.shape[-1] for logits in exit_logits(model, x)]
+    if min(found) < classes:
+        raise GraphError(
+            f"the data has {classes} classes, the exits of {type(model).__name__} give {found} "
+            "logits"
+        )
+    if teacher is not None:
+        with evaluating(teacher):
+            taught = exit_logits(teacher, x)[-1].shape[-1]
+        if {taught} != set(found):
+            raise GraphError(f"teacher: expected {found[-1]} logits as the net's, got {taught}")
+    if validation is None:
+        return min(found)
+    if not isinstance(validation, Samples):
+        kind = type(validation).__name__
+        raise DataError(f"validation: Samples(x, y) are expected, got {kind}")
+    if validation.x.shape[1:] != tuple(x.shape[1:]):
+        raise DataError(
+            f"validation: expected samples of shape {tuple(x.shape[1:])} as in training, got "
+            f"{validation.x.shape[1:]}"
+        )
+    if int(validation.y.max()) >= min(found):
+        raise DataError(
+            f"validation: labels must be in 0..{min(found) - 1}, got {int(validation.y.max())}"
+        )
+    return min(found)
+
+
+def _weights(model: nn.Module, given: Sequence[float] | None) -> list[float]:
+    """What the loss of each exit counts."""
+    exits = len(model.exit_names) if isinstance(model, MultiExit) else 1
+    weights = list(given or [1.0] * exits)
+    if len(weights) != exits:
+        raise SpecError(f"exit_weights: expected one for each of {exits} exits, got {weights}")
+    return weights
