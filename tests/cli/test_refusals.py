@@ -126,7 +126,7 @@ def test_a_sample_that_is_not_finite_is_named_after_the_answers_before_it(
         (["train", "--density", "nan"], "sparsity.density: expected a finite number, got nan"),
         (
             ["train", "--family", "group"],
-            "sparsity: expected one of density (or layers), budget, fan_out, got none",
+            "sparsity: expected the keys of one of density, budget, fan_out, got none",
         ),
         (
             ["train", "--family", "group", "--density", 0.5],
@@ -137,7 +137,7 @@ def test_a_sample_that_is_not_finite_is_named_after_the_answers_before_it(
         (["train", "--data", "nowhere.npz"], "nowhere.npz: not a readable .npz file"),
         (
             ["train", "--recipe", "papers"],
-            "training.recipe: expected one of default, paper, got 'papers'",
+            "training.recipe: no recipe named 'papers' (nearest: paper)",
         ),
         (["train", "--epochs", 0], "training.epochs: expected `int` >= 1, got 0"),
         (["train", "--seed", -1], "seed: expected `int` >= 0, got -1"),

@@ -6,6 +6,7 @@ It is trained sparse and with exits.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from presplit.core.errors import DataError, PresplitError
-from presplit.core.spec import read_spec, spec_from
+from presplit.cli.own_model import load
+from presplit.cli.train import text
+from presplit.core.errors import DataError, PresplitError, SpecError
+from presplit.core.spec import OwnModel, read_spec, spec_from
 from presplit.runtime import Local
 from presplit.train import Recipe, SparseLinear, evaluate, fit, runs
 from presplit.train.data import Samples, digits
@@ -98,7 +101,7 @@ def own_run(command: Command, nets: str, tmp_path_factory: pytest.TempPathFactor
         "--after",
         "auto",
         "--epochs",
-        "15",
+        "8",
         "--set",
         "training.distil=0.5",
         "--out",
@@ -111,7 +114,7 @@ def own_run(command: Command, nets: str, tmp_path_factory: pytest.TempPathFactor
 
 def test_it_becomes_sparse_gets_exits_and_learns(own_run: Path, nets: str) -> None:
     spec = read_spec(own_run / "spec.json")
-    assert (spec.model.kind, spec.model.factory) == ("own", f"{nets}:Net")
+    assert spec.model == OwnModel(f"{nets}:Net")
     result = json.loads((own_run / "result.json").read_text())
     assert list(result["accuracy"]) == ["body.2", "final"] and result["accuracy"]["final"] > 0.8
     assert result["weights"] == 2 * 64 * 64 / 4 + 2 * 640
@@ -119,18 +122,24 @@ def test_it_becomes_sparse_gets_exits_and_learns(own_run: Path, nets: str) -> No
     assert teacher["weights"] == 2 * 64 * 64 + 640
 
 
-def test_a_run_of_it_is_evaluated_and_becomes_a_bundle(command: Command, own_run: Path) -> None:
-    code, out, problem = command("evaluate", own_run, "--max-drop", "0.01", "--policy", "margin")
+def test_a_run_of_it_is_evaluated_and_becomes_a_bundle(
+    command: Command, own_run: Path, nets: str
+) -> None:
+    trust = ("--model", f"{nets}:Net")
+    words = ("evaluate", own_run, *trust, "--max-drop", "0.01", "--policy", "margin")
+    code, out, problem = command(*words)
     assert code == 0, problem
     assert (
         "at most 1 points lost on held-out samples (" in out
         and "leave at body.2 (margin from " in out
     )
     assert "These are scores of margin; the run's bundle decides by exits.policy, confidence" in out
-    code, _, problem = command("export", own_run, "--out", own_run / "own.bundle")
+    code, out, problem = command("evaluate", own_run, *trust, "--max-drop", "0.01")
+    row = json.loads((own_run / "result.json").read_text())["thresholds"][-1]
+    (hint,) = (word for word in out.split() if word.startswith("body.2="))
+    assert np.float32(hint.removeprefix("body.2=")) == np.float32(row["thresholds"]["body.2"])
+    code, _, problem = command("export", own_run, *trust, "--out", own_run / "own.bundle")
     assert code == 0, problem
-    from presplit.cli.own_model import load
-
     run = runs.read_run(own_run, load)
     expected = evaluate(run.model, run.data.test)[-1]
     np.testing.assert_allclose(
@@ -175,11 +184,11 @@ def test_its_dense_layers_keep_the_values_that_it_draws_itself(own_run: Path) ->
         ),
         (
             ["--set", "model.kind='own'"],
-            "model.factory: a net of kind 'own' has one, module:factory, and only it",
+            "model: missing required field `factory`",
         ),
         (
             ["--model", "{nets}:Net", "--set", "model.width=4"],
-            "only a cnn has it, and model.kind is 'own'",
+            "model.width: only kind 'cnn' has it, and model.kind is 'own'",
         ),
     ],
 )
@@ -203,16 +212,16 @@ def test_what_does_not_fit_is_said_before_training(
     ],
 )
 def test_every_goal_is_told_as_it_was_asked(
-    command: Command, own_run: Path, option: str, value: str, goal: str
+    command: Command, own_run: Path, nets: str, option: str, value: str, goal: str
 ) -> None:
-    code, out, problem = command("evaluate", own_run, option, value)
-    assert code == 0 and goal in out, problem
-    row = json.loads(command("evaluate", own_run, option, value, "--json")[1])["thresholds"][0]
-    assert (
-        row["macs"] < 6400 and f"right on the test set for {row['macs']:,.0f} MACs an answer" in out
-    )
-    (hint,) = (word for word in out.split() if word.startswith("body.2="))
-    assert np.float32(hint.removeprefix("body.2=")) == np.float32(row["thresholds"]["body.2"])
+    words = ("evaluate", own_run, "--model", f"{nets}:Net", option, value, "--json")
+    code, out, problem = command(*words)
+    assert code == 0, problem
+    found = json.loads(out)
+    (row,) = found["thresholds"]
+    said = text(found, own_run)
+    assert goal in said and row["macs"] < 6400
+    assert f"right on the test set for {row['macs']:,.0f} MACs an answer" in said
     assert row["goal"] == {option.removeprefix("--").replace("-", "_"): float(value)}
 
 
@@ -222,8 +231,9 @@ def test_what_a_factory_prints_is_no_result(command: Command, nets: str, tmp_pat
     )
     assert code == 0 and "a factory speaks" in problem and "a net speaks" in problem
     assert json.loads(out)["weights"] == 2 * 64 * 64 + 640
+    trust = ("--model", f"{nets}:loud")
     for verb in (("evaluate",), ("export", "--out", tmp_path / "net.bundle")):
-        assert json.loads(command(*verb, tmp_path / "run", "--json")[1])
+        assert json.loads(command(*verb, *trust, tmp_path / "run", "--json")[1])
 
 
 def otherwise(word: str) -> torch.nn.Module:
@@ -347,6 +357,100 @@ def test_outputs_without_a_class_are_told(command: Command, nets: str, tmp_path:
     ), problem
 
 
+MARKED = """from pathlib import Path
+from torch import nn
+Path(__file__).with_suffix(".ran").touch()
+def make():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+"""
+
+
+@pytest.fixture(scope="module")
+def marked_run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run whose spec names a file in its own folder, and the word for the user's own file."""
+    folder = tmp_path_factory.mktemp("marked")
+    (folder / "mine.py").write_text(MARKED)
+    words = ("train", "--model", f"{folder}/mine.py:make", "--epochs", "2")
+    assert command(*words, "--out", folder / "run")[0] == 0
+    spec = json.loads((folder / "run" / "spec.json").read_text())
+    spec["model"]["factory"] = f"{folder}/run/theirs.py:make"
+    (folder / "run" / "theirs.py").write_text(MARKED)
+    (folder / "run" / "spec.json").write_text(json.dumps(spec))
+    return folder / "run", f"{folder}/mine.py:make"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("evaluate", "{run}"),
+        ("export", "{run}", "--out", "{new}"),
+        ("train", "--resume", "--out", "{run}"),
+        ("train", "{run}/spec.json", "--out", "{new}"),
+        ("train", "--out", "{new}", "--set", "training.distil=0.5", "--set", "{teacher}"),
+    ],
+)
+def test_no_code_runs_because_a_run_names_it(
+    command: Command, marked_run: tuple[Path, str], words: tuple[str, ...], tmp_path: Path
+) -> None:
+    run, mine = marked_run
+    says = {"{run}": str(run), "{teacher}": f"training.teacher={run}", "{new}": f"{tmp_path}/new"}
+    given = [says.get(word, word.replace("{run}", str(run))) for word in words]
+    code, out, problem = command(*given)
+    assert (code, out) == (2, "") and not (run / "theirs.ran").exists()
+    assert f"{run}/theirs.py:make" in problem and "--model" in problem
+    assert not (tmp_path / "new").exists()
+    option = "--teacher-model" if "{teacher}" in words else "--model"
+    epochs = ("--epochs", "1") if words[0] == "train" and "{new}" in words else ()
+    code, out, problem = command(*given, option, mine, *epochs)
+    assert code == 0 and not (run / "theirs.ran").exists(), problem
+
+
+def test_code_for_a_net_that_needs_none_is_refused(command: Command, tmp_path: Path) -> None:
+    assert command("train", "--layers", 64, 10, "--epochs", 1, "--out", tmp_path)[0] == 0
+    code, _, problem = command("evaluate", tmp_path, "--model", "nets.py:make")
+    assert code == 2 and "--model nets.py:make: the net of" in problem
+    code, _, problem = command("train", "--model", "nets.py:make", "--layers", 64, 10)
+    assert code == 2 and "--model and --layers name two nets" in problem
+
+
+PLAIN = "from torch import nn\nNUMBER = {number}\n"
+PLAIN += "def make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, NUMBER))\n"
+
+
+@pytest.mark.parametrize("name", ["json", "types", "test", "numpy", "model", "presplit"])
+def test_a_module_called_like_a_loaded_one_is_the_one_that_is_run(
+    name: str, tmp_path: Path
+) -> None:
+    before, path = dict(sys.modules), list(sys.path)
+    for number, folder in ((10, tmp_path / "a"), (11, tmp_path / "b")):
+        folder.mkdir()
+        (folder / f"{name}.py").write_text(PLAIN.format(number=number))
+        assert load(f"{folder}/{name}.py:make")[1].out_features == number
+    assert sys.path == path
+    assert all(sys.modules[key] is module for key, module in before.items())
+
+
+def test_modules_of_a_folder_find_each_other_and_nobody_else_finds_them(tmp_path: Path) -> None:
+    for number, folder in ((10, tmp_path / "a"), (11, tmp_path / "b")):
+        (folder / "parts" / "deep").mkdir(parents=True)
+        (folder / "sizes.py").write_text(f"NUMBER = {number}\nimport model\n")
+        (folder / "parts" / "__init__.py").write_text("from parts.deep.ends import flat\n")
+        (folder / "parts" / "deep" / "ends.py").write_text(
+            "from torch import nn\nflat = nn.Flatten\n"
+        )
+        lines = "import types, json, sizes, parts.deep.ends as ends\nfrom torch import nn\n"
+        lines += "assert types.ModuleType and json.dumps\nclass Net(nn.Sequential):\n"
+        lines += "    def __init__(self):\n        from sizes import NUMBER\n"
+        lines += "        super().__init__(ends.flat(), nn.Linear(64, NUMBER))\n"
+        (folder / "model.py").write_text(lines)
+        (folder / "types.py").write_text("raise ImportError('not asked for')\n")
+        assert load(f"{folder}/model.py:Net")[1].out_features == number
+        assert load(f"{folder}/parts.deep.ends:flat")
+    assert not {"sizes", "parts", "parts.deep", "model"} & set(sys.modules)
+    with pytest.raises(SpecError, match="no module 'parts.absent' in .*/a or among what is inst"):
+        load(f"{tmp_path}/a/parts.absent:make")
+
+
 def test_one_goal_at_a_time(command: Command, own_run: Path) -> None:
     code, _, problem = command("evaluate", own_run, "--macs", "6000", "--offload", "0.5")
     assert code == 2 and "thresholds are chosen for one goal, got macs, offload" in problem
@@ -359,4 +463,4 @@ def test_what_is_refused_leaves_the_run_that_is_there(
     assert command("train", *options)[0] == 0
     code, _, problem = command("train", *options, "--set", "training.self_distil=0.5")
     assert code == 2 and "self_distil teaches early exits, and the net has none" in problem
-    assert command("evaluate", tmp_path / "run")[0] == 0
+    assert command("evaluate", tmp_path / "run", "--model", f"{nets}:Net")[0] == 0
