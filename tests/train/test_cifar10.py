@@ -42,16 +42,8 @@ def check_cifar10(found: Dataset) -> None:
     assert found.labels == LABELS
 
 
-def test_cifar10_is_read_from_its_archive_and_from_its_unpacked_files(places: Path) -> None:
+def test_cifar10_is_read_from_its_archive() -> None:
     check_cifar10(read_archive(packed(NAMES)))
-    folder = places / "data" / "cifar-10-batches-bin"
-    folder.mkdir()
-    for name, record in zip(NAMES, RECORDS, strict=True):
-        (folder / name).write_bytes(record.tobytes())
-    check_cifar10(cifar10())
-    (folder / "data_batch_3.bin").unlink()
-    with pytest.raises(DataError, match=r"cifar-10-batches-bin: data_batch_3.bin cannot be read"):
-        cifar10()
 
 
 def jpegs(path: Path, *names: str, size: int = 32) -> Path:
@@ -65,18 +57,23 @@ def jpegs(path: Path, *names: str, size: int = 32) -> Path:
     return path
 
 
-def test_cifar10_is_read_from_a_zip_of_jpeg_files(places: Path) -> None:
-    jpegs(
+def test_cifar10_as_jpeg_files_is_taken_only_with_its_checksum(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zipped = jpegs(
         places / "data" / "cifar10-jpeg.zip",
         "train/bird/0000.jpg",
         "train/truck/0000.jpg",
         "test/cat/0000.jpg",
     )
+    with pytest.raises(DataError, match=r"data/cifar10-jpeg.zip: SHA-256 of the contents is "):
+        cifar10()
+    digest = hashlib.sha256(zipped.read_bytes()).hexdigest()
+    monkeypatch.setattr(sys.modules["presplit.train.data.cifar10"], "JPEGS_SHA256", digest)
     found = cifar10()
     assert found.train.y.tolist() == [2, 9] and found.test.y.tolist() == [3]
-    assert found.train.x.shape == (2, 3, 32, 32) and found.train.x[
-        1, 0
-    ].mean() * 255 == pytest.approx(10, abs=2)
+    assert found.train.x.shape == (2, 3, 32, 32)
+    assert found.train.x[1, 0].mean() * 255 == pytest.approx(10, abs=2)
 
 
 @pytest.mark.parametrize(
@@ -95,10 +92,10 @@ def test_a_zip_of_other_images_is_refused(
     names: list[str], size: int, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=message):
-        read_jpegs(jpegs(tmp_path / "odd.zip", *names, size=size))
+        read_jpegs(jpegs(tmp_path / "odd.zip", *names, size=size).read_bytes(), "odd.zip")
 
 
-def test_damaged_cifar10_files_are_refused(tmp_path: Path) -> None:
+def test_damaged_cifar10_files_are_refused() -> None:
     with pytest.raises(DataError, match="data_batch_5.bin is missing"):
         read_archive(packed(NAMES[:4]))
     with pytest.raises(DataError, match="not a readable archive"):
@@ -107,9 +104,8 @@ def test_damaged_cifar10_files_are_refused(tmp_path: Path) -> None:
         read_records(bytes(3072))
     with pytest.raises(DataError, match=r"labels are 0..9, the file has 10"):
         read_records(bytes([10]) + bytes(3072))
-    (tmp_path / "damaged.zip").write_bytes(b"PK\x03\x04junk")
-    with pytest.raises(DataError, match="not a readable zip file"):
-        read_jpegs(tmp_path / "damaged.zip")
+    with pytest.raises(DataError, match="damaged.zip: not a readable zip file"):
+        read_jpegs(b"PK\x03\x04junk", "damaged.zip")
 
 
 def test_cifar10_that_is_nowhere_is_refused_with_the_cure(
@@ -150,4 +146,4 @@ def test_jpeg_files_without_pillow_are_refused_in_one_sentence(
         MissingLibrary,
         match=r"decoding JPEG files needs PIL.Image: pip install 'presplit\[train\]'",
     ):
-        read_jpegs(path)
+        read_jpegs(path.read_bytes(), "few.zip")

@@ -237,8 +237,24 @@ def test_every_damaged_byte_of_an_npz_file_is_read_or_refused(tmp_path: Path) ->
 
 
 def test_an_npz_file_cannot_run_code(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="own.npz: not a readable .npz file"):
-        npz(saved(tmp_path / "own.npz", labels=np.array([object()])))
+    message = "own.npz: an array holds Python objects, .* store numbers, and names as text"
+    with pytest.raises(DataError, match=message):
+        npz(saved(tmp_path / "own.npz", labels=np.array(["cat", "dog", "eel"], object)))
+
+
+def test_the_names_of_classes_are_text_numbers_or_bytes_of_text(tmp_path: Path) -> None:
+    for names, expected in (
+        (np.array([name.encode() for name in ("cat", "köter", "eel")]), ("cat", "köter", "eel")),
+        (np.array([7, 8, 9]), ("7", "8", "9")),
+    ):
+        assert npz(saved(tmp_path / "own.npz", labels=names)).labels == expected
+    for names, message in (
+        (np.array([b"cat", b"d\xffg", b"eel"]), r"names are UTF-8 text, got .*d.xffg"),
+        (np.array(["cat", "\udc80", "eel"]), "names are UTF-8 text, got '.+udc80'"),
+        (np.array([0.5, 1.5, 2.5]), "names are text or whole numbers, got .*0.5"),
+    ):
+        with pytest.raises(DataError, match=f"own.npz: labels: {message}"):
+            npz(saved(tmp_path / "own.npz", labels=names))
 
 
 def test_an_unknown_data_set_is_refused_with_those_there_are() -> None:
@@ -321,6 +337,28 @@ def test_a_cache_that_cannot_be_written_does_not_lose_what_was_fetched(
 ) -> None:
     (places / "cache").write_bytes(b"not a folder")
     assert obtain("any", "thing", sha256=DIGEST, mirrors=[f"{mirror}good/"]) == CONTENTS
+
+
+def test_a_user_without_a_home_is_told_where_a_file_may_lie(
+    places: Path, mirror: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container whose user has no entry in the list of users."""
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", dict[int, object]().__getitem__)
+    with pytest.raises(DataError, match="thing is neither in .*data/any nor could it be fetched"):
+        obtain("any", "thing", sha256=DIGEST, mirrors=NOWHERE)
+    assert obtain("any", "thing", sha256=DIGEST, mirrors=[f"{mirror}good/"]) == CONTENTS
+
+
+def test_a_folder_that_cannot_be_looked_into_holds_no_file(
+    monkeypatch: pytest.MonkeyPatch, places: Path
+) -> None:
+    monkeypatch.setenv(
+        "PRESPLIT_DATA", "/proc/1/root" + "/x" * 300
+    )  # too long a name, for root too
+    with pytest.raises(DataError, match="thing is neither in "):
+        obtain("any", "thing", sha256=DIGEST, mirrors=NOWHERE)
 
 
 def test_every_damaged_byte_of_a_packed_file_is_refused_with_its_name(places: Path) -> None:

@@ -10,6 +10,7 @@ library("torch", need="training", extra="train")
 
 from presplit.core.recipe import RECIPES, Recipe
 from presplit.train.export import export, to_onnx
+from presplit.train.fitting import checkpoint
 from presplit.train.fitting.checkpoint import restore, save
 from presplit.train.fitting.fit import fit, initialise
 from presplit.train.fitting.resume import Epoch
@@ -35,6 +36,7 @@ __all__ = [
     "accuracies",
     "add_exits",
     "allocate",
+    "checkpoint",
     "choose_thresholds",
     "count_weights",
     "evaluate",

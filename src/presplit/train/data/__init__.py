@@ -33,7 +33,7 @@ def load(name: str, *, size: int | None = None, grey: bool = False) -> Dataset:
     """
     ending = Path(name).suffix.lower()
     is_file = ending in (".npz", ".csv")
-    if not is_file and name not in DATASETS and (os.sep in name or Path(name).is_dir()):
+    if not is_file and name not in DATASETS and (os.sep in name or os.path.isdir(name)):
         return images(name, size=size, grey=grey)
     for key, is_given in (("size", size is not None), ("grey", grey)):
         if is_given:

@@ -4,10 +4,10 @@ It is found on disk or fetched with a checksum.
 
 Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; 50,000
 training and 10,000 test images of 32 x 32 in colour. In the folders of `presplit.train.data.files`
-are searched, in this order, ``cifar-10-binary.tar.gz``, ``cifar-10-batches-bin/`` and
-``cifar10-jpeg.zip`` (``train/CLASS/NAME.jpg`` and ``test/CLASS/NAME.jpg``; JPEG loses a little, so
-compare accuracies only with others on the same file). The first is fetched into the cache if none
-is there.
+are searched, in this order, ``cifar-10-binary.tar.gz`` and ``cifar10-jpeg.zip``
+(``train/CLASS/NAME.jpg`` and ``test/CLASS/NAME.jpg``; JPEG loses a little, so compare accuracies
+only with others on the same file). The first is fetched into the cache if none is there. Wherever
+it lies, it is taken only with its checksum.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from presplit.core.errors import DataError, context, library
-from presplit.train.data.files import folders, obtain
+from presplit.train.data.files import checked_file, folders, is_file, obtain
 from presplit.train.data.samples import Dataset, Samples
 
 MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
-ARCHIVE, UNPACKED, JPEGS = "cifar-10-binary.tar.gz", "cifar-10-batches-bin", "cifar10-jpeg.zip"
+ARCHIVE, JPEGS = "cifar-10-binary.tar.gz", "cifar10-jpeg.zip"
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 """Of the archive as it is fetched."""
+JPEGS_SHA256 = "ead45e06542622104d3e17a0e554f18656c4cf310408a9ee502d835a28cf897d"
 TRAIN, TEST = tuple(f"data_batch_{k}.bin" for k in range(1, 6)), ("test_batch.bin",)
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 RECORD = 1 + 3 * 32 * 32
@@ -42,14 +42,10 @@ def cifar10() -> Dataset:
     Raises `DataError` if they can be neither found nor fetched.
     """
     for place in folders():
-        if (place / ARCHIVE).is_file():
+        if is_file(place / ARCHIVE):
             break
-        if (place / UNPACKED).is_dir():
-            return _binary(
-                lambda name, folder=place / UNPACKED: _read(folder / name), str(place / UNPACKED)
-            )
-        if (place / JPEGS).is_file():
-            return read_jpegs(place / JPEGS)
+        if is_file(place / JPEGS):
+            return read_jpegs(checked_file(place / JPEGS, JPEGS_SHA256), str(place / JPEGS))
     return read_archive(obtain("", ARCHIVE, sha256=SHA256, mirrors=MIRRORS, packing=""))
 
 
@@ -61,7 +57,7 @@ def read_archive(raw: bytes) -> Dataset:
     try:
         with tarfile.open(fileobj=io.BytesIO(raw), mode="r:gz") as archive:
             files = {
-                Path(member.name).name: archive.extractfile(member)
+                member.name.rpartition("/")[2]: archive.extractfile(member)
                 for member in archive
                 if member.isfile()
             }
@@ -77,10 +73,10 @@ def read_archive(raw: bytes) -> Dataset:
     return _binary(read, ARCHIVE)
 
 
-def read_jpegs(path: Path) -> Dataset:
-    """The data in a zip of ``PART/CLASS/NAME.jpg``.
+def read_jpegs(raw: bytes, where: str) -> Dataset:
+    """The data in a zip of ``PART/CLASS/NAME.jpg``, which is called ``where`` in errors.
 
-    Raises `DataError` naming the file that is none of these.
+    Raises `DataError` naming the file in it that is none of these.
     """
     image = library("PIL.Image", need="decoding JPEG files", extra="train")
     found: dict[str, tuple[list[npt.NDArray[np.uint8]], list[int]]] = {
@@ -88,19 +84,19 @@ def read_jpegs(path: Path) -> Dataset:
         "test": ([], []),
     }
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             for name in sorted(archive.namelist()):
                 if name.endswith("/"):
                     continue
-                with context(f"{path}: {name}"):
+                with context(f"{where}: {name}"):
                     part, label = _place(name)
                     found[part][0].append(_decoded(image, archive.read(name)))
                     found[part][1].append(LABELS.index(label))
     except (zipfile.BadZipFile, OSError, zlib.error, RuntimeError) as error:
-        raise DataError(f"{path}: not a readable zip file ({error})") from error
+        raise DataError(f"{where}: not a readable zip file ({error})") from error
     for part, (images, _) in found.items():
         if not images:
-            raise DataError(f"{path}: no images of {part}/ in it")
+            raise DataError(f"{where}: no images of {part}/ in it")
     parts = {
         part: Samples(np.stack(images), np.array(labels))
         for part, (images, labels) in found.items()
@@ -134,13 +130,6 @@ def _binary(read: Callable[[str], bytes], where: str) -> Dataset:
             Samples(np.concatenate([b.x for b in batches]), np.concatenate([b.y for b in batches]))
         )
     return Dataset("cifar10", parts[0], parts[1], LABELS)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path.name} cannot be read ({error.strerror})") from error
 
 
 def _place(name: str) -> tuple[str, str]:

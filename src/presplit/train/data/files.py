@@ -26,13 +26,24 @@ WAIT_S = 10.0
 
 def folders() -> list[Path]:
     """Where data sets are searched, the most special first."""
-    own = os.environ.get("PRESPLIT_DATA")
-    return [Path(own or "../shared/data"), cache()]
+    own, kept = os.environ.get("PRESPLIT_DATA"), cache()
+    return [Path(own or "../shared/data"), *([kept] if kept else [])]
 
 
-def cache() -> Path:
-    """Where fetched files are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "presplit"
+def cache() -> Path | None:
+    """Where fetched files are kept; None for a user without a home who names no other place."""
+    named = os.environ.get("XDG_CACHE_HOME")
+    if named:
+        return Path(named) / "presplit"
+    try:
+        return Path.home() / ".cache" / "presplit"
+    except RuntimeError:  # a container may run as a user whom no list of users knows
+        return None
+
+
+def is_file(path: Path) -> bool:
+    """Whether ``path`` is a file that may be seen; a folder that may not be entered holds none."""
+    return os.path.isfile(path)
 
 
 def obtain(
@@ -47,10 +58,15 @@ def obtain(
     """
     for place in folders():
         for path in (place / folder / name, place / folder / f"{name}{packing}"):
-            if path.is_file():
+            if is_file(path):
                 raw = _bytes(path)
                 return _checked(_unpacked(raw, str(path)) if packing else raw, sha256, str(path))
     return _fetched(folder, name, sha256, mirrors, packing)
+
+
+def checked_file(path: Path, sha256: str) -> bytes:
+    """The contents of a file as it lies there; raises `DataError` if they are others."""
+    return _checked(_bytes(path), sha256, str(path))
 
 
 def _bytes(path: Path) -> bytes:
@@ -74,7 +90,9 @@ def _fetched(folder: str, name: str, sha256: str, mirrors: Sequence[str], packin
         except (OSError, http.client.HTTPException) as error:
             reasons.append(f"{url}: {getattr(error, 'reason', error)}")
         else:
-            _keep(packed, cache() / folder / f"{name}{packing}")
+            kept = cache()
+            if kept is not None:
+                _keep(packed, kept / folder / f"{name}{packing}")
             return contents
     tried = ", ".join(str(place / folder) for place in folders())
     wanted = f"{folder}/" if folder else f"{name}{packing}"

@@ -2,17 +2,19 @@
 
 They are ``train/CLASS/NAME.png`` and ``test/CLASS/NAME.png``, decoded by Pillow.
 
-Nothing is skipped: a file that is no image, a class without images and a class that only one part
-has are errors.
+Nothing of the user's is skipped: a file that is no image, a class without images and a class that
+only one part has are errors. What file managers leave behind is passed over, see `LITTER`.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +23,13 @@ from presplit.core.errors import DataError, library
 from presplit.train.data.samples import Dataset, Samples
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+LITTER = (".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX")
+"""What the file managers of macOS and Windows put into folders, as they do names in ``._``."""
 PARTS = ("test", "train")
 MOST_BYTES = 2**33
 """No data set that is held in memory as float32 is larger."""
+_ORIENTATION = 0x0112
+"""The EXIF tag for how the camera was held."""
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 """The modes of Pillow in which a channel has at most 8 bits."""
@@ -57,8 +63,8 @@ def images(path: str | Path, *, size: int | None = None, grey: bool = False) -> 
 
     With ``size`` in pixels, each image is scaled until its shorter side fits, and its middle
     ``size`` x ``size`` is taken; without, all must have one size. Photographs are turned upright as
-    their EXIF data says; transparency is dropped. Raises `DataError` naming the file or folder that
-    is not what is expected, or the size if the images need more than 8 GiB.
+    their EXIF data says, where that can be read; transparency is dropped. Raises `DataError` naming
+    the file or folder that is not what is expected, or the size if the images need more than 8 GiB.
     """
     path = Path(path)
     parts = _parts(path)
@@ -80,7 +86,7 @@ def images(path: str | Path, *, size: int | None = None, grey: bool = False) -> 
 
 def _parts(path: Path) -> dict[str, dict[str, list[Path]]]:
     """The files of each class of each part; the classes are the same in both."""
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise DataError(f"{path}: not a folder; a folder of images is {_LAYOUT}")
     found = [entry.name for entry in _entries(path)]
     if found != list(PARTS):
@@ -93,6 +99,14 @@ def _parts(path: Path) -> dict[str, dict[str, list[Path]]]:
             f"{path / has / name}: the same classes are expected in both parts, {lacks}/ has no "
             f"{name}/"
         )
+    for name in train:
+        try:
+            name.encode()
+        except UnicodeError as error:
+            raise DataError(
+                f"{path / 'train'}: the name of a class is not UTF-8, {os.fsencode(name)!r}; "
+                "rename its folders"
+            ) from error
     if len(train) < 2:
         raise DataError(
             f"{path / 'train'}: folders of at least two classes are expected, got "
@@ -120,9 +134,10 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What is in ``folder``, sorted by name."""
+    """What the user put into ``folder``, sorted by name."""
     try:
-        return sorted(folder.iterdir())
+        entries = sorted(folder.iterdir())
+        return [each for each in entries if each.name not in LITTER and each.name[:2] != "._"]
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
 
@@ -166,13 +181,16 @@ def _decoded(file: Path, size: int | None, grey: bool) -> npt.NDArray[np.uint8]:
         with warnings.catch_warnings():
             for kind in (UserWarning, RuntimeWarning):
                 warnings.simplefilter("error", kind)
+            # What it warns of while it reads EXIF data says nothing of the pixels.
+            warnings.filterwarnings("ignore", category=UserWarning, module="PIL.TiffImagePlugin")
             with image.open(file, formats=_FORMATS) as opened:
                 if opened.mode not in _EIGHT_BITS:
                     raise DataError(
                         f"{file}: expected at most 8 bits a channel, got Pillow's mode "
                         f"{opened.mode!r}"
                     )
-                upright = ops.exif_transpose(opened)
+                opened.load()
+                upright = _upright(opened, image)
             plain = upright.convert("RGBA") if upright.mode in ("P", "PA") else upright
             plain = plain.convert("L" if grey else "RGB")
             fitted = (
@@ -184,3 +202,26 @@ def _decoded(file: Path, size: int | None, grey: bool) -> npt.NDArray[np.uint8]:
         ) from error
     pixels = np.asarray(fitted, np.uint8)
     return pixels[None] if grey else pixels.transpose(2, 0, 1)
+
+
+def _upright(opened: Any, image: Any) -> Any:
+    """The picture turned as its EXIF data says; as it lies where that is damaged.
+
+    Pillow's own function writes the rest of the data again, and fails where any of it is damaged.
+    """
+    try:
+        turn = opened.getexif().get(_ORIENTATION)
+    except _DAMAGED:
+        turn = None
+    ways = image.Transpose
+    turns = {
+        2: ways.FLIP_LEFT_RIGHT,
+        3: ways.ROTATE_180,
+        4: ways.FLIP_TOP_BOTTOM,
+        5: ways.TRANSPOSE,
+        6: ways.ROTATE_270,
+        7: ways.TRANSVERSE,
+        8: ways.ROTATE_90,
+    }
+    known = turn if isinstance(turn, int) else None
+    return opened.transpose(turns[known]) if known in turns else opened

@@ -69,6 +69,11 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
                 )
             arrays = dict(found)
     except _DAMAGED as error:
+        if "Object arrays" in str(error):  # numpy's words for an array of Python objects
+            raise DataError(
+                f"{path}: an array holds Python objects, which reading could make run; store "
+                "numbers, and names as text: np.array(names, str)"
+            ) from error
         raise DataError(f"{path}: not a readable .npz file ({error})") from error
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
@@ -102,4 +107,21 @@ def _labels(given: np.ndarray | None, train: Samples, test: Samples) -> tuple[st
     names = range(highest + 1) if given is None else given
     if len(names) < 2:
         raise DataError(f"at least two classes are needed, got {len(names)}")
-    return tuple(str(name) for name in names)
+    return tuple(_name(name) for name in names)
+
+
+def _name(given: object) -> str:
+    """A class's name as text; bytes are UTF-8, as h5py and old pickles give them.
+
+    >>> _name(np.bytes_("Käse".encode())), _name(3)
+    ('Käse', '3')
+    """
+    given = given.item() if isinstance(given, np.generic) else given
+    if not isinstance(given, bytes | str | int):
+        raise DataError(f"labels: names are text or whole numbers, got {given!r}")
+    try:
+        text = given.decode() if isinstance(given, bytes) else str(given)
+        text.encode()
+    except UnicodeError as error:
+        raise DataError(f"labels: names are UTF-8 text, got {given!r}") from error
+    return text
