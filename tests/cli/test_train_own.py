@@ -449,6 +449,8 @@ def test_modules_of_a_folder_find_each_other_and_nobody_else_finds_them(tmp_path
     assert not {"sizes", "parts", "parts.deep", "model"} & set(sys.modules)
     with pytest.raises(SpecError, match="no module 'parts.absent' in .*/a or among what is inst"):
         load(f"{tmp_path}/a/parts.absent:make")
+    with pytest.raises(SpecError, match="no module 'json' in .*/a$"):
+        load(f"{tmp_path}/a/json:dumps")
 
 
 def test_one_goal_at_a_time(command: Command, own_run: Path) -> None:

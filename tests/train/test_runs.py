@@ -297,6 +297,11 @@ def test_a_file_in_the_place_of_the_run_is_refused(tmp_path: Path) -> None:
             SpecError,
             r"model.layers: digits needs 64 inputs and at least 10 outputs, got \[80, 40, 10\]",
         ),
+        (
+            {"training": {"optimiser": "lion"}},
+            SpecError,
+            "^training: optimiser: no optimiser named 'lion'",
+        ),
         ({"data": {"name": "digit"}}, SpecError, "no data set named 'digit' .nearest: digits."),
         (
             {"sparsity": {"family": "group", "density": 0.5}},

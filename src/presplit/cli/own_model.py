@@ -53,6 +53,8 @@ def load(word: str) -> object:
     importlib.invalidate_caches()
     with aside(), beside(folder) as private:
         is_own = is_there(folder, name.partition(".")[0])
+        if found["folder"] and not is_own:
+            raise SpecError(f"no module {name!r} in {folder}")
         return _made(f"{private}.{name}" if is_own else name, name, folder, found["attribute"])
 
 

@@ -106,7 +106,7 @@ def restore(path: str | Path, model: nn.Module) -> dict[str, str]:
     has changed so that it answers otherwise.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(f"{path}: no such checkpoint")
     tensors, about = read_tensors(path)
     evidence = fingerprint.apart(tensors)

@@ -14,6 +14,7 @@ crash at any moment leaves one whole run, the old or the new.
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import shutil
 from collections.abc import Iterator
@@ -48,7 +49,7 @@ def read_run(directory: str | Path, own: Own | None = None) -> Run:
     """
     directory = Path(directory)
     if not is_finished(directory):
-        is_begun = (directory / UNFINISHED / SPEC).is_file()
+        is_begun = os.path.isfile(directory / UNFINISHED / SPEC)
         cure = "--resume finishes it" if is_begun else "presplit train makes one"
         raise DataError(
             f"{directory}: not a finished run ({SPEC} and {MODEL} are expected); {cure}"
@@ -61,13 +62,13 @@ def read_run(directory: str | Path, own: Own | None = None) -> Run:
 
 def is_finished(directory: Path) -> bool:
     """Whether there is a whole run in ``directory``."""
-    return all(_at(directory, name).is_file() for name in (SPEC, MODEL))
+    return all(os.path.isfile(_at(directory, name)) for name in (SPEC, MODEL))
 
 
 def spec_file(directory: Path) -> Path | None:
     """The spec of the run with which ``--resume`` would go on, or that it would find finished."""
     unfinished = directory / UNFINISHED / SPEC
-    if unfinished.is_file():
+    if os.path.isfile(unfinished):
         return unfinished
     return _at(directory, SPEC) if is_finished(directory) else None
 
@@ -162,7 +163,7 @@ def same_spec(file: Path, spec: Spec) -> None:
 def _at(directory: Path, name: str) -> Path:
     """Where a file of the finished run is, while a newer run takes its place too."""
     moving = directory / REPLACING / name
-    return moving if moving.exists() else directory / name
+    return moving if os.path.exists(moving) else directory / name  # no error where it is hidden
 
 
 def _differences(
