@@ -81,7 +81,7 @@ def test_the_paper_s_vocabulary_trains_a_sparse_net(command: Command, tmp_path: 
     assert found["weights"] == 64 * 4 + 16 * 10
     written = json.loads((tmp_path / "run" / "spec.json").read_text())
     assert written["sparsity"]["fan_out"] == [4, 10] and written["model"]["layers"] == [64, 16, 10]
-    assert written["training"]["recipe"] == "paper" and written["data"]["pad_to"] == 64
+    assert written["training"]["batch"] == 256 and written["data"]["pad_to"] == 64
 
 
 def test_several_exits_and_families_are_said_in_options(command: Command, tmp_path: Path) -> None:

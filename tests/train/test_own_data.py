@@ -100,7 +100,7 @@ def test_every_mode_of_eight_bits_gives_the_channels_that_are_asked_for(
     assert images(tmp_path, grey=True).train.x.shape == (2, 1, 6, 6)
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(width=st.integers(1, 40), height=st.integers(1, 40), size=st.integers(1, 20))
 def test_an_image_is_scaled_to_its_shorter_side_and_cut_in_the_middle(
     width: int, height: int, size: int, tmp_path_factory: pytest.TempPathFactory
@@ -346,7 +346,7 @@ def test_a_bomb_is_refused_and_not_unpacked(tmp_path: Path) -> None:
 HEADER = ("a", "b", "kind")
 
 
-@settings(max_examples=50)
+@settings(max_examples=20)
 @given(
     rows=st.lists(
         st.tuples(
@@ -425,7 +425,7 @@ def test_a_net_learns_from_a_table_of_digits_and_standardises_by_itself(tmp_path
     np.testing.assert_array_equal(evaluate(run.model, run.data.test), before)
 
 
-@settings(max_examples=50)
+@settings(max_examples=20)
 @given(
     scale=st.floats(1e-3, 1e3), shift=st.floats(-100, 100), constant=st.floats(-1e6, 1e6, width=32)
 )

@@ -238,9 +238,9 @@ def test_a_kill_while_a_run_takes_its_place_leaves_the_new_one(
     assert found.spec == new.spec
     x = new.data.test.take(slice(0, 5))
     np.testing.assert_array_equal(evaluate(found.model, x), evaluate(new.model, x))
-    with pytest.raises(KeyboardInterrupt):
-        runs.train(spec_from(mlp_spec(seed=2)), place, on_epoch=stop_after)
-    assert bits(place) == bits(two_runs[1]) and not (place / "teacher").exists()
+    assert runs.train(new.spec, place, resume=True, on_epoch=stop_after), "it is finished"
+    assert bits(place) == bits(two_runs[1])
+    assert {file.name for file in place.iterdir()} == set(names)
 
 
 def test_a_disk_that_fills_up_loses_no_run(two_runs: tuple[Path, Path], tmp_path: Path) -> None:

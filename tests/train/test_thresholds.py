@@ -51,7 +51,7 @@ def tried(case: Case, policy: str, exits: int) -> list[tuple[float, float, float
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(case=cases(), policy=st.sampled_from([*EXITS]), goal=st.sampled_from([0.0, 0.05, 0.3, 1.0]))
 def test_for_one_exit_the_choice_is_the_best_there_is(case: Case, policy: str, goal: float) -> None:
     logits, labels = case
@@ -76,7 +76,7 @@ def test_for_one_exit_the_choice_is_the_best_there_is(case: Case, policy: str, g
     assert found.shares[-1] <= goal + 1e-9
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(case=cases(exits=3), goal=st.sampled_from([0.0, 0.1, 0.4]))
 def test_for_several_exits_what_is_told_is_what_routing_gives(case: Case, goal: float) -> None:
     logits, labels = case

@@ -13,7 +13,8 @@ from presplit.train.export import export, to_onnx
 from presplit.train.fitting import checkpoint
 from presplit.train.fitting.checkpoint import restore, save
 from presplit.train.fitting.fit import fit, initialise
-from presplit.train.fitting.resume import Epoch
+from presplit.train.fitting.resume import Epoch, State
+from presplit.train.fitting.trainer import Trainer
 from presplit.train.judging.evaluate import accuracies, evaluate, route
 from presplit.train.judging.thresholds import choose_thresholds, temperature
 from presplit.train.layers.convolution import SparseConv2d
@@ -32,7 +33,9 @@ __all__ = [
     "Recipe",
     "SparseConv2d",
     "SparseLinear",
+    "State",
     "Summary",
+    "Trainer",
     "accuracies",
     "add_exits",
     "allocate",

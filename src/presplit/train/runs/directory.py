@@ -29,7 +29,7 @@ import torch
 import presplit
 from presplit.core.errors import DataError
 from presplit.core.spec import Spec, read_spec, spec_json
-from presplit.train.fitting import checkpoint
+from presplit.train.fitting import checkpoint, distributed
 from presplit.train.fitting.resume import Epoch
 from presplit.train.runs.build import Own, Run, build
 
@@ -79,13 +79,10 @@ def begin(spec: Spec, directory: Path) -> None:
     Raises `DataError` if it cannot be written; what was finished stays as it is.
     """
     place = directory / UNFINISHED
-    try:
-        settle(directory)
+    with _written(directory):
         if place.exists():
             shutil.rmtree(place)
         place.mkdir(parents=True)
-    except OSError as error:
-        raise DataError(f"{directory}: the run cannot be written ({error.strerror})") from error
     with tidied(directory):
         checkpoint.write(place / METRICS, b"")
         checkpoint.write(place / VERSIONS, msgspec.json.encode(versions()))
@@ -100,7 +97,8 @@ def tidied(directory: Path) -> Iterator[None]:
         yield
     except BaseException:
         metrics = place / METRICS
-        if not (place / TEACHER).exists() and not (metrics.exists() and metrics.stat().st_size):
+        is_trained = metrics.exists() and metrics.stat().st_size > 0
+        if distributed.rank() == 0 and not is_trained and not (place / TEACHER).exists():
             shutil.rmtree(place, ignore_errors=True)
             with contextlib.suppress(OSError):  # it was there before, with other things in it
                 directory.rmdir()
@@ -124,29 +122,37 @@ def line(epoch: Epoch) -> bytes:
 def take_place(directory: Path) -> None:
     """The unfinished run, which is whole now, is the run of ``directory`` from here on."""
     place, moving = directory / UNFINISHED, directory / REPLACING
-    try:
+    with _written(directory):
         (place / TEACHER).mkdir(exist_ok=True)  # an empty one stands for none, see `settle`
         place.rename(moving)
-        settle(directory)
-    except OSError as error:
-        raise DataError(f"{directory}: the run cannot be written ({error.strerror})") from error
+    settle(directory)
 
 
 def settle(directory: Path) -> None:
     """Move up what is in the folder of the replacing run; a second call ends what a first began."""
     moving = directory / REPLACING
-    if not moving.is_dir():
+    if not os.path.isdir(moving):
         return
-    (moving / STATE).unlink(missing_ok=True)
-    if (moving / TEACHER).is_dir():
-        if (directory / TEACHER).exists():
-            shutil.rmtree(directory / TEACHER)
-        (moving / TEACHER).rename(directory / TEACHER)
-    for file in sorted(moving.iterdir()):
-        file.replace(directory / file.name)
-    moving.rmdir()
+    with _written(directory):
+        (moving / STATE).unlink(missing_ok=True)
+        if (moving / TEACHER).is_dir():
+            if (directory / TEACHER).exists():
+                shutil.rmtree(directory / TEACHER)
+            (moving / TEACHER).rename(directory / TEACHER)
+        for file in sorted(moving.iterdir()):
+            file.replace(directory / file.name)
+        moving.rmdir()
     with contextlib.suppress(OSError):  # it is not empty: there is a teacher
         (directory / TEACHER).rmdir()
+
+
+@contextlib.contextmanager
+def _written(directory: Path) -> Iterator[None]:
+    """What the file system refuses inside, in one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{directory}: the run cannot be written ({error.strerror})") from error
 
 
 def same_spec(file: Path, spec: Spec) -> None:

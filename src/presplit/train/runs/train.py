@@ -46,6 +46,9 @@ def train(
     example = torch.from_numpy(run.train.x[:2].copy())
     refuse_what_does_not_fit(run.model, spec.training, _weights(spec), example)
     teacher = _named_teacher(run, directory, own)
+    if distributed.rank() == 0:
+        place.settle(directory)
+    distributed.wait()
     before = place.spec_file(directory) if resume else None
     if before is not None:
         place.same_spec(before, spec)
