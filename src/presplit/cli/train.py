@@ -100,11 +100,9 @@ def train(
     try:
         with aside(), _progress(resolved.training.epochs) as on_epoch:
             result = runs.train(resolved, directory, own=own, resume=resume, on_epoch=on_epoch)
-    except (KeyboardInterrupt, PresplitError):
-        unfinished = directory / runs.UNFINISHED
-        states = [folder / runs.STATE for folder in (unfinished, unfinished / runs.TEACHER)]
-        states.append(unfinished / runs.TEACHER / runs.UNFINISHED / runs.STATE)
-        if is_first and any(state.exists() for state in states):
+    except (KeyboardInterrupt, PresplitError) as error:
+        is_outer = isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, OSError)
+        if is_first and is_outer and _has_state(directory):
             say(
                 "stopped; the same command with --resume goes on after the last epoch (--out "
                 f"{directory})"
@@ -113,6 +111,16 @@ def train(
     distributed.leave()
     if is_first:
         show({**result, "run": str(directory)}, text(result, directory), as_json=json)
+
+
+def _has_state(directory: Path) -> bool:
+    """Whether a training that has ended early, of the net or of its teacher, can go on."""
+    from presplit.train import runs
+
+    unfinished = directory / runs.UNFINISHED
+    teacher = unfinished / runs.TEACHER
+    folders = (unfinished, teacher / runs.UNFINISHED, teacher)
+    return any((folder / name).exists() for folder in folders for name in (runs.STATE, runs.MODEL))
 
 
 def _announce(directory: Path, *, resume: bool, is_begun: bool) -> None:
