@@ -10,6 +10,7 @@
     ├── BundleError             a bundle that is missing, damaged or not of this version
     ├── PlanError               no plan meets what was asked, or a plan does not fit its bundle
     ├── InputError              the caller's own array has the wrong shape, dtype or values
+    ├── EngineError             an engine that fails by itself: no memory, no kernel
     ├── ServerError             a server that cannot start (address, bundle, arguments)
     └── MissingLibrary          an optional library is not installed
 
@@ -56,6 +57,10 @@ class PlanError(PresplitError):
 
 class InputError(PresplitError):
     """The caller's own array has the wrong shape, dtype or values."""
+
+
+class EngineError(PresplitError):
+    """The engine could not run a model by its own fault: no memory, no kernel for this machine."""
 
 
 class ServerError(PresplitError):

@@ -35,6 +35,7 @@ Why = Literal[
     "overloaded",
     "refused",
     "bad_reply",
+    "failed",
 ]
 WHYS: tuple[Why, ...] = get_args(Why)
 """Why an answer is what it is.
@@ -44,7 +45,8 @@ WHYS: tuple[Why, ...] = get_args(Why)
 planned: ``late`` no reply by the deadline, ``no_time`` too little time was left to go on or to ask,
 ``link_down`` no connection or it broke, ``overloaded`` the server shed the request, ``refused`` the
 server would not take it (another bundle, another contract), ``bad_reply`` the reply was not what a
-tail of this bundle sends."""
+tail of this bundle sends, ``failed`` an engine failed by its own fault, the server's or this one.
+"""
 
 
 @dataclass(frozen=True, eq=False)
