@@ -27,7 +27,7 @@ def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="session")
 def slow_bundle(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Its last segment takes some tens of milliseconds; the others microseconds."""
+    """One segment takes some tens of milliseconds; the others microseconds."""
     return small["small_bundle"](tmp_path_factory.mktemp("slow") / "small.bundle", seed=3, slow=60)
 
 

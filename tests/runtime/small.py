@@ -70,10 +70,14 @@ def small_model(seed: int, *, slow: int = 0) -> onnx.ModelProto:
 
 
 def small_bundle(path: Path, seed: int, *, slow: int = 0) -> Bundle:
-    """``small_model`` as a bundle at ``path``, without a plan."""
+    """``small_model`` as a bundle at ``path``, without a plan.
+
+    A slow one offers only codecs that need no samples, which would take long.
+    """
     x = np.random.default_rng(seed).normal(size=(100, 16)).astype(np.float32)
+    given = {"probe": x[:2]} if slow else {"samples": x}
     names = ["early", "middle", "final"]
-    return pack(small_model(seed, slow=slow), path, name="small", samples=x, exit_names=names)
+    return pack(small_model(seed, slow=slow), path, name="small", exit_names=names, **given)
 
 
 @contextlib.contextmanager

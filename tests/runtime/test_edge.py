@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,7 +16,10 @@ from presplit.bundle import Bundle, write_plan
 from presplit.core.errors import BundleError, InputError, PlanError, SpecError
 from presplit.core.types import Plan
 from presplit.runtime import Edge
-from presplit.runtime.engines.onnxruntime import Engine
+from presplit.runtime.engines import ENGINES
+from presplit.runtime.hosted import Hosted
+from presplit.runtime.server import hosting
+from presplit.runtime.upstream import InProcess
 
 IMAGES = np.random.default_rng(0).random((40, 16), dtype=np.float32)
 CODEC_ERROR = {"float32": 0.0, "float16": 0.02, "int8": 1.5}
@@ -24,28 +28,46 @@ CODEC_ERROR = {"float32": 0.0, "float16": 0.02, "int8": 1.5}
 
 def whole(bundle: Bundle) -> np.ndarray:
     """The logits of the whole net."""
-    return Engine(bundle.segment(0, 3)).run({"boundary": IMAGES})["logits"]
+    return logits(bundle, 3, "final")
+
+
+def logits(bundle: Bundle, stop: int, exit_name: str) -> np.ndarray:
+    """The logits of an exit for all images."""
+    net = bundle.runnable(0, stop, exits=[exit_name] if exit_name != "final" else [])
+    return ENGINES["onnxruntime"](net, 1).run({net.input: IMAGES})[net.logits[exit_name]]
+
+
+@pytest.fixture(scope="module")
+def hosted(bundle: Bundle) -> Iterator[Hosted]:
+    found = hosting(bundle)
+    yield found
+    found.close()
 
 
 @pytest.mark.parametrize("codec", ["float32", "float16", "int8"])
-@pytest.mark.parametrize("split", [0, 1, 2])
 def test_the_servers_answer_is_the_whole_nets(
-    bundle: Bundle, server: str, split: int, codec: str
+    bundle: Bundle, server: str, hosted: Hosted, codec: str
 ) -> None:
+    """Over gRPC and within the process, from every split."""
     expected = whole(bundle)
-    with Edge.open(bundle, server=server, plan=Plan(split, codec=codec, deadline_s=5.0)) as edge:
-        for image, logits in zip(IMAGES[:5], expected, strict=False):
-            answer = edge.answer(image)
-            assert (answer.why, answer.where, answer.exit, answer.degraded) == (
-                "server",
-                "server",
-                "final",
-                False,
-            )
-            np.testing.assert_allclose(answer.scores, logits, atol=CODEC_ERROR[codec] + 1e-5)
-            assert answer.up_bytes == bundle.encoding(split, codec).nbytes(
-                bundle.net.boundaries[split]
-            )
+    for split in (0, 1, 2):
+        plan = Plan(split, codec=codec, deadline_s=5.0)
+        with (
+            Edge.open(bundle, server=server, plan=plan) as remote,
+            Edge.open(bundle, upstream=InProcess(hosted), plan=plan) as near,
+        ):
+            for image, right in zip(IMAGES[:3], expected, strict=False):
+                answer, same = remote.answer(image), near.answer(image)
+                assert (answer.why, answer.where, answer.exit, answer.degraded) == (
+                    "server",
+                    "server",
+                    "final",
+                    False,
+                )
+                np.testing.assert_allclose(answer.scores, right, atol=CODEC_ERROR[codec] + 1e-5)
+                np.testing.assert_array_equal(same.scores, answer.scores)
+                sent = bundle.encoding(split, codec).nbytes(bundle.net.boundaries[split])
+                assert (answer.up_bytes, same.up_bytes) == (sent, sent)
 
 
 def test_the_last_split_answers_everything_here(bundle: Bundle) -> None:
@@ -63,7 +85,7 @@ def test_an_exit_answers_when_it_is_sure_and_the_server_otherwise(
     plan = Plan(2, thresholds={"early": 0.9, "middle": 0.99}, deadline_s=5.0)
     with Edge.open(bundle, server=server, plan=plan) as edge:
         answers = [edge.answer(image) for image in IMAGES]
-    early = Engine(bundle.segment(0, 1, exits=["early"])).run({"boundary": IMAGES})["logits.early"]
+    early = logits(bundle, 1, "early")
     shares = np.exp(early - early.max(1, keepdims=True))
     sure = 1 / shares.sum(1) >= 0.9
     assert [a.exit == "early" for a in answers] == sure.tolist()
@@ -100,7 +122,7 @@ def test_threads_share_one_edge(bundle: Bundle, server: str) -> None:
     wrong: list[str] = []
 
     def ask(edge: Edge, offset: int) -> None:
-        for number in [(offset + step) % len(IMAGES) for step in range(25)]:
+        for number in [(offset + step) % len(IMAGES) for step in range(10)]:
             answer = edge.answer(IMAGES[number])
             if answer.why != "server" or not np.allclose(
                 answer.scores, expected[number], atol=1e-4
@@ -135,7 +157,7 @@ def test_closing_while_another_thread_waits_loses_no_answer(bundle: Bundle, serv
     answers = []
 
     def ask() -> None:
-        for image in np.tile(IMAGES, (20, 1)):
+        for image in np.tile(IMAGES, (10, 1)):
             try:
                 answers.append(edge.answer(image))
             except InputError as error:
@@ -144,7 +166,7 @@ def test_closing_while_another_thread_waits_loses_no_answer(bundle: Bundle, serv
 
     thread = threading.Thread(target=ask)
     thread.start()
-    time.sleep(0.1)
+    time.sleep(0.03)
     edge.close()
     thread.join()
     assert answers[-1] == "the edge is closed; open it again to get answers"

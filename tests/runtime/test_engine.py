@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 
 from presplit.bundle import Bundle
-from presplit.core.errors import BundleError, InputError
+from presplit.core.errors import BundleError, EngineError, InputError
+from presplit.runtime.engines import ENGINES, Stop, Stopped
 from presplit.runtime.engines.onnxruntime import Engine
 
 ONES = np.ones((1, 16), np.float32)
 
 
 def test_outputs_come_by_name(bundle: Bundle) -> None:
-    found = Engine(bundle.segment(0, 2, exits=["early"])).run({"boundary": ONES})
+    found = Engine(bundle.runnable(0, 2, exits=["early"]).onnx).run({"boundary": ONES})
     assert {name: array.shape for name, array in found.items()} == {
         "boundary_02": (1, 8),
         "logits.early": (1, 4),
@@ -28,14 +32,14 @@ def test_outputs_come_by_name(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("split", [0, 1, 2])
 def test_head_and_tail_together_are_the_whole_net(bundle: Bundle, split: int) -> None:
-    whole = Engine(bundle.segment(0, 3)).run({"boundary": ONES})["logits"]
+    whole = Engine(bundle.runnable(0, 3).onnx).run({"boundary": ONES})["logits"]
     values = (
-        Engine(bundle.segment(0, split)).run({"boundary": ONES})[f"boundary_{split:02d}"]
+        Engine(bundle.runnable(0, split).onnx).run({"boundary": ONES})[f"boundary_{split:02d}"]
         if split
         else ONES
     )
     np.testing.assert_array_equal(
-        Engine(bundle.segment(split, 3)).run({"boundary": values})["logits"], whole
+        Engine(bundle.runnable(split, 3).onnx).run({"boundary": values})["logits"], whole
     )
 
 
@@ -47,7 +51,7 @@ def test_bytes_that_are_no_model_are_refused(model: bytes) -> None:
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 def test_a_model_cut_short_is_refused(bundle: Bundle, share: float) -> None:
-    model = bundle.segment(0, 3)
+    model = bundle.runnable(0, 3).onnx
     with pytest.raises(BundleError, match="does not take the model"):
         Engine(model[: int(share * len(model))])
 
@@ -66,7 +70,63 @@ def test_inputs_that_the_model_does_not_take_are_refused(
     bundle: Bundle, inputs: dict[str, np.ndarray]
 ) -> None:
     with pytest.raises(InputError, match="the model does not take"):
-        Engine(bundle.segment(0, 3)).run(inputs)
+        Engine(bundle.runnable(0, 3).onnx).run(inputs)
+
+
+def gathering() -> onnx.ModelProto:
+    """A net that reads the rows of a table whose numbers it is given."""
+    net = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> net (float[N,1] x) => (float[N,4] y)
+        { a = Cast<to=7>(x)  b = Squeeze(a, one)  y = Gather(table, b) }"""
+    )
+    net.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((5, 4), "f4"), "table"))
+    net.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1]), "one"))
+    return net
+
+
+def test_values_that_a_model_cannot_take_are_the_callers_fault() -> None:
+    engine = Engine(gathering().SerializeToString())
+    assert engine.run({"x": np.zeros((2, 1), np.float32)})["y"].shape == (2, 4)
+    with pytest.raises(InputError, match="out of data bounds"):
+        engine.run({"x": np.full((2, 1), 9, np.float32)})
+
+
+def test_what_the_engine_cannot_do_is_its_own_fault() -> None:
+    """No memory for a result, and no kernel for a model that is right."""
+    huge = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> net (float[N,4] x) => (float[M,K,4] y)
+        { y = Expand(x, shape) }"""
+    )
+    shape = np.array([2**22, 2**22, 4])
+    huge.graph.initializer.append(onnx.numpy_helper.from_array(shape, "shape"))
+    with pytest.raises(EngineError, match="ONNX Runtime failed: .*"):
+        Engine(huge.SerializeToString()).run({"x": np.ones((1, 4), np.float32)})
+    rare = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> net (double[N,4,4,4] x) => (double[N,4,2,2] y)
+        { y = Conv(x, w) }"""
+    )
+    rare.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((4, 4, 3, 3)), "w"))
+    with pytest.raises(EngineError, match="cannot run the model here: .*implementation for Conv"):
+        Engine(rare.SerializeToString())
+
+
+def test_a_run_is_stopped_and_the_others_of_the_same_engine_go_on(slow_bundle: Bundle) -> None:
+    net = slow_bundle.runnable(2, slow_bundle.net.last)
+    engine = ENGINES["onnxruntime"](net, 1)
+    values = {net.input: np.ones((1, 8), np.float32)}
+    expected = engine.run(values)[net.logits["final"]]
+    stops = [Stop() for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        runs = [pool.submit(engine.run, values, stop=stop) for stop in stops]
+        stops[1].ask()
+        stops[2].ask()
+        for number, run in enumerate(runs):
+            if number in (1, 2):
+                assert isinstance(run.exception(), Stopped)
+            else:
+                np.testing.assert_array_equal(run.result()[net.logits["final"]], expected)
+    stops[0].ask()  # after the run it changes nothing
+    np.testing.assert_array_equal(engine.run(values)[net.logits["final"]], expected)
 
 
 def test_refusals_print_nothing(bundle: Bundle) -> None:
@@ -75,7 +135,7 @@ def test_refusals_print_nothing(bundle: Bundle) -> None:
         from presplit.bundle import read
         from presplit.core.errors import PresplitError
         from presplit.runtime.engines.onnxruntime import Engine
-        model = read(SOURCE).segment(0, 3)
+        model = read(SOURCE).runnable(0, 3).onnx
         for wrong in (b"junk", model[:500], model.replace(b"Gemm", b"Gemn")):
             try:
                 Engine(wrong)

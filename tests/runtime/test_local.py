@@ -10,9 +10,9 @@ import pytest
 
 from presplit.bundle import Bundle
 from presplit.core.errors import InputError, PlanError
-from presplit.core.types import Plan
+from presplit.core.types import Plan, Runnable
 from presplit.runtime import Edge, Local
-from presplit.runtime.engines.onnxruntime import Engine
+from presplit.runtime.engines import ENGINES, Arrays, Engine, Stop
 
 IMAGES = np.random.default_rng(0).random((40, 16), dtype=np.float32)
 BOTH = Plan(3, thresholds={"early": 0.9, "middle": 0.99})
@@ -32,17 +32,22 @@ def test_every_sample_gets_the_answer_that_it_gets_alone(bundle: Bundle, batch: 
     )
 
 
-def test_only_those_without_an_answer_go_on(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_those_without_an_answer_go_on(bundle: Bundle) -> None:
     sizes: list[int] = []
-    run = Engine.run
-    monkeypatch.setattr(
-        Engine,
-        "run",
-        lambda self, inputs: sizes.append(len(inputs["boundary"])) or run(self, inputs),
-    )
-    exits = Local.open(bundle, plan=BOTH).answer(IMAGES).exit_numbers
+
+    class Counting:
+        """ONNX Runtime, with the sizes of its batches written down."""
+
+        def __init__(self, model: Runnable, threads: int) -> None:
+            self.inner: Engine = ENGINES["onnxruntime"](model, threads)
+
+        def run(self, inputs: Arrays, *, stop: Stop | None = None) -> Arrays:
+            sizes.extend(len(array) for array in inputs.values())
+            return self.inner.run(inputs, stop=stop)
+
+    local = Local(bundle, BOTH, load=Counting)
+    sizes.clear()
+    exits = local.answer(IMAGES).exit_numbers
     assert sizes == [40, int((exits > 0).sum()), int((exits > 1).sum())]
 
 
@@ -53,7 +58,8 @@ def test_a_batch_that_is_answered_whole_ends_there(bundle: Bundle) -> None:
 
 def test_without_thresholds_the_last_exit_answers_everything(bundle: Bundle) -> None:
     found = Local.open(bundle).answer(IMAGES)
-    whole = Engine(bundle.segment(0, 3)).run({"boundary": IMAGES})["logits"]
+    net = bundle.runnable(0, 3)
+    whole = ENGINES["onnxruntime"](net, 1).run({net.input: IMAGES})[net.logits["final"]]
     assert set(found.exit_numbers.tolist()) == {2}
     np.testing.assert_allclose(found.scores, whole, rtol=1e-5, atol=1e-5)
 

@@ -19,7 +19,8 @@ def test_every_segment_and_every_exit_has_its_time(bundle: Bundle) -> None:
         3,
         3,
     )
-    assert all(0 < times.mean_s < 0.1 for times in (*costs.segment_s, *costs.exit_s[:-1]))
+    times = (*costs.segment_s, *costs.exit_s[:-1])
+    assert all(len(each.draws_s) == 1 and each.mean_s > 0 for each in times)
     assert costs.exit_s[-1].mean_s == 0
     assert costs.segment_j == (0, 0, 0)
 
@@ -29,7 +30,7 @@ def test_a_device_gives_its_name_and_its_watts(bundle: Bundle) -> None:
         bundle, repeats=3, device=Device("pi", macs_per_s=1e9, memory_bytes=1e9, power_w=4.0)
     )
     assert costs.device == "pi"
-    assert costs.segment_j == tuple(4.0 * times.mean_s for times in costs.segment_s)
+    assert costs.segment_j == tuple(4.0 * part.mean_s for part in costs.segment_s)
 
 
 def test_no_rounds_are_refused(bundle: Bundle) -> None:
@@ -38,10 +39,8 @@ def test_no_rounds_are_refused(bundle: Bundle) -> None:
 
 
 def test_a_model_alone_has_its_time_and_no_rounds_are_refused(bundle: Bundle) -> None:
-    model, x = (
-        bundle.segment(0, 1),
-        {"boundary": np.zeros((1, *bundle.net.boundaries[0].shape), np.float32)},
-    )
-    assert 0 < seconds_of(model, x, repeats=3) < 1
+    model = bundle.runnable(0, 1)
+    x = {model.input: np.zeros((1, *bundle.net.boundaries[0].shape), np.float32)}
+    assert seconds_of(model.onnx, x, repeats=3) > 0
     with pytest.raises(SpecError, match="repeats must be at least 1, got 0"):
-        seconds_of(model, x, repeats=0)
+        seconds_of(model.onnx, x, repeats=0)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -24,14 +25,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from presplit.bundle import Bundle
-from presplit.core.errors import ServerError
+from presplit.core.errors import BundleError, EngineError, ServerError
 from presplit.runtime import serve
-from presplit.runtime.engines.onnxruntime import Engine
-from presplit.runtime.tail import PLACES_PER_WORKER, Tail
-from presplit.runtime.wire import open_inference_pb2 as messages
-from presplit.runtime.wire.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from presplit.runtime.wire.server import SERVICE, Listener, Overloaded, TooLate
-from presplit.runtime.wire.tensors import Sent, send
+from presplit.runtime.engines import ENGINES
+from presplit.runtime.hosted import Array, Layer
+from presplit.runtime.server import hosting
+from presplit.runtime.wire import messages
+from presplit.runtime.wire.server import Listener
+from presplit.runtime.wire.tensors import send
+from presplit.runtime.wire.words import WHY_KEY
 
 Start = Callable[..., contextlib.AbstractContextManager[tuple[str, subprocess.Popen[str]]]]
 
@@ -47,12 +49,30 @@ def channel(server: str) -> Iterator[grpc.Channel]:
 
 @pytest.fixture(scope="module")
 def stub(channel: grpc.Channel) -> Any:
-    return GRPCInferenceServiceStub(channel)
+    return Stub(channel)
 
 
-def request(
-    bundle: Bundle, values: np.ndarray = VALUES, **changes: Any
-) -> messages.ModelInferRequest:
+class Stub:
+    """The protocol's calls over a channel of gRPC, blocking or not."""
+
+    def __init__(self, channel: Any) -> None:
+        self.channel = channel
+
+    def __getattr__(self, call: str) -> Any:
+        return self.channel.unary_unary(
+            messages.path(call),
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=getattr(messages, f"{call}Response").FromString,
+        )
+
+
+def logits(bundle: Bundle, values: np.ndarray) -> np.ndarray:
+    """What the tail from boundary 1 says, computed here."""
+    tail = bundle.runnable(1, 3)
+    return ENGINES["onnxruntime"](tail, 1).run({tail.input: values})[tail.logits["final"]]
+
+
+def request(bundle: Bundle, values: np.ndarray = VALUES, **changes: Any) -> Any:
     """A good request to the tail from boundary 1, with ``changes`` to its fields."""
     tensor = send("boundary", values)
     fields = {
@@ -96,8 +116,7 @@ def test_a_good_request_gets_the_tails_logits_and_its_own_id(bundle: Bundle, stu
     )
     output = reply.outputs[0]
     assert (output.name, output.datatype, list(output.shape)) == ("logits", "FP32", [1, 4])
-    expected = Engine(bundle.segment(1, 3)).run({"boundary": VALUES})["logits"]
-    assert reply.raw_output_contents[0] == expected.tobytes()
+    assert reply.raw_output_contents[0] == logits(bundle, VALUES).tobytes()
 
 
 @pytest.mark.parametrize("batch", [2, 64])
@@ -105,9 +124,7 @@ def test_a_batch_gets_an_answer_for_each_sample(bundle: Bundle, stub: Any, batch
     values = np.random.default_rng(batch).random((batch, 12), dtype=np.float32)
     reply = stub.ModelInfer(request(bundle, values), timeout=5)
     found = np.frombuffer(reply.raw_output_contents[0], np.float32).reshape(batch, 4)
-    np.testing.assert_allclose(
-        found, Engine(bundle.segment(1, 3)).run({"boundary": values})["logits"], rtol=1e-5
-    )
+    np.testing.assert_allclose(found, logits(bundle, values), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +189,7 @@ def test_random_bytes_never_break_the_server(
     bundle: Bundle, channel: grpc.Channel, raw: bytes
 ) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary(f"/{SERVICE}/ModelInfer")(raw, timeout=5)
+        channel.unary_unary(messages.path("ModelInfer"))(raw, timeout=5)
     assert caught.value.code() in (REFUSED, MISSING)
 
 
@@ -183,7 +200,7 @@ def test_a_flipped_byte_is_refused_or_harmless(
     raw = bytearray(request(bundle).SerializeToString())
     raw[position] ^= 0xFF
     try:
-        channel.unary_unary(f"/{SERVICE}/ModelInfer")(bytes(raw), timeout=5)
+        channel.unary_unary(messages.path("ModelInfer"))(bytes(raw), timeout=5)
     except grpc.RpcError as error:
         assert error.code() in (REFUSED, MISSING)
 
@@ -221,52 +238,13 @@ def test_health_and_metadata_tell_the_contract(bundle: Bundle, stub: Any) -> Non
         assert caught.value.code() is MISSING
 
 
-def test_more_than_it_admits_is_shed_at_once_and_the_rest_is_right(bundle: Bundle) -> None:
-    async def scenario() -> list[Any]:
-        tail = Tail(bundle, threads=os.cpu_count() or 1)  # one worker
-        name = bundle.manifest.model_name(1, "float32")
-        asked = (
-            tail.infer(name, send("boundary", VALUES), until=None)
-            for _ in range(10 * PLACES_PER_WORKER)
-        )
-        found = await asyncio.gather(*asked, return_exceptions=True)
-        found.append(await tail.infer(name, send("boundary", VALUES), until=None))
-        tail.close()
-        return found
-
-    found = asyncio.run(scenario())
-    shed = [reply for reply in found if isinstance(reply, Overloaded)]
-    served = [reply for reply in found if not isinstance(reply, Exception)]
-    assert shed
-    assert len(served) >= PLACES_PER_WORKER
-    assert len(served) + len(shed) == len(found)
-    assert {reply.raw for reply in served} == {served[-1].raw}
-
-
-def test_what_is_too_late_is_not_run(bundle: Bundle) -> None:
-    async def scenario() -> None:
-        tail = Tail(bundle)
-        with pytest.raises(TooLate):
-            await tail.infer(
-                bundle.manifest.model_name(1, "float32"),
-                send("boundary", VALUES),
-                until=time.monotonic() - 0.001,
-            )
-        tail.close()
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_under_load_ends_it_in_order(
-    bundle: Bundle, start: Start, number: signal.Signals
-) -> None:
+def test_a_signal_under_load_ends_it_in_order(bundle: Bundle, start: Start) -> None:
     with (
         start("presplit", "serve", str(bundle.path), "--json", "--port", "0") as (address, process),
         grpc.insecure_channel(address) as channel,
     ):
-        infer = GRPCInferenceServiceStub(channel).ModelInfer
-        threading.Timer(0.1, process.send_signal, [number]).start()
+        infer = Stub(channel).ModelInfer
+        threading.Timer(0.1, process.send_signal, [signal.SIGTERM]).start()
         with pytest.raises(grpc.RpcError) as caught:
             while True:
                 infer(request(bundle), timeout=5)
@@ -275,42 +253,87 @@ def test_a_signal_under_load_ends_it_in_order(
 
 
 def test_what_is_being_answered_is_answered_before_the_end(bundle: Bundle) -> None:
-    class Slow(Tail):
-        async def infer(self, name: str, tensor: Sent, *, until: float | None) -> Sent:
-            await asyncio.sleep(0.3)
-            return await super().infer(name, tensor, until=until)
+    class Slow(Layer):
+        """What is inside, a little later."""
+
+        pool = ThreadPoolExecutor(1)
+
+        def run(self, name: str, array: Array, *, until: float | None) -> Future[np.ndarray]:
+            def later() -> np.ndarray:
+                time.sleep(0.1)
+                return self._inner.run(name, array, until=until).result()
+
+            return self.pool.submit(later)
 
     async def scenario() -> None:
-        tail = Slow(bundle)
-        listener = Listener(tail)
+        hosted = Slow(hosting(bundle))
+        listener = Listener(hosted, name="slow", version="1")
         address = await listener.start("127.0.0.1", 0)
         async with grpc.aio.insecure_channel(address) as channel:
-            call = GRPCInferenceServiceStub(channel).ModelInfer(request(bundle), timeout=5)
-            await asyncio.sleep(0.1)
+            call = Stub(channel).ModelInfer(request(bundle), timeout=5)
+            await asyncio.sleep(0.05)
             await listener.stop(10.0)
             assert (await call).id == "7"
-        tail.close()
+        hosted.close()
+        hosted.pool.shutdown()
 
     asyncio.run(scenario())
 
 
-def run_server(*arguments: str) -> tuple[int, str, str]:
-    command = [sys.executable, "-m", "presplit", "serve", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    return done.returncode, done.stdout, done.stderr
+def test_what_fails_in_the_server_is_told_as_its_own_fault_and_nothing_of_it(
+    bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither as the caller's, nor with a word of what it was."""
+
+    class Failing(Layer):
+        def run(self, name: str, array: Array, *, until: float | None) -> Future[np.ndarray]:
+            raise errors[name.rpartition("-")[2]]
+
+    errors: dict[str, Exception] = {
+        "float16": EngineError("ONNX Runtime failed: /secret/path has no memory"),
+        "int8": ValueError("/secret/path: unexpected"),
+    }
+
+    async def scenario() -> list[Any]:
+        hosted = Failing(hosting(bundle))
+        listener = Listener(hosted, name="failing", version="1")
+        address = await listener.start("127.0.0.1", 0)
+        found: list[Any] = []
+        async with grpc.aio.insecure_channel(address) as channel:
+            for codec in errors:
+                values = VALUES.astype(codec)
+                wanted = request(bundle, values, model=bundle.manifest.model_name(1, codec))
+                with pytest.raises(grpc.RpcError) as caught:
+                    await Stub(channel).ModelInfer(wanted, timeout=5)
+                found.append(caught.value)
+        await listener.stop(0)
+        hosted.close()
+        return found
+
+    for error in asyncio.run(scenario()):
+        assert (error.code(), error.details()) == (grpc.StatusCode.INTERNAL, "the server failed")
+        assert dict(error.trailing_metadata())[WHY_KEY] == "failed"
+    assert "/secret/path has no memory" in caplog.text
+
+
+def test_every_refusal_says_what_it_means_for_the_edge(bundle: Bundle, stub: Any) -> None:
+    for changes in ({"model": "small"}, {"shape": [1, 13]}):
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.ModelInfer(request(bundle, **changes), timeout=5)
+        assert dict(caught.value.trailing_metadata())[WHY_KEY] == "refused"
 
 
 def test_a_port_that_is_taken_is_one_sentence(bundle: Bundle, server: str) -> None:
     port = server.rpartition(":")[2]
-    code, out, err = run_server(str(bundle.path), "--port", port)
-    assert (code, out) == (2, "")
     cure = "choose another port, or 0 for a free one"
-    assert err == f"presplit: cannot listen on 127.0.0.1:{port} (Address already in use); {cure}\n"
+    text = f"cannot listen on 127.0.0.1:{port} (Address already in use); {cure}"
+    with pytest.raises(ServerError, match=re.escape(text)):
+        serve(bundle, port=int(port))
 
 
-def test_a_bundle_that_is_not_there_is_one_sentence() -> None:
-    code, out, err = run_server("nowhere.bundle")
-    assert (code, out, len(err.splitlines())) == (2, "", 1)
+def test_a_host_that_does_not_exist_is_one_sentence(bundle: Bundle) -> None:
+    with pytest.raises(ServerError, match=r"cannot listen on no-such-host.invalid:0 \(.*known"):
+        serve(bundle, host="no-such-host.invalid", insecure=True)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
@@ -319,21 +342,21 @@ def test_an_address_that_others_can_reach_must_be_asked_for(bundle: Bundle, host
         serve(bundle, host=host)
 
 
-def test_it_listens_to_all_when_that_is_asked_for(bundle: Bundle, start: Start) -> None:
-    with start(
-        "presplit",
-        "serve",
-        str(bundle.path),
-        "--json",
-        "--port",
-        "0",
-        "--host",
-        "0.0.0.0",
-        "--insecure",
-    ) as (
-        address,
-        _,
-    ):
-        assert address.startswith("0.0.0.0:")
-        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=5):
-            pass
+@pytest.mark.parametrize("host", ["[::1]", "::1", "LOCALHOST", "::ffff:127.0.0.1"])
+def test_this_machines_own_address_is_known_in_every_spelling(host: str, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no such bundle"):
+        serve(tmp_path / "none.bundle", host=host)
+
+
+def test_it_listens_to_all_when_that_is_asked_for_until_ctrl_c(
+    bundle: Bundle, start: Start
+) -> None:
+    words = ("--json", "--port", "0", "--host", "[::]", "--insecure")
+    with start("presplit", "serve", str(bundle.path), *words) as (address, process):
+        assert address.startswith("[::]:")
+        port = int(address.rpartition(":")[2])
+        for host in ("127.0.0.1", "::1"):
+            with socket.create_connection((host, port), timeout=5):
+                pass
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 0

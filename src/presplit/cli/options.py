@@ -16,6 +16,7 @@ from presplit.core.errors import InputError, SpecError
 if TYPE_CHECKING:
     import numpy as np
 
+    from presplit.bundle import Bundle
     from presplit.core.types import Costs, Floats, Plan
 
 LISTS = ("--layers", "--fan-out", "--after")
@@ -106,22 +107,23 @@ def read_samples(path: Path) -> Floats:
 
 
 def plan_with(
-    base: Plan | None,
-    last: int,
+    bundle: Bundle,
     *,
     split: int | None,
     codec: str | None,
     threshold: list[str],
     deadline_s: float | None,
 ) -> Plan:
-    """``base``, or a plan that keeps all on the edge, with what the command line changes.
+    """The bundle's own plan with what the command line changes.
 
-    A new split drops the base's thresholds, unless new ones are given as ``EXIT=SCORE``.
+    Without one, all stays on the edge and thresholds are meant under the policy that the bundle was
+    exported with. A new split drops the plan's thresholds, unless new ones are given as
+    ``EXIT=SCORE``.
     """
     import msgspec
 
     from presplit.codecs import CODECS
-    from presplit.core.types import Plan
+    from presplit.runtime.head import own_plan
 
     changes: dict[str, Any] = {"expected": None}
     if split is not None:
@@ -134,7 +136,7 @@ def plan_with(
         changes["deadline_s"] = deadline_s
     if threshold:
         changes["thresholds"] = dict(_threshold(text) for text in threshold)
-    return msgspec.structs.replace(base or Plan(last), **changes)
+    return msgspec.structs.replace(own_plan(bundle), **changes)
 
 
 def _threshold(text: str) -> tuple[str, float]:

@@ -70,8 +70,7 @@ def run(
     found = read(bundle)
     images = read_samples(samples)
     plan = plan_with(
-        found.plan,
-        found.net.last,
+        found,
         split=split,
         codec=codec,
         threshold=threshold,
@@ -116,6 +115,8 @@ def run(
             f"{server} could not be reached for {whys['link_down']} of them: is presplit serve "
             "running there?"
         )
+    if server and whys["failed"]:
+        say(f"the server, or the engine here, failed for {whys['failed']} of them: see its output")
     if whys["refused"]:
         say(f"{server} refused: it hosts another bundle, or is no tail server of this one")
 

@@ -17,6 +17,14 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 8443,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one engine.")] = 1,
+    keep_mb: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="MB of models kept ready; default four times the net's, 512 at least. The least "
+            "used goes, and is loaded again when it is asked for.",
+        ),
+    ] = None,
     insecure: Annotated[
         bool,
         typer.Option(
@@ -31,4 +39,12 @@ def serve(
     def ready(address: str) -> None:
         show({"address": address}, f"Ready at {address}. Stop with Ctrl-C.", as_json=json)
 
-    listen(bundle, host=host, port=port, threads=threads, ready=ready, insecure=insecure)
+    listen(
+        bundle,
+        host=host,
+        port=port,
+        threads=threads,
+        keep_bytes=None if keep_mb is None else int(keep_mb * 10**6),
+        ready=ready,
+        insecure=insecure,
+    )

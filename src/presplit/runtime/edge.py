@@ -1,10 +1,10 @@
 """The edge: it holds an answer before it asks for a better one.
 
-The head runs up to the plan's split, in one session for each stretch that ends at an exit which may
-answer. An exit that is sure answers at once. Otherwise the boundary goes to the server; what comes
-back in time and belongs to this request is the answer, and in every other case it is the deepest
-exit that has run here. The deadline enters once and only shrinks: whatever the link or the server
-does becomes an answer's ``why``, never a delay and never an exception.
+The head runs up to the plan's split, in one stretch for each exit that may answer. An exit that is
+sure answers at once. Otherwise the boundary goes upstream; what comes back in time and belongs to
+this request is the answer, and in every other case it is the deepest exit that has run here. The
+deadline enters once and only shrinks: whatever the link or the server does becomes an answer's
+``why``, never a delay and never an exception (`presplit.runtime.walk`).
 
 Source: early exit with offloading after SPINN (arXiv 2008.06402); the held answer is this project's
 own promise.
@@ -12,25 +12,28 @@ own promise.
 
 from __future__ import annotations
 
-import itertools
 import math
-import os
-import secrets
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+import weakref
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
+from typing import Self
 
 import numpy as np
 
 from presplit.bundle import Bundle, read
-from presplit.codecs import CODECS
-from presplit.core.cost import MARGIN_S
+from presplit.core.cost import answer_by
 from presplit.core.errors import InputError, PlanError, SpecError
-from presplit.core.types import Answer, Floats, Plan, Where, Why
-from presplit.policies import EXITS
-from presplit.runtime.head import Held, Stretch, cuts, holding
-from presplit.runtime.wire.client import Client, Failure, Pending, address_of
+from presplit.core.types import Answer, Floats, Plan
+from presplit.runtime.address import address_of
+from presplit.runtime.engines import DEFAULT, ENGINES, Load
+from presplit.runtime.head import Head, fits
+from presplit.runtime.opened import Opened
+from presplit.runtime.sending import Sending
+from presplit.runtime.upstream import Upstream
+from presplit.runtime.walk import Walk
+from presplit.runtime.watching import Watcher, Watching
+from presplit.runtime.wire.client import Client
 
 DEFAULT_DEADLINE_S = 1.0
 """The deadline when neither the call nor the plan gives one.
@@ -45,38 +48,36 @@ The plan's deadline takes its place if that is longer.
 
 
 class Edge:
-    """A bundle running on this machine, with a tail server to ask.
+    """A bundle running on this machine, with somebody upstream to ask.
 
-    It is made by `Edge.open` and closed by ``with``.
-
-    Safe to use from several threads at once.
+    It is made by `Edge.open` and closed by ``with``; safe to use from several threads at once. A
+    process that was forked since must open its own.
     """
 
-    def __init__(self, bundle: Bundle, plan: Plan, *, client: Client | None, threads: int) -> None:
-        net = bundle.net
-        self._input = net.boundaries[0]
-        self._final = net.exits[-1].name
-        self._all_here = plan.split == net.last
-        self._thresholds = plan.thresholds
-        self._score = EXITS.find(plan.policy)
-        self._deadline_s = DEFAULT_DEADLINE_S if plan.deadline_s is None else plan.deadline_s
-        self._client = client
-        self._closed = False
-        self._prefix, self._numbers = secrets.token_hex(4), itertools.count()
-        self._head = [Stretch(bundle, *cut, threads=threads) for cut in cuts(net, plan)]
-        self._fallback: Stretch | None = None
-        self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="edge")
-        if not self._all_here:
-            self._codec = CODECS.find(plan.codec)
-            self._encoding = bundle.encoding(plan.split, plan.codec)
-            self._model_name = bundle.manifest.model_name(plan.split, plan.codec)
-            self._plain_name = bundle.manifest.model_name(plan.split, "float32")
-            following = holding(net, plan)
-            if following is not None and following.after > plan.split:
-                self._fallback = Stretch(
-                    bundle, plan.split, following.after, following, threads=threads
-                )
-        self._warm_up()
+    def __init__(
+        self,
+        bundle: Bundle,
+        plan: Plan,
+        *,
+        upstream: Upstream | None = None,
+        threads: int = 1,
+        watch: Watcher | None = None,
+        load: Load = ENGINES[DEFAULT],
+    ) -> None:
+        """As `open`; the caller closes ``upstream``, and ``load`` makes the engines."""
+        self._opened = Opened("the edge")
+        self._input = bundle.net.boundaries[0]
+        self._deadline_s = plan.deadline_s or DEFAULT_DEADLINE_S
+        head = Head(bundle, [plan], threads=threads, load=load)
+        goes_on = plan.split < bundle.net.last
+        sending = Sending(bundle, plan, upstream) if goes_on else None
+        self._asks = goes_on and upstream is not None
+        self._walk = Walk(bundle.net, head, plan, sending)
+        self._watching = None if watch is None else Watching(watch)
+        closing = [] if self._watching is None else [self._watching.close]
+        # Called once: by `close`, with the last reference, or at the interpreter's end.
+        self._let_go = weakref.finalize(self, _let_go, self._opened, closing)
+        self._closing: list[Callable[[], None]] = closing
 
     @classmethod
     def open(
@@ -84,20 +85,29 @@ class Edge:
         bundle: Bundle | str | Path,
         *,
         server: str | None = None,
+        upstream: Upstream | None = None,
         plan: Plan | None = None,
         threads: int = 1,
-    ) -> Edge:
+        watch: Watcher | None = None,
+    ) -> Self:
         """An edge for ``bundle`` (or its path), ready to answer.
 
-        It asks ``server`` (``HOST:PORT``).
+        It asks ``server`` (``HOST:PORT``) over gRPC, or any other ``upstream``, which the caller
+        closes. ``plan`` replaces the bundle's own. Without anybody to ask, a plan that wants to has
+        nothing to connect to: the answers come from the exits on the edge with ``why="link_down"``;
+        pass ``Plan(split=net.last)`` to have the whole net answer here.
 
-        ``plan`` replaces the bundle's own. Without a server, a plan that wants one has nothing to
-        connect to: the answers come from the exits on the edge with ``why="link_down"``; pass
-        ``Plan(split=net.last)`` to have the whole net answer here. All sessions are made and run
-        once, and connecting begins, before this returns. Raises `BundleError` for a damaged bundle,
-        `PlanError` if there is no plan or it does not fit, `SpecError` for an address or a name
-        that does not exist.
+        ``watch`` is called with every `Answer` in their order, on a thread of its own: it can
+        neither delay nor break an answer, and when `close` returns it has seen all that were given,
+        unless it is slow (`presplit.runtime.watching`).
+
+        All engines are made and run once, and connecting begins, before this returns. Raises
+        `BundleError` for a damaged bundle, `PlanError` if there is no plan or it does not fit,
+        `SpecError` for an address or a name that does not exist.
         """
+        if server is not None and upstream is not None:
+            raise SpecError("server and upstream both say whom to ask: give one of them")
+        address = None if server is None else address_of(server)
         bundle = bundle if isinstance(bundle, Bundle) else read(bundle)
         plan = plan or bundle.plan
         if plan is None:
@@ -105,80 +115,58 @@ class Edge:
                 f"{bundle.path}: carries no plan; make one with presplit plan or pass "
                 "plan=Plan(split=...)"
             )
+        fits(plan, bundle)
+        if address is None or plan.split == bundle.net.last:
+            return cls(bundle, plan, upstream=upstream, threads=threads, watch=watch)
+        client = Client(address, patience_s=max(PATIENCE_S, plan.deadline_s or 0.0))
         try:
-            plan.fits(bundle.net)
-        except SpecError as error:
-            raise PlanError(f"the plan does not fit {bundle.path}: {error}") from error
-        client = None
-        if server is not None:
-            address_of(server)
-        if server is not None and plan.split < bundle.net.last:
-            patience_s = max(PATIENCE_S, plan.deadline_s or 0.0)
-            client = Client(server, classes=bundle.net.exits[-1].classes, patience_s=patience_s)
-        try:
-            return cls(bundle, plan, client=client, threads=threads)
+            edge = cls(bundle, plan, upstream=client, threads=threads, watch=watch)
         except BaseException:
-            if client is not None:
-                client.close()
+            client.close()
             raise
+        edge._closing.append(client.close)
+        return edge
 
     def answer(self, image: Floats, *, deadline_s: float | None = None) -> Answer:
-        """The answer for one sample, by ``deadline_s`` from now once the first exit has run.
+        """The answer for one sample, by ``deadline_s`` from now once an exit has run.
 
         From then on nothing is begun on the edge that would not be over in time, and a reply is
-        waited for only until the deadline less `MARGIN_S`.
+        waited for only until the deadline, less `MARGIN_S` where a server is asked. As long as no
+        exit has run there is nothing to answer with: then what comes first is the answer, the reply
+        or the next exit, however late.
 
         ``image``: float32, exactly the net's input shape, without a batch, finite. The deadline is
         the argument, or the plan's, or `DEFAULT_DEADLINE_S`. ``up_bytes`` counts the payload handed
         to the link, arrived or not. Raises `InputError` for another array, a deadline that is not
-        positive, or a closed edge; nothing else.
+        positive, or an edge that is closed or of another process; `EngineError` if this machine
+        cannot compute any answer.
         """
         began = time.monotonic()
         self._check(image)
-        until = began + self._limit(deadline_s) - MARGIN_S
-        values, held = image[np.newaxis], None
-        for stretch in self._head:
-            if held is not None and time.monotonic() + stretch.seconds > until:
-                return _answer(began, held, "edge", "no_time", degraded=True)
-            values, found = stretch.run(values)
-            held = found or held
-            if found is not None and self._is_sure(found):
-                return _answer(began, found, "edge", "confident")
-        if held is not None and self._all_here:
-            return _answer(began, held, "edge", "planned")
-        asked, up_bytes = self._ask(values, until)
-        meanwhile = self._fall_back(values) if held is None else None
-        reply = asked.wait(until) if isinstance(asked, Pending) else asked
-        if not isinstance(reply, Failure):
-            if meanwhile is not None:
-                meanwhile.cancel()
-            return _answer(began, Held(self._final, reply), "server", "server", up_bytes)
-        if held is None:
-            assert meanwhile is not None, "the fallback runs whenever nothing is held"
-            held = meanwhile.result()
-        return _answer(began, held, "edge", reply.why, up_bytes, degraded=True)
+        by = began + answer_by(self._limit(deadline_s), asks=self._asks)
+        found = self._walk.find(image[np.newaxis], by)
+        answer = found.answer(time.monotonic() - began)
+        if self._watching is not None:
+            self._watching.see(answer)
+        return answer
 
     def close(self) -> None:
-        """Close the channel; further calls to `answer` raise `InputError`."""
-        self._closed = True
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        if self._client is not None:
-            self._client.close()
+        """Close the connection; further calls to `answer` raise `InputError`.
 
-    def __enter__(self) -> Edge:
+        What is being answered at that moment is answered by an exit. Closing again does nothing.
+        """
+        self._let_go()
+
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _check(self, image: Floats) -> None:
-        """Raise `InputError` unless the edge is open and ``image`` is one sample for the net."""
-        if self._closed:
+        """Raise `InputError` unless the edge is open here and ``image`` is one sample for it."""
+        self._opened.check()
+        if not self._let_go.alive:
             raise InputError("the edge is closed; open it again to get answers")
         expected = f"the input must be one float32 sample of shape {self._input.shape}"
         # Callers without types may pass anything.
@@ -196,71 +184,9 @@ class Edge:
             raise InputError(f"deadline_s must be a positive number of seconds, got {limit}")
         return limit
 
-    def _is_sure(self, held: Held) -> bool:
-        """True if the exit may answer and its score reaches its threshold."""
-        threshold = self._thresholds.get(held.exit)
-        return threshold is not None and bool(self._score(held.logits)[0] >= threshold)
 
-    def _ask(self, values: Floats, until: float) -> tuple[Pending | Failure, int]:
-        """The request on its way, or why there is none, and the bytes handed to the link."""
-        if self._client is None:
-            return Failure("link_down", "no server was given"), 0
-        if until <= time.monotonic():
-            return Failure("no_time", "the deadline is too near to ask"), 0
-        model_name = self._model_name
-        codes = self._codec.encode(values, self._encoding)
-        if codes is None:  # values that the codec cannot carry go as they are
-            codes, model_name = values, self._plain_name
-        remaining = until - time.monotonic()
-        if remaining <= 0:
-            return Failure("no_time", "encoding took the time that was left"), 0
-        request_id = f"{self._prefix}-{next(self._numbers)}"
-        return self._client.ask(
-            model_name, codes, timeout_s=remaining, request_id=request_id
-        ), codes.nbytes
-
-    def _fall_back(self, values: Floats) -> Future[Held]:
-        """What the next exit after the split will say.
-
-        It is computed while the reply is on its way, never before it.
-        """
-        fallback = self._fallback
-        assert fallback is not None, "made whenever the head carries no exit"
-
-        def compute() -> Held:
-            held = fallback.run(values)[1]
-            assert held is not None, "the fallback ends at an exit"
-            return held
-
-        try:
-            return self._pool.submit(compute)
-        except RuntimeError as error:
-            raise InputError("the edge was closed while it answered") from error
-
-    def _warm_up(self) -> None:
-        """Run and time everything with zeros, and begin to connect.
-
-        So the first answer is as quick as the others.
-        """
-        values = np.zeros((1, *self._input.shape), np.float32)
-        for stretch in self._head:
-            values, held = stretch.time(values)
-            if held is not None:
-                self._score(held.logits)
-        if self._fallback is not None:
-            self._fallback.run(values)
-        if self._client is not None:
-            self._codec.encode(values, self._encoding)
-            self._client.greet(self._model_name)
-
-
-def _answer(
-    began: float, held: Held, where: Where, why: Why, up_bytes: int = 0, *, degraded: bool = False
-) -> Answer:
-    """The answer that ``held`` gives, timed from ``began``."""
-    scores = held.logits[0]
-    scores.flags.writeable = False
-    elapsed_s = time.monotonic() - began
-    return Answer(
-        int(scores.argmax()), scores, held.exit, where, why, elapsed_s, up_bytes, degraded
-    )
+def _let_go(opened: Opened, closing: list[Callable[[], None]]) -> None:
+    """Close what an edge holds; in the child of a fork nothing, for it belongs to the parent."""
+    if opened.here:
+        for close in closing:
+            close()

@@ -1,21 +1,29 @@
-"""The part of a net that runs here.
+"""The part of a net that runs here, for several plans at once.
 
-There is one session for each stretch that ends at an exit which may answer.
+There is one engine for each stretch that ends at an exit which may answer. Plans share stretches,
+so that going from one plan to another loads nothing.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from presplit.bundle import Bundle
 from presplit.core.cost import holding_exit
+from presplit.core.errors import PlanError, SpecError
 from presplit.core.types import Exit, Floats, Net, Plan
-from presplit.runtime.engines.onnxruntime import Engine
+from presplit.runtime.engines import DEFAULT, ENGINES, Load, Stop
 
 WARM_UP_RUNS = 5
-"""Times that each session is run at opening, to know what it takes."""
+"""Times that each stretch is run at opening, to know what it takes."""
+
+Cut = tuple[int, int, Exit | None]
+"""Where a stretch starts and stops, and the exit that it carries."""
 
 
 @dataclass(frozen=True)
@@ -27,53 +35,114 @@ class Held:
 
 
 class Stretch:
-    """The segments from boundary ``start`` to ``stop`` as one session.
+    """The segments from boundary ``start`` to ``stop`` in one engine, with at most one exit."""
 
-    There is at most one exit on the way.
+    def __init__(self, bundle: Bundle, cut: Cut, *, threads: int, load: Load) -> None:
+        start, stop, self.exit = cut
+        early = [] if self.exit is None or self.exit.after == bundle.net.last else [self.exit.name]
+        model = bundle.runnable(start, stop, exits=early)
+        self._input, self._boundary, self._names = model.input, model.boundary, model.logits
+        self._shape = bundle.net.boundaries[start].shape
+        self._engine = load(model, threads)
+        self.seconds = self._time()
+
+    def run(self, values: Floats, *, stop: Stop | None = None) -> tuple[Floats, Held | None]:
+        """The values at the end and what the exit says.
+
+        ``values`` ``(batch, *boundary)`` are those at the start. Raises
+        `presplit.runtime.engines.Stopped` if ``stop`` ended it.
+        """
+        found = self._engine.run({self._input: values}, stop=stop)
+        held = None
+        if self.exit is not None:
+            held = Held(self.exit.name, found[self._names[self.exit.name]])
+        return values if self._boundary is None else found[self._boundary], held
+
+    def _time(self) -> float:
+        """What a run of one sample is expected to take: the median of some with zeros."""
+        zeros, took = np.zeros((1, *self._shape), np.float32), list[float]()
+        self.run(zeros)
+        for _ in range(WARM_UP_RUNS):
+            began = time.monotonic()
+            self.run(zeros)
+            took.append(time.monotonic() - began)
+        return statistics.median(took)
+
+
+class Head:
+    """What runs here of ``bundle`` under any of ``plans``, every stretch loaded and run once.
+
+    Raises `PlanError` if a plan does not fit the bundle.
     """
 
     def __init__(
-        self, bundle: Bundle, start: int, stop: int, exit_: Exit | None, *, threads: int
+        self,
+        bundle: Bundle,
+        plans: Sequence[Plan],
+        *,
+        threads: int = 1,
+        load: Load = ENGINES[DEFAULT],
     ) -> None:
-        last = bundle.net.last
-        early = exit_ is not None and exit_.after < last
-        self.exit = exit_
-        self._boundary = "logits" if stop == last else f"boundary_{stop:02d}"
-        self._logits = f"logits.{exit_.name}" if exit_ is not None and early else "logits"
-        model = bundle.segment(
-            start, stop, exits=[exit_.name] if exit_ is not None and early else []
-        )
-        self._engine = Engine(model, threads=threads)
-        self.seconds = 0.0
+        self._net = bundle.net
+        self._stretches: dict[Cut, Stretch] = {}
+        for plan in plans:
+            fits(plan, bundle)
+            for cut in [*cuts(self._net, plan), *_after(self._net, plan)]:
+                if cut not in self._stretches:
+                    self._stretches[cut] = Stretch(bundle, cut, threads=threads, load=load)
 
-    def run(self, values: Floats) -> tuple[Floats, Held | None]:
-        """The values at ``stop`` and what the exit says.
+    def __len__(self) -> int:
+        """How many engines there are."""
+        return len(self._stretches)
 
-        ``values`` ``(batch, *boundary)`` are those at ``start``.
+    def way(self, plan: Plan) -> tuple[Stretch, ...]:
+        """The stretches up to the split of one of the plans, in order."""
+        return tuple(self._stretches[cut] for cut in cuts(self._net, plan))
+
+    def fallback(self, plan: Plan) -> Stretch | None:
+        """What runs after the split while the reply is on its way: None if the way holds an exit.
+
+        It runs from the split to the next exit.
         """
-        found = self._engine.run({"boundary": values})
-        held = Held(self.exit.name, found[self._logits]) if self.exit is not None else None
-        return found.get(self._boundary, values), held
-
-    def time(self, values: Floats) -> tuple[Floats, Held | None]:
-        """The same, run `WARM_UP_RUNS` times.
-
-        ``seconds`` is then what a run is expected to take: the median.
-        """
-        result, took = self.run(values), list[float]()
-        for _ in range(WARM_UP_RUNS):
-            began = time.monotonic()
-            result = self.run(values)
-            took.append(time.monotonic() - began)
-        self.seconds = statistics.median(took)
-        return result
+        return next((self._stretches[cut] for cut in _after(self._net, plan)), None)
 
 
-def cuts(net: Net, plan: Plan) -> list[tuple[int, int, Exit | None]]:
-    """Where each session of the head starts and stops, and the exit that it carries.
+def fits(plan: Plan, bundle: Bundle) -> None:
+    """Raise `PlanError` unless ``plan`` can run on ``bundle``.
 
-    A session ends at each exit that may answer, at the one that only holds an answer, and at the
-    split.
+    Its split and exits must be there, and the exits that run here must tell the same classes apart
+    as the net itself, or an answer's label would mean now this and now that.
+    """
+    net = bundle.net
+    try:
+        plan.fits(net)
+    except SpecError as error:
+        raise PlanError(f"the plan does not fit {bundle.path}: {error}") from error
+    for _, _, exit_ in [*cuts(net, plan), *_after(net, plan)]:
+        if exit_ is not None and exit_.classes != net.exits[-1].classes:
+            raise PlanError(
+                f"{bundle.path}: exit {exit_.name!r} tells {exit_.classes} classes apart and the "
+                f"net {net.exits[-1].classes}: they cannot answer for each other; leave the exit "
+                "out of the plan, or export the net without it"
+            )
+
+
+def own_plan(bundle: Bundle) -> Plan:
+    """The plan that ``bundle`` carries, or one that keeps all on the edge and uses no exit.
+
+    Its policy is the one that the bundle was exported with, so that thresholds are meant by it.
+    """
+    if bundle.plan is not None:
+        return bundle.plan
+    held = bundle.manifest.validation
+    plan = Plan(bundle.net.last)
+    return plan if held is None else Plan(bundle.net.last, policy=held.policy)
+
+
+def cuts(net: Net, plan: Plan) -> list[Cut]:
+    """Where each stretch up to the split starts and stops, and the exit that it carries.
+
+    One ends at each exit that may answer, at the one that only holds an answer, and at the split.
 
     >>> from presplit.core.types import Boundary
     >>> row = tuple(Boundary(name, (2,)) for name in "abcd")
@@ -86,13 +155,13 @@ def cuts(net: Net, plan: Plan) -> list[tuple[int, int, Exit | None]]:
     >>> [(start, stop, found and found.name) for start, stop, found in cuts(net, Plan(1))]
     [(0, 1, 'early')]
     """
-    found: list[tuple[int, int, Exit | None]] = []
+    found: list[Cut] = []
     start = 0
     for exit_ in net.exits_up_to(plan.split):
         if exit_.name in plan.thresholds and exit_.after < net.last:
             found.append((start, exit_.after, exit_))
             start = exit_.after
-    held = holding(net, plan)
+    held = _holding(net, plan)
     if held is not None and held.after <= plan.split:
         found.append((start, held.after, held))
         start = held.after
@@ -101,7 +170,15 @@ def cuts(net: Net, plan: Plan) -> list[tuple[int, int, Exit | None]]:
     return found
 
 
-def holding(net: Net, plan: Plan) -> Exit | None:
+def _after(net: Net, plan: Plan) -> list[Cut]:
+    """The stretch from the split to the next exit, where no exit on the way holds an answer."""
+    held = _holding(net, plan)
+    if held is None or held.after <= plan.split:
+        return []
+    return [(plan.split, held.after, held)]
+
+
+def _holding(net: Net, plan: Plan) -> Exit | None:
     """The exit that runs only to hold an answer, by the rule that plans are costed with."""
     number = holding_exit(net, plan.split, plan.thresholds)
     return None if number is None else net.exits[number]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,49 +19,50 @@ import numpy.typing as npt
 from presplit.bundle import Bundle
 from presplit.core.errors import SpecError
 from presplit.core.times import NOTHING, Times
-from presplit.core.types import Costs, Device
-from presplit.runtime.engines.onnxruntime import Engine
+from presplit.core.types import Costs, Device, Runnable
+from presplit.runtime.engines import DEFAULT, ENGINES, Engine, Load
 
 WARM_UPS = 5
 """Rounds that are run first and not counted."""
 
+Part = tuple[Engine, Mapping[str, npt.NDArray[Any]]]
+"""An engine and what it is given."""
+
 
 def measure(
-    bundle: Bundle, *, repeats: int = 200, threads: int = 1, device: Device | str = "this machine"
+    bundle: Bundle,
+    *,
+    repeats: int = 200,
+    threads: int = 1,
+    device: Device | str = "this machine",
+    load: Load = ENGINES[DEFAULT],
 ) -> Costs:
     """The costs of every part of ``bundle`` here, one sample at a time.
 
-    Each is the median of ``repeats`` rounds.
-
-    ``device`` names this machine in the result; a `Device` also gives the watts from which energy
-    is reckoned, and with a name alone the energy is 0. Raises `SpecError` if ``repeats`` is not at
-    least 1.
+    Each is the median of ``repeats`` rounds, one draw. ``device`` names this machine in the result;
+    a `Device` also gives the watts from which energy is reckoned, and with a name alone the energy
+    is 0. ``load`` makes the engines. Raises `SpecError` if ``repeats`` is not at least 1.
     """
-    _check(repeats)
     net = bundle.net
-    segments = [Engine(bundle.segment(k, k + 1), threads=threads) for k in range(net.last)]
-    exits = {
-        e.name: Engine(bundle.exit(e.name), threads=threads)
-        for e in net.exits
-        if e.after < net.last
-    }
-    values = [np.random.default_rng(0).random((1, *net.boundaries[0].shape), dtype=np.float32)]
-    for engine in segments:
-        values.append(next(iter(engine.run({"boundary": values[-1]}).values())))
-    parts = [
-        *zip(segments, values, strict=False),
-        *((exits[e.name], values[e.after]) for e in net.exits[:-1]),
-    ]
-    rounds = [
-        [_seconds(engine, {"boundary": value}) for engine, value in parts]
-        for _ in range(WARM_UPS + repeats)
-    ]
-    medians = [statistics.median(column) for column in zip(*rounds[WARM_UPS:], strict=True)]
-    watts = device.power_w if isinstance(device, Device) else 0.0
+    name, watts = (device, 0.0) if isinstance(device, str) else (device.name, device.power_w)
+    values: Any = np.random.default_rng(0).random((1, *net.boundaries[0].shape), dtype=np.float32)
+    segments, exits = list[Part](), list[Part]()
+    for start in range(net.last):
+        for exit_ in net.exits[:-1]:
+            if exit_.after == start:
+                runnable = bundle.runnable(start, start, exits=[exit_.name])
+                exits.append((load(runnable, threads), {runnable.input: values}))
+        runnable = bundle.runnable(start, start + 1)
+        engine = load(runnable, threads)
+        segments.append((engine, {runnable.input: values}))
+        assert runnable.boundary is not None, "it stops beyond its start"
+        values = engine.run({runnable.input: values})[runnable.boundary]
+    medians = _medians([*segments, *exits], repeats)
+    times = [Times.of(seconds) for seconds in medians]
     return Costs(
-        device=device.name if isinstance(device, Device) else device,
-        segment_s=tuple(map(Times.of, medians[: net.last])),
-        exit_s=(*map(Times.of, medians[net.last :]), NOTHING),
+        device=name,
+        segment_s=tuple(times[: net.last]),
+        exit_s=(*times[net.last :], NOTHING),
         segment_j=tuple(seconds * watts for seconds in medians[: net.last]),
         how="measured",
         when=datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -76,20 +77,21 @@ def seconds_of(
     ``inputs``: an array for each input by name. Raises `BundleError` if ``model`` is not one,
     `InputError` if it does not take ``inputs``, `SpecError` if ``repeats`` is not at least 1.
     """
-    _check(repeats)
-    engine = Engine(model, threads=threads)
-    return statistics.median(
-        [_seconds(engine, inputs) for _ in range(WARM_UPS + repeats)][WARM_UPS:]
-    )
+    engine = ENGINES[DEFAULT](Runnable(model, "", None, {}), threads)
+    return _medians([(engine, inputs)], repeats)[0]
 
 
-def _check(repeats: int) -> None:
+def _medians(parts: Sequence[Part], repeats: int) -> list[float]:
+    """The median seconds of a run of each part, over so many rounds."""
     if repeats < 1:
         raise SpecError(f"repeats must be at least 1, got {repeats}")
+    rounds = [[_seconds(part) for part in parts] for _ in range(WARM_UPS + repeats)]
+    return [statistics.median(column) for column in zip(*rounds[WARM_UPS:], strict=True)]
 
 
-def _seconds(engine: Engine, inputs: Mapping[str, npt.NDArray[Any]]) -> float:
+def _seconds(part: Part) -> float:
     """How long one run takes."""
+    engine, inputs = part
     began = time.perf_counter()
     engine.run(inputs)
     return time.perf_counter() - began

@@ -1,30 +1,29 @@
-"""The tails that a server hosts.
+"""The tails of a bundle: from every boundary to the logits, entered by every codec it has.
 
-There is one for each boundary and codec of a bundle, made when it is first asked for.
-
-All computing happens on a bounded pool of threads, never on the server's loop. Admission is bounded
-too: a request beyond the limit is shed at once, which keeps the ones that were admitted within
-their deadlines (an unbounded queue serves nobody in time once it is behind).
+Decoding happens in front of the engine, so there is one engine for a split whatever the codec. The
+engines that are kept are bounded in bytes: the one that was used least lately goes, and comes back
+when it is asked for again.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
-from presplit import __version__
 from presplit.bundle import Bundle
-from presplit.runtime.engines.onnxruntime import Engine
-from presplit.runtime.wire.server import Contract, Overloaded, TooLate, UnknownModel
-from presplit.runtime.wire.tensors import Form, Sent, datatype_of, send
+from presplit.codecs import CODECS
+from presplit.core.encoding import Encoding
+from presplit.core.protocols import Codec
+from presplit.core.types import Floats, Runnable
+from presplit.runtime.engines import DEFAULT, ENGINES, Load
+from presplit.runtime.hosted import Array, Contract, Form, Hosted, TooLate, UnknownModel
+from presplit.runtime.kept import Kept
 
 T = TypeVar("T")
 
@@ -35,123 +34,130 @@ MAX_REQUEST_BYTES = 64 * 2**20
 
 Big samples come in smaller batches.
 """
-PLACES_PER_WORKER = 16
-"""Requests admitted at once for each thread of the pool, waiting or computed."""
 
 
-@dataclass
-class Model:
-    """One tail: from boundary ``split``, entered by ``codec``.
-
-    Its engine is made once, when it is needed.
-    """
+@dataclass(frozen=True)
+class Tail:
+    """One way into the net: at boundary ``split``, by ``codec``."""
 
     split: int
-    codec: str
+    codec: Codec
+    encoding: Encoding
     contract: Contract
-    engine: Engine | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-class Tail:
-    """Every tail of ``bundle``, run on a pool of threads; what the wire's server hosts.
+class Tails:
+    """Every tail of ``bundle``, computed by whoever calls: `pooled` makes it `Hosted`.
 
-    ``threads`` is how many one engine uses; the pool has as many workers as fit the machine's
-    processors.
+    ``threads`` is how many one engine uses; at most ``keep_bytes`` of models are kept as engines
+    (`presplit.runtime.kept.enough`, if None), and always the one that runs.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        threads: int = 1,
+        keep_bytes: int | None = None,
+        load: Load = ENGINES[DEFAULT],
+    ) -> None:
         self._bundle = bundle
-        self._threads = threads
-        self._models = {model.contract.name: model for model in _models(bundle)}
-        workers = max(1, (os.cpu_count() or 1) // threads)
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="tail")
-        self._places = threading.BoundedSemaphore(workers * PLACES_PER_WORKER)
-        self.name = "presplit"
-        self.version = __version__
+        self._tails = {tail.contract.name: tail for tail in _tails(bundle)}
+        self.kept = Kept(self._runnable, lambda model: load(model, threads), keep_bytes)
 
     @property
-    def max_payload_bytes(self) -> int:
-        """The largest payload that any of the tails takes."""
-        forms = [model.contract.input for model in self._models.values()]
+    def most_bytes(self) -> int:
+        """The largest request that any tail takes, in bytes of its array."""
+        forms = [tail.contract.input for tail in self._tails.values()]
         return max(form.nbytes * form.max_batch for form in forms)
 
     def contract(self, name: str) -> Contract:
         """What the tail ``name`` takes and gives; raises `UnknownModel`."""
-        return self._model(name).contract
+        return self._find(name).contract
 
-    async def warm(self, name: str) -> None:
+    def warm(self, name: str) -> None:
         """Make the engine of ``name`` and run it once with zeros; raises `UnknownModel`."""
-        model = self._model(name)
-        await self._on_pool(lambda: self._engine(model))
+        tail = self._find(name)
+        zeros = np.zeros((1, *tail.contract.input.shape), tail.contract.input.dtype)
+        self._logits(tail, zeros)
 
-    async def infer(self, name: str, tensor: Sent, *, until: float | None) -> Sent:
-        """The logits for ``tensor``.
+    def run(self, name: str, array: Array, *, until: float | None) -> Floats:
+        """The logits for ``array``; raises as `presplit.runtime.hosted.Hosted` says."""
+        tail = self._find(name)
+        if until is not None and time.monotonic() >= until:
+            raise TooLate("the deadline passed before the request's turn came")
+        tail.contract.input.check(array)
+        return self._logits(tail, array)
 
-        After ``until`` (`time.monotonic`) they are worthless, and nothing is run for them any more.
+    def _find(self, name: str) -> Tail:
+        """The tail called ``name``."""
+        if name not in self._tails:
+            hosted = ", ".join(sorted(self._tails)[:8])
+            raise UnknownModel(f"no model {name[:128]!r} here; hosted: {hosted}")
+        return self._tails[name]
 
-        Raises `UnknownModel`, `InputError` for a tensor that breaks the contract, `Overloaded`,
-        `TooLate`.
-        """
-        model = self._model(name)
+    def _logits(self, tail: Tail, codes: Array) -> Floats:
+        """What the net says of ``codes``."""
+        values = tail.codec.decode(codes, tail.encoding)
+        with self.kept.engine(tail.split) as (runnable, engine):
+            found = engine.run({runnable.input: values})
+        return found[runnable.logits[self._bundle.net.exits[-1].name]]
 
-        def run() -> Sent:
-            if until is not None and time.monotonic() >= until:
-                raise TooLate("the deadline passed before the request's turn came")
-            values = model.contract.input.read(tensor)
-            found = self._engine(model).run({"boundary": values})
-            return send("logits", found["logits"])
+    def _runnable(self, split: int) -> Runnable:
+        """The model from boundary ``split`` to the logits."""
+        return self._bundle.runnable(split, self._bundle.net.last)
 
-        return await self._on_pool(run)
+
+class _Pooled:
+    """Tails on a bounded pool of threads; see `pooled`."""
+
+    def __init__(self, tails: Tails, workers: int) -> None:
+        self._tails = tails
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="tail")
+
+    @property
+    def most_bytes(self) -> int:
+        return self._tails.most_bytes
+
+    def contract(self, name: str) -> Contract:
+        return self._tails.contract(name)
+
+    def warm(self, name: str) -> Future[None]:
+        self._tails.contract(name)
+        return self._do(lambda: self._tails.warm(name))
+
+    def run(self, name: str, array: Array, *, until: float | None) -> Future[Floats]:
+        return self._do(lambda: self._tails.run(name, array, until=until))
 
     def close(self) -> None:
-        """Finish what is running and end the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _model(self, name: str) -> Model:
-        """The tail called ``name``."""
-        if name not in self._models:
-            hosted = ", ".join(sorted(self._models)[:8])
-            raise UnknownModel(f"no model {name[:128]!r} here; hosted: {hosted}")
-        return self._models[name]
-
-    def _engine(self, model: Model) -> Engine:
-        """The engine of ``model``, made and warmed up by whoever comes first."""
-        with model.lock:
-            if model.engine is None:
-                segment = self._bundle.segment(
-                    model.split, self._bundle.net.last, codec=model.codec
-                )
-                engine = Engine(segment, threads=self._threads)
-                encoding = self._bundle.encoding(model.split, model.codec)
-                shape = self._bundle.net.boundaries[model.split].shape
-                engine.run({"boundary": np.zeros((1, *shape), encoding.dtype)})
-                model.engine = engine
-        return model.engine
-
-    async def _on_pool(self, work: Callable[[], T]) -> T:
-        """What ``work`` gives, run on the pool if there is a place.
-
-        A place is held until the work is over.
-        """
-        if not self._places.acquire(blocking=False):
-            raise Overloaded("the server is at its limit; answer locally and ask again later")
-        future = self._pool.submit(work)
-        future.add_done_callback(lambda _: self._places.release())
-        return await asyncio.wrap_future(future)
+    def _do(self, work: Callable[[], T]) -> Future[T]:
+        return self._pool.submit(work)
 
 
-def _models(bundle: Bundle) -> list[Model]:
+def pooled(tails: Tails, workers: int) -> Hosted:
+    """``tails`` computed by so many threads, in the order in which they are asked."""
+    return _Pooled(tails, workers)
+
+
+def workers_for(threads: int) -> int:
+    """How many engines of so many ``threads`` fit on this machine's processors at once."""
+    return max(1, (os.cpu_count() or 1) // threads)
+
+
+def _tails(bundle: Bundle) -> list[Tail]:
     """A tail for every boundary but the last and every codec that it can be entered by."""
     net = bundle.net
-    logits = Form("logits", "FP32", (net.exits[-1].classes,), MAX_BATCH)
-    found: list[Model] = []
+    logits = Form("logits", "float32", (net.exits[-1].classes,), MAX_BATCH)
+    found: list[Tail] = []
     for split, port in enumerate(bundle.manifest.ports[: net.last]):
         for codec in port.entry:
             encoding = bundle.encoding(split, codec)
-            nbytes = encoding.nbytes(net.boundaries[split])
+            boundary = net.boundaries[split]
+            nbytes = encoding.nbytes(boundary)
             batch = max(1, min(MAX_BATCH, MAX_REQUEST_BYTES // nbytes))
-            form = Form("boundary", datatype_of(encoding.dtype), net.boundaries[split].shape, batch)
+            form = Form("boundary", encoding.dtype, boundary.shape, batch)
             name = bundle.manifest.model_name(split, codec)
-            found.append(Model(split, codec, Contract(name, form, logits)))
+            found.append(Tail(split, CODECS.find(codec), encoding, Contract(name, form, logits)))
     return found

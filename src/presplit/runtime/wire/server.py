@@ -10,23 +10,19 @@ connections, because a peer may be slow or hostile.
 
 from __future__ import annotations
 
-import os
-import socket
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+import asyncio
+from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError, Message
 
-from presplit.core.errors import BundleError, InputError, ServerError
-from presplit.runtime.wire import open_inference_pb2 as messages
-from presplit.runtime.wire.tensors import Form, Sent
+from presplit.core.errors import InputError, ServerError
+from presplit.runtime.address import joined, why_not
+from presplit.runtime.hosted import Contract, Hosted, UnknownModel
+from presplit.runtime.wire import messages
+from presplit.runtime.wire.calls import Message, Words, unary
+from presplit.runtime.wire.tensors import Sent, datatype_of, read, send
+from presplit.runtime.wire.words import MOST_KEY
 
-Request = TypeVar("Request", bound=Message)
-
-SERVICE = "inference.GRPCInferenceService"
 VERSION = "1"
 """The one version of every model: another model has another hash, and so another name."""
 MESSAGE_ROOM_BYTES = 4096
@@ -46,62 +42,17 @@ OPTIONS: list[tuple[str, int]] = [
 ]
 
 
-class UnknownModel(Exception):
-    """No such model is hosted here."""
-
-
-class Overloaded(Exception):
-    """No place for one more request."""
-
-
-class TooLate(Exception):
-    """The deadline passed before the request was run."""
-
-
-@dataclass(frozen=True)
-class Contract:
-    """What the model ``name`` takes and gives."""
-
-    name: str
-    input: Form
-    output: Form
-
-
-class Hosted(Protocol):
-    """What can be served: models by name, each with a contract."""
-
-    name: str
-    version: str
-
-    @property
-    def max_payload_bytes(self) -> int:
-        """The largest payload that any model takes."""
-        ...
-
-    def contract(self, name: str) -> Contract:
-        """The contract of the model ``name``; raises `UnknownModel`."""
-        ...
-
-    async def warm(self, name: str) -> None:
-        """Return when the model ``name`` is ready to run; raises `UnknownModel`, `Overloaded`."""
-        ...
-
-    async def infer(self, name: str, tensor: Sent, *, until: float | None) -> Sent:
-        """The model's output; raises `UnknownModel`, `InputError`, `Overloaded`, `TooLate`."""
-        ...
-
-
 class Listener:
     """A server that listens, in front of ``hosted``."""
 
-    def __init__(self, hosted: Hosted) -> None:
-        self._hosted = hosted
+    def __init__(self, hosted: Hosted, *, name: str, version: str) -> None:
+        self._hosted, self._name, self._version = hosted, name, version
         self._draining = False
-        size = hosted.max_payload_bytes + MESSAGE_ROOM_BYTES
-        options = [*OPTIONS, ("grpc.max_receive_message_length", min(size, 2**31 - 1))]
+        self._most_bytes = min(hosted.most_bytes + MESSAGE_ROOM_BYTES, 2**31 - 1)
+        options = [*OPTIONS, ("grpc.max_receive_message_length", self._most_bytes)]
         self._server: Any = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler(SERVICE, self._handlers())]
+            [grpc.method_handlers_generic_handler(messages.SERVICE, self._handlers())]
         )
 
     async def start(self, host: str, port: int) -> str:
@@ -109,16 +60,16 @@ class Listener:
 
         Raises `ServerError`.
         """
-        literal = f"[{host}]" if ":" in host else host
+        address = joined(host, port)
         try:
-            bound = self._server.add_insecure_port(f"{literal}:{port}")
+            bound = self._server.add_insecure_port(address)
         except RuntimeError as error:
             cure = "choose another port, or 0 for a free one"
-            raise ServerError(
-                f"cannot listen on {literal}:{port} ({_why_not(host, port)}); {cure}"
-            ) from error
+            raise ServerError(f"cannot listen on {address} ({why_not(host, port)}); {cure}") from (
+                error
+            )
         await self._server.start()
-        return f"{literal}:{bound}"
+        return joined(host, bound)
 
     async def stop(self, grace_s: float) -> None:
         """Take no more requests, finish the ones that are here within ``grace_s``, and close."""
@@ -127,41 +78,36 @@ class Listener:
 
     def _handlers(self) -> dict[str, Any]:
         """The protocol's six calls."""
+        most: Words = ((MOST_KEY, str(self._most_bytes)),)
         return {
-            "ServerLive": _unary(messages.ServerLiveRequest, self._live),
-            "ServerReady": _unary(messages.ServerReadyRequest, self._ready),
-            "ModelReady": _unary(messages.ModelReadyRequest, self._model_ready),
-            "ServerMetadata": _unary(messages.ServerMetadataRequest, self._metadata),
-            "ModelMetadata": _unary(messages.ModelMetadataRequest, self._model_metadata),
-            "ModelInfer": _unary(messages.ModelInferRequest, self._infer),
+            "ServerLive": unary(messages.ServerLiveRequest, self._live),
+            "ServerReady": unary(messages.ServerReadyRequest, self._ready),
+            "ModelReady": unary(messages.ModelReadyRequest, self._model_ready, most),
+            "ServerMetadata": unary(messages.ServerMetadataRequest, self._metadata),
+            "ModelMetadata": unary(messages.ModelMetadataRequest, self._model_metadata),
+            "ModelInfer": unary(messages.ModelInferRequest, self._infer),
         }
 
-    async def _live(self, request: messages.ServerLiveRequest, until: float | None) -> Message:
+    async def _live(self, request: Message, until: float | None) -> Message:
         return messages.ServerLiveResponse(live=True)
 
-    async def _ready(self, request: messages.ServerReadyRequest, until: float | None) -> Message:
+    async def _ready(self, request: Message, until: float | None) -> Message:
         return messages.ServerReadyResponse(ready=not self._draining)
 
-    async def _metadata(
-        self, request: messages.ServerMetadataRequest, until: float | None
-    ) -> Message:
-        return messages.ServerMetadataResponse(name=self._hosted.name, version=self._hosted.version)
+    async def _metadata(self, request: Message, until: float | None) -> Message:
+        return messages.ServerMetadataResponse(name=self._name, version=self._version)
 
-    async def _model_ready(
-        self, request: messages.ModelReadyRequest, until: float | None
-    ) -> Message:
+    async def _model_ready(self, request: Message, until: float | None) -> Message:
         _check_version(request.version)
-        await self._hosted.warm(request.name)
+        await asyncio.wrap_future(self._hosted.warm(request.name))
         return messages.ModelReadyResponse(ready=not self._draining)
 
-    async def _model_metadata(
-        self, request: messages.ModelMetadataRequest, until: float | None
-    ) -> Message:
+    async def _model_metadata(self, request: Message, until: float | None) -> Message:
         _check_version(request.version)
         contract = self._hosted.contract(request.name)
         described = [
             messages.ModelMetadataResponse.TensorMetadata(
-                name=form.name, datatype=form.datatype, shape=[-1, *form.shape]
+                name=form.name, datatype=datatype_of(form.dtype), shape=[-1, *form.shape]
             )
             for form in (contract.input, contract.output)
         ]
@@ -173,10 +119,12 @@ class Listener:
             outputs=described[1:],
         )
 
-    async def _infer(self, request: messages.ModelInferRequest, until: float | None) -> Message:
+    async def _infer(self, request: Message, until: float | None) -> Message:
         _check_version(request.model_version)
-        tensor = _only_input(request, self._hosted.contract(request.model_name))
-        found = await self._hosted.infer(request.model_name, tensor, until=until)
+        contract = self._hosted.contract(request.model_name)
+        array = read(_only_input(request, contract), contract.input)
+        logits = await asyncio.wrap_future(self._hosted.run(request.model_name, array, until=until))
+        found = send(contract.output.name, logits)
         output = messages.ModelInferResponse.InferOutputTensor(
             name=found.name, datatype=found.datatype, shape=found.shape
         )
@@ -189,7 +137,7 @@ class Listener:
         )
 
 
-def _only_input(request: messages.ModelInferRequest, contract: Contract) -> Sent:
+def _only_input(request: Message, contract: Contract) -> Sent:
     """The request's one tensor, not yet checked.
 
     Raises `InputError` if the request itself breaks the contract.
@@ -218,47 +166,3 @@ def _check_version(version: str) -> None:
     """Raise `UnknownModel` for a version that no model here has."""
     if version not in ("", VERSION):
         raise UnknownModel(f"every model here has version {VERSION}, got {version[:16]!r}")
-
-
-def _unary(
-    kind: type[Request], answer: Callable[[Request, float | None], Awaitable[Message]]
-) -> Any:
-    """A call from raw bytes to raw bytes.
-
-    So parsing errors and refusals all get their status in one place.
-
-    ``answer`` is told when its reply becomes worthless, on the clock of `time.monotonic`.
-    """
-
-    async def handle(raw: bytes, context: Any) -> bytes:
-        remaining: float | None = context.time_remaining()
-        until = None if remaining is None else time.monotonic() + remaining
-        try:
-            return (await answer(kind.FromString(raw), until)).SerializeToString()
-        except DecodeError:
-            code, text = grpc.StatusCode.INVALID_ARGUMENT, f"the request is not a {kind.__name__}"
-        except InputError as error:
-            code, text = grpc.StatusCode.INVALID_ARGUMENT, str(error)
-        except UnknownModel as error:
-            code, text = grpc.StatusCode.NOT_FOUND, str(error)
-        except Overloaded as error:
-            code, text = grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
-        except TooLate as error:
-            code, text = grpc.StatusCode.DEADLINE_EXCEEDED, str(error)
-        except BundleError:
-            code, text = grpc.StatusCode.INTERNAL, "the model cannot be run here"
-        await context.abort(code, text)
-        raise AssertionError("abort always raises")
-
-    return grpc.unary_unary_rpc_method_handler(handle)  # pyright: ignore[reportUnknownVariableType]
-
-
-def _why_not(host: str, port: int) -> str:
-    """Why nothing can listen there, in the system's words: gRPC does not say."""
-    try:
-        with socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
-        ):
-            return "gRPC refused the address"
-    except OSError as error:
-        return os.strerror(error.errno) if error.errno else str(error)

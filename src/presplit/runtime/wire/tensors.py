@@ -1,15 +1,11 @@
-"""Arrays as they travel.
+"""Arrays as they travel: raw little-endian bytes with a name, a datatype and a shape.
 
-They are raw little-endian bytes with a name, a datatype and a shape, checked before they are used.
-
-Source: Open Inference Protocol, "Tensor Data" and ``raw_input_contents``: flattened, row-major, no
-padding.
+They are checked before they are used. Source: Open Inference Protocol, "Tensor Data" and
+``raw_input_contents``: flattened, row-major, no padding.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,16 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from presplit.core.errors import InputError
+from presplit.runtime.hosted import Form
 
 DATATYPES = {
-    "FP32": "<f4",
-    "FP16": "<f2",
-    "INT8": "|i1",
-    "INT16": "<i2",
-    "INT32": "<i4",
-    "INT64": "<i8",
+    "FP32": "float32",
+    "FP16": "float16",
+    "INT8": "int8",
+    "INT16": "int16",
+    "INT32": "int32",
+    "INT64": "int64",
 }
-"""The protocol's datatypes that travel, with numpy's name for their bytes; no other is accepted."""
+"""The protocol's datatypes that travel, with NumPy's name; no other is accepted."""
 
 
 @dataclass(frozen=True)
@@ -39,62 +36,33 @@ class Sent:
     raw: bytes
 
 
-@dataclass(frozen=True)
-class Form:
-    """What a tensor must be: ``shape`` without the batch, which may be 1..``max_batch``."""
+def read(tensor: Sent, form: Form) -> npt.NDArray[Any]:
+    """The array in ``tensor``, ``(batch, *form.shape)`` and read-only.
 
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    max_batch: int = 1
+    Raises `InputError` if it is not of ``form``; its values are not looked at.
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of one sample.
-
-        >>> Form("boundary", "INT8", (3, 2)).nbytes
-        6
-        """
-        return math.prod(self.shape) * np.dtype(DATATYPES[self.datatype]).itemsize
-
-    def read(self, tensor: Sent) -> npt.NDArray[Any]:
-        """The array in ``tensor``, ``(batch, *shape)`` and read-only.
-
-        Raises `InputError` if it is not of this form.
-
-        >>> form = Form("boundary", "FP32", (2,), max_batch=8)
-        >>> form.read(send("boundary", np.ones((1, 2), np.float32)))
-        array([[1., 1.]], dtype=float32)
-        >>> form.read(Sent("boundary", "FP32", (1, 2), b"1234567"))
-        Traceback (most recent call last):
-            ...
-        presplit.core.errors.InputError: 'boundary' of shape (1, 2) and datatype FP32 \
-has 8 bytes, got 7
-        """
-        if tensor.name != self.name:
-            raise InputError(f"expected a tensor named {self.name!r}, got {tensor.name[:64]!r}")
-        if tensor.datatype != self.datatype:
-            raise InputError(f"{self.name!r} must be {self.datatype}, got {tensor.datatype[:16]!r}")
-        shape = tensor.shape
-        if (
-            len(shape) != len(self.shape) + 1
-            or shape[1:] != self.shape
-            or not 1 <= shape[0] <= self.max_batch
-        ):
-            batch = "1" if self.max_batch == 1 else f"1..{self.max_batch}"
-            expected = ", ".join([batch, *map(str, self.shape)])
-            raise InputError(f"{self.name!r} must have shape ({expected}), got {_short(shape)}")
-        size = shape[0] * self.nbytes
-        if len(tensor.raw) != size:
-            got = len(tensor.raw)
-            raise InputError(
-                f"{self.name!r} of shape {shape} and datatype {self.datatype} has {size} bytes, "
-                f"got {got}"
-            )
-        array = np.frombuffer(tensor.raw, dtype=DATATYPES[self.datatype]).reshape(shape)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise InputError(f"{self.name!r} must be finite, got NaN or infinity")
-        return array
+    >>> form = Form("boundary", "float32", (2,), max_batch=8)
+    >>> read(send("boundary", np.ones((1, 2), np.float32)), form)
+    array([[1., 1.]], dtype=float32)
+    >>> read(Sent("boundary", "FP32", (1, 2), b"1234567"), form)
+    Traceback (most recent call last):
+        ...
+    presplit.core.errors.InputError: 'boundary' of shape (1, 2) and datatype FP32 has 8 bytes, got 7
+    """
+    if tensor.name != form.name:
+        raise InputError(f"expected a tensor named {form.name!r}, got {tensor.name[:64]!r}")
+    datatype = datatype_of(form.dtype)
+    if tensor.datatype != datatype:
+        raise InputError(f"{form.name!r} must be {datatype}, got {tensor.datatype[:16]!r}")
+    shape = tensor.shape
+    form.check_shape(form.dtype, shape)
+    size = shape[0] * form.nbytes
+    if len(tensor.raw) != size:
+        raise InputError(
+            f"{form.name!r} of shape {shape} and datatype {datatype} has {size} bytes, "
+            f"got {len(tensor.raw)}"
+        )
+    return np.frombuffer(tensor.raw, dtype=_travelling(form.dtype)).reshape(shape)
 
 
 def send(name: str, array: npt.NDArray[Any]) -> Sent:
@@ -104,7 +72,7 @@ def send(name: str, array: npt.NDArray[Any]) -> Sent:
     Sent(name='boundary', datatype='INT8', shape=(1, 2), raw=b'\x00\x00')
     """
     datatype = datatype_of(array.dtype)
-    raw = np.ascontiguousarray(array, dtype=DATATYPES[datatype]).tobytes()
+    raw = np.ascontiguousarray(array, dtype=_travelling(array.dtype)).tobytes()
     return Sent(name, datatype, array.shape, raw)
 
 
@@ -114,14 +82,13 @@ def datatype_of(dtype: npt.DTypeLike) -> str:
     >>> datatype_of("float16")
     'FP16'
     """
-    wanted = np.dtype(dtype)
-    for name, code in DATATYPES.items():
-        if wanted == np.dtype(code):
+    wanted = np.dtype(dtype).newbyteorder("=")
+    for name, known in DATATYPES.items():
+        if wanted == np.dtype(known):
             return name
-    raise InputError(f"dtype must be float32, float16 or a signed integer, got {wanted}")
+    raise InputError(f"dtype must be one of {', '.join(DATATYPES.values())}, got {wanted}")
 
 
-def _short(shape: Sequence[int]) -> str:
-    """``shape`` for a message, cut where a hostile one would go on."""
-    shown = ", ".join(map(str, shape[:8]))
-    return f"({shown}, and {len(shape) - 8} more)" if len(shape) > 8 else f"({shown})"
+def _travelling(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """``dtype`` as its bytes travel: little-endian."""
+    return np.dtype(dtype).newbyteorder("<")

@@ -1,0 +1,56 @@
+"""How the values at a split go upstream: by the codec of the plan, to the tail that decodes it."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from presplit.bundle import Bundle
+from presplit.codecs import CODECS
+from presplit.core.types import Floats, Plan
+from presplit.runtime.upstream import Failure, Pending, Request, Upstream
+
+PLAIN = "float32"
+"""The codec that carries whatever another one cannot."""
+
+
+class Sending:
+    """Sends the boundary at the split of ``plan``, if there is somebody ``upstream``.
+
+    Raises `SpecError` for a codec that does not exist, or not at this boundary.
+    """
+
+    def __init__(self, bundle: Bundle, plan: Plan, upstream: Upstream | None) -> None:
+        self._upstream = upstream
+        self._codec = CODECS.find(plan.codec)
+        self._encoding = bundle.encoding(plan.split, plan.codec)
+        self._name = bundle.manifest.model_name(plan.split, plan.codec)
+        self._plain_name = bundle.manifest.model_name(plan.split, PLAIN)
+        self._classes = bundle.net.exits[-1].classes
+        if upstream is not None:
+            # The first time costs most; then begin to connect, and have the tail made ready.
+            zeros = np.zeros((1, *bundle.net.boundaries[plan.split].shape), np.float32)
+            self._codec.encode(zeros, self._encoding)
+            upstream.greet(self._name)
+
+    def ask(
+        self, values: Floats, *, by: float, worthless_after: float
+    ) -> tuple[Pending | Failure, int]:
+        """The request on its way, or why there is none, and the bytes handed to the link.
+
+        ``values`` ``(1, *boundary)``. Nothing is sent after ``by``; a reply after
+        ``worthless_after`` (both by `time.monotonic`) helps nobody.
+        """
+        if self._upstream is None:
+            return Failure("link_down", "nobody was given to ask"), 0
+        if by <= time.monotonic():
+            return Failure("no_time", "the deadline is too near to ask"), 0
+        name, codes = self._name, self._codec.encode(values, self._encoding)
+        if codes is None:
+            name, codes = self._plain_name, values
+        if by <= time.monotonic():
+            return Failure("no_time", "encoding took the time that was left"), 0
+        request = Request(name, codes, self._classes)
+        asked = self._upstream.ask(request, worthless_after)
+        return asked, codes.nbytes

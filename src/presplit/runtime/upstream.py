@@ -1,0 +1,133 @@
+"""What an edge asks when it wants a better answer: `Upstream`, a seam.
+
+It is filled by the gRPC client (`presplit.runtime.wire.client`) and, without any network, by
+`InProcess`. Nothing here raises for what a link or a server does: that is a `Failure`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from presplit.core.errors import InputError
+from presplit.core.types import Floats, Why
+from presplit.runtime.hosted import Form, Hosted, why_of
+
+
+@dataclass(frozen=True)
+class Request:
+    """One sample for the model ``model``: ``codes`` ``(1, *boundary)``, a reply of ``classes``."""
+
+    model: str
+    codes: npt.NDArray[Any]
+    classes: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why no reply can be used; ``detail`` is for people."""
+
+    why: Why
+    detail: str
+
+
+class Pending(Protocol):
+    """A request on its way."""
+
+    def wait(self, until: float) -> Floats | Failure:
+        """The logits, float32 ``(1, classes)``, or why there are none, by ``until``.
+
+        ``until`` is on the clock of `time.monotonic`. A reply that is not there by then is a
+        `Failure` of ``late``; it may be waited for again.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """Ask no more: who waits gets a `Failure` at once, a reply that still comes is dropped."""
+        ...
+
+
+class Upstream(Protocol):
+    """Where an edge sends what it does not answer itself; safe for several threads."""
+
+    def greet(self, name: str) -> None:
+        """Begin to connect and have the model ``name`` made ready; returns at once."""
+        ...
+
+    def ask(self, request: Request, until: float) -> Pending | Failure:
+        """Put ``request`` on its way and return at once; its reply is worthless after ``until``."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection; what is on its way fails."""
+        ...
+
+
+class InProcess:
+    """An upstream in the same process: what is ``hosted`` is asked without a network.
+
+    The one who made ``hosted`` closes it.
+    """
+
+    def __init__(self, hosted: Hosted) -> None:
+        self._hosted = hosted
+
+    def greet(self, name: str) -> None:
+        """Have the model made ready; what goes wrong is told when it is asked."""
+        with contextlib.suppress(Exception):
+            self._hosted.warm(name)
+
+    def ask(self, request: Request, until: float) -> Pending | Failure:
+        """Put ``request`` before the hosted models."""
+        try:
+            future = self._hosted.run(request.model, request.codes, until=until)
+        except Exception as error:  # whatever a server does becomes a reason
+            return Failure(why_of(error), str(error))
+        return _InProcessPending(future, request.classes)
+
+    def close(self) -> None:
+        """Nothing is held here."""
+
+
+class _InProcessPending:
+    """A request that is being answered in this process."""
+
+    def __init__(self, future: Future[Floats], classes: int) -> None:
+        self._future = future
+        self._form = Form("logits", "float32", (classes,))
+        self._reply: Future[Floats | Failure] = Future()
+        future.add_done_callback(lambda _: self._settle())
+
+    def wait(self, until: float) -> Floats | Failure:
+        """The logits, or why there are none."""
+        try:
+            return self._reply.result(timeout=max(0.0, until - time.monotonic()))
+        except TimeoutError:
+            return Failure("late", "no reply in time")
+
+    def cancel(self) -> None:
+        """Not begun, it is not run; begun, its result is dropped."""
+        self._be(Failure("link_down", "nobody waits any more"))
+        self._future.cancel()
+
+    def _settle(self) -> None:
+        """Take what came of the future."""
+        try:
+            logits = self._future.result()
+        except Exception as error:  # whatever a server does becomes a reason
+            return self._be(Failure(why_of(error), str(error)))
+        try:
+            self._form.check(logits)
+        except InputError as error:
+            return self._be(Failure("bad_reply", str(error)))
+        return self._be(logits)
+
+    def _be(self, reply: Floats | Failure) -> None:
+        """Let ``reply`` be the reply, unless there is one."""
+        with contextlib.suppress(InvalidStateError):
+            self._reply.set_result(reply)

@@ -1,0 +1,135 @@
+"""The way of one sample: through the head, upstream, and back to whatever is held.
+
+Here stands the promise: once an exit has run there is an answer by the deadline, whatever the link,
+the server or the engine does.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from presplit.core.errors import EngineError
+from presplit.core.routing import sure
+from presplit.core.types import Answer, Floats, Net, Plan, Where, Why
+from presplit.policies import EXITS
+from presplit.runtime.fallback import Fallback
+from presplit.runtime.head import Head, Held
+from presplit.runtime.sending import Sending
+from presplit.runtime.upstream import Failure, Pending
+
+
+@dataclass(frozen=True)
+class Found:
+    """What answers, where it was computed and why it is that."""
+
+    held: Held
+    where: Where
+    why: Why
+    up_bytes: int = 0
+
+    def answer(self, elapsed_s: float) -> Answer:
+        """The answer for the caller, ``elapsed_s`` after the beginning; its scores are read-only.
+
+        It is degraded if a better one was planned and did not come.
+        """
+        scores = self.held.logits[0]
+        scores.flags.writeable = False
+        return Answer(
+            label=int(scores.argmax()),
+            scores=scores,
+            exit=self.held.exit,
+            where=self.where,
+            why=self.why,
+            elapsed_s=elapsed_s,
+            up_bytes=self.up_bytes,
+            degraded=self.why not in ("confident", "planned", "server"),
+        )
+
+
+class Walk:
+    """How samples are answered under one of the plans of ``head``.
+
+    ``sending`` is None if the plan keeps all on the edge. Raises `SpecError` for an unknown policy.
+    """
+
+    def __init__(self, net: Net, head: Head, plan: Plan, sending: Sending | None) -> None:
+        self._final = net.exits[-1].name
+        self._thresholds = plan.thresholds
+        self._score = EXITS.find(plan.policy)
+        self._way, self._fallback = head.way(plan), head.fallback(plan)
+        self._sending = sending
+
+    def find(self, values: Floats, by: float) -> Found:
+        """What answers the sample ``values`` ``(1, *input)`` by ``by``, as `time.monotonic` counts.
+
+        Raises `EngineError` if this machine cannot compute any answer.
+        """
+        held: Held | None = None
+        for stretch in self._way:
+            if held is not None and time.monotonic() + stretch.seconds > by:
+                return Found(held, "edge", "no_time")
+            try:
+                values, at_exit = stretch.run(values)
+            except EngineError:
+                if held is None:
+                    raise
+                return Found(held, "edge", "failed")
+            held = at_exit or held
+            if at_exit is not None and self._is_sure(at_exit):
+                return Found(at_exit, "edge", "confident")
+        if held is None:
+            return self._ask_with_nothing_held(values, by)
+        if self._sending is None:
+            return Found(held, "edge", "planned")
+        return self._ask(values, held, by)
+
+    def _is_sure(self, held: Held) -> bool:
+        """True if the exit may answer and its score reaches its threshold."""
+        threshold = self._thresholds.get(held.exit)
+        return threshold is not None and bool(sure(self._score(held.logits), threshold)[0])
+
+    def _ask(self, values: Floats, held: Held, by: float) -> Found:
+        """The reply if it is there in time, else what is held."""
+        assert self._sending is not None, "what does not end here is sent"
+        asked, up_bytes = self._sending.ask(values, by=by, worthless_after=by)
+        if isinstance(asked, Failure):
+            return Found(held, "edge", asked.why, up_bytes)
+        reply = asked.wait(by)
+        if isinstance(reply, Failure):
+            asked.cancel()
+            return Found(held, "edge", reply.why, up_bytes)
+        return Found(Held(self._final, reply), "server", "server", up_bytes)
+
+    def _ask_with_nothing_held(self, values: Floats, by: float) -> Found:
+        """The reply, or the next exit on the edge, which runs while the reply is on its way.
+
+        Without any answer the deadline cannot be kept: after it, what comes first is the answer.
+        """
+        stretch = self._fallback
+        assert stretch is not None, "the head has one whenever no exit on the way holds an answer"
+        assert self._sending is not None, "what does not end here is sent"
+        latest = by + stretch.seconds
+        asked, up_bytes = self._sending.ask(values, by=by, worthless_after=latest)
+        meanwhile = Fallback(stretch, values)
+        try:
+            reply = asked if isinstance(asked, Failure) else _first(asked, meanwhile, by, latest)
+            if isinstance(reply, Failure):
+                return Found(meanwhile.result(), "edge", reply.why, up_bytes)
+            return Found(Held(self._final, reply), "server", "server", up_bytes)
+        finally:
+            meanwhile.stop()
+
+
+def _first(asked: Pending, meanwhile: Fallback, by: float, latest: float) -> Floats | Failure:
+    """The reply, waited for until ``by``; after that until ``meanwhile`` or ``latest`` is over."""
+    reply = asked.wait(by)
+    if not isinstance(reply, Failure):
+        return reply
+    if reply.why == "late" and not meanwhile.done:
+        meanwhile.then(asked.cancel)
+        later = asked.wait(latest)
+        if not isinstance(later, Failure):
+            return later
+    asked.cancel()
+    return reply
