@@ -13,7 +13,7 @@ from presplit.runtime import Edge
 from presplit.runtime.engines import ENGINES
 
 IMAGE = np.random.default_rng(0).random(16, dtype=np.float32)
-DEADLINE_S = 0.2
+DEADLINE_S = 0.1
 SLACK_S = 0.01
 """What an answer may take beyond its deadline (the promise)."""
 STALL_S = 0.25

@@ -114,6 +114,7 @@ def test_a_port_that_speaks_no_grpc_is_not_believed(
     promised.assert_held(answers, bundle, split=1, why={"link_down", "late"})
 
 
+@pytest.mark.long
 def test_an_outage_of_the_link_loses_no_answer_and_heals(
     bundle: Bundle, promised: SimpleNamespace, server: str, start: Start
 ) -> None:

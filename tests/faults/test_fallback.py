@@ -6,10 +6,9 @@ The net is really slow: its one long segment takes tens of milliseconds.
 from __future__ import annotations
 
 import dataclasses
-import statistics
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +20,7 @@ from presplit.bundle import Bundle
 from presplit.core.errors import EngineError
 from presplit.core.types import Net, Plan, Runnable
 from presplit.runtime import Edge
-from presplit.runtime.engines import ENGINES, Arrays, Engine, Stop
+from presplit.runtime.engines import ENGINES, Arrays, Engine, Stop, Stopped
 from presplit.runtime.hosted import Contract, Form
 from presplit.runtime.upstream import InProcess
 
@@ -36,11 +35,22 @@ def bare(slow_bundle: Bundle) -> Bundle:
     return dataclasses.replace(slow_bundle, manifest=manifest)
 
 
-@pytest.fixture(scope="module")
-def alone_s(bare: Bundle, promised: SimpleNamespace) -> float:
-    """What the whole slow net takes here."""
-    with Edge.open(bare, plan=Plan(bare.net.last)) as edge:
-        return min(edge.answer(promised.IMAGE).elapsed_s for _ in range(3))
+def test_a_run_is_stopped_and_the_others_of_the_same_engine_go_on(slow_bundle: Bundle) -> None:
+    net = slow_bundle.runnable(2, slow_bundle.net.last)
+    engine = ENGINES["onnxruntime"](net, 1)
+    values = {net.input: np.ones((1, 8), np.float32)}
+    expected = engine.run(values)[net.logits["final"]]
+    stops = [Stop() for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        runs = [pool.submit(engine.run, values, stop=stop) for stop in stops]
+        stops[1].ask()
+        for number, run in enumerate(runs):
+            if number == 1:
+                assert isinstance(run.exception(), Stopped)
+            else:
+                np.testing.assert_array_equal(run.result()[net.logits["final"]], expected)
+    stops[0].ask()  # after the run it changes nothing
+    np.testing.assert_array_equal(engine.run(values)[net.logits["final"]], expected)
 
 
 class After:
@@ -75,32 +85,59 @@ class After:
 
 
 def test_a_reply_that_is_there_is_not_delayed_and_stops_what_ran_for_it(
-    bare: Bundle, promised: SimpleNamespace, alone_s: float
+    bare: Bundle, promised: SimpleNamespace
 ) -> None:
+    with Edge.open(bare, plan=Plan(bare.net.last)) as edge:
+        used = time.process_time()
+        alone = [edge.answer(promised.IMAGE, deadline_s=10.0) for _ in range(8)]
+        alone_used = time.process_time() - used
     upstream = InProcess(After(0.001))
-    with Edge.open(bare, upstream=upstream, plan=Plan(1, deadline_s=5.0)) as edge:
+    with Edge.open(bare, upstream=upstream, plan=Plan(1, deadline_s=10.0)) as edge:
         used = time.process_time()
         answers = [edge.answer(promised.IMAGE) for _ in range(8)]
-        time.sleep(8 * alone_s / 4)  # a fallback that ran on would use this time
+        time.sleep(0.1)  # fallbacks that ran on would use this time
         used = time.process_time() - used
     assert {answer.why for answer in answers} == {"server"}
-    assert statistics.median(answer.elapsed_s for answer in answers) < alone_s / 2
-    assert used < 8 * alone_s / 2
-    assert threading.active_count() < 8
+    quickest = min(answer.elapsed_s for answer in answers)
+    assert quickest < min(answer.elapsed_s for answer in alone) / 2
+    assert used < 0.6 * alone_used
+
+
+class Gated:
+    """ONNX Runtime, but beyond boundary 1 it waits until ``gate`` is open or the run is stopped."""
+
+    gate = threading.Event()
+
+    def __init__(self, model: Runnable, threads: int) -> None:
+        self.inner: Engine = ENGINES["onnxruntime"](model, threads)
+        self.deep = model.boundary != "boundary_01"
+
+    def run(self, inputs: Arrays, *, stop: Stop | None = None) -> Arrays:
+        while self.deep and not Gated.gate.wait(0.001):
+            if stop is not None and stop.asked:
+                raise Stopped("stopped at the gate")
+        return self.inner.run(inputs, stop=stop)
 
 
 def test_with_nothing_held_what_comes_first_is_the_answer_however_late(
-    bare: Bundle, promised: SimpleNamespace, alone_s: float
+    bundle: Bundle, promised: SimpleNamespace
 ) -> None:
-    hosted = After(alone_s / 3)
-    with Edge.open(bare, upstream=InProcess(hosted), plan=Plan(1)) as edge:
-        late = edge.answer(promised.IMAGE, deadline_s=alone_s / 6)
+    net = Net(bundle.net.boundaries, bundle.net.exits[-1:])
+    manifest = msgspec.structs.replace(bundle.manifest, net=net, exits={})
+    bare = dataclasses.replace(bundle, manifest=manifest)
+    hosted = After(0.05)
+    Gated.gate.set()
+    with Edge(bare, Plan(1), upstream=InProcess(hosted), load=Gated) as edge:
+        Gated.gate.clear()
+        answer = edge.answer(promised.IMAGE, deadline_s=0.001)
+        assert (answer.why, answer.degraded, answer.label) == ("server", False, 0)
+        assert answer.elapsed_s >= 0.05
+
         hosted.seconds = None
-        never = edge.answer(promised.IMAGE, deadline_s=alone_s / 6)
-    assert (late.why, late.degraded, late.label) == ("server", False, 0)
-    assert late.elapsed_s < 0.9 * alone_s
-    assert (never.why, never.where, never.exit, never.degraded) == ("late", "edge", "final", True)
-    assert never.elapsed_s < 3 * alone_s + promised.STALL_S
+        threading.Timer(0.05, Gated.gate.set).start()
+        answer = edge.answer(promised.IMAGE, deadline_s=0.01)
+        assert (answer.why, answer.where, answer.exit) == ("late", "edge", "final")
+        assert answer.degraded
 
 
 def test_with_an_answer_held_nothing_runs_while_the_reply_is_awaited(

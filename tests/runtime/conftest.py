@@ -38,8 +38,5 @@ def start() -> Any:
 
 @pytest.fixture(scope="session")
 def server(bundle: Any) -> Iterator[str]:
-    with small["running"]("presplit", "serve", str(bundle.path), "--json", "--port", "0") as (
-        address,
-        _,
-    ):
+    with small["listening"](bundle) as address:
         yield address

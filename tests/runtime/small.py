@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,14 +18,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from presplit.bundle import Bundle
 from presplit.packing import pack
+from presplit.runtime.server import hosting
+from presplit.runtime.wire.server import Listener
 
 WIDTHS = (16, 12, 8, 4)
+WIDE = 1024
 
 
 def small_model(seed: int, *, slow: int = 0) -> onnx.ModelProto:
     """An MLP 16-12-8-4 whose two hidden layers each carry an exit, ``early`` and ``middle``.
 
-    ``slow`` puts so many products with a 2048 x 2048 matrix, about a millisecond each, before the
+    ``slow`` puts so many products with a large matrix, a quarter of a millisecond each, before the
     classifier.
     """
     random = np.random.default_rng(seed)
@@ -47,10 +53,10 @@ def small_model(seed: int, *, slow: int = 0) -> onnx.ModelProto:
         values = f"h{depth}"
         outputs.append(gemm(values, exit_name, WIDTHS[depth + 1], 4))
     if slow:
-        start = values = gemm(values, "up", WIDTHS[2], 2048)
+        start = values = gemm(values, "up", WIDTHS[2], WIDE)
         weights.append(
             numpy_helper.from_array(
-                random.normal(size=(2048, 2048)).astype(np.float32) / 50, "slow.w"
+                random.normal(size=(WIDE, WIDE)).astype(np.float32) / 32, "slow.w"
             )
         )
         for step in range(slow):
@@ -60,7 +66,7 @@ def small_model(seed: int, *, slow: int = 0) -> onnx.ModelProto:
             helper.make_node("Add", [values, start], ["slow"])
         )  # a skip, so that no boundary lies inside
         values = "slow"
-    outputs.append(gemm(values, "logits", 2048 if slow else WIDTHS[2], WIDTHS[3]))
+    outputs.append(gemm(values, "logits", WIDE if slow else WIDTHS[2], WIDTHS[3]))
     inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 16])]
     results = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in outputs
@@ -78,6 +84,31 @@ def small_bundle(path: Path, seed: int, *, slow: int = 0) -> Bundle:
     given = {"probe": x[:2]} if slow else {"samples": x}
     names = ["early", "middle", "final"]
     return pack(small_model(seed, slow=slow), path, name="small", exit_names=names, **given)
+
+
+@contextlib.contextmanager
+def listening(bundle: Bundle) -> Iterator[str]:
+    """The address of a server of ``bundle`` on a thread of this process."""
+    loop, hosted = asyncio.new_event_loop(), hosting(bundle)
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    def there(work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, loop).result(10)
+
+    async def listen() -> tuple[Listener, str]:
+        listener = Listener(hosted, name="presplit", version="test")
+        return listener, await listener.start("127.0.0.1", 0)
+
+    listener, address = there(listen())
+    try:
+        yield address
+    finally:
+        there(listener.stop(0))
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+        hosted.close()
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -194,8 +195,8 @@ def test_an_array_that_is_not_one_sample_is_refused(
         assert edge.answer(IMAGES[0]).why == "planned"
 
 
-@pytest.mark.parametrize("deadline_s", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_deadline_that_is_none_is_refused(bundle: Bundle, deadline_s: float) -> None:
+@pytest.mark.parametrize("deadline_s", [0.0, -1.0, float("nan"), float("inf"), "soon"])
+def test_a_deadline_that_is_none_is_refused(bundle: Bundle, deadline_s: Any) -> None:
     with (
         Edge.open(bundle, plan=Plan(3)) as edge,
         pytest.raises(InputError, match="deadline_s must be a positive"),

@@ -1,7 +1,4 @@
-"""The tail server as its own process.
-
-The tests see what it answers, what it refuses and how, and how it starts and ends.
-"""
+"""The tail server: what it answers, what it refuses and how, and how it starts and ends."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import asyncio
 import contextlib
 import re
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -21,12 +17,13 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from presplit.bundle import Bundle
 from presplit.core.errors import BundleError, EngineError, ServerError
-from presplit.runtime import serve
+from presplit.core.types import Plan
+from presplit.runtime import Edge, serve
 from presplit.runtime.engines import ENGINES
 from presplit.runtime.hosted import Array, Layer
 from presplit.runtime.server import hosting
@@ -184,6 +181,7 @@ def test_a_bad_request_is_refused_and_harms_nobody(
     )
 
 
+@settings(max_examples=30)
 @given(raw=st.binary(max_size=200))
 def test_random_bytes_never_break_the_server(
     bundle: Bundle, channel: grpc.Channel, raw: bytes
@@ -236,20 +234,6 @@ def test_health_and_metadata_tell_the_contract(bundle: Bundle, stub: Any) -> Non
                 messages.ModelMetadataRequest(name="none"), timeout=5
             )  # both requests have the same fields
         assert caught.value.code() is MISSING
-
-
-def test_a_signal_under_load_ends_it_in_order(bundle: Bundle, start: Start) -> None:
-    with (
-        start("presplit", "serve", str(bundle.path), "--json", "--port", "0") as (address, process),
-        grpc.insecure_channel(address) as channel,
-    ):
-        infer = Stub(channel).ModelInfer
-        threading.Timer(0.1, process.send_signal, [signal.SIGTERM]).start()
-        with pytest.raises(grpc.RpcError) as caught:
-            while True:
-                infer(request(bundle), timeout=5)
-        assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-        assert process.wait(timeout=10) == 0
 
 
 def test_what_is_being_answered_is_answered_before_the_end(bundle: Bundle) -> None:
@@ -348,15 +332,25 @@ def test_this_machines_own_address_is_known_in_every_spelling(host: str, tmp_pat
         serve(tmp_path / "none.bundle", host=host)
 
 
-def test_it_listens_to_all_when_that_is_asked_for_until_ctrl_c(
-    bundle: Bundle, start: Start
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
+)
+def test_it_listens_to_all_when_that_is_asked_for_until_a_signal_ends_it_under_load(
+    bundle: Bundle, start: Start, number: signal.Signals
 ) -> None:
     words = ("--json", "--port", "0", "--host", "[::]", "--insecure")
     with start("presplit", "serve", str(bundle.path), *words) as (address, process):
         assert address.startswith("[::]:")
-        port = int(address.rpartition(":")[2])
-        for host in ("127.0.0.1", "::1"):
-            with socket.create_connection((host, port), timeout=5):
-                pass
-        process.send_signal(signal.SIGINT)
+        port = address.rpartition(":")[2]
+        for host in ("127.0.0.1", "[::1]"):
+            with Edge.open(bundle, server=f"{host}:{port}", plan=Plan(0, deadline_s=5.0)) as edge:
+                assert edge.answer(np.ones(16, np.float32)).why == "server"
+        with grpc.insecure_channel(f"[::1]:{port}") as channel:
+            infer = Stub(channel).ModelInfer
+            threading.Timer(0.1, process.send_signal, [number]).start()
+            with pytest.raises(grpc.RpcError) as caught:
+                while True:
+                    infer(request(bundle), timeout=5)
+            gone = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+            assert caught.value.code() in gone
         assert process.wait(timeout=10) == 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -29,6 +29,7 @@ def form_of(array: np.ndarray) -> Form:
     return Form("boundary", array.dtype.name, array.shape[1:], max_batch=8)
 
 
+@settings(max_examples=30)
 @given(array=arrays)
 def test_what_is_sent_is_what_is_read(array: np.ndarray) -> None:
     found = read(send("boundary", array), form_of(array))
@@ -36,6 +37,7 @@ def test_what_is_sent_is_what_is_read(array: np.ndarray) -> None:
     assert found.dtype == array.dtype
 
 
+@settings(max_examples=30)
 @given(array=arrays)
 def test_strides_and_byte_order_do_not_matter(array: np.ndarray) -> None:
     swapped = array.astype(array.dtype.newbyteorder(">")) if array.dtype.itemsize > 1 else array
@@ -46,6 +48,7 @@ def test_strides_and_byte_order_do_not_matter(array: np.ndarray) -> None:
         assert send("boundary", swapped) == expected
 
 
+@settings(max_examples=30)
 @given(
     array=arrays,
     name=st.sampled_from(["boundary", "other", ""]),

@@ -21,7 +21,7 @@ def serve(
         float | None,
         typer.Option(
             min=0,
-            help="MB of models kept ready; default four times the net's, 512 at least. The least "
+            help="MB of models kept ready; default four times the net's, 64 at least. The least "
             "used goes, and is loaded again when it is asked for.",
         ),
     ] = None,

@@ -13,6 +13,7 @@ own promise.
 from __future__ import annotations
 
 import math
+import numbers
 import time
 import weakref
 from collections.abc import Callable
@@ -180,7 +181,9 @@ class Edge:
     def _limit(self, deadline_s: float | None) -> float:
         """The deadline in seconds from the beginning."""
         limit = self._deadline_s if deadline_s is None else deadline_s
-        if not (0 < limit < math.inf):
+        # Callers without types may pass anything.
+        is_number = isinstance(limit, numbers.Real)  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not is_number or not 0 < limit < math.inf:
             raise InputError(f"deadline_s must be a positive number of seconds, got {limit}")
         return limit
 

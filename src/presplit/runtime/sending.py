@@ -34,23 +34,19 @@ class Sending:
             self._codec.encode(zeros, self._encoding)
             upstream.greet(self._name)
 
-    def ask(
-        self, values: Floats, *, by: float, worthless_after: float
-    ) -> tuple[Pending | Failure, int]:
+    def ask(self, values: Floats, until: float) -> tuple[Pending | Failure, int]:
         """The request on its way, or why there is none, and the bytes handed to the link.
 
-        ``values`` ``(1, *boundary)``. Nothing is sent after ``by``; a reply after
-        ``worthless_after`` (both by `time.monotonic`) helps nobody.
+        ``values`` ``(1, *boundary)``. After ``until`` (`time.monotonic`) a reply helps nobody, and
+        nothing is sent for one.
         """
         if self._upstream is None:
             return Failure("link_down", "nobody was given to ask"), 0
-        if by <= time.monotonic():
+        if until <= time.monotonic():
             return Failure("no_time", "the deadline is too near to ask"), 0
         name, codes = self._name, self._codec.encode(values, self._encoding)
         if codes is None:
             name, codes = self._plain_name, values
-        if by <= time.monotonic():
+        if until <= time.monotonic():
             return Failure("no_time", "encoding took the time that was left"), 0
-        request = Request(name, codes, self._classes)
-        asked = self._upstream.ask(request, worthless_after)
-        return asked, codes.nbytes
+        return self._upstream.ask(Request(name, codes, self._classes), until), codes.nbytes

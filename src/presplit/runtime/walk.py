@@ -18,6 +18,9 @@ from presplit.runtime.head import Head, Held
 from presplit.runtime.sending import Sending
 from presplit.runtime.upstream import Failure, Pending
 
+LATE_S = 10.0
+"""With nothing held a reply is waited for so long beyond the deadline, unless an exit is first."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -92,7 +95,7 @@ class Walk:
     def _ask(self, values: Floats, held: Held, by: float) -> Found:
         """The reply if it is there in time, else what is held."""
         assert self._sending is not None, "what does not end here is sent"
-        asked, up_bytes = self._sending.ask(values, by=by, worthless_after=by)
+        asked, up_bytes = self._sending.ask(values, by)
         if isinstance(asked, Failure):
             return Found(held, "edge", asked.why, up_bytes)
         reply = asked.wait(by)
@@ -109,8 +112,8 @@ class Walk:
         stretch = self._fallback
         assert stretch is not None, "the head has one whenever no exit on the way holds an answer"
         assert self._sending is not None, "what does not end here is sent"
-        latest = by + stretch.seconds
-        asked, up_bytes = self._sending.ask(values, by=by, worthless_after=latest)
+        latest = max(by, time.monotonic()) + LATE_S
+        asked, up_bytes = self._sending.ask(values, latest)
         meanwhile = Fallback(stretch, values)
         try:
             reply = asked if isinstance(asked, Failure) else _first(asked, meanwhile, by, latest)

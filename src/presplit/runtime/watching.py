@@ -15,7 +15,7 @@ Watcher = Callable[[Answer], None]
 
 ROOM = 1024
 """Answers that wait for a slow watcher, at most; one more is not shown to it."""
-CLOSING_S = 1.0
+CLOSING_S = 0.5
 """How long closing waits for a watcher that is behind."""
 
 

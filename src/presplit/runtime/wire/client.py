@@ -86,6 +86,8 @@ class Client:
 
     def ask(self, request: Request, until: float) -> Pending | Failure:
         """Put ``request`` on its way; the server is told when its reply becomes worthless."""
+        if not self._opened.here:
+            return Failure("link_down", "the connection was opened before a fork")
         tensor = send("boundary", request.codes)
         request_id = f"{self._prefix}-{next(self._numbers)}"
         tensor_head = messages.ModelInferRequest.InferInputTensor(
