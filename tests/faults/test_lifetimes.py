@@ -95,8 +95,9 @@ def test_an_edge_that_nobody_holds_lets_go_of_all_it_had(
 def test_an_edge_that_is_never_closed_neither_hangs_nor_complains_at_the_end(
     bundle: Bundle, server: str
 ) -> None:
+    """Neither in its own process nor in one that is forked from it and ends as any other."""
     program = f"""if True:
-        import atexit, numpy as np
+        import atexit, numpy as np, os, sys
         from presplit.core.errors import InputError
         from presplit.core.types import Plan
         from presplit.runtime import Edge
@@ -110,9 +111,17 @@ def test_an_edge_that_is_never_closed_neither_hangs_nor_complains_at_the_end(
         edge = Edge.open({str(bundle.path)!r}, server={server!r}, plan=Plan(0, deadline_s=5.0),
                          watch=lambda answer: print("seen", answer.why))
         edge.answer(x)
+        child = os.fork()
+        if child == 0:
+            atexit.unregister(late)
+            sys.exit(0)
+        assert os.waitpid(child, 0)[1] == 0
     """
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=20
+        [sys.executable, "-W", "error", "-W", "ignore:.*fork", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=20,
     )
     assert (done.returncode, done.stderr) == (0, "")
     expected = ["seen server", "the edge is closed; open it again to get answers"]

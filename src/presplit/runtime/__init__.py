@@ -1,7 +1,4 @@
-"""Running a bundle: the edge, the tail server behind it, measuring, and a shaped link.
-
-The shaped link is there to try edge and server. Nothing here needs torch.
-"""
+"""Running a bundle: the edge, the tail server behind it, and measuring. Nothing needs torch."""
 
 from __future__ import annotations
 

@@ -2,11 +2,13 @@
 
 This is the only file of the runtime that imports it. Its Python wrapper answers some load errors by
 printing to standard output and trying again with other providers; that is switched off here, and
-what goes wrong is raised.
+what goes wrong is raised. Its official builds also report to their maker over the network, from a
+thread that keeps a forked process from ending; nothing of that is begun here.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,8 @@ class Engine:
     """
 
     def __init__(self, model: bytes, *, threads: int = 1) -> None:
+        # It is read once, when the library is loaded; who sets it otherwise is not overruled.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         self._ort: Any = library("onnxruntime", **NEED)  # ships no types
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = threads
