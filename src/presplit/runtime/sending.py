@@ -49,4 +49,5 @@ class Sending:
             name, codes = self._plain_name, values
         if until <= time.monotonic():
             return Failure("no_time", "encoding took the time that was left"), 0
-        return self._upstream.ask(Request(name, codes, self._classes), until), codes.nbytes
+        asked = self._upstream.ask(Request(name, codes, self._classes), until)
+        return asked, 0 if isinstance(asked, Failure) else codes.nbytes

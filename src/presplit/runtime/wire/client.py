@@ -100,13 +100,13 @@ class Client:
             raw_input_contents=[tensor.raw],
         ).SerializeToString()
         most = self._most_bytes
-        if most is not None and len(message) > most:
-            # Another server may listen there by now, and take more.
-            if self._greeting.done():
-                self.greet(request.model)
-            detail = f"a request of {len(message)} bytes, and the server takes {most}"
-            return Failure("refused", detail)
         try:
+            if most is not None and len(message) > most:
+                # Another server may listen there by now, and take more.
+                if self._greeting.done():
+                    self.greet(request.model)
+                detail = f"a request of {len(message)} bytes, and the server takes {most}"
+                return Failure("refused", detail)
             call = self._infer.future(message, timeout=max(0.0, until - time.monotonic()))
         except ValueError as error:  # how grpc says that the channel is closed
             return Failure("link_down", str(error))
