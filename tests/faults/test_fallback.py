@@ -40,16 +40,22 @@ def test_a_run_is_stopped_and_the_others_of_the_same_engine_go_on(slow_bundle: B
     engine = ENGINES["onnxruntime"](net, 1)
     values = {net.input: np.ones((1, 8), np.float32)}
     expected = engine.run(values)[net.logits["final"]]
-    stops = [Stop() for _ in range(3)]
+    stop = Stop()
+
+    def again_and_again() -> None:
+        while True:
+            engine.run(values, stop=stop)
+
     with ThreadPoolExecutor(3) as pool:
-        runs = [pool.submit(engine.run, values, stop=stop) for stop in stops]
-        stops[1].ask()
-        for number, run in enumerate(runs):
-            if number == 1:
-                assert isinstance(run.exception(), Stopped)
-            else:
-                np.testing.assert_array_equal(run.result()[net.logits["final"]], expected)
-    stops[0].ask()  # after the run it changes nothing
+        stopped = pool.submit(again_and_again)
+        others = [pool.submit(engine.run, values, stop=Stop()) for _ in range(2)]
+        stop.ask()
+        assert isinstance(stopped.exception(timeout=10), Stopped)
+        for other in others:
+            np.testing.assert_array_equal(other.result()[net.logits["final"]], expected)
+    late = Stop()
+    np.testing.assert_array_equal(engine.run(values, stop=late)[net.logits["final"]], expected)
+    late.ask()  # after the run it changes nothing
     np.testing.assert_array_equal(engine.run(values)[net.logits["final"]], expected)
 
 
