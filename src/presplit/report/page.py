@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from presplit.core.errors import SpecError, library
-from presplit.report.tables import WAYS, Column, cells
+from presplit.core.tables import WAYS, Column, cells
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 

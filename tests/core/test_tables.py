@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from presplit.core import units
-from presplit.report.tables import WAYS, Column, markdown, table
+from presplit.core.tables import WAYS, Column, markdown, table
 
 
 def test_the_demo_s_table_reads_well(rows: list[dict]) -> None:

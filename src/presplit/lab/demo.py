@@ -400,8 +400,8 @@ def _report(
 
 def _text(result: dict[str, Any], report: str) -> str:
     """The table and the outage line, for people."""
-    from presplit.report.tables import WAYS as COLUMNS
-    from presplit.report.tables import table
+    from presplit.core.tables import WAYS as COLUMNS
+    from presplit.core.tables import table
 
     outage = result["outage"]
     rows = [{**row, "weights": result["sparse_weights"]} for row in result["table"]]
