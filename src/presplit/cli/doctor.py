@@ -14,6 +14,7 @@ import typer
 
 import presplit
 from presplit.cli.options import Json, show
+from presplit.core.tables import columns_of, table
 
 LIBRARIES = {
     "numpy": "everything",
@@ -44,14 +45,13 @@ def doctor(json: Json = False) -> None:
         f"presplit {presplit.__version__}, Python {platform.python_version()} on "
         f"{platform.system()} {platform.machine()}"
     )
-    lines = [machine]
-    lines += [
-        f"  {name:13} {version or 'missing, for ' + LIBRARIES[name]}"
+    named = [
+        {"name": name, "state": version or f"missing, for {LIBRARIES[name]}"}
         for name, version in versions.items()
     ]
-    lines += [f"  {name:13} {problem or 'works'}" for name, problem in checks.items()]
+    named += [{"name": name, "state": problem or "works"} for name, problem in checks.items()]
     facts: dict[str, Any] = {"machine": machine, "versions": versions, "checks": checks}
-    show(facts, "\n".join(lines), as_json=json)
+    show(facts, f"{machine}\n\n{table(named, columns_of(named))}", as_json=json)
     if any(checks.values()):
         raise typer.Exit(1)
 
@@ -70,14 +70,12 @@ def _engine() -> str | None:
     """
     import subprocess
 
-    done = subprocess.run(
-        [sys.executable, "-c", _SMOKE], capture_output=True, text=True, timeout=60
-    )
-    return (
-        None
-        if done.returncode == 0
-        else f"fails: {(done.stderr.strip().splitlines() or [f'signal {-done.returncode}'])[-1]}"
-    )
+    command = [sys.executable, "-c", _SMOKE]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
+    if done.returncode == 0:
+        return None
+    said = done.stderr.strip().splitlines() or [f"signal {-done.returncode}"]
+    return f"fails: {said[-1]}"
 
 
 # The bytes are an ONNX model: one Relu from `boundary` (batch, 1) to `logits`.
