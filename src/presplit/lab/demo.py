@@ -1,6 +1,4 @@
-"""``presplit demo``: the main job once through, for real.
-
-It trains, cuts, runs split between processes, and breaks the server.
+"""The main job once through, for real: train, cut, answer five ways, break the server.
 
 Three processes besides this one: the tail server, a shaped link, and an edge that never loads
 torch. Numbers in the table are what those processes did, not what was planned.
@@ -10,16 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from presplit.cli.options import Json, say, show
-from presplit.core.errors import MissingLibrary, PresplitError, SpecError
-from presplit.lab.stage import Stage
+from presplit.core.errors import PresplitError
+from presplit.core.shelf import Shelf
+from presplit.lab.stage import Breaking, Stage
 
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
@@ -41,6 +37,7 @@ class Settings:
     It is how to train, and how fast images come while the server is broken.
     """
 
+    name: str
     epochs: int
     batch: int
     rate: float
@@ -48,41 +45,42 @@ class Settings:
     """The submodule that the early exit follows."""
     width: int
     bottleneck: int
-    layers: dict[str, float]
+    layers: Mapping[str, float]
     streams: int
     outage_run_s: float
     """How long the images of the last way take to come, as a camera gives them."""
     max_drop: float
 
 
-SETTINGS = {
-    "digits": Settings(
-        epochs=20,
-        batch=32,
-        rate=5e-3,
-        exit="stem",
-        width=32,
-        bottleneck=8,
-        layers={"block1.conv": 0.25, "block2.conv": 0.25, "block4.conv": 0.125},
-        streams=1,
-        outage_run_s=9.0,
-        max_drop=0.0,
-    ),
-    "mnist": Settings(
-        epochs=4,
-        batch=128,
-        rate=5e-3,
-        exit="block1",
-        width=24,
-        bottleneck=16,
-        layers={"block1.conv": 0.25, "block2.conv": 0.25, "block3.conv": 0.5, "block4.conv": 0.125},
-        streams=6,
-        outage_run_s=25.0,
-        max_drop=0.001,
-    ),
-}
-SLACK_S = 0.01
-"""What an answer may take beyond its deadline."""
+DIGITS = Settings(
+    name="digits",
+    epochs=20,
+    batch=32,
+    rate=5e-3,
+    exit="stem",
+    width=32,
+    bottleneck=8,
+    layers={"block1.conv": 0.25, "block2.conv": 0.25, "block4.conv": 0.125},
+    streams=1,
+    outage_run_s=9.0,
+    max_drop=0.0,
+)
+MNIST = Settings(
+    name="mnist",
+    epochs=4,
+    batch=128,
+    rate=5e-3,
+    exit="block1",
+    width=24,
+    bottleneck=16,
+    layers={"block1.conv": 0.25, "block2.conv": 0.25, "block3.conv": 0.5, "block4.conv": 0.125},
+    streams=6,
+    outage_run_s=25.0,
+    max_drop=0.001,
+)
+DEMOS = Shelf("data set of the demo", {one.name: one for one in (DIGITS, MNIST)})
+"""The data sets that the demo knows."""
+
 CUT = "bottleneck"
 """The submodule after which the net is cut."""
 WAYS = ("edge", "server", "split", "split+exit", "split+exit+outage")
@@ -90,130 +88,158 @@ KILLED, RESTARTED = 0.28, 0.5
 """When in the last way's run, as shares of it, the server is killed and started again."""
 
 
-def demo(
-    data: Annotated[str, typer.Option(help="digits (nothing to download) or mnist.")] = "digits",
-    out: Annotated[Path, typer.Option(help="Directory for runs, bundle and report.")] = Path(
-        "runs/demo"
-    ),
-    link: Annotated[
-        str, typer.Option(help="Profile of the link between edge and server.")
-    ] = "10mbit",
-    deadline_s: Annotated[
-        float, typer.Option(min=0.02, help="Every answer is given by then, in seconds.")
-    ] = 0.1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of both trainings.")] = 0,
-    images: Annotated[
-        int | None, typer.Option(min=10, help="Test images to answer; default all.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Train dense and sparse, cut, run edge and server five ways over a shaped link.
+@dataclass(frozen=True)
+class Shown:
+    """What one demo did.
 
-    The server is killed in the middle.
+    ``rows``: one for each of `WAYS`, as `presplit.report.page.WAYS` shows them. ``answers`` are
+    those of the last way; ``broken`` is when its server was killed and when it listened again, in
+    seconds after the first answer.
     """
-    from presplit.profiles import LINKS
 
-    if data not in SETTINGS:
-        raise SpecError(f"--data: expected one of {', '.join(SETTINGS)}, got {data!r}")
-    found_link = LINKS.find(link)
-    settings, began = SETTINGS[data], time.monotonic()
-    seconds = settings.outage_run_s
-    dense, sparse = _train(data, settings, seed, out)
-    bundle, test, labels, threshold = _bundle(data, settings, out, images)
-    plans = _plans(bundle, threshold, deadline_s)
-    rows: list[dict[str, Any]] = []
-    rate, round_trip = found_link.up_bps / 1e6, found_link.rtt_s * 1e3
-    say(
-        f"[4/5] answering {len(test)} images five ways over {rate:g} Mbit/s with {round_trip:g} ms "
+    data: str
+    link: Link
+    deadline_s: float
+    dense: Mapping[str, Any]
+    sparse: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    answers: Sequence[Mapping[str, Any]]
+    asked: int
+    broken: tuple[float, float]
+    seconds: float
+
+    @property
+    def lost(self) -> int:
+        """How many images got no answer in the outage."""
+        return self.asked - len({answer["sample"] for answer in self.answers})
+
+    @property
+    def longest_s(self) -> float:
+        """What the longest answer in the outage took."""
+        return max(answer["elapsed_s"] for answer in self.answers)
+
+    def to_builtins(self) -> dict[str, Any]:
+        """The numbers, for JSON."""
+        return {
+            "dense_accuracy": self.dense["accuracy"]["final"],
+            "dense_weights": self.dense["weights"],
+            "sparse_weights": self.sparse["weights"],
+            "table": list(self.rows),
+            "outage": {
+                "lost": self.lost,
+                "longest_s": self.longest_s,
+                "deadline_s": self.deadline_s,
+            },
+        }
+
+
+def show(
+    settings: Settings,
+    out: Path,
+    *,
+    link: Link,
+    deadline_s: float,
+    seed: int = 0,
+    images: int | None = None,
+    tell: Callable[[str], None] = print,
+) -> Shown:
+    """Run the whole demo in the directory ``out``, with the first ``images`` of the test set.
+
+    ``tell`` is given a line for people at each step. Raises `PresplitError` if the joined segments
+    do not compute what the trained net does, or a process fails.
+    """
+    began = time.monotonic()
+    dense, sparse = _train(settings, seed, out, tell)
+    ready = _bundle(settings, out, images, tell)
+    plans = _plans(ready.bundle, ready.threshold, deadline_s)
+    asked, seconds = len(ready.labels), settings.outage_run_s
+    mbit, round_trip_ms = link.up_bps / 1e6, link.rtt_s * 1e3
+    tell(
+        f"[4/5] answering {asked} images five ways over {mbit:g} Mbit/s with {round_trip_ms:g} ms "
         "round trip"
     )
-    with Stage(bundle, found_link, streams=settings.streams) as stage:
-        for way in WAYS:
-            breaking = (
-                (len(test) / seconds, KILLED * seconds, RESTARTED * seconds)
-                if way == WAYS[-1]
-                else None
-            )
-            answers = stage.answer(plans[way], out / "test.npy", breaking=breaking)
-            rows.append(_row(way, bundle, plans[way], answers, labels))
-            say(
-                f"      {way}: {100 * rows[-1]['accuracy']:.2f} %, p50 "
-                f"{1e3 * rows[-1]['p50_s']:.2f} ms"
-            )
-        outage = _outage(answers, len(test), deadline_s)
+    rows: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
+    with Stage(ready.bundle, link, streams=settings.streams) as stage:
+        for way, plan in plans.items():
+            breaking = None
+            if way == WAYS[-1]:
+                breaking = Breaking(asked / seconds, KILLED * seconds, RESTARTED * seconds)
+            answers = stage.answer(plan, ready.images, breaking=breaking)
+            row = _row(way, ready, plan, answers)
+            rows.append(row)
+            tell(f"      {way}: {100 * row['accuracy']:.2f} %, p50 {1e3 * row['p50_s']:.2f} ms")
         broken = stage.broken
-    result = {
-        "dense_accuracy": dense["accuracy"]["final"],
-        "dense_weights": dense["weights"],
-        "sparse_weights": sparse["weights"],
-        "table": rows,
-        "outage": outage,
-    }
-    try:
-        report = str(
-            _report(out, result, answers, broken, data, found_link, time.monotonic() - began)
-        )
-    except MissingLibrary as missing:
-        report = f"none: {missing}"
-    say(f"[5/5] done in {time.monotonic() - began:.0f} s")
-    show(result, _text(result, report), as_json=json)
-    if outage["lost"] or outage["longest_s"] > deadline_s + SLACK_S:
-        say("presplit: the promise did not hold: an answer was lost, or later than its deadline")
-        raise typer.Exit(1)
+    took_s = time.monotonic() - began
+    tell(f"[5/5] done in {took_s:.0f} s")
+    return Shown(
+        settings.name, link, deadline_s, dense, sparse, rows, answers, asked, broken, took_s
+    )
 
 
 def _train(
-    data: str, settings: Settings, seed: int, out: Path
+    settings: Settings, seed: int, out: Path, tell: Callable[[str], None]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Train both nets into run directories; give their results."""
     from presplit.train import runs
 
-    say(
-        f"[1/5] training on {data}: a dense net, then a predefined-sparse one with an early exit "
-        f"after {settings.exit}"
+    tell(
+        f"[1/5] training on {settings.name}: a dense net, then a predefined-sparse one with an "
+        f"early exit after {settings.exit}"
     )
-    results: list[dict[str, Any]] = []
-    for name, spec in _specs(data, settings, seed).items():
-        results.append(runs.train(spec, out / name, on_epoch=_progress(name, settings.epochs)))
-        net, final = results[-1], 100 * results[-1]["accuracy"]["final"]
-        say(f"      {name}: {net['weights']:,} weights, {final:.2f} % on the test set")
-    return results[0], results[1]
+    results: dict[str, dict[str, Any]] = {}
+    for name, spec in _specs(settings, seed).items():
+        progress = _progress(name, settings.epochs, tell)
+        results[name] = runs.train(spec, out / name, on_epoch=progress)
+        net, final = results[name], 100 * results[name]["accuracy"]["final"]
+        tell(f"      {name}: {net['weights']:,} weights, {final:.2f} % on the test set")
+    return results["dense"], results["sparse"]
 
 
-def _progress(name: str, epochs: int) -> Callable[[Epoch], None]:
+def _progress(name: str, epochs: int, tell: Callable[[str], None]) -> Callable[[Epoch], None]:
     """Say about five times how a training is going."""
 
     def note(epoch: Epoch) -> None:
         if epoch.number % max(1, epochs // 5) == 0:
             seen = f"validation {100 * epoch.accuracy[-1]:.2f} %, {epoch.seconds:.1f} s an epoch"
-            say(f"      {name}, epoch {epoch.number} of {epochs}: {seen}")
+            tell(f"      {name}, epoch {epoch.number} of {epochs}: {seen}")
 
     return note
 
 
-def _specs(data: str, settings: Settings, seed: int) -> dict[str, Spec]:
+def _specs(settings: Settings, seed: int) -> dict[str, Spec]:
     """The two specs of the demo."""
     from presplit.core.spec import spec_from
 
     common = {
         "seed": seed,
-        "data": {"name": data},
+        "data": {"name": settings.name},
         "model": {"kind": "cnn", "width": settings.width, "bottleneck": settings.bottleneck},
         "training": {"epochs": settings.epochs, "batch": settings.batch, "rate": settings.rate},
     }
     sparse = {
-        "sparsity": {"family": "grouped", "layers": settings.layers},
+        "sparsity": {"family": "grouped", "layers": dict(settings.layers)},
         "exits": {"after": [settings.exit]},
     }
     return {
-        "dense": spec_from({"name": f"{data}-dense", **common}),
-        "sparse": spec_from({"name": data, **common, **sparse}),
+        "dense": spec_from({"name": f"{settings.name}-dense", **common}),
+        "sparse": spec_from({"name": settings.name, **common, **sparse}),
     }
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """What the five ways need: a bundle, a file of images with their labels, a threshold."""
+
+    bundle: Bundle
+    images: Path
+    labels: Sequence[int]
+    threshold: float
+
+
 def _bundle(
-    data: str, settings: Settings, out: Path, images: int | None
-) -> tuple[Bundle, Floats, Sequence[int], float]:
+    settings: Settings, out: Path, images: int | None, tell: Callable[[str], None]
+) -> _Ready:
     """Export and check the sparse net, put test images into a file, choose the exit's threshold."""
     import msgspec
     import numpy as np
@@ -221,34 +247,33 @@ def _bundle(
     from presplit.train import choose_thresholds, evaluate, export, runs
 
     run = runs.read_run(out / "sparse")
-    say("[2/5] exporting to ONNX, cutting at every boundary")
-    spec = msgspec.to_builtins(run.spec)
+    tell("[2/5] exporting to ONNX, cutting at every boundary")
     bundle = export(
         run.model,
         run.held_out,
-        out / f"{data}.bundle",
-        name=data,
+        out / f"{settings.name}.bundle",
+        name=settings.name,
         labels=run.data.labels,
-        spec=spec,
+        spec=msgspec.to_builtins(run.spec),
     )
     samples = run.data.test.take(slice(0, images))
     np.save(out / "test.npy", samples.x)
-    worst = _agreement(bundle, run.model, samples.x)
-    say(
+    worst = agreement(bundle, run.model, samples.x)
+    tell(
         f"[3/5] torch, the whole graph and the joined segments agree to {worst:.1e} of the largest "
         "logit"
     )
     chosen = choose_thresholds(
         evaluate(run.model, run.held_out), run.held_out.y, max_drop=settings.max_drop
     )
-    return bundle, samples.x, samples.y.tolist(), chosen.thresholds[0]
+    return _Ready(bundle, out / "test.npy", samples.y.tolist(), chosen.thresholds[0])
 
 
-def _agreement(bundle: Bundle, model: Any, images: Floats) -> float:
+def agreement(bundle: Bundle, model: Any, images: Floats) -> float:
     """The largest difference of logits, relative to the largest logit.
 
     Torch is compared with the exported graph as it was before it was cut, and with the joined
-    segments at every split, every exit included.
+    segments at every split, every exit included. Raises `PresplitError` beyond `TOLERANCE`.
     """
     import numpy as np
 
@@ -257,29 +282,38 @@ def _agreement(bundle: Bundle, model: Any, images: Floats) -> float:
     from presplit.train.data import Samples
     from presplit.train.export import to_onnx
 
-    x, last = images[:64], bundle.net.last
+    x = images[:64]
     own = evaluate(model, Samples(x, np.zeros(len(x), np.int64)))
-    early = bundle.net.exits[0]
+    early, final = own[0], own[-1]
     whole = Engine(to_onnx(model, x).SerializeToString()).run({"input": x})
-    pairs = [(whole[f"logits_{number}"], own[number]) for number in range(len(own))]
-    for split in range(last + 1):
-        before, after = ([early.name], []) if early.after <= split else ([], [early.name])
-        found: dict[str, Any] = {}
-        values = x
-        if split > 0:
-            found |= Engine(bundle.segment(0, split, exits=before)).run({"boundary": x})
-            values = found["logits" if split == last else f"boundary_{split:02d}"]
-        if split < last:
-            found |= Engine(bundle.segment(split, last, exits=after)).run({"boundary": values})
-        pairs += [(found[f"logits.{early.name}"], own[0]), (found["logits"], own[-1])]
-    worst = max(float(np.abs(one - other).max()) for one, other in pairs) / max(
-        1.0, float(np.abs(own).max())
-    )
-    if not worst <= TOLERANCE:
+    pairs = [(whole[f"logits_{number}"], logits) for number, logits in enumerate(own)]
+    for split in range(bundle.net.last + 1):
+        found = _joined(bundle, split, x)
+        pairs += [(found["early"], early), (found["final"], final)]
+    worst = max(float(np.abs(one - other).max()) for one, other in pairs)
+    worst /= max(1.0, float(np.abs(own).max()))
+    if not worst <= TOLERANCE:  # also where it is no number
         raise PresplitError(
             f"torch, the whole graph and the joined segments differ by {worst:.2g} (relative)"
         )
     return worst
+
+
+def _joined(bundle: Bundle, split: int, x: Floats) -> dict[str, Floats]:
+    """Logits of the early exit and of the net, from two engines that meet at ``split``."""
+    from presplit.runtime.engines.onnxruntime import Engine
+
+    last, exit_ = bundle.net.last, bundle.net.exits[0]
+    found: dict[str, Any] = {}
+    values = x
+    if split > 0:
+        exits = [exit_.name] if exit_.after <= split else []
+        found |= Engine(bundle.segment(0, split, exits=exits)).run({"boundary": x})
+        values = found["logits" if split == last else f"boundary_{split:02d}"]
+    if split < last:
+        exits = [exit_.name] if exit_.after > split else []
+        found |= Engine(bundle.segment(split, last, exits=exits)).run({"boundary": values})
+    return {"early": found[f"logits.{exit_.name}"], "final": found["logits"]}
 
 
 def _plans(bundle: Bundle, threshold: float, deadline_s: float) -> dict[str, Plan]:
@@ -289,42 +323,38 @@ def _plans(bundle: Bundle, threshold: float, deadline_s: float) -> dict[str, Pla
     """
     from presplit.core.types import Plan
 
-    last = bundle.net.last
-    cut = max(
-        k for k, boundary in enumerate(bundle.net.boundaries) if boundary.name.startswith(CUT)
-    )
-    split = Plan(cut, codec="int8", deadline_s=deadline_s)
-    early = Plan(cut, {bundle.net.exits[0].name: threshold}, codec="int8", deadline_s=deadline_s)
+    names = [boundary.name for boundary in bundle.net.boundaries]
+    cut = max(number for number, name in enumerate(names) if name.startswith(CUT))
+    early = {bundle.net.exits[0].name: threshold}
+    with_exit = Plan(cut, early, codec="int8", deadline_s=deadline_s)
     return {
-        "edge": Plan(last, deadline_s=deadline_s),
+        "edge": Plan(bundle.net.last, deadline_s=deadline_s),
         "server": Plan(0, codec="int8", deadline_s=deadline_s),
-        "split": split,
-        "split+exit": early,
-        "split+exit+outage": early,
+        "split": Plan(cut, codec="int8", deadline_s=deadline_s),
+        "split+exit": with_exit,
+        "split+exit+outage": with_exit,
     }
 
 
-def _row(
-    way: str, bundle: Bundle, plan: Plan, answers: list[dict[str, Any]], labels: Sequence[int]
-) -> dict[str, Any]:
+def _row(way: str, ready: _Ready, plan: Plan, answers: list[dict[str, Any]]) -> dict[str, Any]:
     """One row of the table, from what the edge process said."""
-    elapsed = sorted(a["elapsed_s"] for a in answers)
-    hits = [answer["label"] == labels[answer["sample"]] for answer in answers]
     count = len(answers)
-    macs = _macs(bundle, plan)
+    elapsed = sorted(answer["elapsed_s"] for answer in answers)
+    hits = [answer["label"] == ready.labels[answer["sample"]] for answer in answers]
+    sure_macs, asked_macs = _macs(ready.bundle, plan)
+    macs = [sure_macs if answer["why"] == "confident" else asked_macs for answer in answers]
     return {
         "way": way,
         "accuracy": sum(hits) / count,
-        "edge_share": sum(a["where"] == "edge" for a in answers) / count,
+        "edge_share": sum(answer["where"] == "edge" for answer in answers) / count,
         "p50_s": elapsed[math.ceil(0.5 * count) - 1],
         "p99_s": elapsed[math.ceil(0.99 * count) - 1],
-        "up_bytes": sum(a["up_bytes"] for a in answers) / count,
-        "edge_macs": sum(macs["sure" if a["why"] == "confident" else "asked"] for a in answers)
-        / count,
+        "up_bytes": sum(answer["up_bytes"] for answer in answers) / count,
+        "edge_macs": sum(macs) / count,
     }
 
 
-def _macs(bundle: Bundle, plan: Plan) -> dict[str, int]:
+def _macs(bundle: Bundle, plan: Plan) -> tuple[int, int]:
     """What the edge computes for a sample that leaves at the early exit, and one that does not."""
     from presplit.core.cost import edge_macs
 
@@ -337,84 +367,4 @@ def _macs(bundle: Bundle, plan: Plan) -> dict[str, int]:
         segment_macs=[part.macs for part in manifest.segments],
         exit_macs=[part.macs if part else 0 for part in parts],
     )
-    return {"sure": found[0], "asked": found[-1]}
-
-
-def _outage(answers: list[dict[str, Any]], asked: int, deadline_s: float) -> dict[str, Any]:
-    """What the outage did: answers that never came, and the longest answer."""
-    return {
-        "lost": asked - len({answer["sample"] for answer in answers}),
-        "longest_s": max(answer["elapsed_s"] for answer in answers),
-        "deadline_s": deadline_s,
-    }
-
-
-def _report(
-    out: Path,
-    result: dict[str, Any],
-    answers: list[dict[str, Any]],
-    broken: tuple[float, float],
-    data: str,
-    link: Link,
-    seconds: float,
-) -> Path:
-    """Write the HTML report; give its path."""
-    from presplit.core import units
-    from presplit.report.page import Figure, write_page
-    from presplit.report.plots import accuracy_against_bytes, answers_over_time
-
-    outage = result["outage"]
-    over_time = answers_over_time(answers, outage=broken, deadline_s=outage["deadline_s"])
-    sparse, dense = result["sparse_weights"], result["dense_weights"]
-    return write_page(
-        out / "report.html",
-        title=f"Presplit demo: {data}",
-        lead=(
-            "One predefined-sparse net with an early exit, cut between an edge and a server, "
-            f"{seconds:.0f} s in all."
-        ),
-        rows=[{**row, "weights": sparse} for row in result["table"]],
-        facts={
-            f"Dense net, {dense:,} weights": units.percent(result["dense_accuracy"]),
-            f"Sparse net, {sparse:,} weights": units.percent(result["table"][0]["accuracy"]),
-            "Answers lost in the outage": str(outage["lost"]),
-            "Longest answer in the outage": units.seconds(outage["longest_s"]),
-            "Deadline": units.seconds(outage["deadline_s"]),
-            f"Link, round trip {units.seconds(link.rtt_s)}": f"{link.up_bps / 1e6:g} Mbit/s",
-        },
-        figures=[
-            Figure(
-                "Accuracy against bytes",
-                "Up and to the left is better.",
-                accuracy_against_bytes(result["table"]),
-            ),
-            Figure(
-                "Answers across the outage",
-                "The server was killed and started again in the shaded span.",
-                over_time,
-            ),
-        ],
-        footer="Made by presplit demo.",
-    )
-
-
-def _text(result: dict[str, Any], report: str) -> str:
-    """The table and the outage line, for people."""
-    from presplit.core.tables import WAYS as COLUMNS
-    from presplit.core.tables import table
-
-    outage = result["outage"]
-    rows = [{**row, "weights": result["sparse_weights"]} for row in result["table"]]
-    return "\n".join(
-        [
-            table(rows, COLUMNS),
-            "",
-            f"Dense net: {100 * result['dense_accuracy']:.2f} % with {result['dense_weights']:,} "
-            "weights; "
-            f"the sparse net has {result['sparse_weights'] / result['dense_weights']:.3f} of them.",
-            f"Outage: {outage['lost']} answers lost; longest answer "
-            f"{1e3 * outage['longest_s']:.1f} ms, "
-            f"deadline {1e3 * outage['deadline_s']:g} ms.",
-            f"Report: {report}",
-        ]
-    )
+    return found[0], found[-1]

@@ -1,0 +1,83 @@
+"""``presplit demo``: the main job once through, for real."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from presplit.cli.options import Json, say, show
+from presplit.core.errors import MissingLibrary, context
+
+if TYPE_CHECKING:
+    from presplit.lab.demo import Shown
+
+SLACK_S = 0.01
+"""What an answer may take beyond its deadline."""
+
+
+def demo(
+    data: Annotated[str, typer.Option(help="digits (nothing to download) or mnist.")] = "digits",
+    out: Annotated[Path, typer.Option(help="Directory for runs, bundle and report.")] = Path(
+        "runs/demo"
+    ),
+    link: Annotated[
+        str, typer.Option(help="Profile of the link between edge and server.")
+    ] = "10mbit",
+    deadline_s: Annotated[
+        float, typer.Option(min=0.02, help="Every answer is given by then, in seconds.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of both trainings.")] = 0,
+    images: Annotated[
+        int | None, typer.Option(min=10, help="Test images to answer; default all.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Train dense and sparse, cut, run edge and server five ways over a shaped link.
+
+    The server is killed in the middle.
+    """
+    from presplit.lab import demo as lab
+    from presplit.lab.demo_page import write_demo_page
+    from presplit.profiles import LINKS
+
+    with context("--data"):
+        settings = lab.DEMOS.find(data)
+    shown = lab.show(
+        settings,
+        out,
+        link=LINKS.find(link),
+        deadline_s=deadline_s,
+        seed=seed,
+        images=images,
+        tell=say,
+    )
+    try:
+        report = str(write_demo_page(out / "report.html", shown))
+    except MissingLibrary as missing:
+        report = f"none: {missing}"
+    show(shown.to_builtins(), _text(shown, report), as_json=json)
+    if shown.lost or shown.longest_s > deadline_s + SLACK_S:
+        say("presplit: the promise did not hold: an answer was lost, or later than its deadline")
+        raise typer.Exit(1)
+
+
+def _text(shown: Shown, report: str) -> str:
+    """The table and the outage line, for people."""
+    from presplit.core.tables import table
+    from presplit.report.page import WAYS
+
+    weights, dense = shown.sparse["weights"], shown.dense["weights"]
+    rows = [{**row, "weights": weights} for row in shown.rows]
+    return "\n".join(
+        [
+            table(rows, WAYS),
+            "",
+            f"Dense net: {100 * shown.dense['accuracy']['final']:.2f} % with {dense:,} weights; "
+            f"the sparse net has {weights / dense:.3f} of them.",
+            f"Outage: {shown.lost} answers lost; longest answer {1e3 * shown.longest_s:.1f} ms, "
+            f"deadline {1e3 * shown.deadline_s:g} ms.",
+            f"Report: {report}",
+        ]
+    )
