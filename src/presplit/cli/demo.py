@@ -57,13 +57,13 @@ def demo(
         report = str(write_demo_page(out / "report.html", shown))
     except MissingLibrary as missing:
         report = f"none: {missing}"
-    show(shown.to_builtins(), _text(shown, report), as_json=json)
+    show(shown.to_builtins(), text(shown, report), as_json=json)
     if shown.lost or shown.longest_s > deadline_s + SLACK_S:
         say("presplit: the promise did not hold: an answer was lost, or later than its deadline")
         raise typer.Exit(1)
 
 
-def _text(shown: Shown, report: str) -> str:
+def text(shown: Shown, report: str) -> str:
     """The table and the outage line, for people."""
     from presplit.core.tables import table
     from presplit.report.page import WAYS
