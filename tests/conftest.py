@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "presplit",
+    max_examples=40,
     derandomize=True,
     database=None,
     deadline=None,

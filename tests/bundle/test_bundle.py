@@ -96,7 +96,7 @@ plans = st.builds(
 )
 
 
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(
     filling=st.binary(max_size=50),
     plan=st.none() | plans,

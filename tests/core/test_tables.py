@@ -50,7 +50,7 @@ def test_cells_of_a_number_column_end_in_one_place(found: list[tuple[str, float]
     assert len({len(line) for line in lines}) == 1
 
 
-@settings(max_examples=100)
+@settings(max_examples=30)
 @given(st.floats(1e-9, 1e9))
 def test_a_time_is_shown_to_three_digits(value: float) -> None:
     number, unit = units.seconds(value).split()
