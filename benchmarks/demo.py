@@ -3,8 +3,8 @@
 They are: all on the edge, all on the server, split, with an exit, with an outage.
 
 Repeats ``presplit demo`` in processes of its own: a tail server, a shaped link of 10 Mbit/s and 20
-ms, an edge without torch. The demo itself first checks that torch, the whole graph and the joined
-segments give the same logits.
+ms, an edge without torch. The demo itself first checks that torch and the joined segments give the
+same logits.
 """
 
 from __future__ import annotations
