@@ -12,7 +12,7 @@ import contextlib
 import io
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Generator
 
 LOOKS_LIKE = {
     "µ": "u",
@@ -64,7 +64,7 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 
 
 @contextlib.contextmanager
-def every_character_printable() -> Iterator[None]:
+def every_character_printable() -> Generator[None]:
     """Within it, printing raises no `UnicodeEncodeError`, whatever the console's encoding is."""
     codecs.register_error(HANDLER, _replace)
     # A stream that a caller put in their place, such as io.StringIO, encodes nothing.

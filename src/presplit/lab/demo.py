@@ -337,12 +337,12 @@ def _row(way: str, ready: _Ready, plan: Plan, answers: list[dict[str, Any]]) -> 
     """One row of the table, from what the edge process said."""
     count = len(answers)
     elapsed = sorted(answer["elapsed_s"] for answer in answers)
-    hits = [answer["label"] == ready.labels[answer["sample"]] for answer in answers]
+    hits = sum(int(one["label"]) == ready.labels[int(one["sample"])] for one in answers)
     sure_macs, asked_macs = _macs(ready.bundle, plan)
     macs = [sure_macs if answer["why"] == "confident" else asked_macs for answer in answers]
     return {
         "way": way,
-        "accuracy": sum(hits) / count,
+        "accuracy": hits / count,
         "edge_share": sum(answer["where"] == "edge" for answer in answers) / count,
         "p50_s": elapsed[math.ceil(0.5 * count) - 1],
         "p99_s": elapsed[math.ceil(0.99 * count) - 1],

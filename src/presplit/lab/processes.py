@@ -11,7 +11,8 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
+from typing import cast
 
 from presplit.core.errors import ServerError
 
@@ -42,7 +43,8 @@ def address_of(process: Process) -> str:
     line = process.stdout.readline()
     if not line:
         problem = process.communicate()[1].strip()
-        raise ServerError(f"{' '.join(map(str, process.args))} ended: {problem}")
+        command = cast("list[str]", process.args)  # `start` gave it as such
+        raise ServerError(f"{' '.join(command)} ended: {problem}")
     return json.loads(line)["address"]
 
 
@@ -53,7 +55,7 @@ def end(process: Process) -> None:
 
 
 @contextlib.contextmanager
-def running(*arguments: str) -> Iterator[tuple[str, Process]]:
+def running(*arguments: str) -> Generator[tuple[str, Process]]:
     """The address and the process that ``start(*arguments)`` gives; it is killed at the end."""
     process = start(*arguments)
     try:
