@@ -29,7 +29,7 @@ from presplit.core.encoding import Seen
 from presplit.core.errors import BundleError, SpecError
 from presplit.core.types import Boundary, Estimate, Exit, Net, Plan
 
-MOST_FLIPS = 2000
+MOST_FLIPS = 500
 NAMES = ("float32", "float16", "int8")
 
 NET = Net(
