@@ -2,20 +2,20 @@
 
 They are: all on the edge, all on the server, split, with an exit, with an outage.
 
-Repeats ``presplit demo`` in processes of its own: a tail server, a shaped link of 10 Mbit/s and 20
-ms, an edge without torch. The demo itself first checks that torch and the joined segments give the
-same logits.
+Does what ``presplit demo`` does, with its processes: a tail server, a shaped link of 10 Mbit/s and
+20 ms, an edge without torch. It first checks that torch and the joined segments give the same
+logits.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
-from presplit.core.errors import PresplitError, SpecError
+from presplit.lab.demo import DEMOS, show
+from presplit.profiles import LINKS
 
 TARGETS = {
     "digits": {"dense": None, "drop": 0.02, "split+exit": None, "edge_share": None},
@@ -25,15 +25,16 @@ TARGETS = {
 
 def run(quick: bool, *, data: str = "digits") -> dict[str, Any]:
     """The demo's table for ``data``; ``quick`` answers 100 test images instead of all."""
-    if data not in TARGETS:
-        raise SpecError(f"--data: expected one of {', '.join(TARGETS)}, got {data!r}")
     with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-m", "presplit", "demo", "--data", data, "--out", out, "--json"]
-        command += ["--images", "100"] if quick else []
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if not done.stdout:
-        raise PresplitError(f"presplit demo ended with exit code {done.returncode}")
-    found = json.loads(done.stdout)
+        shown = show(
+            DEMOS.find(data),
+            Path(out),
+            link=LINKS.find("10mbit"),
+            deadline_s=0.1,
+            images=100 if quick else None,
+            tell=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+    found = shown.to_builtins()
     by_way = {row["way"]: row for row in found["table"]}
     outage, wanted, early = found["outage"], TARGETS[data], by_way["split+exit"]
     ratio = found["sparse_weights"] / found["dense_weights"]
