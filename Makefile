@@ -8,8 +8,8 @@ ARGS ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
-# A test process on every processor; each takes over tests that another has not begun.
-TESTS := $(BIN)/pytest -q -n auto --dist worksteal
+# A test process on each of up to 8 processors; each takes over tests that another has not begun.
+TESTS := $(BIN)/pytest -q -n auto --maxprocesses 8 --dist worksteal
 # Where pip-audit finds what is known of a release; a mirror may have the releases without it.
 ADVISORIES := https://pypi.org/pypi
 
