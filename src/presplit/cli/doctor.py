@@ -6,6 +6,7 @@ It also says what each missing library is for.
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import sys
 from typing import Any
@@ -71,7 +72,11 @@ def _engine() -> str | None:
     import subprocess
 
     command = [sys.executable, "-c", _SMOKE]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
+    # NumPy's pool of threads, which one Relu does not need, takes a fifth of the time.
+    alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", timeout=60, env=alone
+    )
     if done.returncode == 0:
         return None
     said = done.stderr.strip().splitlines() or [f"signal {-done.returncode}"]
