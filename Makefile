@@ -8,17 +8,24 @@ ARGS ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
+# A test process on each of up to 8 processors; each takes over tests that another has not begun.
+TESTS := $(BIN)/pytest -q -n auto --maxprocesses 8 --dist worksteal
+# Where pip-audit finds what is known of a release; a mirror may have the releases without it.
+ADVISORIES := https://pypi.org/pypi
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test test-all lint format audit bench clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1 \t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1 \t/p' Makefile
 
 demo: $(READY) ## train, cut, run split between two processes; writes runs/demo/report.html
 	@$(BIN)/presplit demo $(ARGS)
 
-test: lint ## lint, types, all tests; ARGS="-k edge" goes to pytest
-	@$(BIN)/pytest $(ARGS)
+test: lint ## lint, types, tests; ARGS="-k edge" goes to pytest
+	@$(TESTS) -m "not long" $(ARGS)
+
+test-all: lint ## those, and the tests that take long
+	@$(TESTS) $(ARGS)
 
 lint: $(READY) ## formatting, lint, strict types
 	@$(BIN)/ruff format --check .
@@ -28,6 +35,12 @@ lint: $(READY) ## formatting, lint, strict types
 format: $(READY) ## put the code in its format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+audit: $(READY) ## known vulnerabilities of what is installed
+	@if $(BIN)/python -c "import urllib.request as web, numpy; \
+	    web.urlopen(f'$(ADVISORIES)/numpy/{numpy.__version__}/json', timeout=5)" 2>/dev/null; \
+	then $(BIN)/python -m pip install -q pip-audit && $(BIN)/pip-audit --skip-editable --progress-spinner off; \
+	else echo "Nothing was audited: $(ADVISORIES) has no data of releases, or cannot be reached."; fi
 
 bench: $(READY) ## list the benchmarks; ARGS="demo --quick" runs one
 	@$(BIN)/python -m benchmarks $(ARGS)

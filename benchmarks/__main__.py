@@ -14,16 +14,25 @@ import sys
 from pathlib import Path
 
 from benchmarks import runner
+from presplit.cli.console import every_character_printable
 from presplit.core.errors import PresplitError
+from presplit.core.tables import columns_of, table
 
 
 def main(arguments: list[str]) -> int:
     """Run what ``arguments`` ask for and give the exit code."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
+    with every_character_printable():
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
+    """What `main` does once the console can print anything."""
     names = runner.names()
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: python -m benchmarks NAME [--quick] [--json FILE]\n")
-        print(runner.table([{"name": name, "question": runner.question(name)} for name in names]))
+        listed = [{"name": name, "question": runner.question(name)} for name in names]
+        print(table(listed, columns_of(listed)))
         return 0
     name, *rest = arguments
     if name not in names:
@@ -43,7 +52,7 @@ def main(arguments: list[str]) -> int:
         result = runner.run(name, **options)
         print(runner.text(result))
         if file is not None:
-            file.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+            file.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     except (PresplitError, OSError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2

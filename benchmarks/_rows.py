@@ -138,7 +138,7 @@ def reached(net: nn.Module) -> float:
 def has_flag(flag: str) -> bool:
     """True if this machine's CPU says that it has ``flag``."""
     info = Path("/proc/cpuinfo")
-    return info.is_file() and flag in info.read_text().split()
+    return info.is_file() and flag in info.read_text(encoding="utf-8").split()
 
 
 def picker(rows: list[dict[str, Any]]) -> Callable[..., list[dict[str, Any]]]:

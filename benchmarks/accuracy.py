@@ -230,7 +230,10 @@ def run(
         raise SpecError(f"jobs are 1 or more and seeds 0 or more, got {jobs} and {seeds}")
     asked = rows or ((QUICK,) if quick else tuple(NETS))
     chosen = tuple(dict.fromkeys(name for row in asked for name in (NETS[row].parent, row) if name))
-    seeds = () if not train else seeds[:1] if quick else seeds
+    if quick:
+        seeds = seeds[:1]
+    if not train:
+        seeds = ()
     found = _all(chosen, seeds, jobs)
     made = {name: _row(name, [found[seed][name] for seed in seeds]) for name in chosen}
     return {

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import presplit
+from presplit.core.tables import columns_of, plain, table
 
 HERE = Path(__file__).parent
 VERSIONS_OF = ("torch", "onnxruntime", "numpy")
@@ -34,7 +35,7 @@ def names() -> list[str]:
 
 def question(name: str) -> str:
     """The first line of the benchmark's docstring, read without importing it."""
-    doc = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text()))
+    doc = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text(encoding="utf-8")))
     return doc.splitlines()[0] if doc else ""
 
 
@@ -92,42 +93,16 @@ def versions() -> dict[str, str]:
 def text(result: Mapping[str, Any]) -> str:
     """A result as one reads it: the table, the checks, where it comes from."""
     checks = [
-        f"{'ok  ' if c['ok'] else 'FAIL'} {c['name']}: {_cell(c['value'])} ({c['target']})"
+        f"{'ok  ' if c['ok'] else 'FAIL'} {c['name']}: {plain(c['value'])} ({c['target']})"
         for c in result["checks"]
     ]
     source = [
         *result["machine"].values(),
         *(f"{name} {version}" for name, version in result["versions"].items()),
     ]
-    return "\n".join([table(result["rows"]), "", *checks, "", ", ".join(map(str, source))])
-
-
-def table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows under the names of all their columns, numbers to the right.
-
-    >>> print(table([{"way": "edge", "p50_s": 0.00123}, {"way": "server", "p50_s": 0.2}]))
-    way       p50_s
-    edge    0.00123
-    server      0.2
-    """
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    lines = [columns, *([_cell(row.get(column, "")) for column in columns] for row in rows)]
-    widths = [max(len(line[number]) for line in lines) for number in range(len(columns))]
-    right = [all(isinstance(row.get(column, 0), int | float) for row in rows) for column in columns]
-
-    def aligned(line: list[str]) -> str:
-        cells = zip(line, widths, right, strict=True)
-        return "  ".join(
-            cell.rjust(width) if is_number else cell.ljust(width)
-            for cell, width, is_number in cells
-        )
-
-    return "\n".join(aligned(line).rstrip() for line in lines)
-
-
-def _cell(value: object) -> str:
-    """Four digits of a float: more is noise in a measurement; all of anything else."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    rows = result["rows"]
+    said = [table(rows, columns_of(rows)), "", *checks, "", ", ".join(map(str, source))]
+    return "\n".join(said)
 
 
 def _module(name: str) -> Any:
@@ -145,7 +120,11 @@ def _installed(packages: Sequence[str]) -> Iterator[tuple[str, str]]:
 def _cpu_model() -> str:
     """The processor's name; Linux says it only in /proc."""
     cpuinfo = Path("/proc/cpuinfo")
-    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
+    for line in (
+        cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        if cpuinfo.exists()
+        else ()
+    ):
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -18,8 +18,8 @@ class Net(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
-        self.neck = nn.Sequential(nn.Linear(32 * 16, 128), nn.ReLU())
+        self.body = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+        self.neck = nn.Sequential(nn.Linear(16 * 16, 128), nn.ReLU())
         self.head = nn.Linear(128, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -29,7 +29,7 @@ class Net(nn.Module):
 
 train_data, held_out = hold_out(digits().train, 0.2)
 model = add_exits(sparsify(Net(), layers={"neck.0": 0.25}), after=["body"])
-fit(model, train_data, epochs=8)
+fit(model, train_data, epochs=4)
 for layer in summary(model):
     print(
         f"{layer.name:14} {layer.n_in:4} -> {layer.n_out:4}  density {layer.density:.2f}  "

@@ -11,9 +11,9 @@ from presplit.train.zoo import small_cnn
 data = digits()
 train_data, held_out = hold_out(data.train, 0.2)
 
-model = sparsify(small_cnn(width=32, size=8), density=0.25)
+model = sparsify(small_cnn(width=16, size=8), density=0.25)
 model = add_exits(model, after=["stem", "block1"])
-fit(model, train_data, epochs=8)
+fit(model, train_data, epochs=6)
 print(f"{sum(layer.weights for layer in summary(model)):,} weights")
 
 bundle = export(model, held_out, "digits.bundle", name="digits")

@@ -60,7 +60,9 @@ def test_without_a_name_the_benchmarks_are_listed_with_their_questions(folder):
 def test_a_result_is_printed_and_written_with_machine_and_versions(folder):
     done = benchmarks(folder, "toy", "--json", "toy.json")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("name  value\na     1.235\nb     1.235\n\nok   one: 1 (< 2)\n")
+    assert done.stdout.startswith(
+        "name  value\n----  -----\na     1.235\nb     1.235\n\nok   one: 1 (< 2)\n"
+    )
     result = json.loads((folder / "toy.json").read_text())
     assert list(result) == ["benchmark", "machine", "versions", "rows", "checks"]
     assert result["rows"] == [{"name": "a", "value": 1.23456}, {"name": "b", "value": 1.23456}]

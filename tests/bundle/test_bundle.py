@@ -29,7 +29,7 @@ from presplit.core.encoding import Seen
 from presplit.core.errors import BundleError, SpecError
 from presplit.core.types import Boundary, Estimate, Exit, Net, Plan
 
-MOST_FLIPS = 2000
+MOST_FLIPS = 500
 NAMES = ("float32", "float16", "int8")
 
 NET = Net(
@@ -96,7 +96,7 @@ plans = st.builds(
 )
 
 
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(
     filling=st.binary(max_size=50),
     plan=st.none() | plans,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from presplit.cli.main import main
 
@@ -27,14 +26,6 @@ def presplit(*arguments: object) -> Said:
 @pytest.fixture(scope="session")
 def command() -> Callable[..., Said]:
     return presplit
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

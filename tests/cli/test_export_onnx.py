@@ -218,8 +218,12 @@ def transformers_vit() -> nn.Module:
 @pytest.mark.parametrize("batch", [1, 3, None])
 @pytest.mark.parametrize(
     "make",
-    [plain_cnn, mobilenet_v2, lambda: vit(width=16, depth=1, size=16), transformers_vit],
-    ids=["cnn", "mobilenet", "vit", "transformers ViT"],
+    [
+        pytest.param(plain_cnn, id="cnn"),
+        pytest.param(lambda: vit(width=16, depth=1, size=16), id="vit"),
+        pytest.param(mobilenet_v2, id="mobilenet", marks=pytest.mark.long),
+        pytest.param(transformers_vit, id="transformers ViT", marks=pytest.mark.long),
+    ],
 )
 def test_a_file_of_any_batch_is_cut(
     command: Command, make: Callable[[], nn.Module], batch: int | None, tmp_path: Path

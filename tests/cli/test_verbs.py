@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from presplit import plan
 from presplit.bundle import read, write_plan
@@ -41,6 +41,13 @@ def answers(*arguments: object) -> list[dict[str, Any]]:
     out, problem = process.communicate(timeout=60)
     assert process.returncode == 0, problem
     assert "torch loaded: False" in problem
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def said_by(command: Command, *arguments: object) -> list[dict[str, Any]]:
+    """What ``presplit run``, in this process, says of each sample."""
+    code, out, problem = command("run", *arguments)
+    assert code == 0, problem
     return [json.loads(line) for line in out.splitlines()]
 
 
@@ -109,11 +116,6 @@ def test_evaluating_says_what_training_said(command: Command, run: Path) -> None
     assert f"exit final: {100 * trained['accuracy']['final']:.2f} %" in command("evaluate", run)[1]
 
 
-def test_an_export_says_what_inspecting_says(command: Command, run: Path, tmp_path: Path) -> None:
-    exported = one_object(command("export", run, "--out", tmp_path / "new.bundle", "--json"))
-    assert exported == one_object(command("inspect", tmp_path / "new.bundle", "--json"))
-
-
 def test_inspecting_lists_every_boundary_and_adds_up(command: Command, bundle: Path) -> None:
     found = one_object(command("inspect", bundle, "--json"))
     net, rows = read(bundle).net, found["boundaries"]
@@ -157,9 +159,11 @@ def test_measured_costs_are_what_planning_takes(
     )
 
 
-def test_a_saved_plan_is_in_the_bundle(command: Command, run: Path, tmp_path: Path) -> None:
+def test_a_saved_plan_is_in_the_bundle_until_another_export_takes_its_place(
+    command: Command, run: Path, bundle: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "own.bundle"
-    command("export", run, "--out", path)
+    shutil.copytree(bundle, path)
     before = read(path)
     planned = one_object(
         command("plan", path, "--link", "lte", "--deadline-s", 0.5, "--save", "--json")
@@ -171,11 +175,10 @@ def test_a_saved_plan_is_in_the_bundle(command: Command, run: Path, tmp_path: Pa
     assert write_plan(str(path), plan.search(path, **where)).plan == after.plan
     code, text, _ = command("plan", path)
     assert code == 0 and "edge" in text and "server" in text
-    _, _, said = command("export", run, "--out", path)
-    assert (
-        "own.bundle carried a plan, made for what was there before" in said
-        and read(path).plan is None
-    )
+    exported = command("export", run, "--out", path, "--json")
+    assert "own.bundle carried a plan, made for what was there before" in exported[2]
+    assert read(path).plan is None
+    assert one_object(exported) == one_object(command("inspect", path, "--json"))
 
 
 def test_served_and_local_answers_are_the_same(bundle: Path, images: Path) -> None:
@@ -191,28 +194,14 @@ def test_served_and_local_answers_are_the_same(bundle: Path, images: Path) -> No
     try:
         assert server.stdout is not None
         address = json.loads(server.stdout.readline())["address"]
-        for split, codec in ((0, "int8"), (2, "float32"), (2, "float16")):
-            words = [
-                "--server",
-                address,
-                "--split",
-                split,
-                "--codec",
-                codec,
-                "--deadline-s",
-                5,
-                "--streams",
-                4,
-            ]
-            found = answers(bundle, images, *words)
-            assert {(answer["where"], answer["why"], answer["degraded"]) for answer in found} == {
-                ("server", "server", False)
-            }
-            encoding, boundary = (
-                read(bundle).encoding(split, codec),
-                read(bundle).net.boundaries[split],
-            )
-            assert {answer["up_bytes"] for answer in found} == {encoding.nbytes(boundary)}
+        for split, codec in ((0, "int8"), (2, "float16")):
+            plan_words = ("--split", split, "--codec", codec, "--deadline-s", 5)
+            found = answers(bundle, images, "--server", address, "--streams", 4, *plan_words)
+            given = {(answer["where"], answer["why"], answer["degraded"]) for answer in found}
+            assert given == {("server", "server", False)}
+            own = read(bundle)
+            sent = own.encoding(split, codec).nbytes(own.net.boundaries[split])
+            assert {answer["up_bytes"] for answer in found} == {sent}
             assert [answer["label"] for answer in found] == [answer["label"] for answer in alone]
     finally:
         server.terminate()
@@ -220,46 +209,42 @@ def test_served_and_local_answers_are_the_same(bundle: Path, images: Path) -> No
     assert (server.returncode, out) == (0, ""), problem
 
 
-def test_without_a_server_the_exits_answer_and_say_so(bundle: Path, images: Path) -> None:
-    found = answers(bundle, images, "--split", 2)
+def test_without_a_server_the_exits_answer_and_say_so(
+    command: Command, bundle: Path, images: Path
+) -> None:
+    found = said_by(command, bundle, images, "--split", 2)
     assert {(answer["where"], answer["why"], answer["degraded"]) for answer in found} == {
         ("edge", "link_down", True)
     }
 
 
-@pytest.mark.parametrize(("threshold", "exit_"), [(0.0, "block1"), (1.01, "final")])
 def test_a_threshold_decides_which_exit_answers(
-    bundle: Path, images: Path, threshold: float, exit_: str
+    command: Command, bundle: Path, images: Path
 ) -> None:
-    found = answers(bundle, images, "--threshold", f"block1={threshold}")
-    assert {answer["exit"] for answer in found} == {exit_}
+    for threshold, exit_ in ((0.0, "block1"), (1.01, "final")):
+        found = said_by(command, bundle, images, "--threshold", f"block1={threshold}")
+        assert {answer["exit"] for answer in found} == {exit_}
 
 
-def test_a_rate_spaces_the_questions(bundle: Path, images: Path) -> None:
-    found = answers(bundle, images, "--rate", 50)
+def test_a_rate_spaces_the_questions(command: Command, bundle: Path, images: Path) -> None:
+    found = said_by(command, bundle, images, "--rate", 100)
     asked = [answer["t_s"] for answer in found]
-    assert all(at >= number / 50 - 1e-3 for number, at in enumerate(asked))
+    assert all(at >= number / 100 - 1e-3 for number, at in enumerate(asked))
 
 
-def test_floats_and_bytes_are_the_same_samples(bundle: Path, images: Path, tmp_path: Path) -> None:
-    np.save(tmp_path / "floats.npy", np.load(images).astype(np.float32) / 255)
-    labels = [
-        [answer["label"] for answer in answers(bundle, path)]
-        for path in (images, tmp_path / "floats.npy")
-    ]
+def test_floats_and_bytes_are_the_same_samples_and_another_scale_is_told(
+    command: Command, bundle: Path, images: Path, tmp_path: Path
+) -> None:
+    raw = np.load(images).astype(np.float32)
+    np.save(tmp_path / "raw.npy", raw)
+    np.save(tmp_path / "floats.npy", raw / 255)
+    paths = (images, tmp_path / "floats.npy", tmp_path / "raw.npy")
+    said = [command("run", bundle, path) for path in paths]
+    assert [code for code, _, _ in said] == [0, 0, 0]
+    labels = [[json.loads(line)["label"] for line in out.splitlines()] for _, out, _ in said]
     assert labels[0] == labels[1]
-
-
-def test_samples_of_another_scale_are_told(bundle: Path, images: Path, tmp_path: Path) -> None:
-    np.save(tmp_path / "raw.npy", np.load(images).astype(np.float32))
-    for path, is_told in ((images, False), (tmp_path / "raw.npy", True)):
-        process = start("run", bundle, path)
-        _, problem = process.communicate(timeout=60)
-        assert process.returncode == 0
-        assert (
-            "raw.npy: its values span 255, those that the net was exported with 1: are they"
-            in problem
-        ) == is_told
+    told = "raw.npy: its values span 255, those that the net was exported with 1: are they"
+    assert [told in problem for _, _, problem in said] == [False, False, True]
 
 
 def test_the_doctor_finds_this_machine_well(command: Command) -> None:

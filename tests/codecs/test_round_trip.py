@@ -49,7 +49,7 @@ def fitted(name: str, case: tuple[float, float, Floats]) -> tuple[Codec, Encodin
 
 
 @pytest.mark.parametrize("name", CODECS)
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @given(case=calibrated())
 def test_a_round_trip_stays_within_the_stated_error(
     name: str, case: tuple[float, float, Floats]
@@ -62,7 +62,7 @@ def test_a_round_trip_stays_within_the_stated_error(
 
 
 @pytest.mark.parametrize("name", CODECS)
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @given(case=calibrated())
 def test_codes_have_the_dtype_and_the_bytes_that_the_encoding_says(
     name: str, case: tuple[float, float, Floats]
@@ -75,7 +75,7 @@ def test_codes_have_the_dtype_and_the_bytes_that_the_encoding_says(
 
 
 @pytest.mark.parametrize("name", CODECS)
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @given(case=calibrated())
 def test_encoding_what_was_decoded_changes_nothing_more(
     name: str, case: tuple[float, float, Floats]

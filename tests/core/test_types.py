@@ -48,7 +48,7 @@ def patterns(draw: st.DrawFn) -> Pattern:
     return Pattern(n_in, tile, index, order)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @given(patterns())
 def test_the_mask_has_exactly_the_pattern_s_connections(pattern: Pattern) -> None:
     mask = pattern.mask()
@@ -60,7 +60,7 @@ def test_the_mask_has_exactly_the_pattern_s_connections(pattern: Pattern) -> Non
     assert pattern.is_regular == (len(set(mask.sum(axis=1).tolist())) == 1)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @given(patterns())
 def test_outputs_of_one_tile_share_their_inputs_after_out_order(pattern: Pattern) -> None:
     mask = pattern.mask() if pattern.out_order is None else pattern.mask()[pattern.out_order]
@@ -68,13 +68,13 @@ def test_outputs_of_one_tile_share_their_inputs_after_out_order(pattern: Pattern
     assert (tiles == tiles[:, :1]).all()
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @given(patterns())
 def test_a_partition_reads_every_input_in_one_tile_only(pattern: Pattern) -> None:
     assert pattern.is_partition == (pattern.is_regular and (pattern.fan_out == pattern.tile).all())
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20)
 @given(patterns(), arrays(np.int32, 1))
 def test_a_pattern_is_read_only(pattern: Pattern, value: np.ndarray) -> None:
     with pytest.raises(ValueError, match="read-only"):

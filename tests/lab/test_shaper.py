@@ -9,19 +9,18 @@ import asyncio
 import contextlib
 import json
 import socket
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from presplit.core.errors import SpecError
 from presplit.core.types import Link
+from presplit.lab.processes import running
 from presplit.lab.shaper import Shaper, main, obey
 
 TEN_MBIT = ("--up-bps", "10e6", "--down-bps", "10e6", "--rtt-s", "0.02")
-Start = Callable[..., contextlib.AbstractContextManager[tuple[str, subprocess.Popen[str]]]]
 
 
 @pytest.fixture
@@ -68,18 +67,18 @@ def round_trip(connection: socket.socket) -> float:
     return time.monotonic() - began
 
 
-def test_an_empty_round_trip_takes_the_links(echo: str, start: Start) -> None:
+def test_an_empty_round_trip_takes_the_links(echo: str) -> None:
     with (
-        start("presplit.lab.shaper", "--target", echo, *TEN_MBIT) as (address, _),
+        running("presplit.lab.shaper", "--target", echo, *TEN_MBIT) as (address, _),
         connect(address) as near,
     ):
         round_trip(near)
         assert min(round_trip(near) for _ in range(20)) == pytest.approx(0.0215, abs=0.0025)
 
 
-def test_a_megabyte_at_ten_megabit_takes_its_time(echo: str, start: Start) -> None:
+def test_a_megabyte_at_ten_megabit_takes_its_time(echo: str) -> None:
     with (
-        start("presplit.lab.shaper", "--target", echo, *TEN_MBIT) as (address, _),
+        running("presplit.lab.shaper", "--target", echo, *TEN_MBIT) as (address, _),
         connect(address) as near,
     ):
         round_trip(near)
@@ -96,11 +95,9 @@ def test_a_megabyte_at_ten_megabit_takes_its_time(echo: str, start: Start) -> No
     assert min(took) == pytest.approx(0.8 + 0.02, rel=0.1)
 
 
-def test_connections_that_stay_open_share_the_rate_and_do_not_lower_it(
-    echo: str, start: Start
-) -> None:
+def test_connections_that_stay_open_share_the_rate_and_do_not_lower_it(echo: str) -> None:
     with (
-        start("presplit.lab.shaper", "--target", echo, *TEN_MBIT) as (address, _),
+        running("presplit.lab.shaper", "--target", echo, *TEN_MBIT) as (address, _),
         contextlib.ExitStack() as all_,
     ):
         idle = [all_.enter_context(connect(address)) for _ in range(10)]
@@ -119,10 +116,10 @@ def test_connections_that_stay_open_share_the_rate_and_do_not_lower_it(
         assert min(transfer() for _ in range(2)) == pytest.approx(0.4 + 0.02, rel=0.15)
 
 
-def test_a_target_that_refuses_closes_the_connection(start: Start) -> None:
+def test_a_target_that_refuses_closes_the_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with start("presplit.lab.shaper", "--target", f"127.0.0.1:{port}") as (address, _):
+    with running("presplit.lab.shaper", "--target", f"127.0.0.1:{port}") as (address, _):
         for _ in range(3):
             with connect(address) as near:
                 began = time.monotonic()
@@ -131,9 +128,9 @@ def test_a_target_that_refuses_closes_the_connection(start: Start) -> None:
                 assert time.monotonic() - began < 0.5
 
 
-def test_an_end_of_stream_passes_with_all_that_came_before(echo: str, start: Start) -> None:
+def test_an_end_of_stream_passes_with_all_that_came_before(echo: str) -> None:
     with (
-        start("presplit.lab.shaper", "--target", echo, *TEN_MBIT) as (address, _),
+        running("presplit.lab.shaper", "--target", echo, *TEN_MBIT) as (address, _),
         connect(address) as near,
     ):
         near.sendall(bytes(50_000))
@@ -142,8 +139,8 @@ def test_an_end_of_stream_passes_with_all_that_came_before(echo: str, start: Sta
         assert near.recv(1) == b""
 
 
-def test_orders_change_the_link_while_it_runs(echo: str, start: Start) -> None:
-    with start("presplit.lab.shaper", "--target", echo, "--rtt-s", "0.0") as (
+def test_orders_change_the_link_while_it_runs(echo: str) -> None:
+    with running("presplit.lab.shaper", "--target", echo, "--rtt-s", "0.0") as (
         address,
         process,
     ):
@@ -173,10 +170,10 @@ def test_orders_change_the_link_while_it_runs(echo: str, start: Start) -> None:
             assert round_trip(near) < 0.05
 
 
-def test_jitter_does_not_reorder(echo: str, start: Start) -> None:
+def test_jitter_does_not_reorder(echo: str) -> None:
     data = bytes(range(256)) * 200
     with (
-        start("presplit.lab.shaper", "--target", echo, *TEN_MBIT, "--jitter-s", "0.02") as (
+        running("presplit.lab.shaper", "--target", echo, *TEN_MBIT, "--jitter-s", "0.02") as (
             address,
             _,
         ),

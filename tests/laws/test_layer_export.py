@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 
 import numpy as np
 import onnx
@@ -45,14 +44,6 @@ class Beside(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return tuple(layer(x) for layer in self.layers)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def check(net: nn.Module, shape: tuple[int, ...], names: list[str]) -> onnx.ModelProto:
@@ -169,7 +160,8 @@ def test_a_convolution_of_every_family_and_form_is_the_same_in_onnx_runtime() ->
 
 def test_a_convolution_whose_kernels_keep_entries_is_the_same_in_onnx_runtime() -> None:
     torch.manual_seed(0)
-    regular = {name: pattern for name, pattern in forms(32, 64, 4).items() if pattern.is_regular}
+    every = forms(32, 64, 4)
+    regular = {name: every[name] for name in ("straight", "dealt, ordered", "overlapping")}
     regular["scattered"] = PATTERNS["biregular"](32, 64, density=0.25)
     layers: dict[str, SparseLayer] = {}
     for name, pattern in regular.items():

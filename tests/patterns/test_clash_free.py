@@ -44,7 +44,7 @@ laws = given(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=30)
 @laws
 def test_every_cycle_reads_every_memory_once(
     shape: tuple[int, int, int, int], kind: Kind, dither: bool, seed: int
@@ -58,7 +58,7 @@ def test_every_cycle_reads_every_memory_once(
     assert is_clash_free(again, z), "what is stored keeps the order of the edges"
 
 
-@settings(max_examples=150)
+@settings(max_examples=30)
 @laws
 def test_degrees_are_exact_and_no_edge_is_lost(
     shape: tuple[int, int, int, int], kind: Kind, dither: bool, seed: int
@@ -69,7 +69,7 @@ def test_degrees_are_exact_and_no_edge_is_lost(
     assert set(mask.sum(axis=1).tolist()) == {n_in * fan_out // n_out}
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(shape=shapes(), dither=st.booleans(), seed=st.integers(0, 99))
 def test_kind_3_is_a_grouped_pattern_in_another_order(
     shape: tuple[int, int, int, int], dither: bool, seed: int
@@ -116,9 +116,7 @@ def test_counts_are_those_of_the_source(
     [
         ((9, 6, 2, 3), 3, False, 300),
         ((9, 6, 2, 3), 3, True, 300),
-        ((9, 6, 2, 3), 2, False, 9_000),
         ((12, 12, 2, 4), 3, False, 1_000),
-        ((12, 12, 2, 4), 3, True, 6_000),
         ((4, 4, 2, 2), 1, False, 400),
     ],
 )

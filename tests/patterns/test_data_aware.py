@@ -17,7 +17,7 @@ from presplit.patterns.degrees import rows_of_degrees, shares, whole_shares
 positive = st.lists(st.floats(0.01, 100), min_size=1, max_size=20)
 
 
-@settings(max_examples=100)
+@settings(max_examples=30)
 @given(weights=positive, data=st.data())
 def test_shares_are_proportional_until_their_limit(
     weights: list[float], data: st.DataObject
@@ -38,7 +38,7 @@ def test_shares_are_proportional_until_their_limit(
         )
 
 
-@settings(max_examples=100)
+@settings(max_examples=30)
 @given(
     weights=st.lists(st.sampled_from([0.0, 0.3, 1.0, 7.0]), min_size=1, max_size=20), data=st.data()
 )
@@ -50,7 +50,7 @@ def test_whole_shares_sum_exactly(weights: list[float], data: st.DataObject) -> 
     assert not result[np.array(weights) == 0].any()
 
 
-@settings(max_examples=150)
+@settings(max_examples=30)
 @given(
     rows=st.integers(1, 10),
     fan_in=st.integers(1, 8),
@@ -81,7 +81,7 @@ def test_an_input_is_as_likely_in_the_first_row_as_in_the_last() -> None:
     assert np.abs(share - 0.5).max() < 0.056
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 99),
     tile=st.integers(1, 4),
@@ -122,7 +122,7 @@ def test_over_inputs_is_a_family_that_leaves_padding_alone() -> None:
     assert first.fan_in == 4 and first.tile == 4 and not first.fan_out[36:].any()
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(n_out=st.integers(1, 8), n_in=st.integers(1, 12), seed=st.integers(0, 99), data=st.data())
 def test_scored_places_keep_the_highest_scores_of_every_output(
     n_out: int, n_in: int, seed: int, data: st.DataObject

@@ -128,7 +128,7 @@ def test_a_family_takes_what_the_shelf_promises(family: str) -> None:
     assert {"density", "seed"} <= set(parameters)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(layer=layers(), seed=st.integers(0, 2**32 - 1))
 def test_biregular_degrees_are_exact_for_every_legal_density(
     layer: tuple[int, int], seed: int
@@ -142,7 +142,7 @@ def test_biregular_degrees_are_exact_for_every_legal_density(
         assert set(mask.sum(axis=1).tolist()) == {k * n_in // g}
 
 
-@settings(max_examples=100)
+@settings(max_examples=30)
 @given(n_in=sizes, n_out=sizes, fan_out=st.integers(0, 50))
 def test_biregular_takes_exactly_the_legal_out_degrees(n_in: int, n_out: int, fan_out: int) -> None:
     if 1 <= fan_out <= n_out and n_in * fan_out % n_out == 0:
@@ -152,7 +152,7 @@ def test_biregular_takes_exactly_the_legal_out_degrees(n_in: int, n_out: int, fa
             biregular(n_in, n_out, fan_out=fan_out)
 
 
-@settings(max_examples=100)
+@settings(max_examples=30)
 @given(n_in=sizes, n_out=sizes, fan_out=st.integers(1, 50))
 def test_a_biregular_refusal_names_the_nearest_legal_out_degrees(
     n_in: int, n_out: int, fan_out: int
@@ -173,7 +173,7 @@ def test_a_biregular_refusal_names_the_nearest_legal_out_degrees(
 
 
 @pytest.mark.parametrize("family", [family for family in PATTERNS if family != ROUNDING])
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(layer=layers(), density=st.floats(1e-4, 1.5))
 def test_a_density_that_a_refusal_names_can_be_typed_in(
     family: str, layer: tuple[int, int], density: float
@@ -199,7 +199,7 @@ def test_a_density_with_a_long_fraction_can_be_typed_in(n_in: int, n_out: int, g
     assert biregular(n_in, n_out, density=float(f"{1 / groups:.6g}")).density == 1 / groups
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(layer=layers())
 def test_a_grouped_pattern_is_a_partition_of_equal_tiles(layer: tuple[int, int]) -> None:
     n_in, n_out = layer
@@ -210,7 +210,7 @@ def test_a_grouped_pattern_is_a_partition_of_equal_tiles(layer: tuple[int, int])
         assert pattern.tile == round(n_out * density)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     groups=st.integers(1, 8),
     more=st.integers(0, 3),
@@ -227,7 +227,7 @@ def test_two_grouped_layers_connect_everything_if_tiles_are_no_fewer_than_groups
     assert (second.mask().astype(int) @ first.mask().astype(int) > 0).all()
 
 
-@settings(max_examples=100)
+@settings(max_examples=30)
 @given(n_in=sizes, n_out=sizes, density=st.floats(0.001, 1), seed=st.integers(0, 2**32 - 1))
 def test_bernoulli_has_exactly_the_rounded_number_of_connections(
     n_in: int, n_out: int, density: float, seed: int

@@ -19,7 +19,7 @@ layouts = st.one_of(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=30)
 @given(
     layout=layouts,
     tile=st.integers(1, 4),

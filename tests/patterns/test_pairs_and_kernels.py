@@ -20,7 +20,7 @@ from presplit.patterns.score import paths
 few = st.integers(1, 5)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(groups=few, n_in=few, n_out=few, more=st.integers(0, 3))
 def test_a_butterfly_joins_every_pair_by_equally_many_paths(
     groups: int, n_in: int, n_out: int, more: int
@@ -60,7 +60,7 @@ def test_groups_and_hidden_sizes_that_do_not_fit_are_refused() -> None:
         butterfly(0, 16, groups=4)
 
 
-@settings(max_examples=100)
+@settings(max_examples=30)
 @given(
     kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)), seed=st.integers(0, 99), data=st.data()
 )
@@ -97,7 +97,7 @@ def test_every_filter_has_all_supports_and_all_entries_whatever_its_inputs(
             assert set(row[row >= 0]) == set(range(period)) and kept.any(axis=0).all()
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(period=st.integers(1, 6), n_out=st.integers(1, 8), n_in=st.integers(1, 8))
 def test_supports_repeat_within_a_filter_and_shift_from_filter_to_filter(
     period: int, n_out: int, n_in: int

@@ -45,7 +45,7 @@ def test_contiguous_groups_never_meet() -> None:
     assert reach([contiguous(16, 4)] * 5) == 0.25
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(side=st.integers(1, 9), other=st.integers(1, 9), channels=st.integers(1, 3), data=st.data())
 def test_windows_are_of_one_size_and_cover_everything(
     side: int, other: int, channels: int, data: st.DataObject

@@ -28,7 +28,7 @@ from presplit.patterns.tiled import tiled
 few = st.integers(1, 5)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(n_in=st.integers(1, 24), tiles=st.integers(1, 8), tile=few, seed=st.integers(0, 99))
 def test_a_tile_shares_its_inputs_and_tiles_are_biregular(
     n_in: int, tiles: int, tile: int, seed: int
@@ -54,7 +54,7 @@ def test_a_tile_that_does_not_divide_the_outputs_is_refused() -> None:
         tiled(64, 100, density=0.5, tile=0)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(rows=few, columns=few, inputs=few, outputs=few, seed=st.integers(0, 99))
 def test_a_block_is_full_or_empty(
     rows: int, columns: int, inputs: int, outputs: int, seed: int
@@ -74,7 +74,7 @@ def test_a_block_that_nobody_asked_for_is_the_largest_that_fits() -> None:
         block(784, 100, density=0.5, block=(9, 1))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(n_in=st.integers(1, 30), n_out=st.integers(1, 30), seed=st.integers(0, 99))
 def test_a_diagonal_is_full_or_empty(n_in: int, n_out: int, seed: int) -> None:
     common = math.gcd(n_in, n_out)
@@ -83,7 +83,7 @@ def test_a_diagonal_is_full_or_empty(n_in: int, n_out: int, seed: int) -> None:
         np.testing.assert_array_equal(mask, np.roll(mask, (1, 1), axis=(0, 1)))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(m=st.integers(1, 8), runs=few, n_out=st.integers(1, 20), seed=st.integers(0, 99))
 def test_every_output_reads_n_of_every_m_inputs(m: int, runs: int, n_out: int, seed: int) -> None:
     for n in range(1, m + 1):
@@ -99,7 +99,7 @@ def test_m_is_the_least_that_has_the_density() -> None:
         n_of_m(10, 4, density=0.5, m=4)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(radices=st.lists(st.integers(1, 4), min_size=1, max_size=4), data=st.data())
 def test_a_radix_net_joins_every_pair_by_equally_many_paths(
     radices: list[int], data: st.DataObject
@@ -139,7 +139,7 @@ def test_a_place_or_a_size_that_does_not_exist_is_refused() -> None:
         radix_net([6, 6], [2, 3])
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(n_in=st.integers(1, 30), n_out=st.integers(1, 30), data=st.data())
 def test_every_output_of_an_expander_reads_equally_many(
     n_in: int, n_out: int, data: st.DataObject
@@ -153,7 +153,7 @@ def test_three_expander_layers_connect_what_three_contiguous_groups_do_not() -> 
     assert reach([expander(256, 256, density=1 / 16, seed=seed) for seed in range(3)]) == 1
 
 
-@settings(max_examples=100)
+@settings(max_examples=30)
 @given(fan_in=st.integers(2, 12), groups=st.integers(1, 20))
 def test_grouped_layers_mix_in_the_fewest_layers_that_any_pattern_could(
     fan_in: int, groups: int

@@ -148,7 +148,7 @@ def _facts(
 def text(facts: dict[str, Any]) -> str:
     """The facts as a table for people."""
     from presplit.core import units
-    from presplit.report.tables import Column, table
+    from presplit.core.tables import Column, table
 
     columns = (
         Column("boundary", "boundary"),

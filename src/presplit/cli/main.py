@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import typer
 
 from presplit.cli import demo, doctor, evaluate, export, inspect, measure, plan, run, serve, train
+from presplit.cli.console import every_character_printable
 from presplit.cli.options import spread
 from presplit.core.errors import PresplitError
 
@@ -37,6 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # wants the processors.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = spread(list(sys.argv[1:] if arguments is None else arguments)) or ["--help"]
+    with every_character_printable():
+        return _run(given)
+
+
+def _run(given: list[str]) -> int:
+    """What `main` does once the console can print anything."""
     try:
         result = app(given, prog_name="presplit", standalone_mode=False)
         return result if isinstance(result, int) else 0

@@ -209,7 +209,7 @@ def survey_facts(
 def survey_text(facts: dict[str, Any]) -> str:
     """The facts as tables for people."""
     from presplit.core import units
-    from presplit.report.tables import Column, table
+    from presplit.core.tables import Column, table
 
     def by(shape: list[int]) -> str:
         return " x ".join(map(str, shape))

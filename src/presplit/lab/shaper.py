@@ -185,8 +185,8 @@ def obey(shaper: Shaper, line: bytes) -> None:
         order = msgspec.json.decode(line, type=Order)
         names = ("up_bps", "down_bps", "rtt_s", "jitter_s")
         changes = {name: getattr(order, name) for name in names if getattr(order, name) is not None}
-        link = msgspec.convert(structs.asdict(shaper.link) | changes, Link)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        link = structs.replace(shaper.link, **changes)
+    except (msgspec.MsgspecError, UnicodeDecodeError, SpecError) as error:
         raise SpecError(
             f'an order is one line of JSON such as {{"outage": true}}: {error}'
         ) from error
@@ -257,18 +257,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rtt-s", type=float, default=0.02)
     parser.add_argument("--jitter-s", type=float, default=0.0)
     chosen = parser.parse_args(arguments)
-    values = {
-        "name": "emulated",
-        "up_bps": chosen.up_bps,
-        "down_bps": chosen.down_bps,
-        "rtt_s": chosen.rtt_s,
-    }
     try:
-        link = msgspec.convert(values | {"jitter_s": chosen.jitter_s}, Link)
+        link = Link(
+            "emulated",
+            up_bps=chosen.up_bps,
+            down_bps=chosen.down_bps,
+            rtt_s=chosen.rtt_s,
+            jitter_s=chosen.jitter_s,
+        )
         asyncio.run(_run(chosen.target, link, chosen.port))
-    except msgspec.ValidationError as error:
-        print(f"the link is not one: {error}", file=sys.stderr)
-        return 2
     except PresplitError as error:
         print(error, file=sys.stderr)
         return 2

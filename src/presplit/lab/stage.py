@@ -8,18 +8,30 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from presplit.core.errors import PresplitError, ServerError
+from presplit.core.errors import PresplitError
+from presplit.lab.processes import Process, address_of, end, free_port, running, start
 
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
     from presplit.core.types import Link, Plan
+
+
+@dataclass(frozen=True)
+class Breaking:
+    """How a server is broken while images come at ``rate`` a second.
+
+    It is killed by SIGKILL and started again, each so many seconds after the first answer.
+    """
+
+    rate: float
+    killed_s: float
+    restarted_s: float
 
 
 class Stage(contextlib.AbstractContextManager["Stage"]):
@@ -34,76 +46,55 @@ class Stage(contextlib.AbstractContextManager["Stage"]):
     def __init__(self, bundle: Bundle, link: Link, *, streams: int = 1) -> None:
         self.bundle, self.streams = bundle, streams
         self.broken = (0.0, 0.0)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port: int = free.getsockname()[1]
+        self._port = free_port()
         self._server = self._serve()
-        try:
-            _address_of(self._server)
-            options = {"--up-bps": link.up_bps, "--down-bps": link.down_bps, "--rtt-s": link.rtt_s}
-            shaped = [str(part) for option in options.items() for part in option]
-            self._link = _start(
-                "presplit.lab.shaper", "--target", f"127.0.0.1:{self._port}", *shaped
-            )
-            self._address = _address_of(self._link)
-        except BaseException:
-            self._server.kill()
-            raise
+        self._open = contextlib.ExitStack()
+        self._open.callback(lambda: end(self._server))
+        with contextlib.ExitStack() as opened:
+            opened.push(self._open)
+            address_of(self._server)
+            self._address, _ = self._open.enter_context(running(*_shaper(self._port, link)))
+            opened.pop_all()
 
     def __exit__(self, *_: object) -> None:
         """End both processes."""
-        for process in (self._link, self._server):
-            process.kill()
-            process.communicate()
+        self._open.close()
 
     def answer(
-        self, plan: Plan, images: Path, *, breaking: tuple[float, float, float] | None = None
+        self, plan: Plan, images: Path, *, breaking: Breaking | None = None
     ) -> list[dict[str, Any]]:
         """What a fresh edge process says of each image in the file ``images`` under ``plan``.
 
-        ``breaking`` is the images' rate a second, and when, in seconds after the first answer, the
-        server is killed by SIGKILL and when it is started again. Raises `PresplitError` if that did
-        not happen while images came.
+        Raises `PresplitError` if the server was to be broken, and that did not happen while images
+        came.
         """
-        options: list[object] = [
-            "--split",
-            plan.split,
-            "--codec",
-            plan.codec,
-            "--deadline-s",
-            plan.deadline_s,
-        ]
-        options += [
-            part
-            for name, least in plan.thresholds.items()
-            for part in ("--threshold", f"{name}={least!r}")
-        ]
-        options += ["--streams", self.streams, "--server", self._address]
-        options += ["--rate", breaking[0]] if breaking else []
-        edge = _start("presplit", "run", str(self.bundle.path), str(images), *map(str, options))
+        words = [*_words(plan), "--streams", str(self.streams), "--server", self._address]
+        if breaking is not None:
+            words += ["--rate", str(breaking.rate)]
+        edge = start("presplit", "run", str(self.bundle.path), str(images), *words)
         assert edge.stdout is not None
         lines = [edge.stdout.readline()]
-        faults = self._break(*breaking[1:]) if breaking else iter(())
+        faults = self._break(breaking) if breaking is not None else iter(())
         for line in edge.stdout:
             lines.append(line)
             next(faults, None)
         problem = edge.communicate()[1].strip()
         if edge.returncode != 0 or "torch loaded: False" not in problem:
             raise PresplitError(f"the edge process failed, or loaded torch: {problem}")
-        if breaking and self.broken == (0.0, 0.0):
+        if breaking is not None and self.broken == (0.0, 0.0):
             raise PresplitError(
                 "the images were over before the server was killed and back: take more images"
             )
         return [json.loads(line) for line in lines if line.strip()]
 
-    def _break(self, killed_s: float, restarted_s: float) -> Iterator[None]:
+    def _break(self, breaking: Breaking) -> Iterator[None]:
         """Kill the server and start it again, each at its time; asked between answers."""
         began = time.monotonic()
-        while time.monotonic() - began < killed_s:
+        while time.monotonic() - began < breaking.killed_s:
             yield
-        self._server.kill()
-        self._server.communicate()
+        end(self._server)
         down_s = time.monotonic() - began
-        while time.monotonic() - began < restarted_s:
+        while time.monotonic() - began < breaking.restarted_s:
             yield
         self._server = self._serve()
         while True:
@@ -115,30 +106,24 @@ class Stage(contextlib.AbstractContextManager["Stage"]):
                 self.broken = (down_s, time.monotonic() - began)
                 return
 
-    def _serve(self) -> subprocess.Popen[str]:
-        return _start(
+    def _serve(self) -> Process:
+        return start(
             "presplit", "serve", str(self.bundle.path), "--port", str(self._port), "--json"
         )
 
 
-def _start(*arguments: str) -> subprocess.Popen[str]:
-    """A module of this package in a process of its own."""
-    command = [sys.executable, "-m", *arguments]
-    return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def _words(plan: Plan) -> list[str]:
+    """``plan`` as options of ``presplit run``."""
+    words = ["--split", str(plan.split), "--codec", plan.codec]
+    words += ["--deadline-s", str(plan.deadline_s)]
+    for name, least in plan.thresholds.items():
+        words += ["--threshold", f"{name}={least!r}"]
+    return words
 
 
-def _address_of(process: subprocess.Popen[str]) -> str:
-    """The address that a process prints as one line of JSON when it is ready.
-
-    Raises `ServerError` if it ends.
-    """
-    stdout: IO[str] | None = process.stdout
-    assert stdout is not None
-    line = stdout.readline()
-    if not line:
-        raise ServerError(
-            f"{' '.join(map(str, process.args))} ended: {process.communicate()[1].strip()}"
-        )
-    return json.loads(line)["address"]
+def _shaper(port: int, link: Link) -> list[str]:
+    """The module that shapes ``link`` before a ``port`` of this machine, and its options."""
+    words = ["presplit.lab.shaper", "--target", f"127.0.0.1:{port}"]
+    for name in ("up_bps", "down_bps", "rtt_s"):
+        words += [f"--{name.replace('_', '-')}", str(getattr(link, name))]
+    return words

@@ -57,7 +57,7 @@ _LOOK = {
 def accuracy_against_bytes(rows: Sequence[Mapping[str, Any]]) -> str:
     """SVG: each way's accuracy over the bytes it sends for one answer.
 
-    The rows are as in `presplit.report.tables.WAYS`.
+    The rows are as in `presplit.report.page.WAYS`.
 
     Up and to the left is better. Raises `MissingLibrary` without matplotlib, `SpecError` without
     rows.

@@ -1,4 +1,4 @@
-"""Rows as plain aligned text for terminals, as Markdown for docs.
+"""Rows as plain aligned text: the one printer of plans, verbs and benchmarks.
 
 What a column shows is said once, by its `Column`.
 """
@@ -30,20 +30,13 @@ class Column:
         return "" if value is None else self.show(value)
 
 
-WAYS: tuple[Column, ...] = (
-    Column("way", "way", str, text=True),
-    Column("accuracy", "accuracy", units.percent),
-    Column("edge_share", "on the edge", units.percent),
-    Column("p50_s", "p50", units.seconds),
-    Column("p99_s", "p99", units.seconds),
-    Column("up_bytes", "sent/answer", units.data),
-    Column("weights", "weights", units.count),
-    Column("edge_macs", "edge MACs", units.count),
-)
-"""The demo's table: one row for each way to answer the same inputs.
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """A column for every key that the rows have, under the key's own name.
 
-Rows without weights may leave them out.
-"""
+    Numbers keep four digits: in a measurement, more are noise.
+    """
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return [Column(key, key, plain, text=_holds_text(rows, key)) for key in keys]
 
 
 def cells(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> list[list[str]]:
@@ -55,11 +48,12 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> str:
     """Plain text: titles, a rule, one line for each row, columns two spaces apart.
 
     >>> rows = [{"way": "edge", "accuracy": 0.97}, {"way": "server", "accuracy": 0.985}]
-    >>> print(table(rows, WAYS[:2]))
-    way     accuracy
-    ------  --------
-    edge     97.00 %
-    server   98.50 %
+    >>> columns = Column("way", "way", str, text=True), Column("accuracy", "right", units.percent)
+    >>> print(table(rows, columns))
+    way       right
+    ------  -------
+    edge    97.00 %
+    server  98.50 %
     """
     body = cells(rows, columns)
     widths = [
@@ -75,17 +69,15 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> str:
     )
 
 
-def markdown(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> str:
-    """The same table for a Markdown file.
+def plain(value: object) -> str:
+    """``value`` as text, of a float four digits.
 
-    >>> print(markdown([{"way": "edge", "accuracy": 0.97}], WAYS[:2]))
-    | way | accuracy |
-    | :-- | --: |
-    | edge | 97.00 % |
+    >>> plain(1.23456), plain(1234), plain("edge")
+    ('1.235', '1234', 'edge')
     """
-    titles, rule = [c.title for c in columns], [":--" if c.text else "--:" for c in columns]
-    lines = [
-        [cell.replace("|", "\\|") for cell in line]
-        for line in (titles, rule, *cells(rows, columns))
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _holds_text(rows: Sequence[Mapping[str, Any]], key: str) -> bool:
+    values = [row[key] for row in rows if row.get(key) is not None]
+    return any(not isinstance(value, int | float) for value in values)
