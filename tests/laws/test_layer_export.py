@@ -18,7 +18,7 @@ from presplit.runtime.engines.onnxruntime import Engine
 from presplit.train import SparseConv2d, SparseLinear, sparsify
 from presplit.train.export import to_onnx
 from presplit.train.layers.feature_major import FeatureMajorLinear
-from presplit.train.layers.linear import SparseLayer
+from presplit.train.layers.sparse import SparseLayer
 from presplit.train.zoo import mlp
 from presplit.train.zoo.cnn import Residual
 

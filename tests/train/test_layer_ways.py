@@ -27,7 +27,7 @@ from presplit.patterns import PATTERNS
 from presplit.patterns.periodic_kernel import periodic_kernel
 from presplit.train import SparseConv2d, SparseLinear, sparsify
 from presplit.train.layers.feature_major import FeatureMajorLinear
-from presplit.train.layers.linear import SparseLayer
+from presplit.train.layers.sparse import SparseLayer
 from presplit.train.zoo import mlp
 
 Layer = TypeVar("Layer", SparseLinear, SparseConv2d)

@@ -16,7 +16,8 @@ from presplit.core.errors import GraphError, PatternError
 from presplit.core.types import Pattern
 from presplit.patterns import PATTERNS
 from presplit.train.layers.convolution import SparseConv2d
-from presplit.train.layers.linear import SparseLayer, SparseLinear
+from presplit.train.layers.linear import SparseLinear
+from presplit.train.layers.sparse import SparseLayer
 
 CLOSE = 1e-12
 """Both sides sum the same few hundred float64 terms in another order."""

@@ -20,7 +20,8 @@ from presplit.patterns import PATTERNS, grouped
 from presplit.patterns.periodic_kernel import KernelSupports
 from presplit.train.layers.convolution import SparseConv2d
 from presplit.train.layers.feature_major import FeatureMajorLinear
-from presplit.train.layers.linear import SparseLayer, SparseLinear
+from presplit.train.layers.linear import SparseLinear
+from presplit.train.layers.sparse import SparseLayer
 from presplit.train.nets.exits import MultiExit
 from presplit.train.nets.feeders import feeders
 
