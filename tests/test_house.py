@@ -319,7 +319,7 @@ def test_a_planted_import_is_caught(file, source):
             "plan/search.py",
             "from presplit.core.types import Plan\nfrom presplit.plan.scenario import Scenario",
         ),
-        ("train/export.py", "import torch\nimport torch.onnx\nfrom presplit.graph import cut"),
+        ("train/nets/to_onnx.py", "import torch\nimport torch.onnx"),
         (
             "runtime/wire/client.py",
             "import grpc\nfrom google.protobuf import message\nfrom . import tensors",

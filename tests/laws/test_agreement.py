@@ -25,8 +25,8 @@ from presplit.core.encoding import Seen
 from presplit.patterns import PATTERNS
 from presplit.runtime.engines.onnxruntime import Engine
 from presplit.train import MultiExit, add_exits, export, initialise, sparsify
-from presplit.train.export import to_onnx
 from presplit.train.judging.evaluate import exit_logits
+from presplit.train.nets.to_onnx import to_onnx
 from presplit.train.zoo import (
     mixer,
     mlp,

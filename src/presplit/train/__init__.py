@@ -24,6 +24,7 @@ from presplit.train.nets.allocate import allocate, layer_times
 from presplit.train.nets.exits import MultiExit
 from presplit.train.nets.sparsify import sparsify
 from presplit.train.nets.summary import LayerSummary, Summary, count_weights, summary
+from presplit.train.nets.to_onnx import to_onnx
 
 __all__ = [
     "RECIPES",

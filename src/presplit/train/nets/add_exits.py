@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from presplit import graph
 from presplit.core.errors import GraphError
-from presplit.train.export import to_onnx
 from presplit.train.judging.evaluate import evaluating
 from presplit.train.nets.exits import ExitHead, MultiExit, taps
 from presplit.train.nets.sparsify import sparsify
+from presplit.train.nets.to_onnx import to_onnx
 
 MOST = 2
 """Exits that "auto" hangs on a net."""
