@@ -25,7 +25,7 @@ from presplit.core.encoding import Seen
 from presplit.patterns import PATTERNS
 from presplit.runtime.engines.onnxruntime import Engine
 from presplit.train import MultiExit, add_exits, export, initialise, sparsify
-from presplit.train.judging.evaluate import exit_logits
+from presplit.train.nets.calling import exit_logits
 from presplit.train.nets.to_onnx import to_onnx
 from presplit.train.zoo import (
     mixer,

@@ -17,7 +17,7 @@ from presplit.core.errors import GraphError
 from presplit.core.types import Floats, Plan
 from presplit.packing import pack
 from presplit.train.data.samples import Samples
-from presplit.train.judging.evaluate import exit_logits
+from presplit.train.nets.calling import exit_logits
 from presplit.train.nets.exits import MultiExit
 from presplit.train.nets.to_onnx import to_onnx
 

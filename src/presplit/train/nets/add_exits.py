@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from presplit import graph
 from presplit.core.errors import GraphError
-from presplit.train.judging.evaluate import evaluating
+from presplit.train.nets.calling import evaluating
 from presplit.train.nets.exits import ExitHead, MultiExit, taps
 from presplit.train.nets.sparsify import sparsify
 from presplit.train.nets.to_onnx import to_onnx

@@ -14,8 +14,8 @@ from torch import nn
 
 from presplit.core.errors import GraphError, PatternError
 from presplit.core.types import Net
-from presplit.train.judging.evaluate import exit_logits
 from presplit.train.nets.add_exits import in_pieces, places_of
+from presplit.train.nets.calling import exit_logits
 from presplit.train.nets.exits import MultiExit, taps
 from presplit.train.nets.sparsify import sparsify
 from presplit.train.nets.summary import Summary, summary

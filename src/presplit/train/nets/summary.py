@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from presplit.core.errors import GraphError
-from presplit.train.judging.evaluate import evaluating
 from presplit.train.layers.sparse import SMALL, Form, SparseLayer
+from presplit.train.nets.calling import evaluating
 
 LEAST_FAST = 16
 """Groups of fewer features are smaller than the dense layer and not faster."""

@@ -19,7 +19,7 @@ from torch import nn
 from presplit import graph
 from presplit.core.errors import GraphError
 from presplit.core.types import Floats
-from presplit.train.judging.evaluate import exit_logits
+from presplit.train.nets.calling import exit_logits
 from presplit.train.nets.exits import Logits
 
 TOLERANCE = 1e-4
