@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from presplit.core.errors import GraphError
 from presplit.train import add_exits, sparsify
-from presplit.train.nets.exits import ExitHead
+from presplit.train.nets.exits import ExitClassifier
 from presplit.train.zoo import mlp, resnet8, small_cnn
 
 
@@ -51,7 +51,7 @@ def test_the_user_s_model_is_unchanged() -> None:
     [(7,), (3, 7), (4, 1, 1), (4, 2, 2), (4, 3, 3), (4, 5, 7), (4, 8, 8), (4, 11, 4), (4, 28, 28)],
 )
 def test_a_head_classifies_taps_of_every_shape(shape: tuple[int, ...]) -> None:
-    head = ExitHead(5, pool=3)
+    head = ExitClassifier(5, pool=3)
     assert head(torch.randn(2, *shape)).shape == (2, 5)
     assert head.linear.in_features <= shape[0] * 9 or len(shape) < 3
 
@@ -60,7 +60,7 @@ def test_a_head_classifies_taps_of_every_shape(shape: tuple[int, ...]) -> None:
     ("size", "windows"), [(1, 1), (2, 2), (3, 3), (4, 2), (7, 3), (8, 2), (14, 3), (28, 3)]
 )
 def test_pooling_leaves_at_most_three_windows_a_side(size: int, windows: int) -> None:
-    head = ExitHead(2, pool=3)
+    head = ExitClassifier(2, pool=3)
     head(torch.zeros(1, 1, size, size))
     assert head.linear.in_features <= 9
     assert head.linear.in_features == windows**2

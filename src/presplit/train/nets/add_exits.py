@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from presplit import graph
 from presplit.core.errors import GraphError
 from presplit.train.nets.calling import evaluating
-from presplit.train.nets.exits import ExitHead, MultiExit, taps
+from presplit.train.nets.exits import ExitClassifier, MultiExit, taps
 from presplit.train.nets.sparsify import sparsify
 from presplit.train.nets.to_onnx import to_onnx
 
@@ -90,7 +90,7 @@ def add_exits(
             "classes="
         )
     heads: dict[str, nn.Module] = {
-        name: ExitHead(classes, pool=pool, over_time=_has_time(model, names[name]))
+        name: ExitClassifier(classes, pool=pool, over_time=_has_time(model, names[name]))
         for name in after
     }
     if example is None:
@@ -223,7 +223,7 @@ def _hidden(tap: Tensor, width: int, head: nn.Module) -> list[nn.Module]:
             nn.BatchNorm2d(width),
             nn.ReLU(),
         ]
-    if tap.ndim == 3 and isinstance(head, ExitHead) and head.over_time:
+    if tap.ndim == 3 and isinstance(head, ExitClassifier) and head.over_time:
         return [
             nn.Conv1d(tap.shape[1], width, 3, padding=1, bias=False),
             nn.BatchNorm1d(width),

@@ -44,7 +44,7 @@ class Logits(nn.Module):
         return logits_of(self.model(x))
 
 
-class ExitHead(nn.Module):
+class ExitClassifier(nn.Module):
     """Pool to at most ``pool`` x ``pool``, flatten, classify.
 
     Sizes are taken from the first input it sees.
