@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,11 +12,11 @@ import torch
 from torch import nn
 
 from presplit.bundle import Bundle
-from presplit.core.errors import GraphError
 from presplit.core.types import Floats, Plan
 from presplit.packing import pack
 from presplit.train.data.samples import Samples
 from presplit.train.nets.calling import exit_logits
+from presplit.train.nets.copying import exportable
 from presplit.train.nets.exits import MultiExit
 from presplit.train.nets.to_onnx import to_onnx
 
@@ -44,12 +43,8 @@ def export(
     """
     held_out = example if isinstance(example, Samples) else None
     given = np.asarray(held_out.x if held_out else example, np.float32)
-    if not len(given):
-        raise GraphError("an export needs at least one sample to run through the net, got none")
-    model = copy.deepcopy(model).cpu().float().eval()
     one = torch.from_numpy(given[:1].copy())
-    if isinstance(model, MultiExit):
-        model.materialise(one)
+    model = exportable(model, one)
 
     def torch_logits(x: Floats) -> list[Floats]:
         with torch.no_grad():

@@ -14,13 +14,21 @@ from typing import Any
 import numpy as np
 import torch
 from onnxscript.optimizer import optimize as optimise
-from torch import nn
+from torch import Tensor, nn
 
 from presplit import graph
 from presplit.core.errors import GraphError
 from presplit.core.types import Floats
-from presplit.train.nets.calling import exit_logits
-from presplit.train.nets.exits import Logits
+from presplit.train.nets.calling import (
+    AnswersAtExits,
+    Logits,
+    evaluating,
+    exit_logits,
+    in_mode,
+    kind_of,
+    said_by,
+    unwrapped,
+)
 
 TOLERANCE = 1e-4
 """Largest difference between torch and the graph, relative to the largest logit.
@@ -34,9 +42,7 @@ A layer's index stays as small as it is.
 """
 
 
-def to_onnx(
-    model: nn.Module, example: Floats | torch.Tensor, *, open_axes: Sequence[int] = ()
-) -> Any:
+def to_onnx(model: nn.Module, example: Floats | Tensor, *, open_axes: Sequence[int] = ()) -> Any:
     """``model`` as an `onnx.ModelProto` with a dynamic batch, one output per exit.
 
     Its input is called ``input``.
@@ -48,32 +54,41 @@ def to_onnx(
     """
     if not len(example):
         raise GraphError("an export needs at least one sample to run through the net, got none")
-    one = example[:1] if isinstance(example, torch.Tensor) else torch.from_numpy(example[:1].copy())
-    twice = torch.cat([one, one])
+    one = example[:1] if isinstance(example, Tensor) else torch.from_numpy(example[:1].copy())
     _refuse_axes(open_axes, one.ndim)
-    try:
-        with _quiet():
-            count, out = len(exit_logits(model, one)), model(one)
-            program = torch.onnx.export(
-                model if isinstance(out, torch.Tensor | tuple) else Logits(model),
-                (twice,),
-                dynamo=True,
-                dynamic_shapes=(
-                    {0: torch.export.Dim("batch")}
-                    | {axis: torch.export.Dim.DYNAMIC for axis in open_axes},
-                ),
-                input_names=["input"],
-                output_names=[f"logits_{number}" for number in range(count)],
-                verbose=False,
-                optimize=False,
-            )
-            assert program is not None
-            optimise(program.model, input_size_limit=FOLDED, output_size_limit=FOLDED)
-    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
-        raise GraphError(f"torch cannot export {type(model).__name__}: {_reason(error)}") from error
+    model = unwrapped(model)
+    with in_mode(model, training=False):  # with gradients: without, attention takes another way
+        count = len(exit_logits(model, one))
+        asked = model if isinstance(model, AnswersAtExits) else Logits(model).eval()
+        try:
+            program = _exported(asked, one, open_axes, count)
+        except Exception as error:  # the exporter runs the user's code, which may raise anything
+            raise GraphError(f"torch cannot export {kind_of(model)}: {_reason(error)}") from error
     if open_axes:
         _check_another_size(model, program.model_proto, one, open_axes)
     return program.model_proto
+
+
+def _exported(
+    model: nn.Module, one: Tensor, open_axes: Sequence[int], count: int
+) -> torch.onnx.ONNXProgram:
+    """``model`` as torch exports it, with ``count`` outputs; small constants are computed."""
+    axes = {0: torch.export.Dim("batch")}
+    axes |= {axis: torch.export.Dim.DYNAMIC for axis in open_axes}
+    with _quiet():
+        program = torch.onnx.export(
+            model,
+            (torch.cat([one, one]),),
+            dynamo=True,
+            dynamic_shapes=(axes,),
+            input_names=["input"],
+            output_names=[f"logits_{number}" for number in range(count)],
+            verbose=False,
+            optimize=False,
+        )
+        assert program is not None
+        optimise(program.model, input_size_limit=FOLDED, output_size_limit=FOLDED)
+    return program
 
 
 def _refuse_axes(axes: Sequence[int], ndim: int) -> None:
@@ -94,7 +109,7 @@ def _reason(error: BaseException) -> str:
     """What went wrong at the root, in at most 300 characters without colours."""
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
-    said = " ".join(re.sub(r"\x1b\[\d*m", "", str(error)).split())[:300] or type(error).__name__
+    said = re.sub(r"\x1b\[\d*m", "", said_by(error))
     if "data-dependent" in said:
         how = "an if or a loop over a tensor, .item(), a mask of so many as it happens"
         return (
@@ -104,20 +119,18 @@ def _reason(error: BaseException) -> str:
     return said
 
 
-def _check_another_size(
-    model: nn.Module, exported: Any, one: torch.Tensor, axes: Sequence[int]
-) -> None:
+def _check_another_size(model: nn.Module, exported: Any, one: Tensor, axes: Sequence[int]) -> None:
     """Raise `GraphError` if torch or the graph fails, or they differ, on a longer sample.
 
     It is longer by half along ``axes``.
     """
     sizes = [size + size // 2 + 1 if axis in axes else size for axis, size in enumerate(one.shape)]
     x = torch.rand(sizes, generator=torch.Generator().manual_seed(0))
-    kind, said = type(model).__name__, f"{tuple(one.shape[1:])} and not at {tuple(sizes[1:])}"
+    kind, said = kind_of(model), f"{tuple(one.shape[1:])} and not at {tuple(sizes[1:])}"
     try:
-        with torch.no_grad():
+        with evaluating(model):
             own = exit_logits(model, x)
-    except RuntimeError as error:
+    except GraphError as error:
         raise GraphError(
             f"{kind} works at {said}: leave axes {tuple(axes)} closed ({_reason(error)})"
         ) from error
