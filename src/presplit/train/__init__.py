@@ -21,6 +21,7 @@ from presplit.train.layers.convolution import SparseConv2d
 from presplit.train.layers.linear import SparseLinear
 from presplit.train.nets.add_exits import add_exits
 from presplit.train.nets.allocate import allocate, layer_times
+from presplit.train.nets.decide import Decision, decide
 from presplit.train.nets.exits import MultiExit
 from presplit.train.nets.sparsify import sparsify
 from presplit.train.nets.summary import LayerSummary, Summary, count_weights, summary
@@ -28,6 +29,7 @@ from presplit.train.nets.to_onnx import to_onnx
 
 __all__ = [
     "RECIPES",
+    "Decision",
     "Epoch",
     "LayerSummary",
     "MultiExit",
@@ -43,6 +45,7 @@ __all__ = [
     "checkpoint",
     "choose_thresholds",
     "count_weights",
+    "decide",
     "evaluate",
     "export",
     "fit",
