@@ -25,6 +25,9 @@ from presplit.train import (
 )
 from presplit.train.zoo import mlp, resnet8, small_cnn
 
+CLOSE = 1024 * torch.finfo(torch.float32).eps
+"""Sums of fewer float32 terms than this, each of which may be rounded once more."""
+
 
 def forms(model: nn.Module) -> dict[str, str]:
     return {row.name: str(row.form) for row in summary(model)}
@@ -232,7 +235,7 @@ def test_a_convolution_with_groups_is_sparse_within_each_of_them(family: str) ->
     assert layer.values.numel() == dense.weight.numel() // 4
     layer.take_dense(torch.ones(16, 32, 3, 3), dense.bias)
     x = torch.randn(2, 32, 5, 5)
-    torch.testing.assert_close(layer(x), layer.to_dense()(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(layer(x), layer.to_dense()(x), rtol=CLOSE, atol=CLOSE)
 
 
 def test_kernels_keep_the_entries_that_are_asked_for() -> None:
@@ -362,7 +365,7 @@ def test_an_encoder_of_torch_runs_in_both_modes() -> None:
     x = torch.randn(2, 5, 64)
     training = sparse.train()(x)
     with torch.no_grad():
-        torch.testing.assert_close(sparse.eval()(x), training, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(sparse.eval()(x), training, rtol=CLOSE, atol=CLOSE)
     linear = sparse.get_submodule("layers.0.linear1")
     torch.testing.assert_close(linear(input=x), linear(x), rtol=0, atol=0)
 
