@@ -7,7 +7,7 @@ a net (`torch.compile`, `DataParallel`, `DistributedDataParallel`, `AveragedMode
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -86,14 +86,14 @@ def own_logits(model: nn.Module, output: object) -> Tensor:
     A tuple without names holds them first, and only while the net is trained: in evaluation it
     would be refused, since what its parts mean is not known.
     """
-    is_bare = isinstance(output, tuple | list) and not hasattr(output, "logits")
-    if is_bare and output:
-        if not unwrapped(model).training:
-            raise GraphError(
-                f"a classifier returns logits, {kind_of(model)} returns {len(output)} things"
-            )
-        return logits_of(output[0])
-    return logits_of(output)
+    if not isinstance(output, tuple | list) or hasattr(output, "logits") or not output:
+        return logits_of(output)
+    parts: Sequence[object] = output
+    if not unwrapped(model).training:
+        raise GraphError(
+            f"a classifier returns logits, {kind_of(model)} returns {len(parts)} things"
+        )
+    return logits_of(parts[0])
 
 
 def logits_of(output: object) -> Tensor:
