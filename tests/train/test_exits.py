@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from presplit.core.errors import GraphError
-from presplit.train import add_exits, export, fit, sparsify
+from presplit.train import Recipe, add_exits, export, fit, sparsify
 from presplit.train.data import Samples
 from presplit.train.nets.add_exits import places
 from presplit.train.nets.exits import ExitClassifier
@@ -214,6 +214,12 @@ def test_fit_refuses_a_place_before_it_trains() -> None:
     for skip, after in (("input", "place"), ("stem", "idle")):
         with pytest.raises(GraphError, match=f"exit after '{after}': "):
             fit(add_exits(Skipping(skip), [after], classes=4), samples, epochs=1)
+
+
+def test_places_are_judged_in_float32_whatever_the_recipe_computes_in() -> None:
+    samples = Samples(np.zeros((4, 8)), np.arange(4))
+    net = add_exits(Skipping("stem"), ["stem", "place"])
+    assert fit(net, samples, recipe=Recipe(epochs=1, bf16=True))
 
 
 def test_a_row_of_places_is_certain_without_an_export() -> None:

@@ -15,6 +15,7 @@ import itertools
 import math
 from collections.abc import Collection, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from presplit import graph
@@ -135,13 +136,14 @@ def check_places(net: MultiExit, example: Tensor) -> None:
     ``example``: float ``(batch, ...)``. It costs a run of a few samples, and an export only where
     such a run does not tell.
     """
-    try:
-        uncertain = uncertain_exits(net, example)
-    except GraphError:  # what the run cannot follow, the export may
-        uncertain = list(net.after)
-    if uncertain:
-        with context(f"exit after {' or '.join(map(repr, uncertain))}"):
-            in_pieces(net, example)
+    with torch.autocast(example.device.type, enabled=False):  # what is exported is in float32
+        try:
+            uncertain = uncertain_exits(net, example)
+        except GraphError:  # what the run cannot follow, the export may
+            uncertain = list(net.after)
+        if uncertain:
+            with context(f"exit after {' or '.join(map(repr, uncertain))}"):
+                in_pieces(net, example)
 
 
 def places(model: nn.Module, example: Tensor, *, most: int = MOST) -> list[str]:
