@@ -9,7 +9,7 @@ from presplit.core.errors import library
 library("torch", need="training", extra="train")
 
 from presplit.core.recipe import RECIPES, Recipe
-from presplit.train.export import export, to_onnx
+from presplit.train.export import export
 from presplit.train.fitting import checkpoint
 from presplit.train.fitting.checkpoint import restore, save
 from presplit.train.fitting.fit import fit, initialise

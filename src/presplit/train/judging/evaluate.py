@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from presplit.core import routing
-from presplit.core.errors import GraphError
 from presplit.core.protocols import ExitPolicy
 from presplit.core.types import Floats
 from presplit.policies import EXITS
