@@ -16,7 +16,7 @@ from presplit.patterns import grouped
 from presplit.patterns.score import reach
 from presplit.runtime.engines.onnxruntime import Engine
 from presplit.train import sparsify, to_onnx
-from presplit.train.layers.linear import SparseLayer
+from presplit.train.layers.sparse import SparseLayer
 from presplit.train.zoo import resnet8
 
 DENSITIES = (1 / 4, 1 / 8)

@@ -18,7 +18,7 @@ from benchmarks._rows import DENSITIES, as_dense, best_dense, residual, row
 from benchmarks._timing import Work, medians, relative_error
 from presplit.train import sparsify
 from presplit.train.layers.feature_major import FeatureMajorLinear
-from presplit.train.layers.linear import SparseLayer
+from presplit.train.layers.sparse import SparseLayer
 from presplit.train.zoo import mlp
 
 PERCEPTRON = (784, 1024, 1024, 1024, 10)

@@ -12,7 +12,7 @@ from torch import nn
 from benchmarks._rows import row
 from presplit.patterns import LEGAL, PATTERNS
 from presplit.train import save, sparsify, to_onnx
-from presplit.train.layers.linear import SparseLayer
+from presplit.train.layers.sparse import SparseLayer
 from presplit.train.zoo import mlp
 
 SIZES = (1024, 1024, 1024, 10)

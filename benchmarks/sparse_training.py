@@ -31,7 +31,7 @@ from benchmarks._steps import PERCEPTRON, perceptron, residuals
 from benchmarks._timing import Work, medians, relative_error
 from presplit.patterns import grouped
 from presplit.train import SparseConv2d, SparseLinear
-from presplit.train.layers.linear import SparseLayer
+from presplit.train.layers.sparse import SparseLayer
 
 CLOSE = 1e-4
 """What outputs and gradients may differ by, relative to the largest.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from presplit.bundle import Bundle, read
 from presplit.runtime.engines.onnxruntime import Engine
 from presplit.train import add_exits
-from presplit.train.export import to_onnx
+from presplit.train.nets.to_onnx import to_onnx
 from presplit.train.zoo import mobilenet_v2, resnet8, vit
 
 Command = Callable[..., tuple[int, str, str]]

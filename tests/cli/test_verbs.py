@@ -15,7 +15,7 @@ import numpy as np
 from presplit import plan
 from presplit.bundle import read, write_plan
 from presplit.train import runs
-from presplit.train.export import to_onnx
+from presplit.train.nets.to_onnx import to_onnx
 
 Command = Callable[..., tuple[int, str, str]]
 

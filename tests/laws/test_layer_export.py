@@ -16,9 +16,9 @@ from presplit.patterns import PATTERNS
 from presplit.patterns.periodic_kernel import periodic_kernel
 from presplit.runtime.engines.onnxruntime import Engine
 from presplit.train import SparseConv2d, SparseLinear, sparsify
-from presplit.train.export import to_onnx
 from presplit.train.layers.feature_major import FeatureMajorLinear
-from presplit.train.layers.linear import SparseLayer
+from presplit.train.layers.sparse import SparseLayer
+from presplit.train.nets.to_onnx import to_onnx
 from presplit.train.zoo import mlp
 from presplit.train.zoo.cnn import Residual
 

@@ -20,8 +20,9 @@ from presplit.patterns import PATTERNS
 from presplit.patterns.periodic_kernel import KernelSupports, periodic_kernel
 from presplit.train import SparseConv2d
 
-CLOSE = 1e-12
-"""Both sides sum the same few hundred float64 terms in another order."""
+TERMS = 1024
+"""Both sides sum fewer terms than this, in another order: each may round once a term."""
+CLOSE = TERMS * torch.finfo(torch.float64).eps
 
 
 def ran(layer: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -100,7 +101,7 @@ def restricted(dense: nn.Conv2d, pattern: Pattern, supports: KernelSupports | No
     return twin
 
 
-@settings(max_examples=120)
+@settings(max_examples=50)
 @given(case=convolutions())
 def test_a_sparse_convolution_is_the_dense_one_with_zeros_in_channels_and_kernels(
     case: tuple[nn.Conv2d, Pattern, KernelSupports | None],
@@ -121,7 +122,7 @@ def test_a_sparse_convolution_is_the_dense_one_with_zeros_in_channels_and_kernel
     )
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(case=convolutions())
 def test_a_convolution_that_goes_to_dense_and_back_computes_the_same(
     case: tuple[nn.Conv2d, Pattern, KernelSupports | None],

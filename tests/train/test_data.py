@@ -273,7 +273,7 @@ DIGEST = hashlib.sha256(CONTENTS).hexdigest()
 @pytest.fixture
 def mirror(places: Path) -> Iterator[str]:
     """A real HTTP server of the file ``thing.gz``, right under ``/good/`` and damaged elsewhere."""
-    packed = gzip.compress(CONTENTS)
+    packed = gzip.compress(CONTENTS, mtime=0)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -298,7 +298,7 @@ def mirror(places: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "raw"), [("thing", CONTENTS), ("thing.gz", gzip.compress(CONTENTS))]
+    ("name", "raw"), [("thing", CONTENTS), ("thing.gz", gzip.compress(CONTENTS, mtime=0))]
 )
 def test_a_file_that_is_there_is_read_plain_or_packed(name: str, raw: bytes, places: Path) -> None:
     (places / "data" / "any" / name).write_bytes(raw)

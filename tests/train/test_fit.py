@@ -144,7 +144,7 @@ def test_an_epoch_sees_every_sample_once(few: Samples) -> None:
             self.layer = nn.Linear(1, 2)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if self.training:
+            if self.training and torch.is_grad_enabled():  # not when fit looks before it begins
                 seen.extend(x[:, 0].long().tolist())
             return self.layer(x)
 
@@ -267,7 +267,7 @@ def test_every_exit_tells_all_classes_apart() -> None:
     train = Samples(np.zeros((6, 4)), np.arange(6) % 3)
     net = add_exits(mlp([4, 4, 3]), ["relu1"], example=torch.zeros(2, 4))
     net.model.fc2 = nn.Linear(4, 2)
-    with pytest.raises(GraphError, match=r"the data has 3 classes, .* give \[3, 2\] logits"):
+    with pytest.raises(GraphError, match=r"shape \(2, 3\), its own are \(2, 2\)"):
         fit(net, train, epochs=1)
 
 

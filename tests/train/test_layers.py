@@ -16,10 +16,12 @@ from presplit.core.errors import GraphError, PatternError
 from presplit.core.types import Pattern
 from presplit.patterns import PATTERNS
 from presplit.train.layers.convolution import SparseConv2d
-from presplit.train.layers.linear import SparseLayer, SparseLinear
+from presplit.train.layers.linear import SparseLinear
+from presplit.train.layers.sparse import SparseLayer
 
-CLOSE = 1e-12
-"""Both sides sum the same few hundred float64 terms in another order."""
+TERMS = 1024
+"""Both sides sum fewer terms than this, in another order: each may round once a term."""
+CLOSE = TERMS * torch.finfo(torch.float64).eps
 
 
 @st.composite
@@ -93,7 +95,7 @@ def check(
         torch.testing.assert_close(sparse.bias.grad, dense.bias.grad, rtol=CLOSE, atol=CLOSE)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(pattern=patterns(), bias=st.booleans(), leading=st.sampled_from([(), (1,), (5,), (2, 3)]))
 def test_a_sparse_linear_layer_is_the_dense_one_with_zeros(
     pattern: Pattern, bias: bool, leading: tuple[int, ...]
@@ -114,7 +116,7 @@ def test_a_sparse_convolution_is_the_dense_one_with_zeros(case: tuple[Pattern, n
     check(sparse, sparse(x), theirs, weight, dense)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(pattern=patterns(), bias=st.booleans())
 def test_a_linear_layer_goes_to_dense_and_back_unchanged(pattern: Pattern, bias: bool) -> None:
     sparse = SparseLinear(pattern, bias=bias)
@@ -124,7 +126,7 @@ def test_a_linear_layer_goes_to_dense_and_back_unchanged(pattern: Pattern, bias:
     torch.testing.assert_close(again.state_dict(), sparse.state_dict(), rtol=0, atol=0)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(case=convolutions())
 def test_a_convolution_goes_to_dense_and_back_unchanged(case: tuple[Pattern, nn.Conv2d]) -> None:
     sparse = SparseConv2d.from_dense(case[1], case[0])
@@ -287,8 +289,8 @@ def test_the_state_of_a_pattern_with_other_connections_is_refused() -> None:
 def test_a_convolution_moves_to_channels_last(family: str) -> None:
     layer = SparseConv2d(
         PATTERNS[family](8, 8, density=0.5, seed=1), kernel_size=(3, 3), padding=(1, 1)
-    )
-    x = torch.randn(2, 8, 5, 5)
+    ).double()
+    x = torch.randn(2, 8, 5, 5, dtype=torch.float64)
     expected = layer(x)
     moved = layer.to(memory_format=torch.channels_last)
     torch.testing.assert_close(

@@ -66,7 +66,7 @@ def test_convolutions_in_a_row_reach_everything_in_as_few_as_can_be(
     assert [layer.order for layer in layers] == orders[:5]
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(
     widths=st.lists(st.sampled_from([64, 96, 128, 192]), min_size=3, max_size=3),
     groups=st.sampled_from([2, 4, 8]),

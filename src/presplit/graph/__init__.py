@@ -9,10 +9,10 @@ from presplit.core.errors import library
 library("onnx", need="reading ONNX graphs", extra="train")
 
 from presplit.graph.batch import fixed_batch
-from presplit.graph.boundaries import Row, row
+from presplit.graph.boundaries import Row, label, row
 from presplit.graph.count import count_macs, count_weights
 from presplit.graph.cut import Fragment, Fragments, cut, entry, leave
-from presplit.graph.read import Graph, load, read
+from presplit.graph.read import Graph, load, needs, read
 from presplit.graph.run import run, run_whole
 
 __all__ = [
@@ -25,8 +25,10 @@ __all__ = [
     "cut",
     "entry",
     "fixed_batch",
+    "label",
     "leave",
     "load",
+    "needs",
     "read",
     "row",
     "run",

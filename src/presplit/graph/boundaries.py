@@ -56,7 +56,7 @@ def row(graph: Graph, exit_names: Sequence[str] | None = None) -> Row:
     shapes = [graph.batch_first(tensor) for tensor in tensors]
     labels = [
         graph.input,
-        *_told_apart([_label(graph.producer[tensor]) for tensor in tensors[1:-1]]),
+        *_told_apart([label(graph.producer[tensor]) for tensor in tensors[1:-1]]),
         "logits",
     ]
     net_boundaries = tuple(
@@ -234,7 +234,7 @@ def _told_apart(labels: Sequence[str]) -> list[str]:
     return found
 
 
-def _label(node: NodeProto) -> str:
+def label(node: NodeProto) -> str:
     """The submodule that made a tensor, as torch's exporter notes it, or the tensor's own name."""
     scopes = next(
         (p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]"
@@ -243,5 +243,6 @@ def _label(node: NodeProto) -> str:
         found = [scope for scope in ast.literal_eval(scopes) if isinstance(scope, str) and scope]
     except (ValueError, SyntaxError):
         found = []
-    modules = [scope for scope in found if scope != node.output[0]]
+    # "model" is what holds the user's net while it is exported
+    modules = [scope for scope in found if scope not in (node.output[0], "model")]
     return modules[-1].removeprefix("model.") if modules else node.output[0]

@@ -9,7 +9,7 @@ from presplit.core.errors import library
 library("torch", need="training", extra="train")
 
 from presplit.core.recipe import RECIPES, Recipe
-from presplit.train.export import export, to_onnx
+from presplit.train.export import export
 from presplit.train.fitting import checkpoint
 from presplit.train.fitting.checkpoint import restore, save
 from presplit.train.fitting.fit import fit, initialise
@@ -21,12 +21,15 @@ from presplit.train.layers.convolution import SparseConv2d
 from presplit.train.layers.linear import SparseLinear
 from presplit.train.nets.add_exits import add_exits
 from presplit.train.nets.allocate import allocate, layer_times
+from presplit.train.nets.decide import Decision, decide
 from presplit.train.nets.exits import MultiExit
 from presplit.train.nets.sparsify import sparsify
 from presplit.train.nets.summary import LayerSummary, Summary, count_weights, summary
+from presplit.train.nets.to_onnx import to_onnx
 
 __all__ = [
     "RECIPES",
+    "Decision",
     "Epoch",
     "LayerSummary",
     "MultiExit",
@@ -42,6 +45,7 @@ __all__ = [
     "checkpoint",
     "choose_thresholds",
     "count_weights",
+    "decide",
     "evaluate",
     "export",
     "fit",

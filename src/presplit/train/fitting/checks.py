@@ -12,7 +12,8 @@ from presplit.core.recipe import Recipe
 from presplit.train.data.samples import Samples
 from presplit.train.fitting.recipe import refuse_unknown_names
 from presplit.train.fitting.steps import phases, trainable
-from presplit.train.judging.evaluate import evaluating, exit_logits
+from presplit.train.nets.add_exits import check_places
+from presplit.train.nets.calling import evaluating, exit_logits
 from presplit.train.nets.exits import MultiExit
 
 _PARTS = {
@@ -54,6 +55,8 @@ def refuse_what_does_not_fit(
                 f"regime {recipe.regime!r} trains the {_PARTS[phase.part]}, and nothing of it in "
                 f"{kind} has requires_grad"
             )
+    if isinstance(model, MultiExit):
+        check_places(model, x)
     with evaluating(model), torch.enable_grad():
         last = exit_logits(model, x)[-1]
     if not last.requires_grad and trainable(model, "backbone"):

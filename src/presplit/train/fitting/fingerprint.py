@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from presplit.train.judging.evaluate import device_of, evaluating, exit_logits
+from presplit.train.nets.calling import device_of, evaluating, exit_logits
 
 APART = 5e-3
 """Relative to the largest logit of an exit.

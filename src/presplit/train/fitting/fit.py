@@ -15,7 +15,7 @@ from presplit.train.fitting import distributed, resume
 from presplit.train.fitting.batches import Batches
 from presplit.train.fitting.resume import Epoch
 from presplit.train.fitting.trainer import Trainer
-from presplit.train.layers.linear import SparseLayer
+from presplit.train.layers.sparse import SparseLayer
 
 
 def fit(
@@ -36,13 +36,15 @@ def fit(
     ``train``: `Samples`, or what gives batches ``(x, y)`` whenever it is looped over and has a
     length, as a `DataLoader` does (then it says the batch); labels are whole numbers of any type,
     and a last batch of one sample joins the one before. ``exit_weights`` weighs the exits' losses
-    (default: all alike). ``teacher`` is the net to distil from; the last of its exits speaks. What
-    `initialise` drew, or the user loaded, is where training starts. ``state``: a file that keeps
-    the state after every epoch; if it exists, training goes on from there, on a CPU bit for bit as
-    if it had never stopped. Under ``torchrun`` all processes share each batch. Returns one `Epoch`
-    each; ``on_epoch`` sees them as they end. Raises `SpecError` for a recipe that does not fit the
-    net or a net that is frozen, `GraphError` for one that is no classifier of these samples,
-    `DataError` if training diverges, ``state`` is of another training or cannot be written.
+    (default: all alike); auxiliary logits that the net itself gives while it is trained
+    (GoogLeNet's) are left out. ``teacher`` is the net to distil from; the last of its exits speaks.
+    What `initialise` drew, or the user loaded, is where training starts. ``state``: a file that
+    keeps the state after every epoch; if it exists, training goes on from there, on a CPU bit for
+    bit as if it had never stopped. Under ``torchrun`` all processes share each batch. Returns one
+    `Epoch` each; ``on_epoch`` sees them as they end. Raises `SpecError` for a recipe that does not
+    fit the net or a net that is frozen, `GraphError` for one that is no classifier of these
+    samples, `DataError` if training diverges, ``state`` is of another training or cannot be
+    written.
     """
     trainer = Trainer(
         model,

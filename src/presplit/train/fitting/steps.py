@@ -15,7 +15,7 @@ from presplit.core.recipe import Recipe
 from presplit.train.fitting import distributed
 from presplit.train.fitting.losses import joint_loss
 from presplit.train.fitting.recipe import AUGMENTATIONS, OPTIMISERS, SCHEDULES
-from presplit.train.judging.evaluate import exit_logits
+from presplit.train.nets.calling import exit_logits
 from presplit.train.nets.exits import MultiExit
 
 Part = Literal["all", "backbone", "heads"]

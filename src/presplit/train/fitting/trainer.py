@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 import time
@@ -30,7 +29,9 @@ from presplit.train.fitting.checks import (
 from presplit.train.fitting.recipe import facts
 from presplit.train.fitting.resume import Epoch, State
 from presplit.train.fitting.steps import Phase, Steps, phases, precision, training_only
-from presplit.train.judging.evaluate import accuracies, check_classifier, evaluate
+from presplit.train.judging.evaluate import accuracies, evaluate
+from presplit.train.nets.checking import check_classifier
+from presplit.train.nets.copying import changeable, twin
 from presplit.train.nets.exits import MultiExit
 
 
@@ -65,6 +66,7 @@ class Trainer:
         if epochs is not None:
             recipe = msgspec.structs.replace(recipe, epochs=epochs)
         refuse_what_is_missing(recipe, teacher, validation)
+        model = changeable(model)  # what wraps it shares its values
         self.model, self.recipe, self.seed = model, recipe, seed
         self.history: list[Epoch] = []
         self._train, self._validation = train, validation
@@ -73,12 +75,12 @@ class Trainer:
         torch.manual_seed(seed)  # what dropout draws, and the exits that get their sizes only now
         self._teacher = None
         if teacher is not None and recipe.distil:
-            self._teacher = copy.deepcopy(teacher).to(self._device).eval()
+            self._teacher = twin(teacher).to(self._device).eval()
         model.to(self._device)
         self._batches = self._source()
         self._weights = self._checked(exit_weights)
         beside = {"average": recipe.ema, "best": recipe.patience}
-        copies = {name: copy.deepcopy(model) for name, wanted in beside.items() if wanted}
+        copies = {name: twin(model) for name, wanted in beside.items() if wanted}
         self._nets = {"net": model, **copies}
         self._phases = phases(recipe, self._weights)
         self._steps: Steps | None = None

@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from presplit.core import routing
-from presplit.core.errors import GraphError
 from presplit.core.protocols import ExitPolicy
 from presplit.core.types import Floats
 from presplit.policies import EXITS
 from presplit.train.data.samples import Samples
-from presplit.train.nets.exits import MultiExit, logits_of
-
-
-def exit_logits(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
-    """The logits of every exit, float ``(batch, classes)`` each; a plain classifier has one."""
-    out = model(x)
-    return out if isinstance(out, tuple) else (logits_of(out),)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the net's values are."""
-    return next((value.device for value in model.parameters()), torch.device("cpu"))
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """``model`` in evaluation mode without gradients.
-
-    Afterwards every part is in the mode that it was in.
-    """
-    modes = [(part, part.training) for part in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part, training in modes:
-            part.training = training
+from presplit.train.nets.calling import device_of, evaluating, exit_logits
 
 
 def evaluate(model: nn.Module, samples: Samples, *, batch: int = 512) -> Floats:
@@ -58,36 +29,6 @@ def evaluate(model: nn.Module, samples: Samples, *, batch: int = 512) -> Floats:
             for at in range(0, len(samples), batch)
         ]
     return torch.cat(parts, dim=1).float().cpu().numpy()
-
-
-def check_classifier(model: nn.Module, x: Tensor, classes: int, *, data: str = "the data") -> None:
-    """Raise `GraphError` unless ``model`` gives logits of at least ``classes`` for two samples.
-
-    ``x``: float32 ``(batch, ...)``, of which the first two are taken; ``data``: what they are
-    called in the error.
-    """
-    kind, two = type(model).__name__, x[:2]
-    try:
-        with evaluating(model):
-            logits, *more = exit_logits(model, two.to(device_of(model)))
-        shape = logits.shape
-    except (
-        RuntimeError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AssertionError,
-        AttributeError,
-    ) as error:
-        said = " ".join(str(error).split())[:300] or type(error).__name__
-        sample = f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape[1:])}"
-        raise GraphError(f"{kind} does not take a sample of {data}, {sample}: {said}") from error
-    if more and not isinstance(model, MultiExit):
-        raise GraphError(f"a classifier returns logits, {kind} returns {1 + len(more)} things")
-    if len(shape) != 2 or shape[0] != len(two) or shape[1] < classes:
-        raise GraphError(
-            f"{data} has {classes} classes, {kind} gives logits of shape {tuple(shape)}"
-        )
 
 
 def accuracies(logits: Floats, labels: npt.NDArray[np.int64]) -> list[float]:

@@ -2,7 +2,7 @@
 
 A partition of the channels runs as a grouped convolution, behind a channel shuffle (arXiv
 1707.01083) if channels are dealt in turn; other tiles behind a gather of channels. See
-`presplit.train.layers.linear` for what all sparse layers share.
+`presplit.train.layers.sparse` for what all sparse layers share.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from presplit.core.errors import GraphError, PatternError
 from presplit.core.types import Pattern
 from presplit.patterns.periodic_kernel import KernelSupports
-from presplit.train.layers.linear import SparseLayer, check_size, fill
+from presplit.train.layers.sparse import SparseLayer, check_size, fill
 
 DENSE_ON_GPU = 256
 """Up to so many channels a GPU trains a dense kernel with zeros as fast as groups, or faster.

@@ -11,19 +11,21 @@ the multiplications are done.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Collection, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from presplit import graph
-from presplit.core.errors import GraphError
-from presplit.train.export import to_onnx
-from presplit.train.judging.evaluate import evaluating
-from presplit.train.nets.exits import ExitHead, MultiExit, taps
+from presplit.core.errors import GraphError, context
+from presplit.train.nets.calling import answer, check_logits, device_of, evaluating
+from presplit.train.nets.copying import bare_copy, exportable
+from presplit.train.nets.exits import ExitClassifier, MultiExit, taps
+from presplit.train.nets.paths import uncertain_exits
 from presplit.train.nets.sparsify import sparsify
+from presplit.train.nets.to_onnx import to_onnx
 
 MOST = 2
 """Exits that "auto" hangs on a net."""
@@ -52,12 +54,15 @@ def add_exits(
     """``model`` (a copy) with an early exit after each named submodule, in the order they run.
 
     ``after="auto"`` hangs one or two exits where they are expected to pay most (see the head of
-    this file). ``classes`` is taken from the last linear layer if not given. A head pools its tap
-    and classifies it; with ``hidden`` a 3x3 convolution to so many channels comes first (a linear
-    layer, where the tap is no image). ``density`` makes the heads sparse, in the first layer at
-    least. With an ``example`` input ``(batch, ...)``, which "auto", ``hidden`` and ``density``
-    need, the heads get their sizes at once; otherwise at the first call, which `fit` makes before
-    it builds an optimiser. Raises `GraphError` for a name that the model does not have.
+    this file). ``classes`` are those that the model gives for the ``example``, or those of its last
+    linear layer, if not given. An exit pools its tap and classifies it; with ``hidden`` a 3x3
+    convolution to so many channels comes first (a linear layer, where the tap is no image).
+    ``density`` makes the exits sparse, in the first layer at least. With an ``example`` input
+    ``(batch, ...)``, which "auto", ``hidden`` and ``density`` need, the exits get their sizes at
+    once, and places are refused at which the net cannot be cut; otherwise `fit` does both before it
+    trains. The copy is without what only wraps the model, such as `torch.compile`. Raises
+    `GraphError` for a name that the model does not have, a place that cannot be cut, and a model
+    that does not run the example.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
@@ -69,10 +74,36 @@ def add_exits(
             "after='auto', hidden and density need an example input to see the shapes: give "
             "example="
         )
-    model = copy.deepcopy(model)
-    names = dict(model.named_modules())
-    if after == "auto" and "auto" not in names and example is not None:
+    model = bare_copy(model)
+    if example is None:
+        return MultiExit(model, _classifiers(model, after, classes or _last_size(model), pool))
+    example = example.to(device_of(model))
+    own = check_logits(model, example)[-1]
+    if after == "auto" and "auto" not in dict(model.named_modules()):
         after = places(model, example)
+    heads = _classifiers(model, after, classes or own.shape[1], pool)
+    if hidden:
+        with taps(model, list(heads)) as seen, evaluating(model):
+            answer(model, example)
+        heads = {
+            name: nn.Sequential(*_hidden(seen[name], hidden, head), head)
+            for name, head in heads.items()
+        }
+    net = MultiExit(model, heads)
+    net.heads.to(own)
+    net.materialise(example)
+    check_places(net, example)
+    if density is not None:
+        for number, head in enumerate(net.heads):
+            net.heads[number] = sparsify(head, layers={_first_layer(head): density})
+    return net
+
+
+def _classifiers(
+    model: nn.Module, after: str | Sequence[str], classes: int, pool: int
+) -> dict[str, nn.Module]:
+    """A classifier for each place; raises `GraphError` for names that are wrong."""
+    names = dict(model.named_modules())
     after = [after] if isinstance(after, str) else after
     for name in after:
         if not name or name not in names:
@@ -81,33 +112,38 @@ def add_exits(
             )
     if len(set(after)) != len(after):
         raise GraphError(f"each exit needs its own submodule, got {list(after)}")
-    if classes is None:
-        sizes = [getattr(m, "out_features", None) for m in names.values()]
-        classes = next((size for size in reversed(sizes) if size), None)
-    if classes is None:
-        raise GraphError(
-            f"{type(model).__name__} has no linear layer to tell the number of classes: give "
-            "classes="
-        )
-    heads: dict[str, nn.Module] = {
-        name: ExitHead(classes, pool=pool, over_time=_has_time(model, names[name]))
+    return {
+        name: ExitClassifier(classes, pool=pool, over_time=_has_time(model, names[name]))
         for name in after
     }
-    if example is None:
-        return MultiExit(model, heads)
-    if hidden:
-        with taps(model, after) as seen, evaluating(model):
-            model(example)
-        heads = {
-            name: nn.Sequential(*_hidden(seen[name], hidden, heads[name]), heads[name])
-            for name in after
-        }
-    net = MultiExit(model, heads)
-    net.materialise(example)
-    if density is not None:
-        for number, head in enumerate(net.heads):
-            net.heads[number] = sparsify(head, layers={_first_layer(head): density})
-    return net
+
+
+def _last_size(model: nn.Module) -> int:
+    """The outputs of the net's last linear layer."""
+    sizes = [getattr(layer, "out_features", None) for layer in model.modules()]
+    for size in reversed(sizes):
+        if isinstance(size, int):
+            return size
+    raise GraphError(
+        f"{type(model).__name__} has no linear layer to tell the number of classes: give classes= "
+        "or example="
+    )
+
+
+def check_places(net: MultiExit, example: Tensor) -> None:
+    """Raise `GraphError` unless ``net`` can be cut wherever an exit hangs.
+
+    ``example``: float ``(batch, ...)``. It costs a run of a few samples, and an export only where
+    such a run does not tell.
+    """
+    with torch.autocast(example.device.type, enabled=False):  # what is exported is in float32
+        try:
+            uncertain = uncertain_exits(net, example)
+        except GraphError:  # what the run cannot follow, the export may
+            uncertain = list(net.after)
+        if uncertain:
+            with context(f"exit after {' or '.join(map(repr, uncertain))}"):
+                in_pieces(net, example)
 
 
 def places(model: nn.Module, example: Tensor, *, most: int = MOST) -> list[str]:
@@ -143,11 +179,12 @@ def places_of(
     Empty if there is no place.
     """
     done = list(itertools.accumulate(piece.macs for piece in pieces.segments))
-    found = {
-        boundary.name: macs / done[-1]
-        for boundary, macs in zip(row.net.boundaries[1:-1], done, strict=False)
-        if boundary.name in names and LEAST * done[-1] <= macs < done[-1]
-    }
+    known: dict[str, float] = {}
+    for number, macs in enumerate(done[:-1], start=1):
+        place = _submodule_at(row, number, names)
+        if place and 0 < macs < done[-1]:
+            known.setdefault(place, macs / done[-1])
+    found = {name: share for name, share in known.items() if share >= LEAST} or known
     choices = [
         min(itertools.combinations(found, count), key=lambda c: _expected(c, found))
         for count in range(1, most + 1)
@@ -158,6 +195,29 @@ def places_of(
         if _expected(chosen, found) - _expected(more, found) > WORTH:
             chosen = more
     return list(chosen)
+
+
+def _submodule_at(row: graph.Row, number: int, names: Collection[str]) -> str:
+    """The submodule whose output is boundary ``number``, or nothing.
+
+    If a function made the boundary, such as `torch.nn.functional.relu`, it is the submodule whose
+    output the function read, as long as nothing was multiplied between: to cut there costs the
+    same.
+    """
+    if row.net.boundaries[number].name in names:
+        return row.net.boundaries[number].name
+    node = row.graph.producer[row.tensors[number]]
+    while graph.count_macs(row.graph, [node]) == 0:
+        read = [name for name in graph.needs(node) if name in row.graph.live]
+        if len(read) != 1 or read[0] == row.tensors[number - 1]:
+            break
+        before = row.graph.producer[read[0]]
+        place = graph.label(before)
+        is_left = not f"{graph.label(node)}.".startswith(f"{place}.")
+        if place in names and is_left and row.graph.batch_first(read[0]) is not None:
+            return place
+        node = before
+    return ""
 
 
 def exit_macs(model: nn.Module, example: Tensor) -> list[int]:
@@ -190,7 +250,7 @@ def in_pieces(model: nn.Module, example: Tensor) -> tuple[graph.Row, graph.Fragm
 
     Raises `GraphError` if it cannot be exported.
     """
-    here = copy.deepcopy(model).cpu().float().eval()
+    here = exportable(model, example)
     names = model.exit_names if isinstance(model, MultiExit) else None
     row = graph.row(graph.read(to_onnx(here, example.cpu())), names)
     return row, graph.cut(row)
@@ -223,7 +283,7 @@ def _hidden(tap: Tensor, width: int, head: nn.Module) -> list[nn.Module]:
             nn.BatchNorm2d(width),
             nn.ReLU(),
         ]
-    if tap.ndim == 3 and isinstance(head, ExitHead) and head.over_time:
+    if tap.ndim == 3 and isinstance(head, ExitClassifier) and head.over_time:
         return [
             nn.Conv1d(tap.shape[1], width, 3, padding=1, bias=False),
             nn.BatchNorm1d(width),

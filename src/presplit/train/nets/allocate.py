@@ -8,7 +8,6 @@ on, and layers are timed at the densities that they could have.
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 import statistics
@@ -25,7 +24,9 @@ from presplit.patterns import LEGAL, PATTERNS
 from presplit.patterns.budget import LayerSize, Unit, total
 from presplit.patterns.density import Profile, by_time
 from presplit.patterns.density import allocate as divide
-from presplit.train.nets.sparsify import LEAST_FEATURES, can_be_sparse, draw_for, size_of, sparsify
+from presplit.train.nets.copying import bare_copy, changeable, is_lazy
+from presplit.train.nets.decide import LEAST_FEATURES, can_be_sparse, draw_for, size_of
+from presplit.train.nets.sparsify import sparsify
 from presplit.train.nets.summary import Seen, observe
 
 Times = Mapping[str, Mapping[float, float]]
@@ -72,6 +73,7 @@ def allocate(
         raise PatternError(f"unit: expected one of {', '.join(get_args(Unit))}, got {unit!r}")
     if not 0 < budget <= 1:
         raise PatternError(f"a budget is a share of the dense net's {unit}, in 0..1, got {budget}")
+    model = changeable(model)
     sizes = _sizes(model, observe(model, example), family, least_features, unit)
     whole = budget * total(sizes, unit)
     if times is None:
@@ -107,13 +109,14 @@ def layer_times(
     model, as `to_onnx` makes of a layer.
     """
     clock = seconds or torch_seconds
+    model = changeable(model)
     seen = observe(model, example)
     sizes = [
         size
         for size in _sizes(model, seen, family, LEAST_FEATURES)
         if len(size.legal) > 1 and size.name in seen
     ]
-    nets = {1.0: copy.deepcopy(model)}
+    nets = {1.0: bare_copy(model)}
     for density in sorted(
         set(densities) - {1.0}
     ):  # in a whole net, because a layer deals its inputs or not by its place
@@ -162,6 +165,10 @@ def _sizes(
     for name, layer in model.named_modules():
         if not isinstance(layer, nn.Linear | nn.Conv2d):
             continue
+        if is_lazy(layer):
+            raise GraphError(
+                f"layer {name} has no size yet: run an example through the model first"
+            )
         n_out, n_in, groups = size_of(layer)
         legal = (1.0,)
         if can_be_sparse(layer):

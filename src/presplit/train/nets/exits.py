@@ -10,41 +10,24 @@ decided by who runs it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from presplit.core.errors import GraphError
+from presplit.train.nets.calling import (
+    AnswersAtExits,
+    device_of,
+    evaluating,
+    exit_logits,
+    own_logits,
+)
+
+OWN = "final"
+"""What the net's own classifier is called among the exits."""
 
 
-def logits_of(output: object) -> Tensor:
-    """The logits in what a classifier returns.
-
-    It returns a tensor, or an object that has them as ``logits`` (transformers).
-    """
-    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if not isinstance(logits, Tensor):
-        raise GraphError(
-            "a classifier returns logits, or an object that has them as .logits, got "
-            f"{type(output).__name__}"
-        )
-    return logits
-
-
-class Logits(nn.Module):
-    """``model``, giving its logits alone."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``x``: what the model takes."""
-        return logits_of(self.model(x))
-
-
-class ExitHead(nn.Module):
+class ExitClassifier(nn.Module):
     """Pool to at most ``pool`` x ``pool``, flatten, classify.
 
     Sizes are taken from the first input it sees.
@@ -82,16 +65,16 @@ def _window(size: int, most: int) -> int:
     return size // (size // fewest)
 
 
-class MultiExit(nn.Module):
+class MultiExit(AnswersAtExits):
     """``model`` with an exit after each submodule named in ``after``.
 
     Calling it gives the logits of all exits.
 
     The result is a tuple of float ``(batch, classes)``: the early exits in the given order, then
-    the model's own.
+    the model's own. Auxiliary logits that the model gives while it is trained are left out.
     """
 
-    def __init__(self, model: nn.Module, heads: dict[str, nn.Module]) -> None:
+    def __init__(self, model: nn.Module, heads: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.model = model
         self.after = tuple(heads)
@@ -99,13 +82,19 @@ class MultiExit(nn.Module):
 
     @property
     def exit_names(self) -> tuple[str, ...]:
-        """Names of the exits: the submodules they hang on, then ``final``."""
-        return (*self.after, "final")
+        """Names of the exits: the submodules they hang on, then ``final``.
+
+        The model's own exit gets underscores at its end where a submodule has its name.
+        """
+        own = OWN
+        while own in self.after:
+            own += "_"
+        return (*self.after, own)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """``x``: what the model takes."""
         with taps(self.model, self.after) as seen:
-            final = logits_of(self.model(x))
+            final = own_logits(self.model, self.model(x))
         for name in self.after:
             if name not in seen:
                 raise GraphError(f"exit after {name!r}: this submodule was not called")
@@ -116,35 +105,44 @@ class MultiExit(nn.Module):
 
     def materialise(self, example: Tensor) -> None:
         """Run ``example`` (batch of at least 1) once, so that every head has its size."""
-        training = self.training
-        self.eval()
-        with torch.no_grad():
-            self(example)
-        self.train(training)
+        with evaluating(self):
+            exit_logits(self, example.to(device_of(self.model)))
 
 
 @contextlib.contextmanager
 def taps(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Collect the outputs of the named submodules while ``model`` runs."""
+    """Collect the outputs of the named submodules while ``model`` runs.
+
+    What is kept is a copy: the next layer may change the output in place.
+    """
     seen: dict[str, Tensor] = {}
 
-    def keep(name: str) -> object:
+    def keep(name: str) -> Callable[[nn.Module, object, object], None]:
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-            first: object = (
-                output[0] if isinstance(output, tuple) and output else output
-            )  # blocks of transformers
-            if not isinstance(first, Tensor):
-                kind = type(output).__name__
-                raise GraphError(
-                    f"exit after {name!r}: its output is a {kind}, an exit needs one tensor"
-                )
-            seen[name] = first
+            seen[name] = tapped(name, output).clone()
 
         return hook
 
-    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]  # type: ignore[arg-type]
+    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]
     try:
         yield seen
     finally:
         for handle in handles:
             handle.remove()
+
+
+def tapped(name: str, output: object) -> Tensor:
+    """The tensor that an exit after submodule ``name`` sees of its ``output``.
+
+    Of a tuple, as blocks of transformers give it, that is the first.
+    """
+    first: object = output
+    if isinstance(output, tuple) and output:
+        first = output[0]
+    if not isinstance(first, Tensor):
+        kind = type(output).__name__
+        raise GraphError(f"exit after {name!r}: its output is a {kind}, an exit needs one tensor")
+    if not first.is_floating_point():
+        dtype = str(first.dtype).removeprefix("torch.")
+        raise GraphError(f"exit after {name!r}: its output is {dtype}, an exit needs floats")
+    return first

@@ -8,19 +8,6 @@ from torch import fx, nn
 
 from presplit.train.nets.exits import MultiExit
 
-_UNFOLLOWED = (
-    *(
-        fx.proxy.TraceError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        RuntimeError,
-        NotImplementedError,
-    ),
-    *(LookupError, AssertionError, NameError),
-)
-"""What a module's own code raises on values that are not there yet, if it looks at them."""
-
 
 class _Tracer(fx.Tracer):
     """Does not look into the layers that are asked about."""
@@ -54,7 +41,7 @@ def feeders(model: nn.Module, names: Collection[str]) -> dict[str, set[str]] | N
         }
     try:
         graph = _Tracer(names).trace(model)
-    except _UNFOLLOWED:
+    except Exception:  # a module's own code may raise anything on values that are not there yet
         return None
     found: dict[str, set[str]] = {}
     reached: dict[fx.Node, set[str]] = {}

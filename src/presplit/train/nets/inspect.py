@@ -5,7 +5,6 @@ It shows its layers, where it can be cut, where exits can hang, what a density s
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,10 +13,12 @@ from torch import nn
 
 from presplit.core.errors import GraphError, PatternError
 from presplit.core.types import Net
-from presplit.train.judging.evaluate import exit_logits
 from presplit.train.nets.add_exits import in_pieces, places_of
+from presplit.train.nets.calling import answer, kind_of
+from presplit.train.nets.copying import bare_copy, exportable
+from presplit.train.nets.decide import decide
 from presplit.train.nets.exits import MultiExit, taps
-from presplit.train.nets.sparsify import sparsify
+from presplit.train.nets.sparsify import applied
 from presplit.train.nets.summary import Summary, summary
 
 Cost = tuple[int, int]
@@ -63,36 +64,20 @@ def survey(model: object, shape: Sequence[int], *, density: float = 0.25) -> Sur
     >>> [row.weights for row in found.sparse or ()]
     [1024, 1024, 640]
     """
-    if not isinstance(model, nn.Module):
-        raise GraphError(f"a torch.nn.Module is expected, got {type(model).__name__}")
-    model = copy.deepcopy(model).cpu().float().eval()
-    kind, example = type(model).__name__, torch.zeros(1, *shape)
-    try:
-        with torch.no_grad():
-            exit_logits(model, example)
-    except (
-        RuntimeError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AssertionError,
-        AttributeError,
-    ) as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise GraphError(
-            f"{kind} does not take a float32 sample of shape {tuple(shape)}: {reason}"
-        ) from error
+    example = torch.zeros(1, *shape)
+    model = exportable(model, example)
     layers = summary(model, example)
     row, pieces = in_pieces(model, example)
     inner = model.model if isinstance(model, MultiExit) else model
     names = {name for name, _ in inner.named_modules()}
     sparse, refused = None, ""
     try:
-        sparse = summary(sparsify(model, density=density), example)
+        decided = decide(model, density=density)
+        sparse = summary(applied(bare_copy(model), decided), example, decided=decided)
     except (GraphError, PatternError) as error:
         refused = str(error)
     return Survey(
-        name=kind,
+        name=kind_of(model),
         layers=layers,
         shapes=_shapes(model, layers, example),
         net=row.net,
@@ -110,5 +95,5 @@ def survey(model: object, shape: Sequence[int], *, density: float = 0.25) -> Sur
 def _shapes(model: nn.Module, layers: Summary, example: torch.Tensor) -> dict[str, tuple[int, ...]]:
     """What each layer that runs gives for one sample."""
     with taps(model, [row.name for row in layers]) as seen, torch.no_grad():
-        model(example)
+        answer(model, example)
     return {name: tuple(value.shape[1:]) for name, value in seen.items()}

@@ -6,14 +6,17 @@ This is each layer's weights, multiplications and pattern, and which runtimes ru
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from presplit.core.errors import GraphError
-from presplit.train.judging.evaluate import evaluating
-from presplit.train.layers.linear import SMALL, Form, SparseLayer
+from presplit.train.layers.sparse import SMALL, Form, SparseLayer
+from presplit.train.nets.calling import answer, device_of, evaluating, unwrapped
+from presplit.train.nets.copying import bare_copy, is_lazy
+from presplit.train.nets.decide import Decision
 
 LEAST_FAST = 16
 """Groups of fewer features are smaller than the dense layer and not faster."""
@@ -66,14 +69,21 @@ class Summary(tuple[LayerSummary, ...]):
         return "\n".join(aligned(line).rstrip() for line in lines)
 
 
-def summary(model: nn.Module, example: Tensor | None = None) -> Summary:
+def summary(
+    model: nn.Module,
+    example: Tensor | None = None,
+    *,
+    decided: Mapping[str, Decision] | None = None,
+) -> Summary:
     """Every layer of ``model`` that has weights.
 
     Biases, normalisation and parameters of own modules are not counted.
 
     Other layers of `torch.nn` than linear ones and 2-D convolutions stay dense, and their
     multiplications are not counted. ``example``: a batch of samples, with which multiplications are
-    counted. Raises `GraphError` if a layer has no size yet, or the example is empty.
+    counted. ``decided``: what `decide` said of the net, whose reasons then stand at the layers that
+    stayed dense. Raises `GraphError` if a layer has no size yet, or the net does not run the
+    example.
 
     >>> import torch
     >>> print(summary(nn.Sequential(nn.Linear(8, 4)), torch.zeros(1, 8)))
@@ -81,6 +91,7 @@ def summary(model: nn.Module, example: Tensor | None = None) -> Summary:
     0      8 -> 4  dense          1       32    32
     all                                   32    32
     """
+    model = unwrapped(model)
     seen = observe(model, example) if example is not None else {}
     rows: list[LayerSummary] = []
     counted: set[int] = set()
@@ -94,7 +105,7 @@ def summary(model: nn.Module, example: Tensor | None = None) -> Summary:
             )
             density, pattern, (faster, note) = layer.density, _pattern(layer), _faster(layer)
         elif isinstance(layer, nn.Linear | nn.Conv2d):
-            if isinstance(layer.weight, nn.UninitializedParameter):
+            if is_lazy(layer):
                 raise GraphError(
                     f"layer {name} has no size yet: run an example through the model first"
                 )
@@ -104,7 +115,7 @@ def summary(model: nn.Module, example: Tensor | None = None) -> Summary:
             )  # a shared one is there once
             form, density, pattern, faster = "dense", 1.0, "dense", ()
             n_out, n_in = layer.weight.shape[0], layer.weight.shape[1] * groups
-            note = str(getattr(layer, "left_dense", ""))
+            note = decided[name].why if decided and name in decided else ""
         elif other := _other(layer, counted):
             weights, form, density, pattern, faster = (
                 sum(map(Tensor.numel, other)),
@@ -146,6 +157,10 @@ def observe(model: nn.Module, example: Tensor) -> dict[str, Seen]:
     """
     if not len(example):
         raise GraphError("an example is a batch of at least one sample, got none")
+    if any(is_lazy(part) for part in model.modules()):
+        model = bare_copy(
+            model
+        )  # the run gives lazy layers their sizes, and looking changes nothing
     found: dict[str, Seen] = {}
 
     def watch(name: str) -> Any:
@@ -172,7 +187,7 @@ def observe(model: nn.Module, example: Tensor) -> dict[str, Seen]:
     handles = [layer.register_forward_hook(watch(name), with_kwargs=True) for name, layer in layers]
     try:
         with evaluating(model):
-            model(example)
+            answer(model, example.to(device_of(model)))
     finally:
         for handle in handles:
             handle.remove()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,10 +17,11 @@ from presplit.policies import EXITS
 from presplit.train.data import Dataset, Samples, hold_out, load
 from presplit.train.fitting.fit import initialise
 from presplit.train.fitting.recipe import refuse_unknown_names
-from presplit.train.judging.evaluate import check_classifier
 from presplit.train.layers.standardise import standardised
 from presplit.train.nets.add_exits import add_exits
 from presplit.train.nets.allocate import allocate
+from presplit.train.nets.checking import check_classifier
+from presplit.train.nets.copying import twin
 from presplit.train.nets.exits import MultiExit
 from presplit.train.nets.sparsify import sparsify
 from presplit.train.zoo import mlp, small_cnn
@@ -113,9 +113,10 @@ def _own(factory: str, data: Dataset, own: Own | None) -> nn.Module:
             f"model.factory: {factory} is code: the command line imports it, or pass own="
         )
     with context(f"model.factory: {factory}"):
-        model = copy.deepcopy(own(factory))
+        model = own(factory)
         if not isinstance(model, nn.Module):
             raise GraphError(f"a torch.nn.Module is expected, got {type(model).__name__}")
+        model = twin(model)
         two = torch.from_numpy(data.train.x[:2].copy())
         check_classifier(model, two, len(data.labels), data=data.name)
     return model

@@ -1,0 +1,46 @@
+"""Whether a net is a classifier of some data: asked before it is trained."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from presplit.core.errors import GraphError
+from presplit.train.nets.calling import (
+    check_logits,
+    device_of,
+    exit_logits,
+    in_mode,
+    kind_of,
+    other_dtypes,
+)
+from presplit.train.nets.copying import changeable, twin
+
+
+def check_classifier(model: nn.Module, x: Tensor, classes: int, *, data: str = "the data") -> None:
+    """Raise `GraphError` unless ``model`` gives logits of at least ``classes`` for two samples.
+
+    It must do so in evaluation and in training mode, hold its values in float32, as they are
+    trained and exported, and be one that can be copied, as exporting it will need. ``x``: float32
+    ``(batch, ...)``, of which the first two are taken; ``data``: what they are called in the error.
+    The net and all random states stay as they are.
+    """
+    model = changeable(model)
+    kind, two = kind_of(model), x[:2].to(device_of(model))
+    shape = tuple(check_logits(model, two, data=data)[-1].shape)
+    if shape[1] < classes:
+        raise GraphError(f"{data} has {classes} classes, {kind} gives logits of shape {shape}")
+    if others := other_dtypes(model):
+        raise GraphError(
+            f"{kind} computes in {' and '.join(others)} inside, and what is trained and exported "
+            "is in float32: call .float() on it and take the casts out of its forward"
+        )
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    rehearsing = twin(model)  # training mode changes statistics
+    with torch.random.fork_rng(gpus), in_mode(rehearsing, training=True), torch.no_grad():
+        trained = tuple(exit_logits(rehearsing, two, data=data)[-1].shape)
+    if trained != shape:
+        raise GraphError(
+            f"{kind} gives logits of shape {trained} in training and {shape} in evaluation: return "
+            "its own logits first, or as .logits"
+        )

@@ -1,0 +1,367 @@
+"""Which layers of a net become sparse, by which pattern, and why the others stay dense.
+
+Nothing is changed here: `decide` looks and says, `presplit.train.sparsify` does.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TypeVar
+
+import numpy as np
+from torch import nn
+
+from presplit.core.errors import GraphError, PatternError, context
+from presplit.core.protocols import Family
+from presplit.core.types import Pattern
+from presplit.patterns import PATTERNS, grouped
+from presplit.patterns.periodic_kernel import KernelSupports
+from presplit.train.layers.feature_major import FeatureMajorLinear
+from presplit.train.layers.sparse import SparseLayer
+from presplit.train.nets.calling import AnswersAtExits, unwrapped
+from presplit.train.nets.copying import is_lazy
+from presplit.train.nets.feeders import feeders
+
+Value = TypeVar("Value")
+Wanted = float | Pattern | Family
+PLAIN = (nn.Linear, FeatureMajorLinear, nn.Conv2d)
+"""What can become sparse.
+
+Kinds of them do more, or are read by their parents (attention reads its projection).
+"""
+SHARES = "shares its weight with another module"
+LEAST_FEATURES = 8
+"""Without being named, a layer stays dense if its outputs would read fewer features.
+
+Such groups run no faster.
+"""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of one linear layer or convolution.
+
+    ``pattern``: its connections, None if it stays dense; ``kernels``: the entries that its kernels
+    keep, None if they are whole; ``family``: the name of the family that drew the pattern, if one
+    did; ``why``: why it stays dense, if it does.
+    """
+
+    pattern: Pattern | None = None
+    kernels: KernelSupports | None = None
+    family: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What was asked of all layers, and of some by name."""
+
+    density: float | None
+    layers: Mapping[str, Wanted]
+    kernels: Mapping[str, KernelSupports]
+    draw: Family
+
+
+def decide(
+    model: nn.Module,
+    *,
+    density: float | None = None,
+    layers: Mapping[str, Wanted] | None = None,
+    kernels: Mapping[str, KernelSupports] | None = None,
+    family: str | Family = "grouped",
+    seed: int = 0,
+) -> Mapping[str, Decision]:
+    """What `presplit.train.sparsify` makes of each linear layer and convolution of ``model``.
+
+    The arguments are those of `sparsify`, and so are the errors; ``model`` stays as it is.
+
+    >>> net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    >>> found = decide(net, density=0.25)
+    >>> found["0"].pattern.density, found["2"].why
+    (0.25, 'the classifier stays dense unless it is named')
+    """
+    model = unwrapped(model)
+    if isinstance(model, AnswersAtExits) and density is not None:
+        raise GraphError(
+            "the model has exits already: call sparsify before add_exits, or name layers instead "
+            "of density"
+        )
+    if density is not None and not 0 < density <= 1:
+        raise PatternError(f"density must be in 0..1, got {density}")
+    draw = PATTERNS.find(family) if isinstance(family, str) else family
+    asked = _Asked(density, dict(layers or {}), dict(kernels or {}), draw)
+    dense = {
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d)
+    }
+    _refuse_idle(asked.layers, dense)
+    _refuse_idle(asked.kernels, dense)
+    last = ([*(feeders(model, dense) or dense)] or [""])[-1]
+    found: dict[str, Decision] = {}
+    for number, (name, layer) in enumerate(dense.items()):
+        with context(f"layer {name}"):
+            found[name] = _decision(
+                asked, name, layer, model, seed=seed + number, is_last=name == last
+            )
+    _refuse_all_dense(model, asked, found)
+    chosen = {name: each for name, each in found.items() if each.pattern is not None}
+    for name, pattern in _straight(model, dense, chosen).items():
+        found[name] = replace(found[name], pattern=pattern)
+    return MappingProxyType(found)
+
+
+def _decision(
+    asked: _Asked, name: str, layer: nn.Module, model: nn.Module, *, seed: int, is_last: bool
+) -> Decision:
+    """What becomes of one layer; raises `PatternError` or `GraphError` if it was named in vain."""
+    wanted, kept = _named(asked.layers, name), _named(asked.kernels, name)
+    if wanted is None:
+        found = _unnamed(asked, layer, model, seed=seed, is_last=is_last)
+    elif wanted == 1:
+        found = Decision(why="named to stay dense")
+    else:
+        _refuse_special(layer, model)
+        found = _as_named(asked, wanted, layer, seed)
+    if kept is None:
+        return found
+    _refuse_special(layer, model)
+    if found.pattern is None:
+        found = Decision(draw_for(grouped, layer, 1.0, seed))
+    return replace(found, kernels=kept)
+
+
+def _as_named(asked: _Asked, wanted: Wanted, layer: nn.Module, seed: int) -> Decision:
+    """A named layer with the density, pattern or family that it was named with."""
+    if isinstance(wanted, Pattern):
+        return Decision(wanted)
+    if callable(wanted):
+        if asked.density is None:
+            raise PatternError("a family draws patterns of a density: give sparsify density=")
+        return _drawn(wanted, layer, asked.density, seed)
+    if isinstance(wanted, int | float):
+        return _drawn(asked.draw, layer, wanted, seed)
+    raise PatternError(
+        f"expected a density, a Pattern or a family that draws one, got {type(wanted).__name__}"
+    )
+
+
+def _unnamed(
+    asked: _Asked, layer: nn.Module, model: nn.Module, *, seed: int, is_last: bool
+) -> Decision:
+    """A layer that was not named: sparse if that pays, else dense with the reason."""
+    if asked.density is None:
+        return Decision(why="not named")
+    why = _better_dense(layer, model, is_last=is_last)
+    if why:
+        return Decision(why=why)
+    try:
+        found = _drawn(asked.draw, layer, asked.density, seed)
+    except PatternError as error:
+        return Decision(why=str(error))
+    pattern = found.pattern
+    if pattern is not None and pattern.fan_in < LEAST_FEATURES and pattern.density < 1:
+        return Decision(why=f"outputs would read only {pattern.fan_in} features")
+    return found
+
+
+def _better_dense(layer: nn.Module, model: nn.Module, *, is_last: bool) -> str:
+    """Why a layer that was not named is no candidate, or nothing."""
+    if is_lazy(layer):
+        return "has no size yet: run an example through the model first"
+    if is_last:
+        return "the classifier stays dense unless it is named"
+    if type(layer) not in PLAIN:
+        return f"{type(layer).__name__} is more than a linear layer or convolution"
+    if _is_depthwise(layer):
+        return "depthwise: each output reads one channel already"
+    if _is_frozen(layer):
+        return "frozen: the fresh values of a sparse layer would never be trained"
+    strange = carries(layer, model)
+    return f"it {strange}" if strange else ""
+
+
+def _refuse_all_dense(model: nn.Module, asked: _Asked, found: Mapping[str, Decision]) -> None:
+    """Raise `GraphError` if nothing becomes sparse, unless every name says so."""
+    if any(decision.pattern is not None for decision in found.values()):
+        return
+    if asked.layers and all(wanted == 1 for wanted in asked.layers.values()):
+        return
+    share, reasons = "a density below 1", ""
+    if asked.density is not None:
+        share = f"density {asked.density}"
+        why = [f"{name}: {decision.why}" for name, decision in found.items()]
+        more = "; ..." if len(why) > 3 else ""
+        reasons = f" ({'; '.join(why[:3])}{more})" if why else ""
+    raise GraphError(
+        f"no layer of {type(model).__name__} can have {share}{reasons}; name layers and densities"
+    )
+
+
+def _drawn(draw: Family, layer: nn.Module, density: float, seed: int) -> Decision:
+    """A layer with the pattern that a family draws for it."""
+    pattern = draw_for(draw, layer, density, seed)
+    return Decision(pattern, family="" if pattern.density == 1 else _called(draw))
+
+
+def _refuse_idle(asked: Mapping[str, object], dense: Mapping[str, nn.Module]) -> None:
+    """Raise `GraphError` for a name pattern that fits no layer.
+
+    One that fits only layers that patterns before it decide is refused too.
+    """
+    decided: set[str] = set()
+    for glob in asked:
+        fitting = fnmatch.filter(dense, glob)
+        if not fitting:
+            raise GraphError(
+                f"no Linear or Conv2d is called {glob!r}; there are: {', '.join(dense)}"
+            )
+        if decided.issuperset(fitting):
+            raise GraphError(
+                f"{glob!r} decides nothing: name patterns before it fit the same layers; put it "
+                "first"
+            )
+        decided.update(fitting)
+
+
+def _called(draw: Family) -> str:
+    """A family's name on the shelf, or its own."""
+    return next(
+        (name for name, each in PATTERNS.items() if each is draw), getattr(draw, "__name__", "")
+    )
+
+
+def _named(asked: Mapping[str, Value], name: str) -> Value | None:
+    """What the first name pattern that fits says."""
+    return next((value for glob, value in asked.items() if fnmatch.fnmatchcase(name, glob)), None)
+
+
+def _straight(
+    model: nn.Module, dense: Mapping[str, nn.Module], chosen: Mapping[str, Decision]
+) -> dict[str, Pattern]:
+    """The pattern of neighbouring inputs, for grouped ones that do better without dealing.
+
+    Linear layers that read no sparse layer: neighbours belong together in most data, and the next
+    layer mixes. And convolutions that read only layers that deal: two of them in a row need one
+    shuffle between, and a shuffle of images costs a pass over them. Convolutions of 1x1 are left
+    out: many are shortcuts beside a row. Where it cannot be told which layer reads which, all deal.
+    """
+    deals = {
+        name: layer.order == "dealt"
+        for name, layer in model.named_modules()
+        if isinstance(layer, SparseLayer)
+    }
+    deals |= dict.fromkeys(chosen, False)
+    mixing = [name for name, layer in dense.items() if not _is_depthwise(layer)]
+    found: dict[str, Pattern] = {}
+    for name, read in (feeders(model, [*mixing, *deals]) or {}).items():
+        pattern = chosen[name].pattern if name in chosen else None
+        if pattern is None or chosen[name].family != "grouped":
+            continue
+        layer, sources = dense[name], read & deals.keys()  # a dense layer between mixes all
+        fits = not sources
+        if isinstance(layer, nn.Conv2d):
+            fits = all(deals[source] for source in sources) and layer.kernel_size != (1, 1)
+        if fits and pattern.tile >= len(pattern.index):
+            found[name] = _neighbours_together(pattern)
+        deals[name] = name not in found
+    return found
+
+
+def _neighbours_together(dealt: Pattern) -> Pattern:
+    """The same groups, of inputs that lie side by side.
+
+    Where the layer has groups of its own, this is within each.
+    """
+    return Pattern(dealt.n_in, dealt.tile, np.sort(dealt.index.ravel()).reshape(dealt.index.shape))
+
+
+def draw_for(draw: Family, layer: nn.Module, density: float, seed: int) -> Pattern:
+    """A pattern between all channels; within each group where the layer has groups."""
+    n_out, n_in, groups = size_of(layer)
+    parts = [
+        draw(n_in // groups, n_out // groups, density=density, seed=seed + 1000 * k)
+        for k in range(groups)
+    ]
+    return _side_by_side(parts)
+
+
+def _side_by_side(parts: Sequence[Pattern]) -> Pattern:
+    """One pattern in which each of ``parts`` has inputs and outputs of its own."""
+    if len(parts) == 1:
+        return parts[0]
+    width = max(part.fan_in for part in parts)
+    starts = np.cumsum([0, *(part.n_in for part in parts)])
+    made = np.cumsum([0, *(part.n_out for part in parts)])
+    rows = [
+        np.pad(
+            np.where(part.index >= 0, part.index + start, -1),
+            ((0, 0), (0, width - part.fan_in)),
+            constant_values=-1,
+        )
+        for part, start in zip(parts, starts, strict=False)
+    ]
+    orders = [np.arange(p.n_out) if p.out_order is None else p.out_order for p in parts]
+    order = np.concatenate([o + start for o, start in zip(orders, made, strict=False)])
+    kept = None if np.array_equal(order, np.arange(len(order))) else order
+    return Pattern(int(starts[-1]), parts[0].tile, np.concatenate(rows), kept)
+
+
+def size_of(layer: nn.Module) -> tuple[int, int, int]:
+    """(outputs, inputs, groups) of a dense layer."""
+    if isinstance(layer, nn.Conv2d):
+        return layer.out_channels, layer.in_channels, layer.groups
+    assert isinstance(layer, nn.Linear)
+    return layer.out_features, layer.in_features, 1
+
+
+def can_be_sparse(layer: nn.Module) -> bool:
+    """True for plain linear layers and convolutions, depthwise and frozen ones excepted."""
+    return type(layer) in PLAIN and not _is_depthwise(layer) and not _is_frozen(layer)
+
+
+def _is_frozen(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Linear | nn.Conv2d) and not layer.weight.requires_grad
+
+
+def _is_depthwise(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1
+
+
+def _refuse_special(layer: nn.Module, model: nn.Module) -> None:
+    """Raise `GraphError` for a layer that cannot be sparse."""
+    if is_lazy(layer):
+        raise GraphError("it has no size yet: run an example through the model first")
+    if type(layer) not in PLAIN:
+        raise GraphError(
+            f"only a plain Linear or Conv2d becomes sparse, got {type(layer).__name__}"
+        )
+    if _is_depthwise(layer):
+        raise GraphError(
+            f"a depthwise convolution has no connections between channels to leave out, got {layer}"
+        )
+    if strange := carries(layer, model):
+        raise GraphError(f"it {strange}, which a sparse layer would lose: remove that first")
+
+
+def carries(layer: nn.Module, model: nn.Module) -> str:
+    """What ties a layer to others than its parent, or nothing."""
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    if "weight" not in layer._parameters:
+        return "has a weight that is computed from others"
+    if any(
+        other is not layer and layer.weight is own
+        for other in model.modules()
+        for own in other._parameters.values()
+    ):
+        return SHARES
+    hooks = (
+        layer._forward_hooks,
+        layer._forward_pre_hooks,
+        layer._backward_hooks,
+        layer._backward_pre_hooks,
+    )
+    return "has hooks" if any(hooks) else ""
