@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from presplit.core.errors import GraphError, SpecError, context
+from presplit.core.errors import SpecError, context
 from presplit.core.sections import ByDensity, ByFanOut, Cnn, Mlp, OwnModel, Sparsity, Spec
 from presplit.core.types import Pattern
 from presplit.patterns import biregular
@@ -21,7 +21,7 @@ from presplit.train.layers.standardise import standardised
 from presplit.train.nets.add_exits import add_exits
 from presplit.train.nets.allocate import allocate
 from presplit.train.nets.checking import check_classifier
-from presplit.train.nets.copying import twin
+from presplit.train.nets.copying import bare_copy
 from presplit.train.nets.exits import MultiExit
 from presplit.train.nets.sparsify import sparsify
 from presplit.train.zoo import mlp, small_cnn
@@ -113,10 +113,7 @@ def _own(factory: str, data: Dataset, own: Own | None) -> nn.Module:
             f"model.factory: {factory} is code: the command line imports it, or pass own="
         )
     with context(f"model.factory: {factory}"):
-        model = own(factory)
-        if not isinstance(model, nn.Module):
-            raise GraphError(f"a torch.nn.Module is expected, got {type(model).__name__}")
-        model = twin(model)
+        model = bare_copy(own(factory))
         two = torch.from_numpy(data.train.x[:2].copy())
         check_classifier(model, two, len(data.labels), data=data.name)
     return model
