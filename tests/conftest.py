@@ -14,6 +14,7 @@ import os
 # processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -32,3 +33,9 @@ with contextlib.suppress(ImportError, AttributeError):
     from onnxscript._framework_apis import torch_2_5
 
     torch_2_5.get_torchlib_ops = functools.cache(torch_2_5.get_torchlib_ops)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What the command remembers of its user is neither read nor written."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))

@@ -405,6 +405,24 @@ def test_no_code_runs_because_a_run_names_it(
     assert code == 0 and not (run / "theirs.ran").exists(), problem
 
 
+def test_code_that_was_named_once_need_not_be_named_again(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(PLAIN.format(number=10) + "other = make\n")
+    run = tmp_path / "run"
+    words = ("--model", f"{tmp_path}/mine.py:make", "--epochs", 1, "--out", run)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert command("train", *words)[0] == 0
+    assert command("evaluate", run)[0] == 0
+    spec = (run / "spec.json").read_text()
+    (run / "spec.json").write_text(spec.replace("mine.py:make", "mine.py:other"))
+    assert command("evaluate", run)[0] == 2  # the same file, and not what was named in it
+    (run / "spec.json").write_text(spec)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "of somebody else"))
+    code, _, problem = command("evaluate", run)
+    assert code == 2 and "--model" in problem
+
+
 def test_code_for_a_net_that_needs_none_is_refused(command: Command, tmp_path: Path) -> None:
     assert command("train", "--layers", 64, 10, "--epochs", 1, "--out", tmp_path)[0] == 0
     code, _, problem = command("evaluate", tmp_path, "--model", "nets.py:make")

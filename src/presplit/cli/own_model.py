@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from presplit.cli.beside import beside, is_there
+from presplit.cli.named import is_remembered, remember
 from presplit.core.errors import GraphError, SpecError
 
 if TYPE_CHECKING:
@@ -44,32 +45,49 @@ def load(word: str) -> object:
     A module in the folder is the one that is run, whatever else has its name. Raises `SpecError` if
     there is no such module or attribute, `GraphError` if the user's own code fails.
     """
+    folder, name, attribute = _parts(word)
+    importlib.invalidate_caches()
+    with aside(), beside(folder) as private:
+        is_own = is_there(folder, name.partition(".")[0])
+        if "/" in word and not is_own:
+            raise SpecError(f"no module {name!r} in {folder}")
+        return _made(f"{private}.{name}" if is_own else name, name, folder, attribute)
+
+
+def _parts(word: str) -> tuple[Path, str, str]:
+    """The folder, the module and the attribute that ``word`` names."""
     found = WORD.fullmatch(word)
     if found is None:
         raise SpecError(
             f"expected module:factory, as cats:make or models/cats.py:make, got {word!r}"
         )
-    folder, name = Path(found["folder"] or ".").resolve(), found["module"].removesuffix(".py")
-    importlib.invalidate_caches()
-    with aside(), beside(folder) as private:
-        is_own = is_there(folder, name.partition(".")[0])
-        if found["folder"] and not is_own:
-            raise SpecError(f"no module {name!r} in {folder}")
-        return _made(f"{private}.{name}" if is_own else name, name, folder, found["attribute"])
+    folder = Path(found["folder"] or ".").resolve()
+    return folder, found["module"].removesuffix(".py"), found["attribute"]
+
+
+def _code(word: str) -> str:
+    """The one name of the code that ``word`` means, whatever folder it is said in."""
+    folder, name, attribute = _parts(word)
+    is_own = is_there(folder, name.partition(".")[0])
+    return f"{folder}/{name}:{attribute}" if is_own else f"{name}:{attribute}"
 
 
 def trusted(model: str | None, teacher: str | None = None) -> Callable[[str], object]:
     """What gives the nets that a run names: the code of ``model``, the user's own word.
 
-    A run's word alone runs nothing. ``teacher`` stands for any other word, which the run has from
-    which a net learns. Raises `SpecError` naming the option that is missing.
+    A run's word alone runs nothing, unless it means code that the user has named before.
+    ``teacher`` stands for any other word, which the run has from which a net learns. Raises
+    `SpecError` naming the option that is missing.
     """
 
     def own(word: str) -> object:
-        if model is not None and (teacher is None or word == model):
-            return load(model)
-        if teacher is not None:
-            return load(teacher)
+        said = model if teacher is None or word == model else teacher
+        if said is not None:
+            made = load(said)
+            remember(_code(said))
+            return made
+        if is_remembered(_code(word)):
+            return load(word)
         raise SpecError(
             f"its net is made by code, {word}, and no code runs because a file names it: if you "
             f"trust it, say so with --model {word}"

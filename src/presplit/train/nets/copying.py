@@ -53,7 +53,8 @@ def _can_be_shared(value: Tensor) -> bool:
 def bare_copy(model: object, *, sharing: bool = False) -> nn.Module:
     """A copy of the net without wrappers, around it or inside, to be changed or exported.
 
-    ``sharing`` is as for `twin`. Raises `GraphError` if ``model`` is no module that can be changed, or cannot be copied.
+    ``sharing`` is as for `twin`. Raises `GraphError` if ``model`` is no module that can be changed,
+    or cannot be copied.
     """
     copied = twin(changeable(model), sharing=sharing)
     for part in list(copied.modules()):
