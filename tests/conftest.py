@@ -1,8 +1,4 @@
-"""What all tests share.
-
-Laws draw the same cases every time and never fail for being slow; computing takes one thread, since
-`make test` runs a test process on every processor.
-"""
+"""Laws draw the same cases every time and never fail for being slow; computing takes one thread."""
 
 from __future__ import annotations
 
