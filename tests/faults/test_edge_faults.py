@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -18,16 +17,12 @@ import pytest
 
 from presplit.bundle import Bundle
 from presplit.core.types import Plan
+from presplit.lab.processes import Process, free_port
 from presplit.runtime import Edge
 from presplit.runtime.server import hosting
 from presplit.runtime.upstream import InProcess
 
-Start = Callable[..., contextlib.AbstractContextManager[tuple[str, subprocess.Popen[str]]]]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+Start = Callable[..., contextlib.AbstractContextManager[tuple[str, Process]]]
 
 
 @pytest.mark.parametrize("split", [0, 1, 2])

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from presplit.lab.processes import running
+
 small = run_path(str(Path(__file__).with_name("small.py")))
 
 
@@ -33,7 +35,7 @@ def slow_bundle(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="session")
 def start() -> Any:
-    return small["running"]
+    return running
 
 
 @pytest.fixture(scope="session")

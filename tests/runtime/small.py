@@ -1,12 +1,9 @@
-"""A small real net as a bundle, and real processes that serve it or shape the link to it."""
+"""A small real net as a bundle, and a server of it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import subprocess
-import sys
 import threading
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -109,17 +106,3 @@ def listening(bundle: Bundle) -> Iterator[str]:
         thread.join()
         loop.close()
         hosted.close()
-
-
-@contextlib.contextmanager
-def running(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A module of the runtime as its own process, with the address it says that it listens on."""
-    command = [sys.executable, "-m", *arguments]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            yield json.loads(process.stdout.readline())["address"], process
-        finally:
-            process.kill()
