@@ -18,6 +18,7 @@ from presplit.runtime.engines.onnxruntime import Engine
 from presplit.train import SparseConv2d, SparseLinear, sparsify
 from presplit.train.layers.feature_major import FeatureMajorLinear
 from presplit.train.layers.sparse import SparseLayer
+from presplit.train.nets.calling import AnswersAtExits
 from presplit.train.nets.to_onnx import to_onnx
 from presplit.train.zoo import mlp
 from presplit.train.zoo.cnn import Residual
@@ -35,12 +36,16 @@ It has at most some 20 nodes with their names and places in the source.
 """
 
 
-class Beside(nn.Module):
+class Beside(AnswersAtExits):
     """Layers that read the same input, so that one export serves them all."""
 
     def __init__(self, layers: dict[str, SparseLayer]) -> None:
         super().__init__()
-        self.names, self.layers = list(layers), nn.ModuleList(layers.values())
+        self.names, self.layers = tuple(layers), nn.ModuleList(layers.values())
+
+    @property
+    def exit_names(self) -> tuple[str, ...]:
+        return self.names
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return tuple(layer(x) for layer in self.layers)
@@ -238,7 +243,7 @@ def test_a_grouped_layer_is_exported_without_a_gather_of_features_or_a_dense_wei
         found = Counter(node.op_type for node in graph.node)
         assert found["MatMul"] + found["Gemm"] == products
         assert not set(found) & {"ScatterElements", "GatherND", "ScatterND"}
-        assert {node.input[0] for node in graph.node if node.op_type == "Gather"} <= {"values"}
+        assert {node.input[0] for node in graph.node if node.op_type == "Gather"} <= {"model.values"}
 
 
 def test_a_partition_of_channels_is_exported_as_one_grouped_convolution() -> None:
