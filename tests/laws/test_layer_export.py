@@ -243,7 +243,9 @@ def test_a_grouped_layer_is_exported_without_a_gather_of_features_or_a_dense_wei
         found = Counter(node.op_type for node in graph.node)
         assert found["MatMul"] + found["Gemm"] == products
         assert not set(found) & {"ScatterElements", "GatherND", "ScatterND"}
-        assert {node.input[0] for node in graph.node if node.op_type == "Gather"} <= {"model.values"}
+        assert {node.input[0] for node in graph.node if node.op_type == "Gather"} <= {
+            "model.values"
+        }
 
 
 def test_a_partition_of_channels_is_exported_as_one_grouped_convolution() -> None:
