@@ -260,3 +260,12 @@ def test_a_file_of_other_numbers_is_packed_as_it_computes(text: str, tmp_path: P
         half = numpy_helper.to_array(net.graph.initializer[of]).astype(np.float16)
         net.graph.initializer.append(numpy_helper.from_array(half, name))
     assert pack(net, tmp_path / "net.bundle").net.last >= 2
+
+
+def test_the_command_says_which_codecs_a_boundary_does_not_have(tmp_path: Path) -> None:
+    from presplit.cli.inspect import describe, text
+
+    x = RANDOM.integers(0, 16, (100, 4)).astype(np.float32)
+    x[:, 1] = 8191
+    bundle = pack(of_ids(), tmp_path / "net.bundle", samples=x)
+    assert "boundary 0 is not sent as float16: it changes the answers to" in text(describe(bundle))

@@ -88,11 +88,10 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         {codec: encoding.nbytes(boundary) for codec, encoding in port.encodings.items()}
         for port, boundary in zip(manifest.ports, bundle.net.boundaries, strict=True)
     ]
-    return {
-        "name": manifest.name,
-        "hash": manifest.model_hash,
-        **_facts(bundle.net, costs, exits, sizes),
-    }
+    facts = _facts(bundle.net, costs, exits, sizes)
+    for row, port in zip(facts["boundaries"], manifest.ports, strict=True):
+        row["refused"] = dict(port.refused)
+    return {"name": manifest.name, "hash": manifest.model_hash, **facts}
 
 
 def _describe_onnx(path: Path) -> dict[str, Any]:
@@ -182,4 +181,10 @@ def text(facts: dict[str, Any]) -> str:
         f"{facts['name']}: {units.count(facts['macs'])} MACs, "
         f"{units.count(facts['weights'])} weights in all"
     )
-    return "\n".join([total, "", table(rows, columns), *([""] if exits else []), *exits])
+    refused = [
+        f"boundary {row['boundary']} is not sent as {codec}: {why}"
+        for row in facts["boundaries"]
+        for codec, why in row.get("refused", {}).items()
+    ]
+    notes = [*exits, *refused]
+    return "\n".join([total, "", table(rows, columns), *([""] if notes else []), *notes])
