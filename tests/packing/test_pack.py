@@ -268,4 +268,4 @@ def test_the_command_says_which_codecs_a_boundary_does_not_have(tmp_path: Path) 
     x = RANDOM.integers(0, 16, (100, 4)).astype(np.float32)
     x[:, 1] = 8191
     bundle = pack(of_ids(), tmp_path / "net.bundle", samples=x)
-    assert "boundary 0 is not sent as float16: it changes the answers to" in text(describe(bundle))
+    assert "boundary 0 is not sent as float16: " in text(describe(bundle))
