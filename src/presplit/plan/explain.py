@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from presplit.core import units
+from presplit.core.tables import Column, table
 from presplit.core.types import Estimate, Net, Plan
 
 _ROWS: tuple[tuple[str, Callable[[Estimate], str]], ...] = (
@@ -37,6 +38,7 @@ def explain(
     Deadline: 50 ms.
     <BLANKLINE>
                                plan
+    ----------------------  -------
     mean time               10.1 ms
     p50 time                   4 ms
     p99 time                  31 ms
@@ -60,7 +62,7 @@ and energy is
         name: p.expected for name, p in {"plan": plan, **beside}.items() if p.expected is not None
     }
     if shown:
-        lines += ["", *_columns(shown)]
+        lines += ["", _columns(shown)]
     if plan.expected is not None:
         how = plan.expected.how
         lines += [
@@ -118,18 +120,11 @@ def _gain(plan: Plan, baselines: Mapping[str, Plan]) -> list[str]:
     return [f"On average it is {' and '.join(told)}."] if told else []
 
 
-def _columns(shown: Mapping[str, Estimate]) -> list[str]:
-    """A table with one row for each number and one column for each plan, aligned to the right."""
-    label = max(len(title) for title, _ in _ROWS)
-    columns = [[name, *(show(expected) for _, show in _ROWS)] for name, expected in shown.items()]
-    widths = [max(map(len, column)) for column in columns]
-    titles = ["", *(title for title, _ in _ROWS)]
-    return [
-        "  ".join(
-            [
-                title.ljust(label),
-                *(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)),
-            ]
-        )
-        for title, *cells in zip(titles, *columns, strict=True)
+def _columns(shown: Mapping[str, Estimate]) -> str:
+    """A table with one row for each number and one column for each plan."""
+    rows = [
+        {"what": title, **{name: show(expected) for name, expected in shown.items()}}
+        for title, show in _ROWS
     ]
+    columns = [Column("what", "", str, text=True), *(Column(name, name, str) for name in shown)]
+    return table(rows, columns)

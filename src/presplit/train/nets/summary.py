@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from presplit.core.errors import GraphError
+from presplit.core.tables import Column, plain, table
 from presplit.train.layers.sparse import SMALL, Form, SparseLayer
 from presplit.train.nets.calling import answer, device_of, evaluating, unwrapped
 from presplit.train.nets.copying import bare_copy, is_lazy
@@ -47,6 +48,18 @@ class LayerSummary:
     note: str = ""
 
 
+COLUMNS = (
+    Column("name", "layer", str, text=True),
+    Column("size", "size", str, text=True),
+    Column("pattern", "pattern", str, text=True),
+    Column("density", "density", plain),
+    Column("weights", "weights", "{:,}".format),
+    Column("macs", "MACs", "{:,}".format),
+    Column("faster_in", "faster in", str, text=True),
+    Column("note", "", str, text=True),
+)
+
+
 class Summary(tuple[LayerSummary, ...]):
     """The layers of a net in order; printed, it is a table."""
 
@@ -54,19 +67,10 @@ class Summary(tuple[LayerSummary, ...]):
 
     def __str__(self) -> str:
         """One line a layer, and the sums."""
-        head = ("layer", "size", "pattern", "density", "weights", "MACs", "faster in", "")
-        lines = [head, *(_cells(row) for row in self)]
         weights, macs = sum(row.weights for row in self), sum(row.macs for row in self)
-        lines.append(("all", "", "", "", f"{weights:,}", f"{macs:,}" if macs else "", "", ""))
-        widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
-
-        def aligned(line: tuple[str, ...]) -> str:
-            cells = enumerate(zip(line, widths, strict=True))
-            return "  ".join(
-                c.rjust(width) if k in (3, 4, 5) else c.ljust(width) for k, (c, width) in cells
-            )
-
-        return "\n".join(aligned(line).rstrip() for line in lines)
+        rows = [_cells(row) for row in self]
+        rows.append({"name": "all", "weights": weights, "macs": macs or None})
+        return table(rows, COLUMNS)
 
 
 def summary(
@@ -88,6 +92,7 @@ def summary(
     >>> import torch
     >>> print(summary(nn.Sequential(nn.Linear(8, 4)), torch.zeros(1, 8)))
     layer  size    pattern  density  weights  MACs  faster in
+    -----  ------  -------  -------  -------  ----  ---------
     0      8 -> 4  dense          1       32    32
     all                                   32    32
     """
@@ -235,19 +240,14 @@ def _faster(layer: SparseLayer) -> tuple[tuple[str, ...], str]:
     return FAST, whole
 
 
-def _cells(row: LayerSummary) -> tuple[str, ...]:
-    size, density, macs = (
-        f"{row.n_in} -> {row.n_out}",
-        f"{row.density:.4g}",
-        f"{row.macs:,}" if row.macs else "",
-    )
-    return (
-        row.name,
-        size,
-        row.pattern,
-        density,
-        f"{row.weights:,}",
-        macs,
-        ", ".join(row.faster_in),
-        row.note,
-    )
+def _cells(row: LayerSummary) -> dict[str, object]:
+    return {
+        "name": row.name,
+        "size": f"{row.n_in} -> {row.n_out}",
+        "pattern": row.pattern,
+        "density": row.density,
+        "weights": row.weights,
+        "macs": row.macs or None,
+        "faster_in": ", ".join(row.faster_in),
+        "note": row.note,
+    }
