@@ -423,7 +423,7 @@ def test_segments_join_in_their_order(bundle: Bundle) -> None:
     assert bundle.segment(1, 2, codec="int8") == b"headerin1int8secondout2"
     assert bundle.segment(0, 1, exits=["early"]) == b"headerin0float32firstexitout1"
     assert bundle.segment(0, 1, exits=["early", "early"]) == bundle.segment(0, 1, exits=["early"])
-    assert bundle.exit("early") == b"headerin1float32exit"
+    assert bundle.segment(1, 1, exits=["early"]) == b"headerin1float32exit"
 
 
 @pytest.mark.parametrize(
@@ -453,7 +453,7 @@ def test_a_segment_that_does_not_exist_is_refused(
 def test_an_exit_or_encoding_that_does_not_exist_is_refused(bundle: Bundle) -> None:
     for name in ("late", "final"):
         with pytest.raises(SpecError, match=f"no exit '{name}'"):
-            bundle.exit(name)
+            bundle.segment(1, 1, exits=[name])
     with pytest.raises(SpecError, match="boundary 1 has no codec 'int4'; there are"):
         bundle.encoding(1, "int4")
     for boundary in (-1, 3):

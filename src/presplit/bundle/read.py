@@ -111,15 +111,6 @@ class Bundle:
         """The bytes of `runnable`."""
         return self.runnable(start, stop, exits=exits, codec=codec).onnx
 
-    def exit(self, name: str) -> bytes:
-        """The ONNX model of exit ``name`` alone: from its boundary to its logits."""
-        if name not in self.manifest.exits:
-            raise SpecError(
-                f"no exit {name!r} of its own; there are: {', '.join(self.manifest.exits)}"
-            )
-        after = next(e.after for e in self.net.exits if e.name == name)
-        return self.segment(after, after, exits=[name])
-
     def encoding(self, boundary: int, codec: str) -> Encoding:
         """How ``codec`` sends the values at ``boundary``."""
         if not 0 <= boundary <= self.net.last:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from presplit.core.types import Ints, Pattern
-from presplit.patterns.densities import check_divides, check_sizes, divisors
+from presplit.patterns.densities import check_divides, check_sizes
 from presplit.patterns.grouped import grouped
 
 
@@ -39,15 +39,6 @@ class Butterfly:
         """Weights of both layers, as a share of the one dense layer that they replace."""
         connections = self.first.connections + self.second.connections
         return connections / (self.first.n_in * self.second.n_out)
-
-
-def legal_groups(n_in: int, n_out: int) -> list[int]:
-    """The numbers of groups that divide both sizes, rising.
-
-    >>> legal_groups(12, 8)
-    [1, 2, 4]
-    """
-    return divisors(math.gcd(n_in, n_out))
 
 
 def butterfly(n_in: int, n_out: int, *, groups: int, hidden: int | None = None) -> Butterfly:
