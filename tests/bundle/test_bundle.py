@@ -510,3 +510,13 @@ def test_what_a_codec_costs_is_weighed_for_all_samples(tmp_path: Path) -> None:
     assert found.worth(0, "int8").mean() == 0  # the one sample that was judged stands for both
     with pytest.raises(BundleError, match="what int8 costs at boundary 1 was not measured"):
         found.worth(1, "int8")
+
+
+def test_what_a_codec_gains_on_few_samples_is_not_promised(tmp_path: Path) -> None:
+    hits = npy(np.array([[True, False], [True, False]]))
+    files = contents() | {"hits.npy": hits, "carried.npy": npy(np.array([[True, True]]))}
+    held = Validation(
+        "confidence", 2, "scores.npy", "hits.npy", "carried.npy", (Way(0, "int8"),), judged=2
+    )
+    found = write(tmp_path / "net.bundle", manifest(files, validation=held), files)
+    assert found.worth(0, "int8").tolist() == found.worth(0, "float32").tolist() == [1, 0]

@@ -269,3 +269,8 @@ def test_the_command_says_which_codecs_a_boundary_does_not_have(tmp_path: Path) 
     x[:, 1] = 8191
     bundle = pack(of_ids(), tmp_path / "net.bundle", samples=x)
     assert "boundary 0 is not sent as float16: " in text(describe(bundle))
+
+
+def test_a_model_that_is_no_file_must_be_told_where_its_bundle_goes() -> None:
+    with pytest.raises(InputError, match="path: say where the bundle goes"):
+        pack(perceptron())

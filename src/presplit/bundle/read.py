@@ -135,8 +135,8 @@ class Bundle:
         """What the net's own answers are worth where ``boundary`` travels by ``codec``.
 
         float64 ``(samples,)``: 1 for a right answer, 0 for a wrong one. A codec is judged on a part
-        of the samples, whose gains and losses stand for those of all: there numbers may lie outside
-        0..1, and the mean is what counts. Raises `BundleError` if this was not measured.
+        of the samples, whose losses stand for those of all: there numbers may lie below 0, and the
+        mean is what counts. What it gains is not counted. Raises `BundleError` if this was not measured.
         """
         held = self._validation()
         worth = self.evidence()[1][-1].astype(np.float64)
@@ -151,7 +151,9 @@ class Bundle:
         carried = self._array(held.carried, "bool", (len(held.ways), held.judged))
         row = carried[places[boundary, codec]].astype(np.float64)
         judged = judged_places(held.samples, held.judged)
-        worth[judged] += (row - worth[judged]) * held.samples / held.judged
+        # What a codec gains on so few samples is luck; what it loses stands for all.
+        losses = np.minimum(row - worth[judged], 0.0)
+        worth[judged] += losses * held.samples / held.judged
         return worth
 
     def _validation(self) -> Validation:

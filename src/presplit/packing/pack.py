@@ -61,6 +61,8 @@ def pack(
     fit; `BundleError` if nothing can be written.
     """
     where = str(source) if isinstance(source, str | Path) else ""
+    if path is None and not where:
+        raise InputError("path: say where the bundle goes; only a file has a place beside it")
     target = Path(path) if path is not None else Path(where).with_suffix(".bundle")
     score = EXITS.find(policy)
     called = _called(name or _name(where))
