@@ -136,7 +136,8 @@ class Bundle:
 
         float64 ``(samples,)``: 1 for a right answer, 0 for a wrong one. A codec is judged on a part
         of the samples, whose losses stand for those of all: there numbers may lie below 0, and the
-        mean is what counts. What it gains is not counted. Raises `BundleError` if this was not measured.
+        mean is what counts. What it gains is not counted. Raises `BundleError` if this was not
+        measured.
         """
         held = self._validation()
         worth = self.evidence()[1][-1].astype(np.float64)

@@ -24,7 +24,7 @@ LIBRARIES = {
     "grpcio": "edge and server: pip install 'presplit[edge]'",
     "protobuf": "edge and server: pip install 'presplit[edge]'",
     "torch": "training: pip install 'presplit[train]'",
-    "onnx": "export and inspecting ONNX models: pip install 'presplit[train]'",
+    "onnx": "export and inspecting ONNX models: pip install 'presplit[pack]'",
     "onnxscript": "export: pip install 'presplit[train]'",
     "pillow": "folders of images and JPEG archives: pip install 'presplit[train]'",
     "scikit-learn": "the digits data set: pip install 'presplit[train]'",

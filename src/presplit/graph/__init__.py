@@ -6,7 +6,7 @@ This is the only room that knows onnx.
 # ruff: noqa: E402 - a missing onnx is said in one sentence before anything imports it
 from presplit.core.errors import library
 
-library("onnx", need="reading ONNX graphs", extra="train")
+library("onnx", need="reading ONNX graphs", extra="pack")
 
 from presplit.graph.batch import fixed_batch
 from presplit.graph.boundaries import Row, label, row

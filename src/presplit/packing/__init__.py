@@ -7,7 +7,7 @@ from presplit.core.errors import library
 
 # Its official builds report to their maker over the network unless told not to before they load.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-library("onnxruntime", need="packing a bundle", extra="edge")
+library("onnxruntime", need="packing a bundle", extra="pack")
 
 from presplit.packing.pack import pack
 

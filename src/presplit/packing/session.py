@@ -26,7 +26,7 @@ class Session:
     """
 
     def __init__(self, model: bytes, *, optimised: bool = True) -> None:
-        ort: Any = library("onnxruntime", need="packing a bundle", extra="edge")
+        ort: Any = library("onnxruntime", need="packing a bundle", extra="pack")
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = FATAL
