@@ -20,6 +20,7 @@ from presplit import graph
 from presplit.core.errors import GraphError
 
 model = run_path(str(Path(__file__).with_name("texts.py")))["model"]
+reference = run_path(str(Path(__file__).with_name("reference.py")))
 
 
 def row(text: str, names: list[str] | None = None) -> graph.Row:
@@ -158,8 +159,8 @@ def test_the_batch_size_may_be_computed_for_a_reshape() -> None:
     assert found.tensors in [("x", "h", "y"), ("x", "flat", "y")]
     assert {node.op_type for node in found.graph.nodes} == {"MatMul", "Reshape"}
     x = np.random.default_rng(0).normal(size=(3, 2, 2)).astype(np.float32)
-    values = graph.run(found.graph, x, ["y"])["y"]
-    np.testing.assert_allclose(values, graph.run(graph.read(model(text)), x, ["y"])["y"])
+    values = reference["run"](found.graph, x, ["y"])["y"]
+    np.testing.assert_allclose(values, reference["run"](graph.read(model(text)), x, ["y"])["y"])
 
 
 @settings(max_examples=40)
@@ -209,9 +210,9 @@ def test_a_batch_that_the_file_fixes_is_opened(batch: int) -> None:
     found = graph.read(fixed)
     assert found.batch_first("x") == (6, 4) and found.batch_first("y") == (3,)
     x = np.random.default_rng(0).normal(size=(2 * batch, 6, 4)).astype(np.float32)
-    halves = [graph.run_whole(fixed, part)[0] for part in (x[:batch], x[batch:])]
+    halves = [reference["run_whole"](fixed, part)[0] for part in (x[:batch], x[batch:])]
     np.testing.assert_allclose(
-        graph.run_whole(found.model, x)[0], np.concatenate(halves), rtol=1e-6
+        reference["run_whole"](found.model, x)[0], np.concatenate(halves), rtol=1e-6
     )
 
 

@@ -13,7 +13,6 @@ from presplit.graph.boundaries import Row, label, row
 from presplit.graph.count import count_macs, count_weights
 from presplit.graph.cut import Fragment, Fragments, cut, entry, leave
 from presplit.graph.read import Graph, load, needs, read
-from presplit.graph.run import run, run_whole
 
 __all__ = [
     "Fragment",
@@ -31,6 +30,4 @@ __all__ = [
     "needs",
     "read",
     "row",
-    "run",
-    "run_whole",
 ]
