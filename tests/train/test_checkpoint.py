@@ -202,3 +202,12 @@ def test_an_index_that_is_no_pattern_is_refused(wrong: int, tmp_path: Path) -> N
             tmp_path / "net.safetensors",
             sparsify(mlp([64, 32, 10]), density=0.25, family="biregular"),
         )
+
+
+def test_a_folder_whose_name_is_not_utf_8_holds_checkpoints_too(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    net, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    save(folder / "net.safetensors", net, {"name": "latin"})
+    assert restore(folder / "net.safetensors", other) == {"name": "latin"}
+    assert torch.equal(net.weight, other.weight)

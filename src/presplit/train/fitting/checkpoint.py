@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 from torch import Tensor, nn
 
 from presplit.core.errors import DataError, PatternError, library
@@ -58,13 +59,21 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and header of a safetensors file; raises `DataError` if it is damaged or none."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
-    except (safetensors.SafetensorError, OSError) as error:
+        raw = path.read_bytes()  # the library itself opens only paths that are UTF-8
+        tensors = safetensors.torch.load(raw)
+        size = int.from_bytes(raw[:8], "little")
+        header = msgspec.json.decode(raw[8 : 8 + size], type=_Header)
+        return tensors, header.__metadata__
+    except (safetensors.SafetensorError, msgspec.MsgspecError, OSError) as error:
         raise DataError(
             f"{path}: not a safetensors file, or a damaged one ({error}); delete it"
         ) from error
+
+
+class _Header(msgspec.Struct):
+    """What a safetensors file says of itself beside its tensors."""
+
+    __metadata__: dict[str, str] = {}
 
 
 def write(path: Path, raw: bytes) -> None:
