@@ -27,7 +27,7 @@ ROUNDINGS = 8
 """So many roundings of the coarsest numbers in the net may lie between: an engine computes float16
 in float32, and leaves out other roundings in the pieces than in the whole."""
 COMPARED = 8
-"""Samples of the larger batch."""
+"""Samples of the larger batch, at most; two at least."""
 ALONE = 3
 """Of these, so many are also run alone."""
 
@@ -61,7 +61,9 @@ def agree(pieces: Pieces, reference: Reference, x: Floats) -> None:
 
     ``x``: float32 ``(n, *shape)``; with fewer than are compared, they are repeated.
     """
-    size = max(2, math.ceil(COMPARED / (reference.batch or 1))) * (reference.batch or 1)
+    step = reference.batch or 1
+    # Of a net for photographs a few samples at once are all that a small machine can hold.
+    size = step * max(2, math.ceil(min(COMPARED, pieces.at_once) / step))
     x = np.resize(x, (size, *x.shape[1:])) if len(x) < size else x[:size]
     session = Session(pieces.whole(boundaries=False), optimised=False)
     opened = "" if reference.batch is None else _opened(reference.batch)
@@ -83,7 +85,7 @@ def agree(pieces: Pieces, reference: Reference, x: Floats) -> None:
         if not difference <= tolerance:
             how = f"its pieces differ from {reference.name} at exit {name!r} by {difference:.2g}"
             raise GraphError(f"{how} (relative){opened or _not_finite(expected[place])}")
-    for number in range(ALONE):
+    for number in range(min(ALONE, size)):
         alone = x[number : number + 1]
         these = [each[number : number + 1] for each in together]
         _same_alone(names, joined(alone), these, tolerance)

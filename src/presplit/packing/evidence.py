@@ -16,6 +16,7 @@ from presplit.bundle import judged_places
 from presplit.codecs import CODECS
 from presplit.core.encoding import Encoding, Seen
 from presplit.core.errors import GraphError
+from presplit.core.memory import give_back
 from presplit.core.protocols import ExitPolicy
 from presplit.core.tensors import INPUT, boundary_name
 from presplit.core.types import Floats
@@ -136,6 +137,7 @@ def _answers(
 
     Where the tail does not take what a codec decodes to, the reason in place of labels.
     """
+    give_back()  # what the sessions of the boundary before held
     head = boundary_values(pieces, number) if number else None
     tail, logits = Session(pieces.tail(number)), boundary_name(pieces.last, pieces.last)
     found: dict[str, list[npt.NDArray[np.int64]]] = {name: [] for name in ways}

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from presplit import graph
 from presplit.bundle import Bundle
 from presplit.core.errors import InputError, context
+from presplit.core.memory import give_back
 from presplit.core.spec import NAME_PATTERN
 from presplit.core.types import Floats, Plan
 from presplit.packing.agree import Reference, agree, of_file
@@ -80,8 +81,10 @@ def pack(
         else:
             theirs = Reference(reference[0], reference[1])
         del source
+        give_back()
         agree(pieces, theirs, compared)
         del theirs  # a session holds all weights once more
+        give_back()
         evidence: Evidence | None = None
         carried: Carried = unmeasured(pieces.last)
         if x is not None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import itertools
 import threading
 from collections.abc import Callable, Generator
 
+from presplit.core.memory import give_back
 from presplit.core.types import Runnable
 from presplit.runtime.engines import Engine
 
@@ -90,7 +90,7 @@ class Kept:
                 place.users -= 1
                 gone = self._let_go()
             if gone:
-                _give_back()
+                give_back()
 
     def _make(self, place: _Place, split: int) -> None:
         """Fill ``place``; room is made before, so that the peak stays bounded too."""
@@ -106,7 +106,7 @@ class Kept:
         # The bytes have served: the engine holds its own copy.
         place.made = (dataclasses.replace(runnable, onnx=b""), engine)
         del runnable
-        _give_back()
+        give_back()
 
     def _let_go(self) -> bool:
         """Let engines go that nobody uses, the least lately used first, until the bound is met.
@@ -122,14 +122,3 @@ class Kept:
             excess -= place.nbytes
             place.made, place.nbytes, gone = None, 0, True
         return gone
-
-
-def _give_back() -> None:
-    """Have the C library return what is free to the system, where it can be told to.
-
-    Making an engine takes copies of its model for a moment, and glibc keeps what was freed: of 17
-    engines made one after another and two kept, 137 MB stayed without this, and 12 MB with it.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

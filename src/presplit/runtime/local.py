@@ -1,6 +1,6 @@
 """The whole net on this machine, many samples at once.
 
-A sample that has an answer leaves, only the others go on.
+After each exit only samples without an answer go on.
 """
 
 from __future__ import annotations
