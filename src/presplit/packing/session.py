@@ -5,7 +5,8 @@ The engine that runs bundles is `presplit.runtime.engines`; a bundle is packed o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,16 @@ FATAL = 4
 
 
 class Session:
-    """One ONNX model; raises `GraphError` if ONNX Runtime does not take it.
+    """One ONNX model, whole or in pieces that join by their bytes.
+
+    Raises `GraphError` if ONNX Runtime does not take it.
 
     ``optimised`` fuses operators as an engine does. Without it every operator runs as it is
     written, so that a graph and its pieces compute the same bits: fused quantised operators differ
     from unfused ones by steps of quantisation.
     """
 
-    def __init__(self, model: bytes, *, optimised: bool = True) -> None:
+    def __init__(self, model: bytes | Sequence[bytes], *, optimised: bool = True) -> None:
         ort: Any = library("onnxruntime", need="packing a bundle", extra="pack")
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -34,13 +37,24 @@ class Session:
         options.add_session_config_entry(
             "session.disable_prepacking", "1"
         )  # a second copy of weights
-        if not optimised:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        level = ort.GraphOptimizationLevel
+        # Layouts of one processor are left out: they hold all weights once more.
+        options.graph_optimization_level = (
+            level.ORT_ENABLE_EXTENDED if optimised else level.ORT_DISABLE_ALL
+        )
         providers = ["CPUExecutionProvider"]
+        # What the bytes name outside of themselves is not theirs to read.
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", "/nowhere/at/all"
+        )
         try:
-            self._session: Any = ort.InferenceSession(
-                model, sess_options=options, providers=providers, enable_fallback=0
-            )
+            with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
+                # From a file, and unjoined, it needs two copies of the weights less.
+                file.writelines([model] if isinstance(model, bytes) else model)
+                file.flush()
+                self._session: Any = ort.InferenceSession(
+                    file.name, sess_options=options, providers=providers, enable_fallback=0
+                )
         except Exception as error:  # its exceptions share no class of their own
             raise GraphError(f"ONNX Runtime does not take the graph: {_first(error)}") from error
         self._quiet = ort.RunOptions()

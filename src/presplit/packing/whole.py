@@ -64,22 +64,22 @@ class Pieces:
         """The fragment that makes boundary ``number`` an output."""
         return graph.leave(number, self.net.boundaries[number], last=self.last)
 
-    def whole(self, *, boundaries: bool) -> bytes:
+    def whole(self, *, boundaries: bool) -> list[bytes]:
         """The model of all pieces, with every exit and, if wanted, every boundary as outputs."""
         left = range(1, self.last + 1) if boundaries else [self.last]
         parts = [*self.fragments.segments, *self.fragments.exits.values()]
         pieces = [piece.onnx for piece in parts]
-        return b"".join([self._head(0), *pieces, *map(self.leave, left)])
+        return [*self._head(0), *pieces, *map(self.leave, left)]
 
-    def tail(self, start: int) -> bytes:
+    def tail(self, start: int) -> list[bytes]:
         """The model from boundary ``start`` to the logits, entered in float32."""
         pieces = [piece.onnx for piece in self.fragments.segments[start:]]
-        return b"".join([self._head(start), *pieces, self.leave(self.last)])
+        return [*self._head(start), *pieces, self.leave(self.last)]
 
-    def _head(self, start: int) -> bytes:
+    def _head(self, start: int) -> list[bytes]:
         boundary = self.net.boundaries[start]
         entry = graph.entry(start, boundary, "float32", (), last=self.last)
-        return self.fragments.header + entry
+        return [self.fragments.header, entry]
 
 
 def batches(x: Floats, size: int) -> Iterator[Floats]:
@@ -111,4 +111,4 @@ def boundary_values(pieces: Pieces, number: int) -> Session:
     boundary = pieces.net.boundaries[0]
     entry = graph.entry(0, boundary, "float32", (), last=pieces.last)
     joined = [pieces.fragments.header, entry, *(piece.onnx for piece in parts)]
-    return Session(b"".join([*joined, pieces.leave(number)]))
+    return Session([*joined, pieces.leave(number)])
