@@ -90,7 +90,7 @@ texts = st.text(max_size=8)
 plans = st.builds(
     Plan,
     split=st.integers(0, 2),
-    codec=st.sampled_from(sorted(CODECS)),
+    codec=st.sampled_from(NAMES),
     deadline_s=st.none() | st.floats(1e-3, 10),
     expected=st.none() | st.builds(Estimate, *(st.floats(0, 1),) * 8, how=texts),
 )
@@ -520,3 +520,9 @@ def test_what_a_codec_gains_on_few_samples_is_not_promised(tmp_path: Path) -> No
     )
     found = write(tmp_path / "net.bundle", manifest(files, validation=held), files)
     assert found.worth(0, "int8").tolist() == found.worth(0, "float32").tolist() == [1, 0]
+
+
+def test_a_plan_by_a_codec_that_its_boundary_lacks_is_not_written(bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="plan: codec: boundary 1 has no 'int4'; there are"):
+        write_plan(bundle, Plan(1, codec="int4"))
+    assert read(bundle.path).plan == bundle.plan

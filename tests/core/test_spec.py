@@ -69,7 +69,7 @@ sections = st.fixed_dictionaries(
             },
         ),
         "plan": st.fixed_dictionaries(
-            {}, optional={"link": globs, "deadline_s": positive | st.none()}
+            {}, optional={"link": globs, "deadline_s": st.floats(1e-6, 86_400) | st.none()}
         ),
     },
 )
@@ -299,3 +299,9 @@ def test_a_spec_is_frozen():
 def test_a_spec_can_stand_in_a_manifest():
     builtins = msgspec.to_builtins(spec_from({"model": {"kind": "mlp", "layers": [4, 2]}}))
     assert spec_from(builtins).model.layers == (4, 2)
+
+
+@pytest.mark.parametrize("key", ["ema", "label_smoothing"])
+def test_a_share_that_leaves_nothing_to_learn_is_refused(key: str) -> None:
+    with pytest.raises(SpecError, match=f"training.{key}: expected `float` < 1.0, got 1"):
+        spec_from({"training": {key: 1.0}})

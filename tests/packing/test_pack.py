@@ -274,3 +274,26 @@ def test_the_command_says_which_codecs_a_boundary_does_not_have(tmp_path: Path) 
 def test_a_model_that_is_no_file_must_be_told_where_its_bundle_goes() -> None:
     with pytest.raises(InputError, match="path: say where the bundle goes"):
         pack(perceptron())
+
+
+def test_small_logits_and_a_single_sample_hide_no_dependence_on_the_batch(tmp_path: Path) -> None:
+    tiny = over_the_batch("ReduceMean")
+    tiny.graph.node[-1].output[0] = "large"
+    tiny.graph.node.append(onnx.helper.make_node("Mul", ["large", "tiny"], ["y"]))
+    tiny.graph.initializer.append(numpy_helper.from_array(np.float32(1e-5), "tiny"))
+    one = RANDOM.random((1, 8), dtype=np.float32)
+    for net, x in ((tiny, None), (over_the_batch("ReduceMean"), one)):
+        with pytest.raises(GraphError, match="samples of one batch depend on each other"):
+            pack(net, tmp_path / "net.bundle", samples=x)
+
+
+def test_a_net_that_draws_random_numbers_is_refused_for_that(tmp_path: Path) -> None:
+    net = perceptron()
+    session = Session(net.SerializeToString())
+
+    def run(x: np.ndarray) -> list[np.ndarray]:
+        found = session.run({"x": x})
+        return [found["early"], found["y"] + RANDOM.random(found["y"].shape, dtype=np.float32)]
+
+    with pytest.raises(GraphError, match="torch gives other logits for the same samples each time"):
+        pack(net, tmp_path / "net.bundle", reference=("torch", run))

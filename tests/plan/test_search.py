@@ -202,3 +202,11 @@ def test_costs_of_another_net_are_refused(bundle: Bundle) -> None:
 def test_a_bundle_without_held_out_scores_cannot_be_planned(bundle: Bundle) -> None:
     with pytest.raises(BundleError, match=r"small\.bundle: holds no validation scores"):
         plan.search(edited(bundle, validation=None), device=PI, link=SLOW, server=GPU)
+
+
+def test_a_net_in_which_nothing_counts_must_be_measured(bundle: Bundle) -> None:
+    parts = tuple(msgspec.structs.replace(part, macs=0) for part in bundle.manifest.segments)
+    manifest = msgspec.structs.replace(bundle.manifest, segments=parts)
+    free = dataclasses.replace(bundle, manifest=manifest)
+    with pytest.raises(PlanError, match="a counted time would be 0 s; give costs that presplit"):
+        plan.search(free, device=PI, link=SLOW, server=GPU)

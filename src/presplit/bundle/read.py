@@ -181,6 +181,16 @@ class Bundle:
         return array
 
 
+def fits(plan: Plan, manifest: Manifest) -> None:
+    """Raise `SpecError` unless split, exits and codec of ``plan`` are there."""
+    plan.fits(manifest.net)
+    offered = manifest.ports[plan.split].encodings
+    if plan.split < manifest.net.last and plan.codec not in offered:
+        raise SpecError(
+            f"codec: boundary {plan.split} has no {plan.codec!r}; there are: {', '.join(offered)}"
+        )
+
+
 def judged_places(samples: int, judged: int) -> npt.NDArray[np.int64]:
     """Which of so many samples codecs are judged on: ``judged`` of them, spread evenly.
 
@@ -288,6 +298,6 @@ def _consistent(manifest: Manifest, file: Path) -> None:
         )
     if manifest.plan is not None:
         try:
-            manifest.plan.fits(net)
+            fits(manifest.plan, manifest)
         except SpecError as error:
             raise BundleError(f"{file}: plan: {error}") from error

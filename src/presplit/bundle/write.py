@@ -20,7 +20,15 @@ from pathlib import Path
 import msgspec
 
 from presplit.bundle.manifest import File, Manifest
-from presplit.bundle.read import MANIFEST, UNFINISHED, Bundle, parse_manifest, read, read_manifest
+from presplit.bundle.read import (
+    MANIFEST,
+    UNFINISHED,
+    Bundle,
+    fits,
+    parse_manifest,
+    read,
+    read_manifest,
+)
 from presplit.core.errors import BundleError, SpecError
 from presplit.core.types import Plan, canonical_json
 
@@ -83,7 +91,7 @@ def write_plan(bundle: Bundle | str | Path, plan: Plan | None) -> Bundle:
     bundle = bundle if isinstance(bundle, Bundle) else read(bundle)
     if plan is not None:
         try:
-            plan.fits(bundle.net)
+            fits(plan, bundle.manifest)
         except SpecError as error:
             raise BundleError(f"{bundle.path}: plan: {error}") from error
     if read_manifest(bundle.path).model_hash != bundle.manifest.model_hash:

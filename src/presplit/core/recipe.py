@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from presplit.core.errors import SpecError
 from presplit.core.shelf import Shelf
-from presplit.core.value import NonNegative, Positive, Share, Value
+from presplit.core.value import NonNegative, PartialShare, Positive, Share, Value
 
 Text = Annotated[str, Meta(min_length=1)]
 Size = Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -54,11 +54,11 @@ class Recipe(Value, frozen=True):
     augment: Text = "none"
     regime: Literal["joint", "separate", "mixed"] = "joint"
     backbone_epochs: Size | None = None
-    label_smoothing: Share = 0.0
+    label_smoothing: PartialShare = 0.0
     distil: Share = 0.0
     self_distil: Share = 0.0
     temperature: Positive = 4.0
-    ema: Share = 0.0
+    ema: PartialShare = 0.0
     patience: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
 
     def __post_init__(self) -> None:

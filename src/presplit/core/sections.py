@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from presplit.core.errors import SpecError
 from presplit.core.recipe import Size, Text, Training
-from presplit.core.value import Positive, Share, Value
+from presplit.core.value import Deadline, Positive, Share, Value
 
 NAME_PATTERN = r"\A[a-z0-9][a-z0-9_-]{0,62}\Z"
 """What a net may be called.
@@ -156,7 +156,7 @@ class Planning(Value, frozen=True):
     device: Text | None = None
     link: Text | None = None
     server: Text | None = None
-    deadline_s: Positive | None = None
+    deadline_s: Deadline | None = None
     max_accuracy_drop: Share = 0.005
 
 

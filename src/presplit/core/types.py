@@ -19,7 +19,7 @@ from msgspec import Meta
 
 from presplit.core.errors import PatternError, SpecError
 from presplit.core.times import NOTHING, Times
-from presplit.core.value import NonNegative, Positive, Share, Value
+from presplit.core.value import Deadline, NonNegative, Positive, Share, Value
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
@@ -333,7 +333,7 @@ class Plan(Value, frozen=True):
     thresholds: dict[str, float] = {}
     codec: str = "float32"
     policy: str = "confidence"
-    deadline_s: Positive | None = None
+    deadline_s: Deadline | None = None
     expected: Estimate | None = None
 
     def fits(self, net: Net) -> None:

@@ -22,6 +22,11 @@ from presplit.core.errors import SpecError
 NonNegative = Annotated[float, Meta(ge=0)]
 Positive = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+PartialShare = Annotated[float, Meta(ge=0, lt=1)]
+"""A share that leaves something of the rest."""
+DAY_S = 86_400
+Deadline = Annotated[float, Meta(gt=0, le=DAY_S)]
+"""Seconds by which an answer is wanted, at most a day."""
 
 
 LONGEST = 120

@@ -59,12 +59,13 @@ def of_file(model: Any, *, input_name: str, outputs: Sequence[str]) -> Reference
 def agree(pieces: Pieces, reference: Reference, x: Floats) -> None:
     """Raise `GraphError` unless pieces and ``reference`` give the same for the samples ``x``.
 
-    ``x``: float32 ``(n, *shape)``; with fewer than are compared, they are repeated.
+    ``x``: float32 ``(n, *shape)``; where they are too few, noise of their range joins them.
     """
     step = reference.batch or 1
     # Of a net for photographs a few samples at once are all that a small machine can hold.
     size = step * max(2, math.ceil(min(COMPARED, pieces.at_once) / step))
-    x = np.resize(x, (size, *x.shape[1:])) if len(x) < size else x[:size]
+    x = _enough(x, size)
+    _refuse_random(reference, x[:size])
     session = Session(pieces.whole(boundaries=False), optimised=False)
     opened = "" if reference.batch is None else _opened(reference.batch)
     tolerance = max(TOLERANCE, ROUNDINGS * pieces.rounding)
@@ -97,6 +98,30 @@ def agree(pieces: Pieces, reference: Reference, x: Floats) -> None:
             )
 
 
+def _enough(x: Floats, size: int) -> Floats:
+    """``size`` samples: those of ``x``, and noise of their range, since repeats tell nothing."""
+    if len(x) >= size:
+        return x[:size]
+    low, high = float(x.min()), float(x.max())
+    shape = (size - len(x), *x.shape[1:])
+    noise = np.random.default_rng(0).uniform(low, high, shape).astype(np.float32)
+    if (x == np.rint(x)).all():  # ids, of which there may be none between
+        noise = np.rint(noise)
+    return np.concatenate([x, noise])
+
+
+def _refuse_random(reference: Reference, x: Floats) -> None:
+    """Raise `GraphError` if the same samples get other logits the second time."""
+    step = reference.batch or len(x)
+    first, again = reference.run(x[:step]), reference.run(x[:step])
+    for one, other in zip(first, again, strict=True):
+        if relative_difference(one, other) > TOLERANCE:
+            raise GraphError(
+                f"{reference.name} gives other logits for the same samples each time: the net "
+                "draws random numbers in evaluation; leave that out, or do it in training alone"
+            )
+
+
 def _in_batches(reference: Reference, x: Floats, size: int) -> list[Floats]:
     """What ``reference`` gives for ``x``, in batches that it takes."""
     step = reference.batch or size
@@ -115,21 +140,29 @@ def _same_alone(
                 f"samples of one batch depend on each other: at exit {name!r} a sample alone gets "
                 f"logits that differ by {difference:.2g} (relative) from those that it gets among "
                 "others, and on an edge each sample comes alone; a net must not normalise or mix "
-                "over its batch in evaluation (BatchNorm's running statistics do not)"
+                "over its batch in evaluation (BatchNorm's running statistics do not; one scale "
+                "for a batch, as DynamicQuantizeLinear has, does)"
             )
 
 
 def relative_difference(found: Floats, expected: Floats) -> float:
-    """The largest difference, relative to the largest value expected or 1.
+    """The largest difference, relative to the largest value expected.
 
-    Infinite if the shapes differ.
+    Values that are all below 1 may come from larger ones inside, whose rounding they carry: against
+    them a difference counts a hundredth, or as if the largest were 1, whichever is more. Infinite
+    if the shapes differ.
 
     >>> relative_difference(np.array([1.0, 4.0]), np.array([1.0, 5.0]))
     0.2
+    >>> relative_difference(np.array([1e-5]), np.array([2e-5]))
+    0.005
     """
     if found.shape != expected.shape:
         return math.inf
-    return float(np.abs(found - expected).max()) / max(1.0, float(np.abs(expected).max()))
+    difference, largest = float(np.abs(found - expected).max()), float(np.abs(expected).max())
+    if not largest > 0:
+        return difference
+    return max(difference / max(1.0, largest), difference / largest / 100)
 
 
 def _opened(batch: int) -> str:

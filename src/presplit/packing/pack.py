@@ -67,11 +67,12 @@ def pack(
     target = Path(path) if path is not None else Path(where).with_suffix(".bundle")
     score = EXITS.find(policy)
     called = _called(name or _name(where))
+    read = graph.read(source)  # its errors name the file themselves
     with context(where) if where else contextlib.nullcontext():
-        row = graph.row(graph.read(source), exit_names)
+        row = graph.row(read, exit_names)
         pieces, input_name, input_type = Pieces.of(row), row.graph.input, row.graph.input_type
         outputs = row.graph.outputs
-        del row  # its graph holds all weights once more
+        del read, row  # the graph holds all weights once more
         shape = pieces.net.boundaries[0].shape
         x = None if samples is None else _fitting(samples, shape)
         y = None if labels is None else _labelled(labels, x, pieces.net.exits[-1].classes)

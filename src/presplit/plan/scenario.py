@@ -101,6 +101,12 @@ def scenario(
     exit_macs = tuple(part.macs if part else 0 for part in exits)
 
     def costs(measured: Costs | None, where: Device, name: str) -> Costs:
+        if measured is None and not any(segment_macs):
+            raise PlanError(
+                f"{bundle.path}: nothing that its operators do counts as a multiplication, so a "
+                "counted time would be 0 s; give costs that presplit measure found (--edge-costs, "
+                "--server-costs)"
+            )
         if measured is None:
             return cost.counted(
                 where, segment_macs=segment_macs, exit_macs=exit_macs, when=where.date

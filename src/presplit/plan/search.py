@@ -189,7 +189,8 @@ def _why_none(found: Scenario, blocks: Sequence[Block], *, latest: float, least:
         else ""
     )
     return (
-        f"no plan has a p99 within deadline_s = {units.seconds(latest)} and an accuracy of "
-        f"{units.percent(least)}:"
-        f" {accurate}{memory}; {within}; allow a longer deadline_s or a larger max_accuracy_drop"
+        f"no plan has a p99 within deadline_s = {units.seconds(latest)} (less "
+        f"{units.seconds(cost.MARGIN_S)} where a server is asked, to read its reply) and an "
+        f"accuracy of {units.percent(least)}: {accurate}{memory}; {within}; allow a longer "
+        "deadline_s or a larger max_accuracy_drop"
     )
