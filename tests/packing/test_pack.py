@@ -184,7 +184,7 @@ def test_a_quantised_file_is_packed_and_answers_as_it_does(tmp_path: Path) -> No
     ("change", "said"),
     [
         ({"samples": np.zeros((3, 7), np.float32)}, r"samples: expected float32 of shape \(n, 8\)"),
-        ({"samples": np.zeros((3, 8))}, "got float64 of shape"),
+        ({"samples": np.zeros((3, 8), np.int64)}, "expected float32, or uint8 which is scaled"),
         ({"samples": np.zeros((0, 8), np.float32)}, "at least one"),
         ({"samples": np.full((3, 8), np.inf, np.float32)}, "samples: expected finite values"),
         ({"labels": np.zeros(3, np.int64)}, "labels: they need the samples"),
@@ -297,3 +297,29 @@ def test_a_net_that_draws_random_numbers_is_refused_for_that(tmp_path: Path) -> 
 
     with pytest.raises(GraphError, match="torch gives other logits for the same samples each time"):
         pack(net, tmp_path / "net.bundle", reference=("torch", run))
+
+
+def of_bytes() -> onnx.ModelProto:
+    """A net that takes bytes and scales them itself."""
+    return model(
+        "net (uint8[N,8] x) => (float[N,4] y)"
+        "{ f = Cast<to=1>(x) s = Constant<value_float=127.5>() c = Sub(f, s) d = Div(c, s)"
+        "  a = MatMul(d, W1) r = Relu(a) y = MatMul(r, W2) }",
+        {"W1": (8, 16), "W2": (16, 4)},
+    )
+
+
+def test_bytes_for_a_net_that_scales_them_itself_stay_as_they_are(tmp_path: Path) -> None:
+    x = RANDOM.integers(0, 256, (100, 8)).astype(np.uint8)
+    y = Session(of_bytes().SerializeToString()).run({"x": x})["y"].argmax(-1)
+    bundle = pack(of_bytes(), tmp_path / "net.bundle", samples=x, labels=y)
+    assert bundle.manifest.whole_input and bundle.evidence()[1][-1].all()
+
+
+def test_bytes_for_a_net_of_floats_are_scaled(tmp_path: Path) -> None:
+    x = RANDOM.integers(0, 256, (50, 8)).astype(np.uint8)
+    bundle = pack(perceptron(), tmp_path / "net.bundle", samples=x)
+    assert not bundle.manifest.whole_input
+    assert bundle.encoding(0, "int8").scale == pytest.approx(1 / 255, rel=0.05)
+    raw = pack(perceptron(), tmp_path / "net.bundle", samples=x.astype(np.float32))
+    assert raw.manifest.whole_input  # it was given bytes that nobody scaled

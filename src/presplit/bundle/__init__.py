@@ -5,11 +5,13 @@ This room needs neither torch nor onnx.
 
 from presplit.bundle.manifest import Manifest
 from presplit.bundle.read import Bundle, judged_places, read
+from presplit.bundle.samples import as_input
 from presplit.bundle.write import digest, write, write_plan
 
 __all__ = [
     "Bundle",
     "Manifest",
+    "as_input",
     "digest",
     "judged_places",
     "read",

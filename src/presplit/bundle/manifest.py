@@ -105,6 +105,8 @@ class Manifest(Value, frozen=True):
     validation: Validation | None = None
     plan: Plan | None = None
     spec: dict[str, Any] | None = None
+    whole_input: bool = False
+    """The input is whole numbers: ids, or bytes that the net scales itself."""
     sha256: str = ""
 
     @property

@@ -34,6 +34,7 @@ class About:
     classes: Sequence[str] = ()
     plan: Plan | None = None
     spec: Mapping[str, Any] | None = None
+    whole_input: bool = False
 
 
 def assemble(
@@ -83,6 +84,7 @@ def assemble(
         validation=validation,
         plan=about.plan,
         spec=dict(about.spec) if about.spec is not None else None,
+        whole_input=about.whole_input,
     )
     return write(path, manifest, contents)
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from presplit import graph
-from presplit.bundle import Bundle
+from presplit.bundle import Bundle, as_input
 from presplit.core.errors import InputError, context
 from presplit.core.memory import give_back
 from presplit.core.spec import NAME_PATTERN
@@ -32,7 +32,7 @@ def pack(
     source: str | Path | bytes | Any,
     path: str | Path | None = None,
     *,
-    samples: Floats | None = None,
+    samples: npt.NDArray[Any] | None = None,
     labels: Labels | None = None,
     exit_names: Sequence[str] | None = None,
     policy: str = "confidence",
@@ -48,13 +48,13 @@ def pack(
 
     ``source``: a file, its bytes, or an `onnx.ModelProto`; one output for each exit, the net's own
     logits last, called by ``exit_names``. ``path``: default ``MODEL.bundle`` beside the file.
-    ``samples``: float32 ``(n, *shape)``, finite, held out of the training set; they give the ranges
-    of the boundaries. With ``labels``, int64 ``(n,)``, they are also the evidence from which plans
-    are made, for each exit by the rule ``policy`` and for each codec; without samples only codecs
-    that need no range are offered, and what they cost is not known.
-    ``reference``: what to compare with instead of the file in ONNX Runtime: its name and what gives
-    the logits of every output for a batch; ``probe`` are then samples to compare on where
-    ``samples`` are not given.
+    ``samples``: ``(n, *shape)``, finite, float32 or bytes (`presplit.bundle.as_input`), held out of
+    the training set; they give the ranges of the boundaries. With ``labels``, int64 ``(n,)``, they
+    are also the evidence from which plans are made, for each exit by the rule ``policy`` and for
+    each codec; without samples only codecs that need no range are offered, and what they cost is
+    not known. ``reference``: what to compare with instead of the file in ONNX Runtime: its name and
+    what gives the logits of every output for a batch; ``probe`` are then samples to compare on
+    where ``samples`` are not given.
 
     The pieces are compared with the reference, at batch 1 and at a larger batch, before anything
     is written. Raises `GraphError` if the graph cannot be read or cut, if pieces differ from it, or
@@ -74,7 +74,8 @@ def pack(
         outputs = row.graph.outputs
         del read, row  # the graph holds all weights once more
         shape = pieces.net.boundaries[0].shape
-        x = None if samples is None else _fitting(samples, shape)
+        is_whole = np.dtype(input_type).kind in "iu"
+        x = None if samples is None else _fitting(samples, shape, whole=is_whole)
         y = None if labels is None else _labelled(labels, x, pieces.net.exits[-1].classes)
         compared = x if x is not None else _noise(shape, input_type) if probe is None else probe
         if reference is None:
@@ -99,14 +100,15 @@ def pack(
         classes=classes,
         plan=plan,
         spec=spec,
+        whole_input=is_whole or (x is not None and _is_whole(x)),
     )
     return assemble(target, pieces, carried, about, evidence=evidence, labels=y)
 
 
-def _fitting(samples: Floats, shape: tuple[int, ...]) -> Floats:
-    """``samples``, at least one, of this shape, float32 and finite."""
-    x = np.asarray(samples)
-    if x.dtype != np.float32 or x.ndim < 1 or not len(x) or x.shape[1:] != shape:
+def _fitting(samples: npt.NDArray[Any], shape: tuple[int, ...], *, whole: bool) -> Floats:
+    """``samples``, at least one, of this shape and finite, as float32."""
+    x = as_input(np.asarray(samples), whole=whole)
+    if x.ndim < 1 or not len(x) or x.shape[1:] != shape:
         wanted = ", ".join(map(str, shape))
         raise InputError(
             f"samples: expected float32 of shape (n, {wanted}), at least one, got {x.dtype} of "
@@ -115,6 +117,11 @@ def _fitting(samples: Floats, shape: tuple[int, ...]) -> Floats:
     if not np.isfinite(x).all():
         raise InputError("samples: expected finite values, got some that are not")
     return x
+
+
+def _is_whole(x: Floats) -> bool:
+    """True for whole numbers that are no scaled bytes."""
+    return bool(x.max() > 1 and (x == np.rint(x)).all())
 
 
 def _labelled(labels: Labels, x: Floats | None, classes: int) -> Labels:
