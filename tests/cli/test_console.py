@@ -7,6 +7,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,3 +85,15 @@ def test_what_stands_for_a_character_is_plain_ascii(character: str) -> None:
     with contextlib.redirect_stdout(stream), every_character_printable():
         print(f"<{character}>")
     assert stream.buffer.getvalue().decode() == f"<{readable(character)}>\n"  # type: ignore[attr-defined]
+
+
+def test_a_full_disk_behind_standard_output_is_one_sentence() -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "presplit", "plan", "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
+    assert done.returncode == 2
+    assert done.stderr.decode().startswith("presplit: nothing more can be written (No space left")
+    assert done.stderr.count(b"\n") == 1

@@ -9,9 +9,11 @@ torch nor anything else large.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 import typer
 
@@ -19,6 +21,9 @@ from presplit.cli import demo, doctor, evaluate, export, inspect, measure, plan,
 from presplit.cli.console import every_character_printable
 from presplit.cli.options import spread
 from presplit.core.errors import PresplitError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Why a file, or standard output that leads into one, takes nothing more."""
 
 app = typer.Typer(
     name="presplit",
@@ -46,6 +51,7 @@ def _run(given: list[str]) -> int:
     """What `main` does once the console can print anything."""
     try:
         result = app(given, prog_name="presplit", standalone_mode=False)
+        sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except PresplitError as error:
         return _refused(str(error))
@@ -56,12 +62,20 @@ def _run(given: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _to_nowhere(sys.stdout)
         return 0
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            _to_nowhere(sys.stdout)  # what it still holds would fail again at the exit
+            return _refused(f"nothing more can be written ({error.strerror}); make room")
         if hasattr(error, "format_message"):  # click's own usage errors
             return _refused(error.format_message())  # type: ignore[attr-defined]
         raise
+
+
+def _to_nowhere(stream: TextIO) -> None:
+    """Let ``stream`` swallow what it still holds."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _refused(problem: str) -> int:
