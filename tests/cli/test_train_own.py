@@ -423,6 +423,35 @@ def test_code_that_was_named_once_need_not_be_named_again(
     assert code == 2 and "--model" in problem
 
 
+NAMED = """from torch import nn
+from sizes import NUMBER
+def make():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, NUMBER))
+"""
+MARKS = "from pathlib import Path\nPath(__file__).with_suffix('.ran').touch()\n"
+
+
+@pytest.mark.parametrize("changed", ["mine.py", "sizes.py", "mine/__init__.py"])
+def test_code_that_has_changed_since_it_was_named_is_named_again(
+    changed: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / "mine.py").write_text(NAMED)
+    (tmp_path / "sizes.py").write_text("NUMBER = 10\n")
+    run, word = tmp_path / "run", f"{tmp_path}/mine.py:make"
+    assert command("train", "--model", word, "--epochs", 1, "--out", run)[0] == 0
+    assert command("evaluate", run)[0] == 0
+    other = tmp_path / changed
+    other.parent.mkdir(exist_ok=True)
+    was = other.read_text() if other.exists() else NAMED
+    other.write_text(MARKS + was)  # a package goes before a module of the same name
+    code, _, problem = command("evaluate", run)
+    assert code == 2 and "has changed since you named it" in problem
+    assert f"--model {word}" in problem and not other.with_suffix(".ran").exists()
+    assert command("evaluate", run, "--model", word)[0] == 0
+    assert command("evaluate", run)[0] == 0
+
+
 def test_code_for_a_net_that_needs_none_is_refused(command: Command, tmp_path: Path) -> None:
     assert command("train", "--layers", 64, 10, "--epochs", 1, "--out", tmp_path)[0] == 0
     code, _, problem = command("evaluate", tmp_path, "--model", "nets.py:make")

@@ -24,9 +24,7 @@ from types import ModuleType
 @contextlib.contextmanager
 def beside(folder: Path) -> Iterator[str]:
     """The name of the package that ``folder`` is; inside, its modules find each other by name."""
-    package = (
-        f"_presplit_of_{hashlib.sha256(str(folder).encode(errors='replace')).hexdigest()[:12]}"
-    )
+    package = package_of(folder)
     if package not in sys.modules:
         spec = importlib.machinery.ModuleSpec(package, None, is_package=True)
         spec.submodule_search_locations = [str(folder)]
@@ -43,6 +41,12 @@ def beside(folder: Path) -> Iterator[str]:
         for name in finder.served:
             sys.modules.pop(name, None)
         sys.modules.update(hidden)
+
+
+def package_of(folder: Path) -> str:
+    """The name of the package that ``folder`` is: one that no other module has."""
+    number = hashlib.sha256(str(folder).encode(errors="replace")).hexdigest()[:12]
+    return f"_presplit_of_{number}"
 
 
 def is_there(folder: Path, name: str) -> bool:

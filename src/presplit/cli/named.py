@@ -4,35 +4,80 @@ A run's own word never runs code. But whoever trained a net of his own by naming
 name it again for each further verb: what was named once is kept, outside of all runs, in
 ``$XDG_STATE_HOME/presplit/named-code`` or ``~/.local/state/presplit/named-code``. A run of somebody
 else names other code, so it is refused until its user names that code himself.
+
+A name alone says little, because another file may lie there later. So the SHA-256 of the module's
+file is kept too, and of every module that it had imported from its own folder when it was named:
+code that has changed is named again before it runs. What it imports from elsewhere, or only later,
+is not compared.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import importlib
+import importlib.util
+import json
 import os
+from collections.abc import Mapping
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from typing import Any
 
 FILE = "named-code"
 
 
-def remember(code: str) -> None:
-    """Keep that the user has named ``code``.
+def remember(code: str, digests: Mapping[str, str]) -> None:
+    """Keep that the user has named ``code``; ``digests`` has the `digest` of each module of it.
 
     Where nothing can be kept, it will be asked for anew.
     """
     place = _place()
-    if place is None or code in _kept(place):
+    if place is None or remembered(code) == digests:
         return
     with contextlib.suppress(OSError):
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with place.open("a", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(f"{code}\n")
+        with place.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([code, dict(digests)]) + "\n")
 
 
-def is_remembered(code: str) -> bool:
-    """True if the user has named ``code`` before."""
+def remembered(code: str) -> dict[str, str]:
+    """The digests of ``code`` when the user last named it; none if he never did."""
     place = _place()
-    return place is not None and code in _kept(place)
+    found: dict[str, str] = {}
+    for line in [] if place is None else _lines(place):
+        # a line that was cut short names nothing
+        with contextlib.suppress(ValueError, TypeError):
+            kept: Any = json.loads(line)
+            name, digests = kept
+            if name == code:
+                found = dict(digests)
+    return found
+
+
+def digest(folder: Path | None, module: str) -> str:
+    """The SHA-256 of the file that ``module`` is now, in hexadecimal; "" if it has none.
+
+    It is looked for in ``folder``, or among what is installed where that is None. A package is its
+    ``__init__.py``. Nothing is imported.
+    """
+    importlib.invalidate_caches()
+    top, *inner = module.split(".")
+    spec: ModuleSpec | None
+    if folder is None:
+        spec = importlib.util.find_spec(top)
+    else:
+        spec = PathFinder.find_spec(top, [str(folder)])
+    for name in inner:
+        if spec is None or spec.submodule_search_locations is None:
+            return ""
+        spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
+    if spec is None or spec.origin is None:
+        return ""
+    try:
+        return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _place() -> Path | None:
@@ -46,9 +91,8 @@ def _place() -> Path | None:
         return None
 
 
-def _kept(place: Path) -> frozenset[str]:
+def _lines(place: Path) -> list[str]:
     try:
-        text = place.read_text(encoding="utf-8", errors="surrogateescape")
+        return place.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return frozenset()
-    return frozenset(text.splitlines())
+        return []

@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from presplit.cli.beside import beside, is_there
-from presplit.cli.named import is_remembered, remember
+from presplit.cli.beside import beside, is_there, package_of
+from presplit.cli.named import digest, remember, remembered
 from presplit.core.errors import GraphError, SpecError
 
 if TYPE_CHECKING:
@@ -65,17 +65,50 @@ def _parts(word: str) -> tuple[Path, str, str]:
     return folder, found["module"].removesuffix(".py"), found["attribute"]
 
 
-def _code(word: str) -> str:
-    """The one name of the code that ``word`` means, whatever folder it is said in."""
+def _code(word: str) -> tuple[str, Path | None, str]:
+    """The one name of the code that ``word`` means, whatever folder it is said in.
+
+    With it come its folder, None for what is installed, and its module.
+    """
     folder, name, attribute = _parts(word)
-    is_own = is_there(folder, name.partition(".")[0])
-    return f"{folder}/{name}:{attribute}" if is_own else f"{name}:{attribute}"
+    if is_there(folder, name.partition(".")[0]):
+        return f"{folder}/{name}:{attribute}", folder, name
+    return f"{name}:{attribute}", None, name
+
+
+def _named(word: str) -> None:
+    """Remember that the user has named ``word``, which is loaded."""
+    code, folder, name = _code(word)
+    parts = name.split(".")
+    modules = {".".join(parts[:length]) for length in range(1, len(parts) + 1)}
+    if folder is not None:
+        start = f"{package_of(folder)}."
+        modules |= {each.removeprefix(start) for each in sys.modules if each.startswith(start)}
+    remember(code, {module: digest(folder, module) for module in sorted(modules)})
+
+
+def _refuse_unnamed(word: str) -> None:
+    """Raise `SpecError` unless the user has named the code that ``word`` means, as it is now."""
+    code, folder, _ = _code(word)
+    kept = remembered(code)
+    changed = [module for module, was in kept.items() if digest(folder, module) != was]
+    if not kept:
+        raise SpecError(
+            f"its net is made by code, {word}, and no code runs because a file names it: if you "
+            f"trust it, say so with --model {word}"
+        )
+    if changed:
+        raise SpecError(
+            f"its net is made by code, {word}, which has changed since you named it (module "
+            f"{', '.join(changed)}): if you trust it as it is now, say so with --model {word}"
+        )
 
 
 def trusted(model: str | None, teacher: str | None = None) -> Callable[[str], object]:
     """What gives the nets that a run names: the code of ``model``, the user's own word.
 
-    A run's word alone runs nothing, unless it means code that the user has named before.
+    A run's word alone runs nothing, unless it means code that the user has named before and
+    that has not changed since.
     ``teacher`` stands for any other word, which the run has from which a net learns. Raises
     `SpecError` naming the option that is missing.
     """
@@ -84,14 +117,10 @@ def trusted(model: str | None, teacher: str | None = None) -> Callable[[str], ob
         said = model if teacher is None or word == model else teacher
         if said is not None:
             made = load(said)
-            remember(_code(said))
+            _named(said)
             return made
-        if is_remembered(_code(word)):
-            return load(word)
-        raise SpecError(
-            f"its net is made by code, {word}, and no code runs because a file names it: if you "
-            f"trust it, say so with --model {word}"
-        )
+        _refuse_unnamed(word)
+        return load(word)
 
     return own
 
