@@ -74,6 +74,37 @@ def test_samples_that_are_sorted_by_class_are_calibrated_on_all_classes(tmp_path
     assert bundle.encoding(0, "int8").scale == pytest.approx(1 / 255)
 
 
+def test_bytes_are_scaled_whatever_holds_them(tmp_path: Path) -> None:
+    raw = np.random.default_rng(0).integers(0, 256, (16, 8), np.uint8)
+    raw[0, 0], raw[0, 1] = 0, 255
+    given = (raw, torch.from_numpy(raw), Samples(raw, np.zeros(16)), raw.tolist())
+    scales = [
+        export(mlp([8, 4]), each, tmp_path / "net.bundle").encoding(0, "int8").scale
+        for each in given
+    ]
+    assert scales[:3] == pytest.approx([1 / 255] * 3) and scales[3] == pytest.approx(1)
+
+
+def test_a_tensor_with_a_gradient_is_an_example_like_any_other(tmp_path: Path) -> None:
+    grown = torch.from_numpy(X.copy()).to(torch.bfloat16).requires_grad_()
+    bundle = export(mlp([8, 4]), grown, tmp_path / "net.bundle")
+    assert bundle.encoding(0, "int8").scale == pytest.approx(1 / 255, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "example",
+    [None, "photographs", object(), [[1.0], [1.0, 2.0]], X[0, 0], X.astype(complex), {}],
+    ids=lambda example: type(example).__name__,
+)
+def test_what_is_no_array_of_samples_is_refused_in_a_sentence(
+    example: object, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="example: expected Samples, or an array or tensor"):
+        export(mlp([8, 4]), example, tmp_path / "net.bundle")
+    with pytest.raises(InputError, match="example: expected Samples, or an array or tensor"):
+        export(mlp([8, 4]), torch.eye(8).to_sparse(), tmp_path / "net.bundle")
+
+
 def test_an_image_travels_as_int8_without_loss(tmp_path: Path) -> None:
     images = np.linspace(0, 1, 256, dtype=np.float32).reshape(2, 1, 8, 16)
     bundle = export(nn.Sequential(nn.Flatten(), nn.Linear(128, 4)), images, tmp_path / "net.bundle")

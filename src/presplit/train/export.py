@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from presplit.bundle import Bundle
+from presplit.core.errors import InputError
 from presplit.core.types import Floats, Plan
 from presplit.packing import pack
-from presplit.train.data.samples import Samples
+from presplit.train.data.samples import Samples, in_units
 from presplit.train.nets.calling import exit_logits
 from presplit.train.nets.copying import exportable
 from presplit.train.nets.exits import MultiExit
@@ -37,12 +39,14 @@ def export(
     A bundle that is there is replaced, its plan included.
 
     ``example``: labelled `Samples` held out of the training set, which give the range of every
-    boundary for the int8 codec and the evidence from which plans are made; or just float32
-    ``(batch, *shape)``, at least one sample, from which no plan with an accuracy can be made.
-    Raises `GraphError` if the net cannot be exported or the graph does not compute what torch does.
+    boundary for the int8 codec and the evidence from which plans are made; or just an array or a
+    tensor ``(batch, *shape)``, at least one sample, from which no plan with an accuracy can be
+    made. It is taken as float32; uint8 is scaled to 0..1, as in `Samples`. Raises `GraphError` if
+    the net cannot be exported or the graph does not compute what torch does, `InputError` if
+    ``example`` is no array of numbers.
     """
     held_out = example if isinstance(example, Samples) else None
-    given = np.asarray(held_out.x if held_out else example, np.float32)
+    given = _inputs(example)
     one = torch.from_numpy(given[:1].copy())
     model = exportable(model, one)
 
@@ -64,3 +68,27 @@ def export(
         versions={"torch": str(torch.__version__), "onnx": importlib.metadata.version("onnx")},
         reference=("torch", torch_logits),
     )
+
+
+def _inputs(example: Samples | npt.ArrayLike | torch.Tensor) -> Floats:
+    """The inputs of ``example`` as the net takes them: float32 ``(n, *shape)``, n >= 1."""
+    if isinstance(example, Samples):
+        return example.x
+    raw: object = example
+    try:
+        if isinstance(example, torch.Tensor):
+            tensor = example.detach().cpu()
+            # NumPy has no bfloat16, and float32 holds all of its numbers
+            raw = tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
+        given = np.asarray(raw)
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{_WANTED}, got {type(example).__name__} ({reason})") from error
+    if given.dtype.kind not in "fiub":
+        raise InputError(f"{_WANTED}, got {type(example).__name__} of {given.dtype}")
+    if given.ndim < 1:
+        raise InputError(f"{_WANTED}, got a single number")
+    return in_units(given)
+
+
+_WANTED = "example: expected Samples, or an array or tensor (n, *shape) of numbers, at least one"

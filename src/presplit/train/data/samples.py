@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +27,7 @@ class Samples:
 
     def __post_init__(self) -> None:
         given, labels = np.asarray(self.x), np.asarray(self.y)
-        x = np.ascontiguousarray(given, np.float32)
-        if given.dtype == np.uint8:
-            x = x / np.float32(255)
+        x = in_units(given)
         y = np.ascontiguousarray(labels, np.int64)
         if len(x) != len(y) or len(x) == 0 or x.ndim < 2 or y.ndim != 1:
             raise DataError(
@@ -51,6 +50,16 @@ class Samples:
     def take(self, places: npt.NDArray[np.int64] | slice) -> Samples:
         """The samples at ``places``."""
         return Samples(self.x[places], self.y[places])
+
+
+def in_units(given: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """``given`` as float32, contiguous; uint8 images are scaled to 0..1.
+
+    >>> in_units(np.array([[0, 255]], np.uint8)).tolist()
+    [[0.0, 1.0]]
+    """
+    x = np.ascontiguousarray(given, np.float32)
+    return x / np.float32(255) if given.dtype == np.uint8 else x
 
 
 @dataclass(frozen=True)
