@@ -6,13 +6,15 @@ A healthy one always is, and one whose code has changed by half a percent never 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from presplit.core.errors import DataError
 from presplit.train import add_exits, sparsify
-from presplit.train.fitting import fingerprint
+from presplit.train.fitting import checkpoint, fingerprint
 from presplit.train.zoo import mlp, resnet8, vit
 
 
@@ -128,6 +130,44 @@ def test_products_of_ten_binary_digits_make_no_other_net(name: str) -> None:
 def ten_digits(value: Tensor) -> Tensor:
     mantissa, exponent = torch.frexp(value)
     return torch.ldexp((mantissa * 2048).round() / 2048, exponent)
+
+
+WRONG = {
+    "limits": None,
+    "shape": torch.tensor([2**20, 2**20]),
+    "shape ": torch.tensor([-8]),
+    "shape  ": torch.tensor(8),
+    "limits ": torch.zeros(3, dtype=torch.float64),
+    "whole": torch.tensor([True, False]),
+    "float": torch.tensor(1),
+    "0": None,
+    "1": torch.zeros(2, 4, dtype=torch.float64),
+    "1 ": None,
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_evidence_of_another_form_is_refused_in_a_sentence_with_the_file(
+    name: str, tmp_path: Path
+) -> None:
+    file, net = tmp_path / "net.safetensors", Ending(lambda y: y)
+    checkpoint.save(file, net, x=X)
+    tensors, about = checkpoint.read_tensors(file)
+    full = f"recognised.{name.strip()}"
+    if name == "1 ":
+        tensors["recognised.other"] = torch.zeros(2)
+    elif WRONG[name] is None:
+        del tensors[full]
+    else:
+        tensors[full] = WRONG[name]
+    checkpoint.write_tensors(file, tensors, about)
+    with pytest.raises(DataError, match=rf"{file}: .* recognised by .*{full}\); train anew"):
+        checkpoint.restore(file, net)
+
+
+def test_samples_too_large_to_draw_leave_no_evidence() -> None:
+    vast = torch.zeros(1).expand(1, 2**14, 2**14)
+    assert fingerprint.evidence(nn.Identity(), vast) == {}
 
 
 def test_no_random_number_is_drawn_and_nothing_it_raises_comes_out() -> None:

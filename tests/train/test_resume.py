@@ -25,7 +25,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from presplit.core.errors import DataError, SpecError
 from presplit.train import Epoch, Recipe, add_exits, evaluate, fit, sparsify
 from presplit.train.data import Samples, digits, hold_out
-from presplit.train.fitting import distributed
+from presplit.train.fitting import checkpoint, distributed
+from presplit.train.fitting.trainer import Trainer
 from presplit.train.zoo import mlp
 
 RECIPES = {
@@ -172,6 +173,51 @@ def test_a_state_of_another_training_or_a_damaged_one_is_refused(
             DataError, match="not the state of a training|not a safetensors file, or a damaged one"
         ):
             fit(mlp([64, 16, 10]), parts[0], epochs=1, state=state)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("about", "[]"),
+        ("about", "null"),
+        ("history", '[{"number": 1}]'),
+        ("groups", "[]"),
+        ("plain", '{"0": 1}'),
+        ("plain", '{"zero": {}}'),
+        ("random", torch.zeros(3, dtype=torch.uint8)),
+        ("random", torch.zeros(5056)),
+        ("order", torch.zeros(5056, dtype=torch.uint8)),
+        ("recognised.shape", torch.tensor([-64])),
+    ],
+    ids=str,
+)
+def test_a_state_whose_parts_have_been_changed_is_refused_in_a_sentence(
+    part: str, value: Any, parts: tuple[Samples, Samples], tmp_path: Path
+) -> None:
+    state = tmp_path / "state.safetensors"
+    with pytest.raises(Stopped):
+        fit(mlp([64, 10]), parts[0], epochs=2, state=state, on_epoch=stop_after(1))
+    tensors, header = checkpoint.read_tensors(state)
+    if isinstance(value, str):
+        header[part] = value
+    else:
+        tensors[part] = value
+    checkpoint.write_tensors(state, tensors, header)
+    before = state.read_bytes()
+    with pytest.raises(DataError, match=f"{state}: .*anew"):
+        fit(mlp([64, 10]), parts[0], epochs=2, state=state)
+    assert state.read_bytes() == before
+
+
+def test_the_samples_are_read_once_to_recognise_the_net_by(
+    parts: tuple[Samples, Samples],
+) -> None:
+    trainer = Trainer(mlp([64, 10]), parts[0], epochs=1)
+    first, x = trainer.state(), trainer._batches.first[0]
+    x.fill_(float("nan"))  # whoever read them again would find another range
+    assert torch.equal(
+        trainer.state().tensors["recognised.limits"], first.tensors["recognised.limits"]
+    )
 
 
 FORKS = multiprocessing.get_context("forkserver")

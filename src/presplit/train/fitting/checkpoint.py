@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 from torch import Tensor, nn
 
-from presplit.core.errors import DataError, PatternError, library
+from presplit.core.errors import DataError, PatternError, context, library
 from presplit.train.fitting import fingerprint
 
 safetensors = library("safetensors", need="saving a checkpoint", extra="train")
@@ -118,7 +118,8 @@ def restore(path: str | Path, model: nn.Module) -> dict[str, str]:
     if not os.path.isfile(path):
         raise DataError(f"{path}: no such checkpoint")
     tensors, about = read_tensors(path)
-    evidence = fingerprint.apart(tensors)
+    with context(str(path)):
+        evidence = fingerprint.apart(tensors)
     try:
         model.load_state_dict(tensors)
     except (PatternError, RuntimeError) as error:

@@ -8,11 +8,13 @@ the noise by more than `APART`; what moves them less, or not at all, is not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from presplit.core.errors import DataError
 from presplit.train.nets.calling import device_of, evaluating, exit_logits
 
 APART = 5e-3
@@ -22,6 +24,10 @@ A GPU that multiplies in 10 binary digits stays below 2e-3.
 """
 BEGIN = "recognised."
 """How the names of the tensors begin, among those of a checkpoint."""
+LARGEST = 2**26
+"""Values of a sample: of larger ones nothing is kept, and no file makes us draw them."""
+DEEPEST = 16
+"""Axes of a sample, likewise."""
 
 
 def evidence(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
@@ -32,13 +38,31 @@ def evidence(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     ``x``: ``(batch, ...)``, on any device, at least one sample. Nothing is raised, and no random
     state changes.
     """
-    for limits in _ranges(x):
-        kept = {
+    return answered(model, seen(x))
+
+
+def seen(x: Tensor) -> list[dict[str, Tensor]]:
+    """What is kept of the samples ``x`` for `answered`: each range to try, the first that serves.
+
+    All of ``x`` is read, so whoever asks often keeps the result.
+    """
+    if not _can_be_drawn(x.shape[1:]):
+        return []
+    whole = bool((x == x.round()).all())
+    return [
+        {
             f"{BEGIN}limits": torch.tensor(limits, dtype=torch.float64),
             f"{BEGIN}shape": torch.tensor(x.shape[1:], dtype=torch.int64),
-            f"{BEGIN}whole": torch.tensor(bool((x == x.round()).all())),
+            f"{BEGIN}whole": torch.tensor(whole),
             f"{BEGIN}float": torch.tensor(x.is_floating_point()),
         }
+        for limits in _ranges(x)
+    ]
+
+
+def answered(model: nn.Module, ranges: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """As `evidence`, from what is `seen` of the samples."""
+    for kept in ranges:
         answers = _answers(model, noise(kept))
         if answers:
             return kept | {f"{BEGIN}{number}": each for number, each in enumerate(answers)}
@@ -75,8 +99,48 @@ def noise(kept: Mapping[str, Tensor]) -> Tensor:
 
 
 def apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take what `evidence` gave out of the ``tensors`` of a file."""
-    return {name: tensors.pop(name) for name in list(tensors) if name.startswith(BEGIN)}
+    """Take what `evidence` gave out of the ``tensors`` of a file.
+
+    Raises `DataError` if it is not what `evidence` gives.
+    """
+    kept = {name: tensors.pop(name) for name in list(tensors) if name.startswith(BEGIN)}
+    wrong = _wrong(kept) if kept else None
+    if wrong:
+        raise DataError(
+            f"what its net is recognised by is damaged or of another version ({BEGIN}{wrong}); "
+            "train anew, or bring back the file as it was saved"
+        )
+    return kept
+
+
+def _wrong(kept: Mapping[str, Tensor]) -> str | None:
+    """The first name whose tensor is not such as `evidence` gives; None if all are."""
+    forms = {
+        "limits": (torch.float64, [2]),
+        "shape": (torch.int64, None),
+        "whole": (torch.bool, []),
+        "float": (torch.bool, []),
+    }
+    for name, (dtype, shape) in forms.items():
+        found = kept.get(f"{BEGIN}{name}")
+        if found is None or found.dtype != dtype:
+            return name
+        if shape is not None and list(found.shape) != shape:
+            return name
+    sizes = kept[f"{BEGIN}shape"]
+    if sizes.ndim != 1 or not _can_be_drawn(sizes.tolist()):
+        return "shape"
+    exits = len(kept) - len(forms)
+    for name in map(str, range(max(exits, 1))):
+        found = kept.get(f"{BEGIN}{name}")
+        if found is None or found.dtype != torch.float32:
+            return name
+    return None
+
+
+def _can_be_drawn(shape: Sequence[int]) -> bool:
+    """Whether samples of ``shape`` are such that noise is drawn for them."""
+    return len(shape) <= DEEPEST and min(shape, default=1) > 0 and math.prod(shape) <= LARGEST
 
 
 def _ranges(x: Tensor) -> Iterator[tuple[float, float]]:

@@ -17,10 +17,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
-from presplit.core.errors import DataError, PatternError
+from presplit.core.errors import DataError, PatternError, context
 from presplit.train.fitting import checkpoint, fingerprint
 
 
@@ -43,6 +44,16 @@ class State:
 
     tensors: Mapping[str, Tensor]
     header: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        """Raise `DataError` for what lacks a part, or has one of another form."""
+        try:
+            msgspec.convert(self.header, type=_Header)
+        except msgspec.ValidationError as error:
+            raise DataError(f"not the state of a training ({error}); {_CURE}") from error
+        for name in ("random", "order"):
+            if name not in self.tensors:
+                raise DataError(f"not the state of a training (no {name!r}); {_CURE}")
 
     @property
     def history(self) -> tuple[Epoch, ...]:
@@ -78,15 +89,31 @@ class State:
                 "its values give other answers than when they were saved: the net's code has "
                 "changed since; bring it back, or delete the file to begin anew"
             )
-        torch.set_rng_state(self.tensors["random"])
-        order.set_state(self.tensors["order"])
-        if "random.cuda" in self.tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(self.tensors["random.cuda"])
+        try:
+            torch.set_rng_state(self.tensors["random"])
+            order.set_state(self.tensors["order"])
+            if "random.cuda" in self.tensors and torch.cuda.is_available():
+                torch.cuda.set_rng_state(self.tensors["random.cuda"])
+        except (RuntimeError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"its random states are damaged ({reason}); {_CURE}") from error
 
     def into_steps(
         self, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler
     ) -> None:
-        """Moments, counts and rates as they were."""
+        """Moments, counts and rates as they were.
+
+        Raises `DataError` if they are of another optimiser.
+        """
+        try:
+            self._put(optimiser, schedule)
+        except _DAMAGED as error:
+            reason = " ".join(repr(error).split())[:200]
+            raise DataError(f"its optimiser's state is damaged ({reason}); {_CURE}") from error
+
+    def _put(
+        self, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler
+    ) -> None:
         plain: Mapping[str, Mapping[str, Any]] = self.header["plain"]
         state = {int(number): dict(values) for number, values in plain.items()}
         for name, value in self._named("optimiser.").items():
@@ -156,13 +183,26 @@ def read(path: str | Path) -> State:
     """What `write` wrote; raises `DataError` if it is damaged."""
     tensors, text = checkpoint.read_tensors(Path(path))
     try:
-        state = State(tensors, {key: json.loads(value) for key, value in text.items()})
-        parts = [*(state.header[name] for name in ("about", "groups", "plain", "schedule"))]
-        parts += [state.history, tensors["random"], tensors["order"]]
-    except (ValueError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: not the state of a training ({reason})") from error
-    return state
+        header = {key: json.loads(value) for key, value in text.items()}
+    except ValueError as error:
+        raise DataError(f"{path}: not the state of a training ({error}); {_CURE}") from error
+    with context(str(path)):
+        return State(tensors, header)
+
+
+class _Header(msgspec.Struct):
+    """The form of what is no tensor."""
+
+    about: dict[str, Any]
+    history: list[Epoch]
+    groups: list[dict[str, Any]]
+    plain: dict[str, dict[str, Any]]
+    schedule: dict[str, Any]
+
+
+# what torch's optimisers and schedules raise for states that are not theirs
+_DAMAGED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+_CURE = "delete the file to train anew"
 
 
 def _as_parameters_lie(optimiser: torch.optim.Optimizer) -> None:

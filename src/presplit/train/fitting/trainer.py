@@ -125,7 +125,7 @@ class Trainer:
             self._order,
             history=self.history,
             about=self._about,
-            evidence=fingerprint.evidence(self.model, self._batches.first[0]),
+            evidence=fingerprint.answered(self.model, self._seen),
         )
 
     def load(self, state: State) -> None:
@@ -177,6 +177,11 @@ class Trainer:
         if isinstance(self._batches, Loaded):
             self._batches.classes = known
         return weights
+
+    @functools.cached_property
+    def _seen(self) -> list[dict[str, Tensor]]:
+        """What the net is asked to be recognised, found once: all samples are read for it."""
+        return fingerprint.seen(self._batches.first[0])
 
     @functools.cached_property
     def _about(self) -> dict[str, Any]:
