@@ -115,7 +115,7 @@ def apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _wrong(kept: Mapping[str, Tensor]) -> str | None:
     """The first name whose tensor is not such as `evidence` gives; None if all are."""
-    forms = {
+    forms: dict[str, tuple[torch.dtype, list[int] | None]] = {
         "limits": (torch.float64, [2]),
         "shape": (torch.int64, None),
         "whole": (torch.bool, []),

@@ -58,10 +58,7 @@ class State:
     @property
     def history(self) -> tuple[Epoch, ...]:
         """The epochs that are done."""
-        return tuple(
-            Epoch(**{**each, "accuracy": tuple(each["accuracy"])})
-            for each in self.header["history"]
-        )
+        return tuple(msgspec.convert(self.header["history"], type=list[Epoch]))
 
     def refuse_another(self, about: Mapping[str, Any]) -> None:
         """Raise `DataError` if it is of another training than ``about`` says."""
