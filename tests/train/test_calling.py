@@ -299,3 +299,11 @@ def test_lazy_layers_get_their_sizes_in_copies_and_in_training_alone() -> None:
     assert isinstance(net[0], nn.LazyLinear)
     fit(net, SAMPLES, epochs=1)
     assert [each.weights for each in summary(net)] == [512, 128]
+
+
+def test_probabilities_in_place_of_logits_are_refused_before_training() -> None:
+    net = nn.Sequential(nn.Linear(16, 4), nn.Softmax(1))
+    with pytest.raises(
+        GraphError, match="Sequential gives probabilities, .* leave its softmax out"
+    ):
+        check_classifier(net, X, 4)

@@ -436,3 +436,14 @@ def test_a_training_that_diverges_is_said_at_once() -> None:
         DataError, match="training diverged: the loss of epoch 1 is nan; lower the rate"
     ):
         fit(net, data, epochs=2)
+
+
+def test_a_last_step_that_diverges_is_no_result(few: Samples) -> None:
+    recipe = Recipe(epochs=1, batch=1000, rate=1e30, optimiser="sgd", schedule="constant")
+    with pytest.raises(DataError, match="training diverged"):
+        fit(mlp([64, 16, 10]), few, recipe=recipe)
+
+
+def test_a_teacher_from_whom_nothing_is_learned_is_refused(few: Samples) -> None:
+    with pytest.raises(SpecError, match="teacher: nothing is learned from it, because distil"):
+        fit(mlp([64, 10]), few, epochs=1, teacher=mlp([64, 10]))

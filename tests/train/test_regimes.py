@@ -198,7 +198,7 @@ REFUSED = [
     ),
     ({"epochs": 1, "regime": "mixed"}, "Recipe.epochs: regime 'mixed' needs 2 at least, got 1"),
     ({"distil": 0.7, "self_distil": 0.7}, "shares of one loss, .* got 0.7 . 0.7"),
-    ({"ema": 1.5}, "Recipe.ema: expected `float` <= 1.0, got 1.5"),
+    ({"ema": 1.5}, "Recipe.ema: expected `float` < 1.0, got 1.5"),
     ({"label_smoothing": math.nan}, "Recipe.label_smoothing: expected a finite number, got nan"),
     ({"rate": 0.0}, "Recipe.rate: expected `float` > 0.0, got 0.0"),
     ({"epochs": 4, "backbone_epochs": 4}, "expected fewer than epochs = 4, got 4"),

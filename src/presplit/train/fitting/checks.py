@@ -30,6 +30,11 @@ def refuse_what_is_missing(
     refuse_unknown_names(recipe)
     if recipe.distil and teacher is None:
         raise SpecError(f"distil is {recipe.distil}: give fit the teacher to learn from")
+    if teacher is not None and not recipe.distil:
+        raise SpecError(
+            "teacher: nothing is learned from it, because distil, the share of the loss that it "
+            "has, is 0: set it in the recipe"
+        )
     if recipe.patience and validation is None:
         raise SpecError(
             f"patience is {recipe.patience}: give fit the validation part that it watches"

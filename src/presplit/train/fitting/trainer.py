@@ -30,6 +30,7 @@ from presplit.train.fitting.recipe import facts
 from presplit.train.fitting.resume import Epoch, State
 from presplit.train.fitting.steps import Phase, Steps, phases, precision, training_only
 from presplit.train.judging.evaluate import accuracies, evaluate
+from presplit.train.nets.calling import evaluating, exit_logits
 from presplit.train.nets.checking import check_classifier
 from presplit.train.nets.copying import changeable, twin
 from presplit.train.nets.exits import MultiExit
@@ -100,7 +101,7 @@ class Trainer:
         with training_only(self.model, phase.part):
             loss = self._entered(phase).epoch(self._batches, self._device)
         number = len(self.history) + 1
-        if not math.isfinite(loss):
+        if not math.isfinite(loss) or not self._answers():
             raise DataError(
                 f"training diverged: the loss of epoch {number} is {loss:.3g}; lower the rate"
             )
@@ -148,6 +149,12 @@ class Trainer:
         self.model.load_state_dict(self._nets.get("best", self._judged).state_dict())
         self.model.to(memory_format=torch.contiguous_format)
         self.model.eval()
+
+    def _answers(self) -> bool:
+        """Whether the net still gives numbers; an epoch's last step shows in no loss."""
+        with evaluating(self.model):
+            logits = exit_logits(self.model, self._batches.first[0][:2])
+        return all(bool(torch.isfinite(each).all()) for each in logits)
 
     def _source(self) -> Shuffled | Loaded:
         """The batches in one form."""

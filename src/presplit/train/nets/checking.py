@@ -16,6 +16,9 @@ from presplit.train.nets.calling import (
 )
 from presplit.train.nets.copying import changeable, twin
 
+ROUNDING = 1e-4
+"""What a sum of float32 probabilities may be off."""
+
 
 def check_classifier(model: nn.Module, x: Tensor, classes: int, *, data: str = "the data") -> None:
     """Raise `GraphError` unless ``model`` gives logits of at least ``classes`` for two samples.
@@ -27,9 +30,15 @@ def check_classifier(model: nn.Module, x: Tensor, classes: int, *, data: str = "
     """
     model = changeable(model)
     kind, two = kind_of(model), x[:2].to(device_of(model))
-    shape = tuple(check_logits(model, two, data=data)[-1].shape)
+    logits = check_logits(model, two, data=data)[-1]
+    shape = tuple(logits.shape)
     if shape[1] < classes:
         raise GraphError(f"{data} has {classes} classes, {kind} gives logits of shape {shape}")
+    if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < ROUNDING).all()):
+        raise GraphError(
+            f"{kind} gives probabilities, which are not negative and sum to 1, in place of logits: "
+            "leave its softmax out, the loss takes logits"
+        )
     if others := other_dtypes(model):
         raise GraphError(
             f"{kind} computes in {' and '.join(others)} inside, and what is trained and exported "
