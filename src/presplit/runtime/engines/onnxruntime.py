@@ -24,8 +24,10 @@ FATAL = 4
 OWN_FAULTS = ("NotImplemented", "RuntimeException", "EPFail", "EngineError", "DeviceReset")
 """Errors at loading that are not the model's: no kernel, no memory, an engine that breaks."""
 NO_FILES = ("session.model_external_initializers_file_folder_path", "/dev/null/no-folder")
-"""Weights outside the model are looked for here, where no file can be, not in the working directory:
-a model comes as bytes and has no folder of its own."""
+"""Where weights outside the model are looked for: no file can be there.
+
+A model comes as bytes and has no folder of its own; ONNX Runtime would take the working directory.
+"""
 NEED = {"need": "running a bundle", "extra": "edge"}
 
 
