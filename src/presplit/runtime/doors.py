@@ -31,7 +31,7 @@ def check_threads(threads: Any) -> None:
 
 def check_count(key: str, count: Any) -> None:
     """Raise `SpecError` naming ``key`` unless ``count`` is a whole number from 1 on."""
-    whole: bool = isinstance(count, numbers.Integral) and type(count) is not bool
+    whole = not isinstance(count, bool) and isinstance(count, numbers.Integral)
     if not whole or count < 1:
         raise SpecError(f"{key} must be a whole number from 1 on, got {count!r}")
 
@@ -40,6 +40,6 @@ def check_keep_bytes(keep_bytes: Any) -> None:
     """Raise `SpecError` unless ``keep_bytes`` is None or a finite number above 0."""
     if keep_bytes is None:
         return
-    number: bool = isinstance(keep_bytes, numbers.Real) and type(keep_bytes) is not bool
-    if not number or not 0 < keep_bytes < math.inf:
+    number = not isinstance(keep_bytes, bool) and isinstance(keep_bytes, numbers.Real)
+    if not number or not 0 < float(keep_bytes) < math.inf:
         raise SpecError(f"keep_bytes must be a finite number above 0, or None, got {keep_bytes!r}")
