@@ -220,7 +220,7 @@ def test_what_cannot_be_opened_says_why(bundle: Bundle, tmp_path) -> None:
         Edge.open(bundle, plan=Plan(4))
     with pytest.raises(PlanError, match="no exit 'middle' at or before split 1"):
         Edge.open(bundle, plan=Plan(1, thresholds={"middle": 0.5}))
-    with pytest.raises(SpecError, match="no codec named 'int9'"):
+    with pytest.raises(PlanError, match="no codec named 'int9'"):
         Edge.open(bundle, plan=Plan(1, codec="int9"))
     with pytest.raises(SpecError, match="server must be HOST:PORT"):
         Edge.open(bundle, server="http://example.com", plan=Plan(1))

@@ -6,6 +6,7 @@ What is wrong gives one clear error, and no noise.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,7 +14,8 @@ import onnx.parser
 import pytest
 
 from presplit.bundle import Bundle
-from presplit.core.errors import BundleError, EngineError, InputError, MissingLibrary
+from presplit.core.errors import BundleError, EngineError, GraphError, InputError, MissingLibrary
+from presplit.packing.session import Session
 from presplit.runtime.engines.onnxruntime import Engine
 
 ONES = np.ones((1, 16), np.float32)
@@ -124,3 +126,21 @@ def test_without_onnxruntime_one_sentence_says_what_to_install(
     told = "^running a bundle needs onnxruntime: pip install 'presplit\\[edge\\]'$"
     with pytest.raises(MissingLibrary, match=told):
         Engine(b"")
+
+
+def test_weights_in_a_file_of_the_working_directory_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> net (float[N,4] x) => (float[N,4] y)
+        { y = MatMul(x, w) }"""
+    )
+    outside = onnx.TensorProto(name="w", data_type=1, dims=[4, 4], data_location=1)
+    outside.external_data.add(key="location", value="secret.bin")
+    net.graph.initializer.append(outside)
+    (tmp_path / "secret.bin").write_bytes(np.ones(16, np.float32).tobytes())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match="does not take the model"):
+        Engine(net.SerializeToString())
+    with pytest.raises(GraphError, match="does not take the graph"):
+        Session(net.SerializeToString())

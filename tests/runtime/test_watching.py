@@ -33,7 +33,7 @@ def test_a_watcher_that_raises_is_told_so_and_sees_the_next_answer(
 
     def watch(answer: Answer) -> None:
         seen.append(answer)
-        raise ValueError("the disk is full")
+        raise SystemExit("the disk is full")
 
     monkeypatch.setattr(sys, "unraisablehook", told.append)
     with Edge.open(bundle, plan=Plan(3), watch=watch) as edge:

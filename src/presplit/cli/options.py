@@ -92,7 +92,9 @@ def read_array(path: Path, what: str) -> np.ndarray:
         with path.open("rb") as file:
             array = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not a readable .npy file of {what} ({error})") from error
+        # Where it finds no numbers, NumPy advises to run what the file holds.
+        problem = "it holds no array of numbers" if "pickle" in str(error) else error
+        raise InputError(f"{path}: not a readable .npy file of {what} ({problem})") from error
     return array
 
 

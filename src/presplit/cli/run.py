@@ -34,7 +34,9 @@ def run(
     split: Annotated[
         int | None, typer.Option(help="Cut here instead of where the bundle's plan does.")
     ] = None,
-    codec: Annotated[str | None, typer.Option(help="float32, float16 or int8.")] = None,
+    codec: Annotated[
+        str | None, typer.Option(help="A codec of the bundle, as presplit inspect lists.")
+    ] = None,
     threshold: Annotated[
         list[str],
         typer.Option(metavar="EXIT=SCORE", help="Least score with which an exit answers."),

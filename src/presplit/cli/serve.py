@@ -44,7 +44,7 @@ def serve(
         host=host,
         port=port,
         threads=threads,
-        keep_bytes=None if keep_mb is None else int(keep_mb * 10**6),
+        keep_bytes=None if keep_mb is None else keep_mb * 10**6,
         ready=ready,
         insecure=insecure,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -73,12 +74,18 @@ class Stage(contextlib.AbstractContextManager["Stage"]):
             words += ["--rate", str(breaking.rate)]
         edge = start("presplit", "run", str(self.bundle.path), str(images), *words)
         assert edge.stdout is not None
+        errors = list[str]()
+        # Beside the answers: an edge that says much would stand still if nobody read it.
+        draining = threading.Thread(target=_drain, args=(edge, errors), daemon=True)
+        draining.start()
         lines = [edge.stdout.readline()]
         faults = self._break(breaking) if breaking is not None else iter(())
         for line in edge.stdout:
             lines.append(line)
             next(faults, None)
-        problem = edge.communicate()[1].strip()
+        draining.join()
+        edge.communicate()
+        problem = "".join(errors).strip()
         if edge.returncode != 0 or "torch loaded: False" not in problem:
             raise PresplitError(f"the edge process failed, or loaded torch: {problem}")
         if breaking is not None and self.broken == (0.0, 0.0):
@@ -110,6 +117,12 @@ class Stage(contextlib.AbstractContextManager["Stage"]):
         return start(
             "presplit", "serve", str(self.bundle.path), "--port", str(self._port), "--json"
         )
+
+
+def _drain(process: Process, lines: list[str]) -> None:
+    """Read what ``process`` says on standard error into ``lines`` until it ends."""
+    assert process.stderr is not None
+    lines.extend(process.stderr)
 
 
 def _words(plan: Plan) -> list[str]:

@@ -110,7 +110,7 @@ class Edge:
             raise SpecError("server and upstream both say whom to ask: give one of them")
         address = None if server is None else address_of(server)
         bundle = bundle if isinstance(bundle, Bundle) else read(bundle)
-        plan = plan or bundle.plan
+        plan = bundle.plan if plan is None else plan
         if plan is None:
             raise PlanError(
                 f"{bundle.path}: carries no plan; make one with presplit plan or pass "

@@ -29,13 +29,13 @@ class Fallback:
             self._compute()
 
     @property
-    def done(self) -> bool:
-        """True when the answer is there, or will never be."""
-        return self._found.done()
+    def holds(self) -> bool:
+        """True when the answer is there; a run that failed holds none."""
+        return self._found.done() and self._found.exception() is None
 
-    def then(self, call: Callable[[], None]) -> None:
-        """Have ``call`` called when it is done; at once if it is."""
-        self._found.add_done_callback(lambda _: call())
+    def once_held(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called when the answer is there, at once if it is; never if it fails."""
+        self._found.add_done_callback(lambda found: None if found.exception() else call())
 
     def stop(self) -> None:
         """Nobody needs it any more: give the processor back."""
@@ -50,6 +50,7 @@ class Fallback:
         try:
             held = self._stretch.run(self._values, stop=self._stop)[1]
             assert held is not None, "the fallback ends at an exit"
+            held.check()
         except BaseException as error:
             # It belongs to whoever asks for the result; the thread has no other use for it.
             self._found.set_exception(error)

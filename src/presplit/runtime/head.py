@@ -14,9 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from presplit.bundle import Bundle
+from presplit.codecs import CODECS
 from presplit.core.cost import holding_exit
-from presplit.core.errors import PlanError, SpecError
+from presplit.core.errors import EngineError, PlanError, SpecError
 from presplit.core.types import Exit, Floats, Net, Plan
+from presplit.policies import EXITS
+from presplit.runtime.doors import check_threads
 from presplit.runtime.engines import DEFAULT, ENGINES, Load, Stop
 
 WARM_UP_RUNS = 5
@@ -32,6 +35,11 @@ class Held:
 
     exit: str
     logits: Floats
+
+    def check(self) -> None:
+        """Raise `EngineError` unless the logits are finite: others say nothing of a sample."""
+        if not np.isfinite(self.logits).all():
+            raise EngineError(f"the net gives values that are not finite at exit {self.exit!r}")
 
 
 class Stretch:
@@ -83,6 +91,7 @@ class Head:
         threads: int = 1,
         load: Load = ENGINES[DEFAULT],
     ) -> None:
+        check_threads(threads)
         self._net = bundle.net
         self._stretches: dict[Cut, Stretch] = {}
         for plan in plans:
@@ -110,12 +119,17 @@ class Head:
 def fits(plan: Plan, bundle: Bundle) -> None:
     """Raise `PlanError` unless ``plan`` can run on ``bundle``.
 
-    Its split and exits must be there, and the exits that run here must tell the same classes apart
-    as the net itself, or an answer's label would mean now this and now that.
+    Its split, codec, policy and exits must be there, and the exits that run here must tell the same
+    classes apart as the net itself, or an answer's label would mean now this and now that.
     """
+    check_plan(plan)
     net = bundle.net
     try:
         plan.fits(net)
+        EXITS.find(plan.policy)
+        if plan.split < net.last:
+            CODECS.find(plan.codec)
+            bundle.encoding(plan.split, plan.codec)
     except SpecError as error:
         raise PlanError(f"the plan does not fit {bundle.path}: {error}") from error
     for _, _, exit_ in [*cuts(net, plan), *_after(net, plan)]:
@@ -125,6 +139,12 @@ def fits(plan: Plan, bundle: Bundle) -> None:
                 f"net {net.exits[-1].classes}: they cannot answer for each other; leave the exit "
                 "out of the plan, or export the net without it"
             )
+
+
+def check_plan(plan: object) -> None:
+    """Raise `PlanError` unless ``plan`` is a `Plan`: callers without types may pass anything."""
+    if not isinstance(plan, Plan):
+        raise PlanError(f"plan must be a presplit.Plan or None, got {type(plan).__name__}")
 
 
 def own_plan(bundle: Bundle) -> Plan:

@@ -48,7 +48,7 @@ class Kept:
         self,
         runnable: Callable[[int], Runnable],
         load: Callable[[Runnable], Engine],
-        keep_bytes: int | None,
+        keep_bytes: float | None,
     ) -> None:
         self._runnable, self._load = runnable, load
         self._keep_bytes = enough(len(runnable(0).onnx)) if keep_bytes is None else keep_bytes

@@ -18,7 +18,7 @@ from presplit.core.routing import sure
 from presplit.core.types import Floats, Plan
 from presplit.policies import EXITS
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
-from presplit.runtime.head import Head, Held, own_plan
+from presplit.runtime.head import Head, Held, check_plan, own_plan
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Local:
     def __init__(
         self, bundle: Bundle, plan: Plan, *, threads: int = 1, load: Load = ENGINES[DEFAULT]
     ) -> None:
+        check_plan(plan)
         whole = Plan(bundle.net.last, plan.thresholds, policy=plan.policy)
         head = Head(bundle, [whole], threads=threads, load=load)
         self._net, self._thresholds = bundle.net, whole.thresholds
@@ -61,12 +62,13 @@ class Local:
         early. Raises `BundleError` for a damaged bundle, `PlanError` if the plan does not fit it.
         """
         bundle = bundle if isinstance(bundle, Bundle) else read(bundle)
-        return cls(bundle, plan or own_plan(bundle), threads=threads)
+        return cls(bundle, own_plan(bundle) if plan is None else plan, threads=threads)
 
     def answer(self, images: Floats, *, batch: int = 64) -> Answers:
         """The answers for ``images``, float32 ``(n, *input)``, finite, so many at a time.
 
-        Raises `InputError` for another array or a batch below 1.
+        Raises `InputError` for another array or a batch below 1, `EngineError` if logits that are
+        to answer are not finite.
         """
         self._check(images)
         if not isinstance(batch, int) or batch < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -101,6 +103,7 @@ class Local:
             values, held = stretch.run(values)
             assert held is not None, "every stretch of a whole net ends at an exit"
             leaves = self._leaves(held)
+            Held(held.exit, held.logits[leaves]).check()
             scores[waiting[leaves]] = held.logits[leaves]
             exits[waiting[leaves]] = self._places[held.exit]
             waiting, values = waiting[~leaves], values[~leaves]

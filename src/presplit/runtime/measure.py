@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from presplit.bundle import Bundle
-from presplit.core.errors import SpecError
 from presplit.core.times import NOTHING, Times
 from presplit.core.types import Costs, Device, Runnable
+from presplit.runtime.doors import check_count, check_threads
 from presplit.runtime.engines import DEFAULT, ENGINES, Engine, Load
 
 WARM_UPS = 5
@@ -43,6 +43,8 @@ def measure(
     a `Device` also gives the watts from which energy is reckoned, and with a name alone the energy
     is 0. ``load`` makes the engines. Raises `SpecError` if ``repeats`` is not at least 1.
     """
+    check_count("repeats", repeats)
+    check_threads(threads)
     net = bundle.net
     name, watts = (device, 0.0) if isinstance(device, str) else (device.name, device.power_w)
     values: Any = np.random.default_rng(0).random((1, *net.boundaries[0].shape), dtype=np.float32)
@@ -77,14 +79,14 @@ def seconds_of(
     ``inputs``: an array for each input by name. Raises `BundleError` if ``model`` is not one,
     `InputError` if it does not take ``inputs``, `SpecError` if ``repeats`` is not at least 1.
     """
+    check_count("repeats", repeats)
+    check_threads(threads)
     engine = ENGINES[DEFAULT](Runnable(model, "", None, {}), threads)
     return _medians([(engine, inputs)], repeats)[0]
 
 
 def _medians(parts: Sequence[Part], repeats: int) -> list[float]:
     """The median seconds of a run of each part, over so many rounds."""
-    if repeats < 1:
-        raise SpecError(f"repeats must be at least 1, got {repeats}")
     rounds = [[_seconds(part) for part in parts] for _ in range(WARM_UPS + repeats)]
     return [statistics.median(column) for column in zip(*rounds[WARM_UPS:], strict=True)]
 

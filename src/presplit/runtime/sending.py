@@ -44,6 +44,8 @@ class Sending:
             return Failure("link_down", "nobody was given to ask"), 0
         if until <= time.monotonic():
             return Failure("no_time", "the deadline is too near to ask"), 0
+        if not np.isfinite(values).all():
+            return Failure("failed", "the net gives values that are not finite"), 0
         name, codes = self._name, self._codec.encode(values, self._encoding)
         if codes is None:
             name, codes = self._plain_name, values

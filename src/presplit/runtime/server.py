@@ -16,6 +16,8 @@ from presplit.core.errors import ServerError
 from presplit.runtime.address import is_loopback
 from presplit.runtime.admission import PLACES_PER_WORKER, admitted
 from presplit.runtime.batching import batched
+from presplit.runtime.doors import check_keep_bytes, check_threads
+from presplit.runtime.head import fits
 from presplit.runtime.hosted import Hosted
 from presplit.runtime.tail import Tails, pooled, workers_for
 from presplit.runtime.wire.server import Listener
@@ -24,13 +26,15 @@ DRAIN_S = 10.0
 """How long requests that are being answered may take after the signal to stop."""
 
 
-def hosting(bundle: Bundle, *, threads: int = 1, keep_bytes: int | None = None) -> Hosted:
+def hosting(bundle: Bundle, *, threads: int = 1, keep_bytes: float | None = None) -> Hosted:
     """The tails of ``bundle`` as a server hosts them: admitted, batched, on a pool of threads.
 
     ``threads`` is what one engine uses, ``keep_bytes`` bounds the models that are kept as engines
     (`presplit.runtime.kept.enough`, if None). With `presplit.runtime.upstream.InProcess` an edge
-    asks it without any network.
+    asks it without any network. Raises `SpecError` if one of them is out of its range.
     """
+    check_threads(threads)
+    check_keep_bytes(keep_bytes)
     workers = workers_for(threads)
     tails = Tails(bundle, threads=threads, keep_bytes=keep_bytes)
     return admitted(batched(pooled(tails, workers)), workers * PLACES_PER_WORKER)
@@ -42,7 +46,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     threads: int = 1,
-    keep_bytes: int | None = None,
+    keep_bytes: float | None = None,
     ready: Callable[[str], None] | None = None,
     insecure: bool = False,
 ) -> None:
@@ -51,7 +55,8 @@ def serve(
     ``ready`` is told ``HOST:PORT`` once it listens: after the tail that the bundle's plan wants
     (else the whole net) has run once. ``threads`` and ``keep_bytes`` are as in
     `hosting`. Must be called on the main thread, where signals arrive. Raises
-    `ServerError` if the address cannot be had, or is not a loopback one and ``insecure`` is not
+    `SpecError` for numbers out of their range, `PlanError` if the bundle's own plan does not fit
+    it, `ServerError` if the address cannot be had, or is not a loopback one and ``insecure`` is not
     set: there is no encryption yet, so a server that others can reach must be asked for in so many
     words.
     """
@@ -62,6 +67,8 @@ def serve(
             "on a network you trust"
         )
     found = bundle if isinstance(bundle, Bundle) else read(bundle)
+    if found.plan is not None:
+        fits(found.plan, found)
     hosted = hosting(found, threads=threads, keep_bytes=keep_bytes)
     asyncio.run(_serve(hosted, first_model(found), host=host, port=port, ready=ready))
 
@@ -74,7 +81,8 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     try:
-        await asyncio.wrap_future(hosted.warm(first))
+        if not await _warmed(hosted, first, stopped):
+            return
         listener = Listener(hosted, name="presplit", version=__version__)
         address = await listener.start(host, port)
         if ready is not None:
@@ -83,6 +91,19 @@ async def _serve(
         await listener.stop(DRAIN_S)
     finally:
         hosted.close()
+
+
+async def _warmed(hosted: Hosted, first: str, stopped: asyncio.Event) -> bool:
+    """True when ``first`` is warm; False if the signal to stop comes before."""
+    warming = asyncio.ensure_future(asyncio.wrap_future(hosted.warm(first)))
+    stopping = asyncio.ensure_future(stopped.wait())
+    await asyncio.wait({warming, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not warming.done():
+        warming.cancel()
+        return False
+    await warming
+    return not stopped.is_set()
 
 
 def first_model(bundle: Bundle) -> str:

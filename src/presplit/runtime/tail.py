@@ -58,7 +58,7 @@ class Tails:
         bundle: Bundle,
         *,
         threads: int = 1,
-        keep_bytes: int | None = None,
+        keep_bytes: float | None = None,
         load: Load = ENGINES[DEFAULT],
     ) -> None:
         self._bundle = bundle

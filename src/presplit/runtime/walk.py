@@ -74,6 +74,8 @@ class Walk:
                 return Found(held, "edge", "no_time")
             try:
                 values, at_exit = stretch.run(values)
+                if at_exit is not None:
+                    at_exit.check()
             except EngineError:
                 if held is None:
                     raise
@@ -125,12 +127,12 @@ class Walk:
 
 
 def _first(asked: Pending, meanwhile: Fallback, by: float, latest: float) -> Floats | Failure:
-    """The reply, waited for until ``by``; after that until ``meanwhile`` or ``latest`` is over."""
+    """The reply by ``by``, or until ``meanwhile`` holds an answer or ``latest`` is over."""
     reply = asked.wait(by)
     if not isinstance(reply, Failure):
         return reply
-    if reply.why == "late" and not meanwhile.done:
-        meanwhile.then(asked.cancel)
+    if reply.why == "late" and not meanwhile.holds:
+        meanwhile.once_held(asked.cancel)
         later = asked.wait(latest)
         if not isinstance(later, Failure):
             return later

@@ -56,7 +56,7 @@ class Watching:
         while (answer := self._answers.get()) is not None:
             try:
                 self._watch(answer)
-            except Exception as error:  # whatever a user's own function raises
+            except BaseException as error:  # whatever a user's function raises, SystemExit too
                 text = "a watcher of Edge failed; the answer stands"
                 told = SimpleNamespace(
                     exc_type=type(error),

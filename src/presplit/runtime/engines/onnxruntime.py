@@ -23,6 +23,11 @@ FATAL = 4
 """ONNX Runtime's log level at which it prints nothing that it also raises."""
 OWN_FAULTS = ("NotImplemented", "RuntimeException", "EPFail", "EngineError", "DeviceReset")
 """Errors at loading that are not the model's: no kernel, no memory, an engine that breaks."""
+NO_FILES = ("session.model_external_initializers_file_folder_path", "/dev/null/no-folder")
+"""Where weights outside the model are looked for: no file can be there.
+
+A model comes as bytes and has no folder of its own; ONNX Runtime would take the working directory.
+"""
 NEED = {"need": "running a bundle", "extra": "edge"}
 
 
@@ -41,6 +46,7 @@ class Engine:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = FATAL
+        options.add_session_config_entry(*NO_FILES)
         self._errors = _errors()
         try:
             self._session: Any = self._ort.InferenceSession(
