@@ -270,7 +270,10 @@ def test_one_of_a_run_and_a_file_is_expected(command: Command, folder: Path) -> 
             "samples: expected float32 of shape (n, 3, 16, 16), at least one, got",
         ),
         (np.full((1, *SHAPE), np.nan, np.float32), "expected finite values"),
-        (np.zeros((1, *SHAPE), np.int64), "an array (n, *shape) of float32 or uint8 is expected"),
+        (
+            np.zeros((1, *SHAPE), np.int64),
+            "samples: expected float32, or uint8 which is scaled",
+        ),
     ],
 )
 def test_samples_that_the_file_does_not_take(

@@ -224,23 +224,28 @@ def test_samples_that_are_no_array(
 
 
 @pytest.mark.parametrize(
-    "array", [np.zeros(3, np.float32), np.zeros((2, 1, 8, 8), int), np.array([["a"]])]
+    ("array", "said"),
+    [
+        (np.zeros(3, np.float32), "an array (n, *shape) of numbers is expected, got float32"),
+        (
+            np.zeros((2, 1, 8, 8), int),
+            "expected float32, or uint8 which is scaled to 0..1",
+        ),
+        (np.array([["a"]]), "an array (n, *shape) of numbers is expected, got <U1"),
+    ],
 )
 def test_samples_of_another_kind(
-    command: Command, bundle: Path, tmp_path: Path, array: np.ndarray
+    command: Command, bundle: Path, tmp_path: Path, array: np.ndarray, said: str
 ) -> None:
     np.save(tmp_path / "x.npy", array)
-    refuses(
-        command("run", bundle, tmp_path / "x.npy"),
-        "an array (n, *shape) of float32 or uint8 is expected",
-    )
+    refuses(command("run", bundle, tmp_path / "x.npy"), said)
 
 
 def test_an_archive_of_samples(command: Command, bundle: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.zeros((2, 1, 8, 8), np.float32))
     refuses(
         command("run", bundle, tmp_path / "x.npz"),
-        "an array (n, *shape) of float32 or uint8 is expected",
+        "an array (n, *shape) of numbers is expected, got an archive of several",
     )
 
 

@@ -195,7 +195,7 @@ def test_an_array_that_is_not_one_sample_is_refused(
         assert edge.answer(IMAGES[0]).why == "planned"
 
 
-@pytest.mark.parametrize("deadline_s", [0.0, -1.0, float("nan"), float("inf"), "soon"])
+@pytest.mark.parametrize("deadline_s", [0.0, -1.0, 1e10, float("nan"), float("inf"), "soon"])
 def test_a_deadline_that_is_none_is_refused(bundle: Bundle, deadline_s: Any) -> None:
     with (
         Edge.open(bundle, plan=Plan(3)) as edge,
@@ -224,3 +224,10 @@ def test_what_cannot_be_opened_says_why(bundle: Bundle, tmp_path) -> None:
         Edge.open(bundle, plan=Plan(1, codec="int9"))
     with pytest.raises(SpecError, match="server must be HOST:PORT"):
         Edge.open(bundle, server="http://example.com", plan=Plan(1))
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, np.float16, np.float64])
+def test_a_deadline_of_any_number_type_means_the_same(bundle: Bundle, kind: type) -> None:
+    with Edge.open(bundle, plan=Plan(3, {"early": 2.0})) as edge:
+        answer = edge.answer(IMAGES[0], deadline_s=kind(5))
+    assert (answer.why, answer.degraded) == ("planned", False)

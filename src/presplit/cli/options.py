@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from presplit.bundle import Bundle
-    from presplit.core.types import Costs, Floats, Plan
+    from presplit.core.types import Costs, Plan
 
 LISTS = ("--layers", "--fan-out", "--after")
 """Options after which several values may stand: ``--layers 800 40 40 10``."""
@@ -98,14 +98,14 @@ def read_array(path: Path, what: str) -> np.ndarray:
     return array
 
 
-def read_samples(path: Path) -> Floats:
-    """The samples in a ``.npy`` file as float32, uint8 images scaled to 0..1."""
-    import numpy as np
-
+def read_samples(path: Path) -> np.ndarray:
+    """The samples in a ``.npy`` file, numbers of any type; `as_input` of the bundle scales them."""
     array = read_array(path, "samples")
-    if not isinstance(array, np.ndarray) or array.ndim < 2 or array.dtype.kind not in "fu":
-        raise InputError(f"{path}: an array (n, *shape) of float32 or uint8 is expected")
-    return array.astype(np.float32) / 255 if array.dtype == np.uint8 else array.astype(np.float32)
+    kind = getattr(getattr(array, "dtype", None), "kind", "")
+    if kind not in ("f", "i", "u") or array.ndim < 2:
+        got = f"{array.dtype} of shape {array.shape}" if kind else "an archive of several"
+        raise InputError(f"{path}: an array (n, *shape) of numbers is expected, got {got}")
+    return array
 
 
 def plan_with(

@@ -70,7 +70,7 @@ def run(
     from presplit.runtime.edge import Edge
 
     found = read(bundle)
-    images = read_samples(samples)
+    images = _images(samples, found)
     plan = plan_with(
         found,
         split=split,
@@ -90,6 +90,11 @@ def run(
         Edge.open(found, server=server, plan=plan, threads=threads) as edge,
         ThreadPoolExecutor(streams) as pool,
     ):
+        if server is not None and plan.split == found.net.last:
+            say(
+                f"{server} is not asked: all stays on the edge, by the plan or for want of one; "
+                "give --split, or save a plan with presplit plan --save"
+            )
         if server is None and plan.split < found.net.last:
             say(
                 "no --server was given: what would be sent is answered by the exit that ran here "
@@ -121,6 +126,15 @@ def run(
         say(f"the server, or the engine here, failed for {whys['failed']} of them: see its output")
     if whys["refused"]:
         say(f"{server} refused: it hosts another bundle, or is no tail server of this one")
+
+
+def _images(path: Path, bundle: Bundle) -> Floats:
+    """The samples in ``path`` as the net of ``bundle`` takes them."""
+    from presplit.bundle import as_input
+
+    array = read_samples(path)
+    with context(str(path)):
+        return as_input(array, whole=bundle.manifest.whole_input)
 
 
 def _another_scale(bundle: Bundle, images: Floats) -> str:

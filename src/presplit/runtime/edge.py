@@ -12,7 +12,6 @@ own promise.
 
 from __future__ import annotations
 
-import math
 import numbers
 import time
 import weakref
@@ -26,6 +25,7 @@ from presplit.bundle import Bundle, read
 from presplit.core.cost import answer_by
 from presplit.core.errors import InputError, PlanError, SpecError
 from presplit.core.types import Answer, Floats, Plan
+from presplit.core.value import DAY_S
 from presplit.runtime.address import address_of
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
 from presplit.runtime.head import Head, fits
@@ -180,11 +180,14 @@ class Edge:
 
     def _limit(self, deadline_s: float | None) -> float:
         """The deadline in seconds from the beginning."""
-        limit = self._deadline_s if deadline_s is None else deadline_s
+        given = self._deadline_s if deadline_s is None else deadline_s
         # Callers without types may pass anything.
-        is_number = isinstance(limit, numbers.Real)  # pyright: ignore[reportUnnecessaryIsInstance]
-        if not is_number or not 0 < limit < math.inf:
-            raise InputError(f"deadline_s must be a positive number of seconds, got {limit}")
+        is_number = isinstance(given, numbers.Real)  # pyright: ignore[reportUnnecessaryIsInstance]
+        limit = float(given) if is_number else 0.0  # of a float32 clock little would be left
+        if not 0 < limit <= DAY_S:
+            raise InputError(
+                f"deadline_s must be a positive number of seconds, a day at most, got {given}"
+            )
         return limit
 
 
