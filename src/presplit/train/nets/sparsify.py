@@ -6,10 +6,11 @@ Its linear layers and convolutions become sparse ones, as `presplit.train.decide
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal, get_args
 
 from torch import nn
 
-from presplit.core.errors import GraphError, context
+from presplit.core.errors import GraphError, SpecError, context
 from presplit.core.protocols import Family
 from presplit.core.types import Pattern
 from presplit.patterns.periodic_kernel import KernelSupports
@@ -20,6 +21,9 @@ from presplit.train.layers.sparse import SparseLayer
 from presplit.train.nets.copying import bare_copy
 from presplit.train.nets.decide import SHARES, Decision, Wanted, carries, decide
 
+Values = Literal["fresh", "taken"]
+"""Where a sparse layer's values come from: drawn anew, or the dense layer's where they exist."""
+
 
 def sparsify(
     model: nn.Module,
@@ -28,11 +32,14 @@ def sparsify(
     layers: Mapping[str, Wanted] | None = None,
     kernels: Mapping[str, KernelSupports] | None = None,
     family: str | Family = "grouped",
+    values: Values = "fresh",
     seed: int = 0,
 ) -> nn.Module:
-    """A copy of ``model`` in which layers are sparse, with fresh values.
+    """A copy of ``model`` in which layers are sparse.
 
-    The values are drawn for each layer's own fan-in (He initialisation).
+    ``values`` "fresh" are drawn for each layer's own fan-in (He initialisation); "taken" are those
+    of ``model``, a trained dense net, where connections exist: such a net still has to be trained,
+    for fewer epochs. All else of ``model`` stays.
 
     ``density`` (0..1] applies to every linear layer and convolution for which ``family`` has
     exactly this density and whose outputs would still read at least 8 features; the others,
@@ -46,7 +53,7 @@ def sparsify(
     of the weights that it has.
 
     Raises `GraphError` if a name matches no layer or nothing becomes sparse, `PatternError` for an
-    illegal density.
+    illegal density, `SpecError` for ``values`` of another name.
 
     >>> from presplit.train import summary
     >>> dense = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
@@ -54,14 +61,18 @@ def sparsify(
     >>> [(row.name, row.weights, row.form) for row in summary(model)]
     [('0', 1024, 'batched'), ('2', 640, 'dense')]
     """
+    if values not in get_args(Values):
+        raise SpecError(f"values: expected one of {', '.join(get_args(Values))}, got {values!r}")
     copied = bare_copy(model)
     decided = decide(
         copied, density=density, layers=layers, kernels=kernels, family=family, seed=seed
     )
-    return applied(copied, decided)
+    return applied(copied, decided, values=values)
 
 
-def applied(model: nn.Module, decided: Mapping[str, Decision]) -> nn.Module:
+def applied(
+    model: nn.Module, decided: Mapping[str, Decision], *, values: Values = "fresh"
+) -> nn.Module:
     """``model`` itself with the layers sparse that `decide` found for it or for its like."""
     dense = dict(model.named_modules())
     for name, decision in decided.items():
@@ -69,15 +80,17 @@ def applied(model: nn.Module, decided: Mapping[str, Decision]) -> nn.Module:
             continue
         with context(f"layer {name}"):
             sparse = _sparse(dense[name], decision.pattern, decision.kernels)
+        if values == "fresh":
+            sparse.reset_parameters()
         sparse.family = decision.family
         model = _replaced(model, dense[name], sparse)
     return _feature_major(model)
 
 
 def _sparse(layer: nn.Module, pattern: Pattern, supports: KernelSupports | None) -> SparseLayer:
-    """A sparse layer of the same kind, device, dtype and mode, with fresh values.
+    """A sparse layer of the same kind, device, dtype and mode, with the dense one's values.
 
-    It is frozen if the dense one is.
+    It is frozen if that is.
     """
     sparse: SparseLayer
     if isinstance(layer, nn.Conv2d):
@@ -89,7 +102,6 @@ def _sparse(layer: nn.Module, pattern: Pattern, supports: KernelSupports | None)
     else:
         assert isinstance(layer, nn.Linear)
         sparse = SparseLinear.from_dense(layer, pattern)
-    sparse.reset_parameters()
     sparse.values.requires_grad_(layer.weight.requires_grad)
     if sparse.bias is not None and layer.bias is not None:
         sparse.bias.requires_grad_(layer.bias.requires_grad)
