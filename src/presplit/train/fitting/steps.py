@@ -15,6 +15,7 @@ from presplit.core.recipe import Recipe
 from presplit.train.fitting import distributed
 from presplit.train.fitting.losses import joint_loss
 from presplit.train.fitting.recipe import AUGMENTATIONS, OPTIMISERS, SCHEDULES
+from presplit.train.fitting.recorded import Recorded
 from presplit.train.nets.calling import exit_logits
 from presplit.train.nets.exits import MultiExit
 
@@ -65,6 +66,7 @@ class Steps:
         total = (phase.last - phase.first) * steps
         self.schedule = SCHEDULES.find(recipe.schedule)(self.optimiser, recipe, total)
         self.net, self.augment = distributed.joined(model), AUGMENTATIONS.find(recipe.augment)
+        self._gradients = Recorded(self._add_gradients, values)
 
     def epoch(self, batches: Source, device: torch.device) -> float:
         """The mean loss of one pass over ``batches``."""
@@ -87,15 +89,26 @@ class Steps:
 
         ``taught``: the teacher's logits, if they are known.
         """
-        size, recipe = len(x), self.recipe
-        x, y = distributed.part(self.augment(x)), distributed.part(y)
+        batch = [self.augment(x), y] if taught is None else [self.augment(x), y, taught]
+        loss = self._gradients(
+            *(distributed.part(each) for each in batch), weight=distributed.weight_of_part(len(x))
+        )
+        self.optimiser.step()
+        self.schedule.step()
+        if self.average is not None:
+            _move_towards(self.average, self.model, 1 - self.recipe.ema)
+        return loss
+
+    def _add_gradients(
+        self, x: Tensor, y: Tensor, taught: Tensor | None = None, *, weight: float
+    ) -> Tensor:
+        """The loss of one process's part of a batch, times ``weight``; its gradients are added."""
+        recipe = self.recipe
         with precision(recipe, x.device):
-            if taught is not None:
-                taught = distributed.part(taught)
-            elif self.teacher is not None:
+            if taught is None and self.teacher is not None:
                 with torch.no_grad():
                     taught = exit_logits(self.teacher, x)[-1]
-            loss = distributed.weight_of_part(size) * joint_loss(
+            loss = weight * joint_loss(
                 exit_logits(self.net, x),
                 y,
                 self.phase.weights,
@@ -105,12 +118,7 @@ class Steps:
                 self_distil=recipe.self_distil,
                 temperature=recipe.temperature,
             )
-        self.optimiser.zero_grad()
         _backward(loss, type(self.model).__name__)
-        self.optimiser.step()
-        self.schedule.step()
-        if self.average is not None:
-            _move_towards(self.average, self.model, 1 - recipe.ema)
         return loss.detach()
 
 
