@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
 from presplit.core.errors import GraphError, SpecError, context
 from presplit.core.protocols import Family
@@ -18,11 +18,23 @@ from presplit.train.layers.convolution import SparseConv2d
 from presplit.train.layers.feature_major import FeatureMajorLinear
 from presplit.train.layers.linear import SparseLinear
 from presplit.train.layers.sparse import SparseLayer
-from presplit.train.nets.copying import bare_copy
+from presplit.train.nets.calling import device_of
+from presplit.train.nets.copying import bare_copy, twin
 from presplit.train.nets.decide import SHARES, Decision, Wanted, carries, decide
+from presplit.train.nets.fitted import fit_to
+from presplit.train.nets.orders import put_in_order
+from presplit.train.nets.worth import worth
 
-Values = Literal["fresh", "taken"]
-"""Where a sparse layer's values come from: drawn anew, or the dense layer's where they exist."""
+MOST = 256
+"""Of the samples that choosing and fitting look at."""
+Values = Literal["fresh", "taken", "fitted"]
+"""Where a sparse layer's values come from.
+
+They are drawn anew, or are the dense layer's where connections exist, or those with which the
+sparse layer says best what the dense one says.
+"""
+Connections = Literal["drawn", "chosen"]
+"""Whether connections are drawn knowing nothing, or chosen by what a trained net's are worth."""
 
 
 def sparsify(
@@ -33,13 +45,19 @@ def sparsify(
     kernels: Mapping[str, KernelSupports] | None = None,
     family: str | Family = "grouped",
     values: Values = "fresh",
+    connections: Connections = "drawn",
+    samples: Tensor | None = None,
     seed: int = 0,
 ) -> nn.Module:
     """A copy of ``model`` in which layers are sparse.
 
-    ``values`` "fresh" are drawn for each layer's own fan-in (He initialisation); "taken" are those
-    of ``model``, a trained dense net, where connections exist: such a net still has to be trained,
-    for fewer epochs. All else of ``model`` stays.
+    ``values`` "fresh" are drawn for each layer's own fan-in (He initialisation). If ``model`` is a
+    trained dense net, "taken" are its own where connections exist, and "fitted" the nearest to what
+    each of its layers gives for ``samples`` (least squares); such a net still has to be trained,
+    for fewer epochs. ``connections`` "chosen" keep the most of what a trained net's are worth on
+    ``samples``: the patterns stay, and the channels are put in the order that suits them, which
+    costs nothing at run time. ``samples``: inputs ``(batch, ...)``, some hundred training samples;
+    the first 256 are used. All else of ``model`` stays.
 
     ``density`` (0..1] applies to every linear layer and convolution for which ``family`` has
     exactly this density and whose outputs would still read at least 8 features; the others,
@@ -53,7 +71,8 @@ def sparsify(
     of the weights that it has.
 
     Raises `GraphError` if a name matches no layer or nothing becomes sparse, `PatternError` for an
-    illegal density, `SpecError` for ``values`` of another name.
+    illegal density, `SpecError` for ``values`` or ``connections`` of another name, or
+    without the samples that they need.
 
     >>> from presplit.train import summary
     >>> dense = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
@@ -61,13 +80,35 @@ def sparsify(
     >>> [(row.name, row.weights, row.form) for row in summary(model)]
     [('0', 1024, 'batched'), ('2', 640, 'dense')]
     """
-    if values not in get_args(Values):
-        raise SpecError(f"values: expected one of {', '.join(get_args(Values))}, got {values!r}")
+    _refuse_unknown(values, connections, samples)
     copied = bare_copy(model)
     decided = decide(
         copied, density=density, layers=layers, kernels=kernels, family=family, seed=seed
     )
-    return applied(copied, decided, values=values)
+    few = None if samples is None else samples[:MOST].to(device_of(copied))
+    if connections == "chosen" and few is not None:
+        patterns = {
+            name: each.pattern for name, each in decided.items() if each.pattern is not None
+        }
+        put_in_order(copied, patterns, worth(copied, patterns, few), few, seed=seed)
+    if values != "fitted" or few is None:
+        return applied(copied, decided, values=values)
+    dense = twin(copied)
+    sparse = applied(copied, decided, values="taken")
+    fit_to(sparse, dense, few)
+    return sparse
+
+
+def _refuse_unknown(values: str, connections: str, samples: Tensor | None) -> None:
+    """Raise `SpecError` for a word that is none, or that needs samples."""
+    for key, said, words in (
+        ("values", values, get_args(Values)),
+        ("connections", connections, get_args(Connections)),
+    ):
+        if said not in words:
+            raise SpecError(f"{key}: expected one of {', '.join(words)}, got {said!r}")
+        if said in ("fitted", "chosen") and samples is None:
+            raise SpecError(f"{key}: {said!r} needs samples=, a batch of training inputs")
 
 
 def applied(
