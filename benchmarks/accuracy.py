@@ -30,16 +30,8 @@ import torch
 from msgspec.structs import replace
 from torch import nn
 
-from benchmarks._nets import (
-    PADDED,
-    PIXELS,
-    Builder,
-    bottlenecked,
-    dense_mlp,
-    local_mlp,
-    residual,
-    transformer,
-)
+from benchmarks._accuracy import NETS, Net
+from benchmarks._nets import PADDED
 from benchmarks._rows import sessions
 from benchmarks._timing import medians
 from presplit.core.errors import SpecError
@@ -59,140 +51,11 @@ from presplit.train import (
 from presplit.train.data import Dataset, Samples, hold_out, load
 from presplit.train.nets.exits import MultiExit
 
-TAUGHT = Recipe(epochs=100, rate=6e-3, augment="nudge", distil=0.7, temperature=3.0)
-PLAIN = Recipe(epochs=20, rate=3e-3)
-IMAGES = Recipe(
-    epochs=72,
-    batch=256,
-    rate=0.2,
-    optimiser="sgd",
-    weight_decay=5e-4,
-    augment="shift_flip",
-    bf16=True,
-)
-TOKENS = Recipe(epochs=8, rate=3e-3, optimiser="adamw", weight_decay=0.05, augment="nudge")
-LEARNS = {"distil": 0.7, "temperature": 4.0}
 REDUCED = 8
 """Without a GPU, what needs one trains for so many times fewer epochs."""
 TIMED = 1024
 """Test images, about, that nets with exits are timed on."""
 QUICK = "mnist 2360"
-
-
-@dataclass(frozen=True)
-class Net:
-    """One row: a net, how it is trained, and what it must reach.
-
-    ``teacher`` and ``parent`` are rows too: what it distils from, and what it is compared with.
-    ``least``: accuracy in 0..1. ``within``: at most so far below its parent; 0 means above it.
-    ``fewer``: how many times fewer weights and multiplications than its parent. ``faster``: how
-    many times, in ONNX Runtime with batches of ``at``, its parent's speed. ``early``: the share of
-    answers at an early exit, by thresholds chosen on held-out samples, at most ``drop`` below the
-    last exit. ``heavy`` nets want a GPU.
-    """
-
-    data: str
-    build: Builder
-    recipe: Recipe
-    teacher: str = ""
-    parent: str = ""
-    least: float | None = None
-    within: float | None = None
-    fewer: tuple[float, float] = (0.0, 0.0)
-    faster: float | None = None
-    at: int = 1
-    early: float | None = None
-    drop: float = 0.0
-    heavy: bool = False
-
-
-NETS = {
-    "mnist teacher": Net(
-        "mnist images",
-        dense_mlp(PIXELS, 512, 256, 10),
-        Recipe(epochs=30, batch=256, rate=2e-3, augment="nudge"),
-    ),
-    "mnist 2360": Net(
-        "mnist images",
-        local_mlp(PIXELS, 40, 40, 10, fields=40, second=9),
-        TAUGHT,
-        teacher="mnist teacher",
-        least=0.97,
-    ),
-    "mnist 2360 parent": Net(
-        "mnist images", dense_mlp(PIXELS, 40, 40, 10), replace(TAUGHT, distil=0.0)
-    ),
-    "mnist 5000": Net(
-        "mnist images",
-        local_mlp(PIXELS, 100, 50, 10, fields=30, second=30),
-        TAUGHT,
-        teacher="mnist teacher",
-        least=0.981,
-    ),
-    "mnist 12000": Net(
-        "mnist images",
-        local_mlp(PIXELS, 200, 100, 10, fields=35, second=40),
-        TAUGHT,
-        teacher="mnist teacher",
-        least=0.985,
-    ),
-    "mnist 9x fewer parent": Net("mnist", dense_mlp(PADDED, 400, 400, 10), PLAIN),
-    "mnist 9x fewer": Net(
-        "mnist",
-        local_mlp(PADDED, 400, 400, 10, fields=80, second=40, tile=16, family="grouped"),
-        PLAIN,
-        parent="mnist 9x fewer parent",
-        within=0.0,
-        fewer=(9.0, 9.0),
-        faster=1.0,
-        at=64,
-    ),
-    "mnist exits": Net(
-        "mnist images",
-        bottlenecked(exits=["block2"]),
-        replace(PLAIN, augment="shift"),
-        early=0.6,
-        drop=0.002,
-    ),
-    "cifar10 parent": Net("cifar10", residual(width=64), IMAGES, heavy=True),
-    "cifar10 4x fewer": Net(
-        "cifar10",
-        residual(width=64, sparse=True),
-        replace(IMAGES, **LEARNS),
-        teacher="cifar10 parent",
-        parent="cifar10 parent",
-        within=0.005,
-        fewer=(4.0, 4.0),
-        faster=2.3,
-        heavy=True,
-    ),
-    "cifar10 wide and sparse": Net(
-        "cifar10",
-        residual(width=128, sparse=True),
-        IMAGES,
-        parent="cifar10 parent",
-        within=0.0,
-        fewer=(1.0, 1.0),
-        heavy=True,
-    ),
-    "cifar10 exits": Net(
-        "cifar10",
-        residual(width=32, sparse=True, exits=["block1", "block2"]),
-        IMAGES,
-        early=0.4,
-        drop=0.005,
-        heavy=True,
-    ),
-    "transformer parent": Net("mnist images", transformer(), TOKENS),
-    "transformer": Net(
-        "mnist images",
-        transformer(sparse=True),
-        replace(TOKENS, **LEARNS),
-        teacher="transformer parent",
-        parent="transformer parent",
-        within=0.01,
-    ),
-}
 
 
 @dataclass(frozen=True)
