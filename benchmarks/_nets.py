@@ -8,7 +8,7 @@ labels) and a seed, and gives the untrained net.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -18,9 +18,12 @@ from presplit.core.types import Pattern
 from presplit.patterns import data_aware, local
 from presplit.train import add_exits, sparsify
 from presplit.train.data import Samples
+from presplit.train.nets.sparsify import Values
 from presplit.train.zoo import mlp, resnet8, small_cnn, vit
 
 Builder = Callable[[Samples, int], nn.Module]
+Sparse = Callable[[nn.Module, Samples, int], nn.Module]
+"""Makes a sparse net of a dense one, given training samples and a seed."""
 Family = Literal["biregular", "grouped"]
 
 LAYOUT, PIXELS, PADDED = (28, 28), 784, 800
@@ -55,23 +58,44 @@ def local_mlp(
     return build
 
 
-def residual(*, width: int, sparse: bool = False, exits: Sequence[str] = ()) -> Builder:
-    """ResNet-8 for 32 x 32 in colour.
+QUARTER = {"block3.conv2": 1 / 8, "block*.conv*": 1 / 4}
+"""Densities with which ResNet-8 has less than a quarter of the weights and multiplications.
 
-    Sparse: the 3x3 convolutions at density 1/4, the last one at 1/8, so that the whole net has less
-    than a quarter of the weights and multiplications; the shortcuts of 1x1 stay dense, are cheap,
-    and mix all channels. Each exit has a convolution of 64 channels, sparse too.
+The shortcuts of 1x1 stay dense, are cheap, and mix all channels.
+"""
+EIGHTH = {"block2.conv2": 1 / 16, "block3.conv*": 1 / 16, "block*.conv*": 1 / 8}
+"""As `QUARTER`, for an eighth."""
+
+
+def residual(
+    *, width: int, layers: Mapping[str, float] | None = None, exits: Sequence[str] = ()
+) -> Builder:
+    """ResNet-8 for 32 x 32 in colour, dense or with these ``layers`` sparse.
+
+    Each exit has a convolution of 64 channels, sparse too.
     """
 
     def build(train: Samples, seed: int) -> nn.Module:
         net: nn.Module = resnet8(width=width)
-        if sparse:
-            net = sparsify(net, layers={"block3.conv2": 1 / 8, "block*.conv*": 1 / 4})
+        if layers:
+            net = sparsify(net, layers=layers)
         if exits:
             net = add_exits(net, exits, example=torch.zeros(1, 3, 32, 32), hidden=64, density=1 / 4)
         return net
 
     return build
+
+
+def from_dense(layers: Mapping[str, float], *, values: Values = "taken") -> Sparse:
+    """A trained dense net with these ``layers`` sparse, their connections chosen from it."""
+
+    def make(dense: nn.Module, train: Samples, seed: int) -> nn.Module:
+        few = torch.from_numpy(train.x[:256].copy())
+        return sparsify(
+            dense, layers=layers, values=values, connections="chosen", samples=few, seed=seed
+        )
+
+    return make
 
 
 def bottlenecked(*, exits: Sequence[str]) -> Builder:

@@ -9,7 +9,7 @@ same seed. Nets that want a GPU train on it, at full length, where there is one;
 eighth of the epochs, which the rows say. A tenth of the training set is held out of every training,
 and is what exits' thresholds are chosen on; the test set is read once, at the end. ``--jobs``
 trains seeds beside each other; ``--no-train`` only counts weights and multiplications and measures
-speed.
+speed; ``--keep FOLDER`` keeps trained nets, so that a run that was cut off goes on from there.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from __future__ import annotations
 import functools
 import json
 import multiprocessing
+import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +51,7 @@ from presplit.train import (
     summary,
 )
 from presplit.train.data import Dataset, Samples, hold_out, load
+from presplit.train.fitting.checkpoint import restore, save
 from presplit.train.nets.exits import MultiExit
 
 REDUCED = 8
@@ -56,6 +59,8 @@ REDUCED = 8
 TIMED = 1024
 """Test images, about, that nets with exits are timed on."""
 QUICK = "mnist 2360"
+KEPT = "PRESPLIT_BENCHMARK_NETS"
+"""The variable of the environment that names the folder of `--keep` to every process."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +85,16 @@ def run(
     seeds: tuple[int, ...] = (0, 1, 2),
     jobs: int = 1,
     train: bool = True,
+    keep: str = "",
 ) -> dict[str, Any]:
     """All rows, or the named ones and their parents; ``quick``: the smallest net once.
 
-    Without ``train`` the nets stay untrained.
+    Without ``train`` the nets stay untrained; trained ones are kept in the folder ``keep``, and
+    found there again.
     """
+    if keep:
+        Path(keep).mkdir(parents=True, exist_ok=True)
+        os.environ[KEPT] = keep
     for name in rows:
         if name not in NETS:
             raise SpecError(
@@ -114,7 +124,10 @@ def _all(rows: Sequence[str], seeds: Sequence[int], jobs: int) -> dict[int, dict
     if jobs <= 1:
         return {seed: _of_seed(seed, rows) for seed in seeds}
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return dict(zip(seeds, pool.map(_of_seed, seeds, [rows] * len(seeds)), strict=True))
+        working = pool.map(_of_seed, seeds, [rows] * len(seeds))
+        for name in rows:
+            _data(NETS[name].data)  # for the table, while nets are trained
+        return dict(zip(seeds, working, strict=True))
 
 
 def _of_seed(seed: int, rows: Sequence[str]) -> dict[str, Found]:
@@ -140,9 +153,14 @@ def _trained(name: str, seed: int) -> nn.Module:
     """The net of a row, trained without its held-out samples; its teacher is trained first."""
     net, device = NETS[name], _device(NETS[name])
     part, _ = hold_out(_data(net.data).train, 0.1, seed=seed)
-    torch.manual_seed(seed)
-    model, recipe = net.build(part, seed), _recipe(net)
-    initialise(model, recipe, seed=seed)
+    recipe, dense = _recipe(net), _trained(net.start, seed) if net.start else None
+    model = _untrained(net, part, seed, dense=dense)
+    if dense is None:
+        initialise(model, recipe, seed=seed)
+    kept = _kept(name, seed)
+    if kept is not None and kept.exists():
+        restore(kept, model)
+        return model.to(device).eval()
     fit(
         model.to(device),
         part,
@@ -150,7 +168,34 @@ def _trained(name: str, seed: int) -> nn.Module:
         teacher=_trained(net.teacher, seed) if net.teacher else None,
         seed=seed,
     )
+    if kept is not None:
+        save(kept, model, {"name": name}, x=torch.from_numpy(part.x[:64].copy()))
     return model
+
+
+def _untrained(net: Net, part: Samples, seed: int, *, dense: nn.Module | None = None) -> nn.Module:
+    """The net of a row before it is trained; ``dense``: the trained net that it starts from."""
+    torch.manual_seed(seed)
+    if net.sparse is None:
+        return net.build(part, seed)
+    return net.sparse(net.build(part, seed) if dense is None else dense.cpu(), part, seed)
+
+
+def _kept(name: str, seed: int) -> Path | None:
+    """The file of a trained net, if nets are kept; another recipe or length has another file."""
+    folder = os.environ.get(KEPT)
+    if not folder:
+        return None
+    text = f"{name} {[*_history(name)]} {NETS[name].data}"
+    return Path(folder) / f"{name.replace(' ', '-')}-{seed}-{zlib.crc32(text.encode()):08x}.st"
+
+
+def _history(name: str) -> Iterator[Recipe]:
+    """How a row and all that it comes from is trained."""
+    yield _recipe(NETS[name])
+    for other in (NETS[name].start, NETS[name].teacher):
+        if other:
+            yield from _history(other)
 
 
 def _recipe(net: Net) -> Recipe:
@@ -206,8 +251,7 @@ def _row(name: str, found: Sequence[Found]) -> dict[str, Any]:
     """One row of the table: what its net is, and what the seeds reached."""
     net = NETS[name]
     shape = _data(net.data).test.x.shape[1:]
-    torch.manual_seed(0)
-    model = net.build(hold_out(_data(net.data).train, 0.1)[0], 0)
+    model = _untrained(net, hold_out(_data(net.data).train, 0.1)[0], 0)
     layers = summary(model, torch.zeros(1, *shape))
     row = {
         "row": name,
