@@ -90,7 +90,7 @@ def from_dense(layers: Mapping[str, float], *, values: Values = "taken") -> Spar
     """A trained dense net with these ``layers`` sparse, their connections chosen from it."""
 
     def make(dense: nn.Module, train: Samples, seed: int) -> nn.Module:
-        few = torch.from_numpy(train.x[:256].copy())
+        few = torch.from_numpy(train.x[:512].copy())
         return sparsify(
             dense, layers=layers, values=values, connections="chosen", samples=few, seed=seed
         )

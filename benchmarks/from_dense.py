@@ -195,7 +195,7 @@ def _accuracy(
 def _sparse(
     study: Study, dense: nn.Module, train: Samples, density: float, way: Way, seed: int
 ) -> nn.Module:
-    few = torch.from_numpy(train.x[:256].copy())
+    few = torch.from_numpy(train.x[:512].copy())
     return sparsify(
         dense,
         layers=dict.fromkeys(study.layers, density),

@@ -56,6 +56,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "safetensors": ("train/fitting/checkpoint.py",),
     "sklearn": ("train/data/*",),
     "PIL": ("train/data/*",),
+    "scipy": ("train/nets/orders.py", "train/data/*", "patterns/chosen.py"),
     "onnx": ("graph/*",),
     "onnxruntime": ("runtime/engines/*", "packing/*"),
     "grpc": ("runtime/wire/*",),

@@ -21,7 +21,7 @@ from presplit.train.nets.calling import answer, evaluating
 
 ROWS = 16384
 """At most so many places of a batch are looked at in a layer."""
-RIDGE = 1e-3
+RIDGE = 0.1
 """Of the mean square of the inputs: it keeps what the batch does not tell where it was."""
 
 

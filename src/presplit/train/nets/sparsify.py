@@ -25,7 +25,7 @@ from presplit.train.nets.fitted import fit_to
 from presplit.train.nets.orders import put_in_order
 from presplit.train.nets.worth import worth
 
-MOST = 256
+MOST = 512
 """Of the samples that choosing and fitting look at."""
 Values = Literal["fresh", "taken", "fitted"]
 """Where a sparse layer's values come from.
@@ -57,7 +57,7 @@ def sparsify(
     for fewer epochs. ``connections`` "chosen" keep the most of what a trained net's are worth on
     ``samples``: the patterns stay, and the channels are put in the order that suits them, which
     costs nothing at run time. ``samples``: inputs ``(batch, ...)``, some hundred training samples;
-    the first 256 are used. All else of ``model`` stays.
+    the first 512 are used. All else of ``model`` stays.
 
     ``density`` (0..1] applies to every linear layer and convolution for which ``family`` has
     exactly this density and whose outputs would still read at least 8 features; the others,

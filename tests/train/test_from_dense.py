@@ -1,0 +1,194 @@
+"""Sparse nets that begin with a trained dense one: their values, their connections, refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from presplit.core.errors import GraphError, SpecError
+from presplit.train import sparsify
+from presplit.train.layers.sparse import SparseLayer
+from presplit.train.nets.axes import axes_of
+from presplit.train.nets.decide import decide
+from presplit.train.nets.orders import put_in_order
+from presplit.train.nets.worth import worth
+from presplit.train.zoo import mixer, mlp, mobilenet_v2, resnet8, small_cnn, vit
+
+IMAGES = torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def sparse_layers(net):
+    return {name: each for name, each in net.named_modules() if isinstance(each, SparseLayer)}
+
+
+def stirred(net):
+    """``net`` in evaluation mode with values that no channel shares with another."""
+    torch.manual_seed(1)
+    for value in [*net.parameters(), *net.buffers()]:
+        if value.is_floating_point():
+            value.data.add_(0.3 * torch.rand_like(value))
+    return net.eval()
+
+
+def patterns_of(net, **asked):
+    found = decide(net, **asked)
+    return {name: each.pattern for name, each in found.items() if each.pattern is not None}
+
+
+@pytest.fixture
+def grouped_net():
+    """A perceptron with a layer of four groups that nobody put in order."""
+    rng = np.random.default_rng(0)
+    net = mlp((32, 64, 64, 4))
+    with torch.no_grad():
+        together = rng.permutation(64)[:, None] % 4 == rng.permutation(64)[None, :] % 4
+        net.fc2.weight.mul_(torch.from_numpy(together))
+    return net.eval()
+
+
+def test_taken_values_are_those_of_the_dense_layer_where_connections_exist():
+    dense = stirred(resnet8(width=16))
+    sparse = sparsify(dense, layers={"block*.conv*": 1 / 4}, values="taken")
+    for name, layer in sparse_layers(sparse).items():
+        mask = torch.from_numpy(layer.pattern.mask())[..., None, None]
+        own = dense.get_submodule(name).weight
+        assert torch.equal(layer.dense_weight(), own * mask), name
+    assert torch.equal(sparse.stem.norm.running_mean, dense.stem.norm.running_mean)
+
+
+@pytest.mark.parametrize(
+    ("make", "x", "layers"),
+    [
+        (lambda: resnet8(width=8), IMAGES, {"block*.conv*": 1 / 2}),
+        (lambda: small_cnn(width=8), IMAGES[:, :1, :28, :28], {"block4.conv": 1 / 2}),
+        (lambda: vit(width=16, depth=2, patch=8), IMAGES, {"block*": 1 / 4}),
+        (lambda: mixer(width=16, depth=1, patch=8), IMAGES, {"block1.features*": 1 / 4}),
+        (lambda: mlp((48, 16, 16, 4)), IMAGES[:, :, :4, :4].flatten(1), {"fc*": 1 / 4}),
+    ],
+    ids=["shortcuts", "straight", "attention", "across tokens", "perceptron"],
+)
+def test_putting_channels_in_order_changes_no_answer_and_keeps_more(make, x, layers):
+    net = stirred(make())
+    patterns = patterns_of(net, layers=layers)
+    scores = worth(net, patterns, x)
+    drawn = {name: (each.mask() * scores[name]).sum() for name, each in patterns.items()}
+    with torch.no_grad():
+        before = net(x)
+        kept = put_in_order(net, patterns, scores, x)
+        assert torch.allclose(net(x), before, rtol=1e-3, atol=1e-4)
+    shares = [drawn[name] / scores[name].sum() for name in patterns]
+    assert sum(kept.values()) > 1.02 * sum(shares)
+
+
+def test_groups_that_a_net_has_are_found(grouped_net):
+    x = torch.rand(64, 32)
+    asked = {"fc2": 1 / 4}
+    drawn, chosen = (
+        sparsify(grouped_net, layers=asked, values="taken", connections=how, samples=x)
+        for how in ("drawn", "chosen")
+    )
+    with torch.no_grad():
+        wanted = grouped_net(x)
+        assert torch.allclose(chosen(x), wanted, atol=1e-5)
+        assert not torch.allclose(drawn(x), wanted, atol=1e-2)
+
+
+def test_chosen_connections_have_the_patterns_of_drawn_ones():
+    """So they run as fast: the order of channels is all that differs."""
+    dense = stirred(resnet8(width=16))
+    asked = {"block*.conv*": 1 / 4}
+    drawn = sparse_layers(sparsify(dense, layers=asked))
+    chosen = sparsify(dense, layers=asked, values="taken", connections="chosen", samples=IMAGES)
+    for name, layer in sparse_layers(chosen).items():
+        assert np.array_equal(layer.pattern.index, drawn[name].pattern.index)
+        assert layer.order == drawn[name].order
+
+
+def test_the_channels_around_a_shortcut_are_one_axis():
+    axes = axes_of(resnet8(width=8).eval(), IMAGES)
+    stage = axes["stem.conv.weight", 0]
+    assert stage is axes["block1.conv2.weight", 0] is axes["block2.shortcut.weight", 1]
+    assert stage is not axes["block1.conv1.weight", 0]
+    assert axes["stem.conv.weight", 1].fixed
+    assert axes["classifier.weight", 0].fixed
+
+
+def test_depthwise_channels_go_along_and_heads_of_attention_stay():
+    light = axes_of(mobilenet_v2(widths=(8, 16)).eval(), IMAGES)
+    depthwise = [k for k in light if k[0].endswith("weight") and not light[k].fixed]
+    assert depthwise
+    heads = axes_of(vit(width=16, depth=1, patch=8).eval(), IMAGES)
+    assert heads["block1.tokens.query.weight", 0].fixed
+    assert not heads["block1.tokens.query.weight", 1].fixed
+    assert not heads["block1.features.fc1.weight", 0].fixed
+
+
+class Ramp(nn.Module):
+    """Adds a different number to each channel."""
+
+    def forward(self, x):
+        return torch.cumsum(x, 1)
+
+
+class Rows(nn.Module):
+    """Follows another way for each batch, so that it cannot be followed."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(32, 32), nn.Linear(32, 4)
+
+    def forward(self, x):
+        return self.fc2(self.fc1(x) if x.sum() > 0 else self.fc1(-x))
+
+
+def test_channels_that_meet_unknown_code_stay_in_order():
+    net = nn.Sequential(nn.Linear(32, 32), Ramp(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))
+    axes = axes_of(net.eval(), torch.rand(2, 32))
+    assert axes["0.weight", 0].fixed
+    assert not axes["2.weight", 0].fixed
+
+
+def test_fitted_values_are_exact_where_the_dense_layer_has_no_other_connections():
+    torch.manual_seed(0)
+    sparse = sparsify(resnet8(width=8), layers={"block*.conv*": 1 / 2}).eval()
+    dense = resnet8(width=8).eval()
+    state = sparse.state_dict()
+    dense.load_state_dict(
+        {
+            name: sparse.get_submodule(name.rpartition(".")[0]).dense_weight()
+            if name not in state
+            else state[name]
+            for name in dense.state_dict()
+        }
+    )
+    again = sparsify(dense, layers={"block*.conv*": 1 / 2}, values="fitted", samples=IMAGES)
+    with torch.no_grad():
+        for name, layer in sparse_layers(again).items():
+            assert torch.allclose(layer.values, sparse.get_submodule(name).values, atol=1e-4), name
+
+
+@pytest.mark.parametrize("family", ["grouped", "biregular", "tiled"])
+def test_fitted_values_say_more_of_what_the_dense_net_says(family):
+    torch.manual_seed(0)
+    dense = mlp((48, 32, 32, 10)).eval()
+    x = torch.rand(512, 48)
+    with torch.no_grad():
+        wanted = dense(x[256:])
+        off = {
+            how: float((net.eval()(x[256:]) - wanted).square().mean())
+            for how in ("taken", "fitted")
+            for net in [sparsify(dense, density=0.25, family=family, values=how, samples=x[:256])]
+        }
+    assert off["fitted"] < 0.7 * off["taken"]
+
+
+def test_words_and_samples_are_refused_before_anything_is_done():
+    net = mlp((32, 32, 4))
+    with pytest.raises(SpecError, match="values: expected one of fresh, taken, fitted, got 'old'"):
+        sparsify(net, density=0.25, values="old")
+    with pytest.raises(SpecError, match="connections: 'chosen' needs samples="):
+        sparsify(net, density=0.25, connections="chosen")
+    with pytest.raises(GraphError, match="Rows cannot be followed"):
+        sparsify(Rows(), density=0.25, connections="chosen", samples=torch.rand(4, 32))
