@@ -169,13 +169,13 @@ def test_what_its_user_should_know_of_a_start_is_said(dense: Path, tmp_path: Pat
     said = "\n".join(runs.notes(spec))
     for part in (
         "connections drawn, values taken",
-        "learns from",
+        "is the teacher too",
         "early exits of",
         "held out other samples",
     ):
         assert part in said
     quiet = list(runs.notes(dense_spec(start={"net": str(dense)})))
-    assert quiet == [f"begins with the values of {dense}"]
+    assert quiet == [f"training begins with the net of {dense}"]
     assert list(runs.notes(dense_spec())) == []
 
 
@@ -428,7 +428,9 @@ def test_a_net_of_one_s_own_is_filled_and_its_changed_code_is_noticed(tmp_path: 
     assert any(
         isinstance(each, nn.Module) and hasattr(each, "values") for each in first.model.modules()
     )
-    with pytest.raises(DataError, match=r"start.net: its values give other answers than when they"):
+    with pytest.raises(
+        DataError, match=r"own: its values give other answers than when they were s"
+    ):
         begun(spec, named)
     with pytest.raises(DataError, match="it is of another net"):
         begun(spec, other)

@@ -86,7 +86,7 @@ def build(spec: Spec, own: Own | None = None, *, weights: Weights | None = None)
     torch.manual_seed(spec.seed)
     model, start = _dense(spec, data, own), None
     if weights is not None:
-        with context("start.net"):
+        with context(f"start.net: {spec.start.net}" if spec.start else "weights"):
             fill(model, weights, train.x.shape[1:])
         start = twin(model)
     if spec.sparsity is not None:

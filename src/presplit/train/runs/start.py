@@ -6,18 +6,20 @@ net and how it was trained.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from presplit.core.errors import DataError, context
-from presplit.core.spec import Spec, Start, read_spec, read_tables
+from presplit.core.spec import NAME_PATTERN, Spec, Start, read_spec, read_tables
 from presplit.train.runs import directory as place
 from presplit.train.runs.weights import Weights, read_weights
 
 OWN = ("name", "start", "sparsity")
 """What a run says only of itself."""
-LONGEST_NAME = 63
+LONGEST = 56
+"""Characters of its name that a run hands on: a name has 63 at most."""
 
 
 def weights_of(start: Start) -> Weights:
@@ -46,13 +48,14 @@ def laid_on_start(raw: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, 
     """
     start = {**_table(raw, "start"), **_table(said, "start")}
     net, open_sections = start.get("net"), set(Spec.__struct_fields__) - {*OWN[1:], *raw}
-    if not isinstance(net, str) or not Path(net).is_dir() or not open_sections:
+    is_named = isinstance(net, str) and net != ""
+    if not is_named or not Path(net).is_dir() or not open_sections:
         return dict(raw)
     with context("start.net"):
         place.refuse_unfinished(Path(net))
         below = read_tables(place.at(Path(net), place.SPEC))
     is_sparse = bool(_table(raw, "sparsity") or _table(said, "sparsity"))
-    name = f"{str(below.get('name'))[: LONGEST_NAME - 7]}-{'sparse' if is_sparse else 'tuned'}"
+    name = f"{_name(Path(net), below)[:LONGEST]}-{'sparse' if is_sparse else 'tuned'}"
     training = {k: value for k, value in _table(below, "training").items() if k != "teacher"}
     below = {key: value for key, value in below.items() if key not in OWN}
     if _table(said, "model").get("kind") not in (None, _table(below, "model").get("kind")):
@@ -66,23 +69,26 @@ def notes(spec: Spec) -> Iterator[str]:
     if start is None:
         return
     how = f"; connections {start.connections}, values {start.values}" if spec.sparsity else ""
-    yield f"begins with the values of {start.net}{how}"
+    yield f"training begins with the net of {start.net}{how}"
     if spec.training.distil and spec.training.teacher is None:
-        yield f"learns from {start.net}"
+        yield f"the net of {start.net} is the teacher too"
     if not place.is_finished(Path(start.net)):
         return
     parent = read_spec(place.at(Path(start.net), place.SPEC))
     if parent.exits is not None:
         yield f"the early exits of {start.net} are left out: those of this net are drawn anew"
-    if (parent.data.name, parent.data.validation, parent.seed) != (
-        spec.data.name,
-        spec.data.validation,
-        spec.seed,
-    ):
+    parted = (parent.data.validation, parent.seed) != (spec.data.validation, spec.seed)
+    if parted and parent.data.name == spec.data.name:
         yield (
-            f"{start.net} held out other samples (by seed, data.name and data.validation): it may "
-            "have trained on those that are held out here, and look better on them than it is"
+            f"{start.net} held out other samples (seed or data.validation differ), so it has "
+            "trained on some that are held out here: accuracy on these looks better than it is"
         )
+
+
+def _name(run: Path, spec: Mapping[str, Any]) -> str:
+    """What a run is called: as its directory, unless that is no name."""
+    own = run.resolve().name
+    return own if re.match(NAME_PATTERN, own) else str(spec.get("name"))
 
 
 def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
