@@ -386,6 +386,7 @@ def marked_run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tu
         ("export", "{run}", "--out", "{new}"),
         ("train", "--resume", "--out", "{run}"),
         ("train", "{run}/spec.json", "--out", "{new}"),
+        ("train", "--from", "{run}", "--out", "{new}"),
         ("train", "--out", "{new}", "--set", "training.distil=0.5", "--set", "{teacher}"),
     ],
 )

@@ -54,6 +54,7 @@ sections = st.fixed_dictionaries(
             {}, optional={"name": globs, "validation": st.floats(0.001, 0.499)}
         ),
         "model": st.fixed_dictionaries({}, optional={"width": st.integers(1, 512)}),
+        "start": st.fixed_dictionaries({"net": globs}),
         "sparsity": st.fixed_dictionaries(
             {"density": densities, "layers": st.dictionaries(globs, densities)}
         ),
@@ -252,6 +253,19 @@ def test_a_set_without_key_and_value_is_refused(tmp_path, assignment):
         (
             "[exits]\nafter = ['a']\nweights = [1, 2]",
             r"exits.weights: expected one for each of \['a'\], got \[1.0, 2.0\]",
+        ),
+        ("[start]\nvalues = 'taken'", r"start: missing required field `net`"),
+        (
+            "[start]\nnet = 'runs/a'\nvalues = 'copied'",
+            r"start.values: expected one of taken, fitted, fresh, got 'copied'",
+        ),
+        (
+            "[start]\nnet = 'runs/a'\nconections = 'chosen'",
+            r"unknown key 'start.conections' \(nearest: connections\)",
+        ),
+        (
+            "[start]\nnet = 'runs/a'\nconnections = 'chosen'",
+            r"start.connections: 'chosen' is said of sparse layers, and there are none: add \[s",
         ),
         (
             "[plan]\nmax_accuracy_drop = 2",

@@ -23,6 +23,14 @@ def train(
     spec: Annotated[
         Path | None, typer.Argument(help="A spec.toml; without one the options say what to train.")
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN|FILE",
+            help="Begin with a trained dense net: a run, or saved weights (.safetensors, .pt).",
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="Your own model as module:factory; its code is imported and runs."),
@@ -78,6 +86,7 @@ def train(
 
     said = _tables(
         {
+            "start.net": start,
             "data.name": data,
             "sparsity.density": density,
             "sparsity.budget": budget,
@@ -96,6 +105,8 @@ def train(
     is_first = distributed.rank() == 0
     if is_first:
         _announce(directory, resume=resume, is_begun=runs.spec_file(directory) is not None)
+        for note in runs.notes(resolved):
+            say(note)
     own = trusted(model, teacher_model)
     try:
         with aside(), _progress(resolved.training.epochs) as on_epoch:
@@ -135,12 +146,17 @@ def _announce(directory: Path, *, resume: bool, is_begun: bool) -> None:
 
 
 def _resolved(spec: Path | None, said: dict[str, Any], changes: list[str]) -> Spec:
-    """The spec in a file, or an empty one, with what the options said and ``--set`` on top."""
-    from presplit.core.spec import read_tables, spec_from
+    """The spec in a file, or an empty one, with what the options said and ``--set`` on top.
+
+    What neither says is as in the run that it starts from.
+    """
+    from presplit.core.spec import assigned, read_tables, spec_from
+    from presplit.train.runs import laid_on_start
 
     raw = read_tables(spec) if spec else {}
     with context(str(spec)) if spec else contextlib.nullcontext():
-        return spec_from(raw, over=said, set=changes)
+        over = assigned(changes, over=said)
+        return spec_from(laid_on_start(raw, over), over=over)
 
 
 def _net(model: str | None, layers: list[int]) -> dict[str, Any]:

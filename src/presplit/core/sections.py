@@ -123,6 +123,21 @@ class ByFanOut(Value, frozen=True, tag_field="kind", tag="fan_out"):
 Sparsity = ByDensity | ByBudget | ByFanOut
 
 
+class Start(Value, frozen=True):
+    """``[start]``: a trained dense net, whose values this one begins with.
+
+    ``net`` is the directory of a finished run, or a file of weights: ``.safetensors``, or a
+    ``state_dict`` that ``torch.save`` wrote. With ``[sparsity]``, ``values`` are where a sparse
+    layer's come from (see `presplit.train.sparsify`): "taken" from the net where connections exist,
+    "fitted" to what its layers give, or "fresh"; ``connections`` are "drawn", or "chosen" by what
+    those of the net are worth. All that is not sparse is the net's; early exits are drawn anew.
+    """
+
+    net: Text
+    values: Literal["taken", "fitted", "fresh"] = "taken"
+    connections: Literal["drawn", "chosen"] = "drawn"
+
+
 class Exits(Value, frozen=True):
     """``[exits]``: which modules an early exit follows, and what the loss of each exit counts.
 
@@ -163,13 +178,15 @@ class Planning(Value, frozen=True):
 class Spec(Value, frozen=True):
     """A whole run.
 
-    Without ``sparsity`` the net is dense, without ``exits`` it has only its own classifier.
+    Without ``sparsity`` the net is dense, without ``exits`` it has only its own classifier, without
+    ``start`` its values are drawn.
     """
 
     name: Name = "net"
     seed: Seed = 0
     data: Data = Data()
     model: Model = Cnn()
+    start: Start | None = None
     sparsity: Sparsity | None = None
     exits: Exits | None = None
     training: Training = Training()
@@ -183,17 +200,33 @@ class Spec(Value, frozen=True):
             raise SpecError(f"data.pad_to: expected {expected}, got {self.data.pad_to}")
         if isinstance(self.sparsity, ByFanOut):
             _refuse_degrees(self.sparsity.fan_out, layers)
+        if self.start is not None and self.sparsity is None:
+            _refuse_choices(self.start)
 
 
 SECTIONS: dict[str, tuple[type[Value], ...]] = {
     "data": (Data,),
     "model": (Mlp, Cnn, OwnModel),
+    "start": (Start,),
     "sparsity": (ByDensity, ByBudget, ByFanOut),
     "exits": (Exits,),
     "training": (Training,),
     "plan": (Planning,),
 }
 """The sections of a spec; one of several kinds is told by its ``kind``, or by the keys it has."""
+
+
+def _refuse_choices(start: Start) -> None:
+    """Raise `SpecError` for what ``start`` says of sparse layers where there are none."""
+    for key, said, usual in (
+        ("values", start.values, "taken"),
+        ("connections", start.connections, "drawn"),
+    ):
+        if said != usual:
+            raise SpecError(
+                f"start.{key}: {said!r} is said of sparse layers, and there are none: add "
+                f"[sparsity], or leave it at {usual!r}"
+            )
 
 
 def _refuse_degrees(fan_out: tuple[int, ...], layers: tuple[int, ...]) -> None:

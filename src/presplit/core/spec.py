@@ -33,6 +33,7 @@ from presplit.core.sections import (
     OwnModel,
     Planning,
     Spec,
+    Start,
 )
 from presplit.core.types import canonical_json
 from presplit.core.value import Value
@@ -50,7 +51,9 @@ __all__ = [
     "OwnModel",
     "Planning",
     "Spec",
+    "Start",
     "Training",
+    "assigned",
     "read_spec",
     "read_tables",
     "spec_from",
@@ -98,9 +101,7 @@ def spec_from(
         ...
     presplit.core.errors.SpecError: training.epochs: expected `int` >= 1, got 0
     """
-    changes = _merged({}, over or {})
-    for assignment in set:
-        changes = _merged(changes, _assigned(assignment))
+    changes = assigned(set, over=over or {})
     raw = _merged(_open_to(changes, raw), changes)
     _refuse_unknown(raw)
     _refuse_infinite(raw)
@@ -124,6 +125,18 @@ def spec_json(spec: Spec) -> bytes:
     3
     """
     return msgspec.json.format(canonical_json(spec), indent=2) + b"\n"
+
+
+def assigned(set: Sequence[str], *, over: Mapping[str, object]) -> dict[str, object]:
+    """The tables ``over``, changed by each ``KEY=VALUE`` of ``set`` as in `read_spec`.
+
+    >>> assigned(["training.epochs=5"], over={"training": {"rate": 0.1}, "seed": 2})
+    {'training': {'rate': 0.1, 'epochs': 5}, 'seed': 2}
+    """
+    changes = _merged({}, over)
+    for assignment in set:
+        changes = _merged(changes, _assigned(assignment))
+    return changes
 
 
 def _text(path: Path) -> str:

@@ -11,6 +11,7 @@ from presplit.train.runs.directory import (
     versions,
 )
 from presplit.train.runs.judge import judge
+from presplit.train.runs.start import laid_on_start, notes
 from presplit.train.runs.train import train
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "Run",
     "build",
     "judge",
+    "laid_on_start",
+    "notes",
     "read_run",
     "spec_file",
     "train",

@@ -5,25 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from presplit.core.errors import SpecError, context
-from presplit.core.sections import ByDensity, ByFanOut, Cnn, Mlp, OwnModel, Sparsity, Spec
+from presplit.core.sections import ByDensity, ByFanOut, Cnn, Mlp, OwnModel, Sparsity, Spec, Start
 from presplit.core.types import Pattern
 from presplit.patterns import biregular
 from presplit.policies import EXITS
 from presplit.train.data import Dataset, Samples, hold_out, load
 from presplit.train.fitting.fit import initialise
 from presplit.train.fitting.recipe import refuse_unknown_names
+from presplit.train.layers.sparse import SparseLayer
 from presplit.train.layers.standardise import standardised
 from presplit.train.nets.add_exits import add_exits
 from presplit.train.nets.allocate import allocate
 from presplit.train.nets.checking import check_classifier
-from presplit.train.nets.copying import bare_copy
+from presplit.train.nets.copying import bare_copy, twin
 from presplit.train.nets.exits import MultiExit
-from presplit.train.nets.sparsify import sparsify
+from presplit.train.nets.sparsify import MOST, sparsify
+from presplit.train.runs.weights import Weights, fill
 from presplit.train.zoo import mlp, small_cnn
 
 
@@ -33,7 +37,8 @@ class Run:
 
     ``train`` and ``held_out`` together are the training set.
 
-    ``padding``: how many zeros were added to each sample.
+    ``padding``: how many zeros were added to each sample. ``start``: the dense net that ``model``
+    began with, if it was trained.
     """
 
     spec: Spec
@@ -42,6 +47,7 @@ class Run:
     train: Samples
     held_out: Samples
     padding: int = 0
+    start: nn.Module | None = None
 
     @property
     def exit_names(self) -> tuple[str, ...]:
@@ -53,8 +59,12 @@ Own = Callable[[str], object]
 """Gives the dense net that a spec's ``model.factory`` names."""
 
 
-def build(spec: Spec, own: Own | None = None) -> Run:
+def build(spec: Spec, own: Own | None = None, *, weights: Weights | None = None) -> Run:
     """The untrained net of ``spec``, its values drawn from the spec's seed, and its data.
+
+    ``weights``: those of the dense net that ``spec.start`` names, from which the values then are;
+    without them all are drawn, as for a net that a checkpoint will fill. Raises `DataError` if they
+    are of another net.
 
     A net of kind "own" comes from ``own``, keeps the values that it draws itself, and is given a
     sample to see that it fits the data: `GraphError` if it does not.
@@ -74,7 +84,11 @@ def build(spec: Spec, own: Own | None = None) -> Run:
         data = data.padded(spec.data.pad_to)
     train, held_out = hold_out(data.train, spec.data.validation, seed=spec.seed)
     torch.manual_seed(spec.seed)
-    model = _dense(spec, data, own)
+    model, start = _dense(spec, data, own), None
+    if weights is not None:
+        with context(f"start.net: {spec.start.net}" if spec.start else "weights"):
+            fill(model, weights, train.x.shape[1:])
+        start = twin(model)
     if spec.sparsity is not None:
         with context("sparsity"):
             model = sparsify(
@@ -83,6 +97,7 @@ def build(spec: Spec, own: Own | None = None) -> Run:
                 layers=_densities(spec.sparsity, spec, model, train),
                 family=spec.sparsity.family,
                 seed=spec.seed,
+                **_from_start(spec.start if start else None, train, spec.seed),
             )
     if spec.exits is not None:
         with context("exits.policy"):
@@ -91,8 +106,31 @@ def build(spec: Spec, own: Own | None = None) -> Run:
             after = "auto" if spec.exits.after == ("auto",) else spec.exits.after
             model = add_exits(model, after, example=torch.from_numpy(train.x[:1].copy()))
     if not isinstance(spec.model, OwnModel):
-        initialise(model, spec.training, seed=spec.seed)
-    return Run(spec, model, data, train, held_out, padding)
+        initialise(_to_draw(model, spec.start if start else None), spec.training, seed=spec.seed)
+    return Run(spec, model, data, train, held_out, padding, start)
+
+
+def _from_start(start: Start | None, train: Samples, seed: int) -> dict[str, Any]:
+    """What `sparsify` is told of a trained net; nothing of one that is not."""
+    if start is None:
+        return {}
+    # Files may be in the order of their classes.
+    some = np.random.default_rng(seed).permutation(len(train))[:MOST]
+    return {
+        "values": start.values,
+        "connections": start.connections,
+        "samples": torch.from_numpy(train.x[some]),
+    }
+
+
+def _to_draw(model: nn.Module, start: Start | None) -> nn.Module:
+    """The parts of ``model`` whose values the recipe draws: all, or what is not the start's."""
+    if start is None:
+        return model
+    parts = [model.heads] if isinstance(model, MultiExit) else []
+    if start.values == "fresh":
+        parts += [layer for layer in model.modules() if isinstance(layer, SparseLayer)]
+    return nn.ModuleList(parts)
 
 
 def _dense(spec: Spec, data: Dataset, own: Own | None) -> nn.Module:

@@ -5,8 +5,9 @@
 is read back by building the net from its spec and filling it from the checkpoint, patterns
 included.
 
-A run that is being trained lies in ``unfinished/``, with its ``state.safetensors``; the finished
-run that it replaces stays readable beside it. When the new one is whole, its folder is renamed
+A run that is being trained lies in ``unfinished/``, with its ``state.safetensors`` and the dense
+net that it began with, if any, in ``start.safetensors``; the finished run that it replaces stays
+readable beside it. When the new one is whole, its folder is renamed
 ``replacing/``, at one stroke; from then on its files are the run's, and they move up one by one. A
 crash at any moment leaves one whole run, the old or the new.
 """
@@ -25,6 +26,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+from torch import nn
 
 import presplit
 from presplit.core.errors import DataError
@@ -35,7 +37,7 @@ from presplit.train.runs.build import Own, Run, build
 
 SPEC, VERSIONS, METRICS = "spec.json", "versions.json", "metrics.jsonl"
 MODEL, RESULT = "model.safetensors", "result.json"
-STATE, TEACHER = "state.safetensors", "teacher"
+STATE, START, TEACHER = "state.safetensors", "start.safetensors", "teacher"
 UNFINISHED, REPLACING = "unfinished", "replacing"
 ANYWHERE = ("model.factory",)
 """Keys in which a run that goes on may differ: where the code lies is the user's word each time."""
@@ -48,21 +50,26 @@ def read_run(directory: str | Path, own: Own | None = None) -> Run:
     it is not a finished run, or its net's code has changed so that it answers otherwise.
     """
     directory = Path(directory)
-    if not is_finished(directory):
-        is_begun = os.path.isfile(directory / UNFINISHED / SPEC)
-        cure = "--resume finishes it" if is_begun else "presplit train makes one"
-        raise DataError(
-            f"{directory}: not a finished run ({SPEC} and {MODEL} are expected); {cure}"
-        )
-    run = build(read_spec(_at(directory, SPEC)), own)
-    checkpoint.restore(_at(directory, MODEL), run.model)
+    refuse_unfinished(directory)
+    run = build(read_spec(at(directory, SPEC)), own)
+    checkpoint.restore(at(directory, MODEL), run.model)
     run.model.eval()
     return run
 
 
 def is_finished(directory: Path) -> bool:
     """Whether there is a whole run in ``directory``."""
-    return all(os.path.isfile(_at(directory, name)) for name in (SPEC, MODEL))
+    return all(os.path.isfile(at(directory, name)) for name in (SPEC, MODEL))
+
+
+def refuse_unfinished(directory: Path) -> None:
+    """Raise `DataError` unless there is a whole run in ``directory``."""
+    if not is_finished(directory):
+        is_begun = os.path.isfile(directory / UNFINISHED / SPEC)
+        cure = "--resume finishes it" if is_begun else "presplit train makes one"
+        raise DataError(
+            f"{directory}: not a finished run ({SPEC} and {MODEL} are expected); {cure}"
+        )
 
 
 def spec_file(directory: Path) -> Path | None:
@@ -70,13 +77,15 @@ def spec_file(directory: Path) -> Path | None:
     unfinished = directory / UNFINISHED / SPEC
     if os.path.isfile(unfinished):
         return unfinished
-    return _at(directory, SPEC) if is_finished(directory) else None
+    return at(directory, SPEC) if is_finished(directory) else None
 
 
-def begin(spec: Spec, directory: Path) -> None:
+def begin(spec: Spec, directory: Path, start: nn.Module | None) -> None:
     """An empty run in ``directory``'s folder for what is unfinished.
 
-    Raises `DataError` if it cannot be written; what was finished stays as it is.
+    ``start``, the dense net that it begins with, is kept there until the run is whole: whatever
+    becomes of where it came from, the run can go on. Raises `DataError` if it cannot be written;
+    what was finished stays as it is.
     """
     place = directory / UNFINISHED
     with _written(directory):
@@ -86,6 +95,8 @@ def begin(spec: Spec, directory: Path) -> None:
     with tidied(directory):
         checkpoint.write(place / METRICS, b"")
         checkpoint.write(place / VERSIONS, msgspec.json.encode(versions()))
+        if start is not None:
+            checkpoint.save(place / START, start)
         checkpoint.write(place / SPEC, spec_json(spec))
 
 
@@ -134,7 +145,8 @@ def settle(directory: Path) -> None:
     if not os.path.isdir(moving):
         return
     with _written(directory):
-        (moving / STATE).unlink(missing_ok=True)
+        for name in (STATE, START):
+            (moving / name).unlink(missing_ok=True)
         if (moving / TEACHER).is_dir():
             if (directory / TEACHER).exists():
                 shutil.rmtree(directory / TEACHER)
@@ -166,7 +178,7 @@ def same_spec(file: Path, spec: Spec) -> None:
             )
 
 
-def _at(directory: Path, name: str) -> Path:
+def at(directory: Path, name: str) -> Path:
     """Where a file of the finished run is, while a newer run takes its place too."""
     moving = directory / REPLACING / name
     return moving if os.path.exists(moving) else directory / name  # no error where it is hidden

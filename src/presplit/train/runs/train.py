@@ -19,6 +19,8 @@ from presplit.train.fitting.resume import Epoch
 from presplit.train.runs import directory as place
 from presplit.train.runs.build import Own, Run, build
 from presplit.train.runs.judge import judge
+from presplit.train.runs.start import weights_of
+from presplit.train.runs.weights import Weights, read_weights
 
 OnEpoch = Callable[[Epoch], None]
 
@@ -38,35 +40,69 @@ def train(
 
     ``resume`` goes on with the run of the same spec that is there, from the last epoch that was
     saved. Raises `DataError` if it is of another spec. If the recipe distils without naming a
-    teacher, the dense parent is trained first, by the same recipe, into ``teacher/``, anew unless
-    ``resume``. Of several processes, one writes.
+    teacher, the net that the run starts from is the teacher; without such, the dense parent is
+    trained first, by the same recipe, into ``teacher/``, anew unless ``resume``. Of several
+    processes, one writes.
     """
     directory = Path(directory)
-    run = build(spec, own)
+    unfinished = directory / place.UNFINISHED
+    before = _begun(spec, directory, resume=resume)
+    if before is not None and before.parent != unfinished:
+        return judge(place.read_run(directory, own))
+    run = build(spec, own, weights=_start(spec, directory, is_begun=before is not None))
     example = torch.from_numpy(run.train.x[:2].copy())
     refuse_what_does_not_fit(run.model, spec.training, _weights(spec), example)
-    teacher = _named_teacher(run, directory, own)
+    teacher = _named_teacher(run, directory, own) or run.start
+    distributed.wait()  # all have looked before the first one writes
+    if before is None and distributed.rank() == 0:
+        place.begin(spec, directory, run.start)
+    distributed.wait()
+    with place.tidied(directory):
+        if spec.training.distil and teacher is None:
+            teacher = _parent(spec, unfinished / place.TEACHER, own, on_epoch)
+        result = _trained(run, unfinished, teacher if spec.training.distil else None, on_epoch)
+    if distributed.rank() == 0:
+        place.take_place(directory)
+    distributed.wait()
+    return result
+
+
+def _begun(spec: Spec, directory: Path, *, resume: bool) -> Path | None:
+    """The spec of the run that is there to go on with, or finished; None to begin anew.
+
+    Raises `DataError` if it is another than ``spec``.
+    """
     if distributed.rank() == 0:
         place.settle(directory)
     distributed.wait()
     before = place.spec_file(directory) if resume else None
     if before is not None:
         place.same_spec(before, spec)
-    distributed.wait()  # all have looked before the first one writes
-    unfinished = directory / place.UNFINISHED
-    if before is not None and before.parent != unfinished:
-        return judge(place.read_run(directory, own))
-    if before is None and distributed.rank() == 0:
-        place.begin(spec, directory)
-    distributed.wait()
-    with place.tidied(directory):
-        if spec.training.distil and teacher is None:
-            teacher = _parent(spec, unfinished / place.TEACHER, own, on_epoch)
-        result = _trained(run, unfinished, teacher, on_epoch)
-    if distributed.rank() == 0:
-        place.take_place(directory)
-    distributed.wait()
-    return result
+    return before
+
+
+def _start(spec: Spec, directory: Path, *, is_begun: bool) -> Weights | None:
+    """The dense net's weights that the run begins with, if any.
+
+    A run that goes on has kept them.
+    """
+    if spec.start is None:
+        return None
+    kept = directory / place.UNFINISHED / place.START
+    if is_begun and kept.is_file():
+        return read_weights(kept)
+    with context("start.net"):
+        _refuse_replaced(spec.start.net, directory)
+    return weights_of(spec.start)
+
+
+def _refuse_replaced(net: str, directory: Path) -> None:
+    """Raise `SpecError` if ``net`` is in the run of ``directory``, which a new one replaces."""
+    path = Path(net).resolve()
+    if directory.resolve() in (path, *path.parents):
+        raise SpecError(
+            f"{net}: it is in the run that this one replaces; name another directory for the run"
+        )
 
 
 def _trained(
@@ -124,11 +160,7 @@ def _named_teacher(run: Run, directory: Path, own: Own | None) -> nn.Module | No
             raise SpecError(
                 "nothing is learned from it: set training.distil, the share of the loss that it has"
             )
-        if directory.resolve() in (Path(teacher).resolve(), *Path(teacher).resolve().parents):
-            raise SpecError(
-                f"{teacher}: it is in the run that this one replaces; name another directory for "
-                "the run"
-            )
+        _refuse_replaced(teacher, directory)
         named = place.read_run(teacher, own)
         if len(named.data.labels) != len(run.data.labels):
             raise DataError(f"{teacher}: its net was trained on {named.data.name}")
