@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import to_builtins
 from msgspec.structs import replace
 from torch import nn
 
@@ -190,9 +191,10 @@ def _kept(name: str, seed: int) -> Path | None:
     return Path(folder) / f"{name.replace(' ', '-')}-{seed}-{zlib.crc32(text.encode()):08x}.st"
 
 
-def _history(name: str) -> Iterator[Recipe]:
-    """How a row and all that it comes from is trained."""
-    yield _recipe(NETS[name])
+def _history(name: str) -> Iterator[dict[str, Any]]:
+    """How a row and all that it comes from is trained: where it is not by the default recipe."""
+    usual = to_builtins(Recipe())
+    yield {k: v for k, v in to_builtins(_recipe(NETS[name])).items() if v != usual[k]}
     for other in (NETS[name].start, NETS[name].teacher):
         if other:
             yield from _history(other)
