@@ -27,7 +27,7 @@ from presplit.train import (
 )
 from presplit.train.data import Samples, digits, hold_out
 from presplit.train.fitting.losses import joint_loss
-from presplit.train.fitting.recipe import AUGMENTATIONS, SCHEDULES
+from presplit.train.fitting.recipe import SCHEDULES
 from presplit.train.fitting.trainer import Trainer
 from presplit.train.zoo import mlp
 
@@ -406,16 +406,6 @@ def test_a_frozen_net_trains_its_exits_and_stays_as_it_is(few: Samples) -> None:
         torch.equal(ours, theirs)
         for ours, theirs in zip(net.model.parameters(), before, strict=True)
     )
-
-
-def test_a_nudge_moves_an_image_by_a_pixel_at_most() -> None:
-    torch.manual_seed(0)
-    dot = torch.zeros(200, 1, 28, 28)
-    dot[:, :, 10, 20] = 1
-    places = AUGMENTATIONS["nudge"](dot)[:, 0].nonzero()
-    assert len(places) == 200 and {
-        tuple(place) for place in (places[:, 1:] - torch.tensor([10, 20])).tolist()
-    } == {(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)}
 
 
 def test_no_epochs_and_other_data_than_samples_are_refused() -> None:

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import nn
@@ -43,6 +44,17 @@ RECIPES = {
     ),
     "distils": Recipe(epochs=3, batch=64, distil=0.5),
     "distils what is augmented": Recipe(epochs=3, batch=64, distil=0.5, augment="shift"),
+    "mixes, with weights": Recipe(
+        epochs=3, batch=64, distil=0.5, mixup=0.3, cutmix=1.0, class_weights="balanced"
+    ),
+    "augments and draws evenly": Recipe(
+        epochs=3,
+        batch=64,
+        sampling="balanced",
+        augment="photos+rotate+noise",
+        bf16=True,
+        cutmix=1.0,
+    ),
     "in half precision": Recipe(
         epochs=3, batch=64, bf16=True, label_smoothing=0.1, schedule="inverse_time", decay=0.1
     ),
@@ -292,6 +304,8 @@ def curve_of(out: Path) -> None:
     train, held = hold_out(hold_out(digits().train, 0.3)[1], 0.2)
     model = add_exits(sparsify(mlp([64, 64, 64, 10]), density=0.25), ["relu1"])
     recipe = Recipe(epochs=4, batch=50, regime="mixed", ema=0.5, self_distil=0.2, distil=0.3)
+    weighed = {"class_weights": tuple(range(1, 11)), "mixup": 0.3, "label_smoothing": 0.1}
+    recipe = msgspec.structs.replace(recipe, **weighed, augment="noise", sampling="balanced")
     history = fit(model, train, recipe=recipe, validation=held, teacher=mlp([64, 16, 10]))
     if distributed.rank() == 0:
         found = [distributed.count(), [(e.loss, e.accuracy) for e in history]]

@@ -22,17 +22,24 @@ class Recipe(Value, frozen=True):
     """How to train.
 
     ``optimiser``, ``schedule``, ``augment``: names on the shelves of
-    `presplit.train.fitting.recipe`; ``weight_decay`` is the optimiser's, ``decay`` belongs to the
-    schedule "inverse_time". ``fan_in``: scale initial values by the connections that exist
-    ("sparse") or as if all did ("dense"). ``regime`` (arXiv 2103.04505): "joint" trains all exits
-    together; "separate" the net with its own classifier for ``backbone_epochs`` (default: half of
-    them) and then only the early exits; "mixed" the net, then everything. ``label_smoothing``,
-    0..1; ``distil``, 0..1: how much of every exit's loss is taken against the teacher,
-    ``self_distil`` how much of an early exit's against the last exit (arXiv 1905.08094), both
-    softened by ``temperature`` (arXiv 1503.02531: 2..10; 4 is usual). ``ema``, 0..1: decay a step
-    of the moving average of all values, which then is the net (0: none; 0.99..0.9999).
-    ``patience``: stop after so many epochs of the last regime without better exits on the
-    validation part, weighed as their losses are, and keep the best (0: never stop, keep the last).
+    `presplit.train.fitting.recipe` and `presplit.train.fitting.augment`; of ``augment`` several
+    joined by ``+`` ("crop+flip"), done in that order. ``weight_decay`` is the optimiser's,
+    ``decay`` belongs to the schedule "inverse_time". ``fan_in``: scale initial values by the
+    connections that exist ("sparse") or as if all did ("dense"). ``regime`` (arXiv 2103.04505):
+    "joint" trains all exits together; "separate" the net with its own classifier for
+    ``backbone_epochs`` (default: half of them) and then only the early exits; "mixed" the net, then
+    everything. ``label_smoothing``, 0..1; ``distil``, 0..1: how much of every exit's loss is taken
+    against the teacher, ``self_distil`` how much of an early exit's against the last exit (arXiv
+    1905.08094), both softened by ``temperature`` (arXiv 1503.02531: 2..10; 4 is usual). ``ema``,
+    0..1: decay a step of the moving average of all values, which then is the net (0: none;
+    0.99..0.9999). ``patience``: stop after so many epochs of the last regime without better exits
+    on the validation part, weighed as their losses are, and keep the best (0: never stop, keep the
+    last). ``class_weights``: what a sample of each class counts in the cross-entropy, as numbers,
+    or "balanced": all classes alike. ``sampling``: "balanced" trains on samples of all classes
+    equally often, in epochs as long as before. ``mixup`` (arXiv 1710.09412) and ``cutmix`` (arXiv
+    1905.04899): parameters of the beta distribution by which samples are mixed (0: never; 0.2 and 1
+    are usual); of both, each batch takes one at random.
+
     Raises `SpecError` for a number out of its range, and for numbers that contradict each other.
 
     >>> Recipe(epochs=0)
@@ -60,6 +67,10 @@ class Recipe(Value, frozen=True):
     temperature: Positive = 4.0
     ema: PartialShare = 0.0
     patience: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
+    class_weights: Literal["none", "balanced"] | tuple[Positive, ...] = "none"
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
+    mixup: NonNegative = 0.0
+    cutmix: NonNegative = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,6 +84,11 @@ class Recipe(Value, frozen=True):
             raise SpecError(
                 f"{kind}.backbone_epochs: expected fewer than epochs = {self.epochs}, got "
                 f"{self.backbone_epochs}"
+            )
+        if self.class_weights == self.sampling == "balanced":
+            raise SpecError(
+                f"{kind}.class_weights: expected no 'balanced' beside sampling 'balanced', which "
+                "makes rare classes count as much already"
             )
         if self.regime != "joint" and self.epochs < 2:
             raise SpecError(

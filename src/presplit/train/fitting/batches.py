@@ -15,6 +15,7 @@ from torch import Tensor
 from presplit.core.errors import DataError
 from presplit.core.types import Floats
 from presplit.train.data.samples import Samples
+from presplit.train.fitting.balance import balanced_order
 
 
 class Batches(Protocol):
@@ -30,7 +31,8 @@ class Batches(Protocol):
 class Shuffled:
     """`Samples` on a device in batches, in another order each time.
 
-    ``taught``: a teacher's logits ``(n, classes)``, which come along.
+    ``sampling``: "shuffled", or "balanced" for all classes equally often; ``taught``: a teacher's
+    logits ``(n, classes)``, which come along.
     """
 
     def __init__(
@@ -40,11 +42,16 @@ class Shuffled:
         order: torch.Generator,
         device: torch.device,
         *,
+        sampling: str = "shuffled",
         taught: Floats | None = None,
     ) -> None:
         arrays = (samples.x, samples.y) if taught is None else (samples.x, samples.y, taught)
         self.x, self.y, *self.taught = (torch.from_numpy(part.copy()).to(device) for part in arrays)
         self.batch, self.order = batch, order
+        labels = torch.from_numpy(samples.y.copy())
+        self._members: list[Tensor] = []
+        if sampling == "balanced":
+            self._members = [(labels == each).nonzero().flatten() for each in labels.unique()]
 
     @property
     def first(self) -> tuple[Tensor, Tensor]:
@@ -57,10 +64,16 @@ class Shuffled:
         return full + (not joins)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        places = torch.randperm(len(self.y), generator=self.order).to(self.y.device)
+        places = self._places().to(self.y.device)
         starts = [k * self.batch for k in range(len(self))]
         for start, end in zip(starts, [*starts[1:], len(places)], strict=True):
             yield tuple(each[places[start:end]] for each in (self.x, self.y, *self.taught))
+
+    def _places(self) -> Tensor:
+        """Which samples an epoch has, in its order."""
+        if self._members:
+            return balanced_order(self._members, self.order)
+        return torch.randperm(len(self.y), generator=self.order)
 
 
 class Loaded:

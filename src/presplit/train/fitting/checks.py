@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from presplit.core.errors import DataError, GraphError, SpecError
 from presplit.core.recipe import Recipe
 from presplit.train.data.samples import Samples
+from presplit.train.fitting.augment import refuse_what_cannot_be_augmented
+from presplit.train.fitting.balance import balanced_weights
 from presplit.train.fitting.recipe import refuse_unknown_names
 from presplit.train.fitting.steps import phases, trainable
 from presplit.train.nets.add_exits import check_places
@@ -39,6 +42,49 @@ def refuse_what_is_missing(
         raise SpecError(
             f"patience is {recipe.patience}: give fit the validation part that it watches"
         )
+
+
+def refuse_other_samples(recipe: Recipe, x: Tensor) -> None:
+    """Raise `DataError` if samples such as ``x``, ``(batch, ...)``, cannot be changed as asked."""
+    refuse_what_cannot_be_augmented(recipe.augment, x)
+    mixes = "mixup" if recipe.mixup else "cutmix"
+    if (recipe.mixup or recipe.cutmix) and not x.is_floating_point():
+        raise DataError(f"{mixes}: only numbers with a fraction can be mixed, got {x.dtype}")
+    if recipe.cutmix and x.ndim != 4:
+        raise DataError(
+            "cutmix: expected images (channels, height, width), got samples of shape "
+            f"{tuple(x.shape[1:])}; mixup mixes any"
+        )
+
+
+def refuse_without_all_labels(recipe: Recipe) -> None:
+    """Raise `SpecError` if the recipe asks for what only the labels of all samples can tell."""
+    for key in ("class_weights", "sampling"):
+        if getattr(recipe, key) == "balanced":
+            own = "weights as numbers" if key == "class_weights" else "a loader that samples so"
+            raise SpecError(
+                f"{key}: 'balanced' needs the labels of all samples, and a loader shows them batch "
+                f"by batch; give fit Samples, or {own}"
+            )
+
+
+def class_weights(
+    recipe: Recipe, classes: int, train: Samples | Any, device: torch.device
+) -> Tensor | None:
+    """What each class counts, float32 ``(classes,)`` on ``device``; none if they count alike.
+
+    Raises `SpecError` if the recipe has not one number for each.
+    """
+    asked = recipe.class_weights
+    if asked == "none":
+        return None
+    if asked == "balanced":
+        return balanced_weights(torch.from_numpy(train.y.copy()), classes).to(device)
+    if len(asked) != classes:
+        raise SpecError(
+            f"class_weights: expected one for each of {classes} classes, got {len(asked)}"
+        )
+    return torch.tensor(asked, device=device)
 
 
 def refuse_what_does_not_fit(

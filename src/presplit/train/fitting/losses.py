@@ -14,6 +14,7 @@ def joint_loss(
     labels: Tensor,
     weights: Sequence[float],
     *,
+    class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
     teacher: Tensor | None = None,
     distil: float = 0.0,
@@ -25,10 +26,11 @@ def joint_loss(
     This is joint training, arXiv 2103.04505.
 
     ``logits``: float ``(batch, classes)`` of each exit, the net's own last; ``labels``: int64
-    ``(batch,)``; ``teacher``: logits of the net to learn from. The loss of one exit is the
-    cross-entropy with the labels; a share ``distil`` of it is replaced by that with the teacher,
-    and for early exits a share ``self_distil`` by that with the last exit (arXiv 1905.08094). An
-    exit of weight 0 is not computed.
+    ``(batch,)``, or how much of each class is in a sample, float ``(batch, classes)``;
+    ``class_weights``: what each class counts, float ``(classes,)``; ``teacher``: logits of the net
+    to learn from. The loss of one exit is the cross-entropy with the labels; a share ``distil`` of
+    it is replaced by that with the teacher, and for early exits a share ``self_distil`` by that
+    with the last exit (arXiv 1905.08094). An exit of weight 0 is not computed.
 
     >>> out = torch.tensor([[2.0, 0.0]])
     >>> labels = torch.tensor([0])
@@ -41,8 +43,8 @@ def joint_loss(
             continue
         from_last = self_distil if number < len(logits) - 1 else 0.0
         from_teacher = distil if teacher is not None else 0.0
-        loss = (1 - from_teacher - from_last) * F.cross_entropy(
-            out, labels, label_smoothing=label_smoothing
+        loss = (1 - from_teacher - from_last) * _hard_loss(
+            out, labels, label_smoothing, class_weights
         )
         if teacher is not None and from_teacher:
             loss = loss + from_teacher * soft_loss(out, teacher, temperature)
@@ -50,6 +52,23 @@ def joint_loss(
             loss = loss + from_last * soft_loss(out, logits[-1].detach(), temperature)
         parts.append(weight * loss)
     return torch.stack(parts).sum() / sum(weights)
+
+
+def _hard_loss(
+    out: Tensor, labels: Tensor, label_smoothing: float, class_weights: Tensor | None
+) -> Tensor:
+    """Scalar: cross-entropy with the labels, the mean over the batch.
+
+    With weights torch divides by the number of samples only where labels are shares of classes, and
+    else by the weights that a batch happens to hold. Here it is their number always, so that parts
+    of a batch add up to it.
+    """
+    if class_weights is None:
+        return F.cross_entropy(out, labels, label_smoothing=label_smoothing)
+    total = F.cross_entropy(
+        out, labels, class_weights, label_smoothing=label_smoothing, reduction="sum"
+    )
+    return total / len(out)
 
 
 def soft_loss(logits: Tensor, target: Tensor, temperature: float) -> Tensor:

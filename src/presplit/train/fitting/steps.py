@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -14,10 +14,13 @@ from presplit.core.errors import DataError, GraphError
 from presplit.core.recipe import Recipe
 from presplit.train.fitting import distributed
 from presplit.train.fitting.losses import joint_loss
-from presplit.train.fitting.recipe import AUGMENTATIONS, OPTIMISERS, SCHEDULES
+from presplit.train.fitting.recipe import OPTIMISERS, SCHEDULES
 from presplit.train.fitting.recorded import Recorded
 from presplit.train.nets.calling import exit_logits
 from presplit.train.nets.exits import MultiExit
+
+Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Samples and labels, changed at random before a step."""
 
 Part = Literal["all", "backbone", "heads"]
 
@@ -58,14 +61,17 @@ class Steps:
         *,
         teacher: nn.Module | None,
         average: nn.Module | None,
+        change: Change,
+        class_weights: Tensor | None,
     ) -> None:
         self.model, self.phase, self.recipe = model, phase, recipe
         self.teacher, self.average = teacher, average
+        self.change, self.class_weights = change, class_weights
         values = trainable(model, phase.part)
         self.optimiser = OPTIMISERS.find(recipe.optimiser)(values, recipe)
         total = (phase.last - phase.first) * steps
         self.schedule = SCHEDULES.find(recipe.schedule)(self.optimiser, recipe, total)
-        self.net, self.augment = distributed.joined(model), AUGMENTATIONS.find(recipe.augment)
+        self.net = distributed.joined(model)
         self._gradients = Recorded(self._add_gradients, values)
 
     def epoch(self, batches: Source, device: torch.device) -> float:
@@ -89,7 +95,8 @@ class Steps:
 
         ``taught``: the teacher's logits, if they are known.
         """
-        batch = [self.augment(x), y] if taught is None else [self.augment(x), y, taught]
+        changed = self.change(x, y)
+        batch = changed if taught is None else (*changed, taught)
         loss = self._gradients(
             *(distributed.part(each) for each in batch), weight=distributed.weight_of_part(len(x))
         )
@@ -112,6 +119,7 @@ class Steps:
                 exit_logits(self.net, x),
                 y,
                 self.phase.weights,
+                class_weights=self.class_weights,
                 label_smoothing=recipe.label_smoothing,
                 teacher=taught,
                 distil=recipe.distil,

@@ -20,12 +20,17 @@ from presplit.core.errors import DataError
 from presplit.core.recipe import RECIPES, Recipe
 from presplit.train.data.samples import Samples
 from presplit.train.fitting import distributed, fingerprint, resume
+from presplit.train.fitting.augment import augmentation
 from presplit.train.fitting.batches import Batches, Loaded, Shuffled
 from presplit.train.fitting.checks import (
+    class_weights,
     refuse_other_classes,
+    refuse_other_samples,
     refuse_what_does_not_fit,
     refuse_what_is_missing,
+    refuse_without_all_labels,
 )
+from presplit.train.fitting.mixup import mixed
 from presplit.train.fitting.recipe import facts
 from presplit.train.fitting.resume import Epoch, State
 from presplit.train.fitting.steps import Phase, Steps, phases, precision, training_only
@@ -78,6 +83,7 @@ class Trainer:
         if teacher is not None and recipe.distil:
             self._teacher = twin(teacher).to(self._device).eval()
         model.to(self._device)
+        self._augment = augmentation(recipe.augment)
         self._batches = self._source()
         self._weights = self._checked(exit_weights)
         beside = {"average": recipe.ema, "best": recipe.patience}
@@ -159,16 +165,24 @@ class Trainer:
     def _source(self) -> Shuffled | Loaded:
         """The batches in one form."""
         if not isinstance(self._train, Samples):
+            refuse_without_all_labels(self.recipe)
             own = next((value.dtype for value in self.model.parameters()), torch.float32)
             return Loaded(self._train, self._device, own if own.is_floating_point else torch.float)
-        taught = None
-        if self._teacher is not None and self.recipe.augment == "none":
-            # Without augmentation the teacher's answers never change: it is asked once.
+        taught, recipe = None, self.recipe
+        changes = recipe.augment != "none" or recipe.mixup or recipe.cutmix
+        if self._teacher is not None and not changes:
+            # Where samples stay as they are, the teacher's answers never change: it is asked once.
             two = torch.from_numpy(self._train.x[:2].copy())
             check_classifier(self._teacher, two, 1, data="the data")
             taught = evaluate(self._teacher, self._train)[-1]
-        size = self.recipe.batch
-        return Shuffled(self._train, size, self._order, self._device, taught=taught)
+        return Shuffled(
+            self._train,
+            recipe.batch,
+            self._order,
+            self._device,
+            sampling=recipe.sampling,
+            taught=taught,
+        )
 
     def _checked(self, exit_weights: Sequence[float] | None) -> list[float]:
         """What each exit's loss counts; the net has been seen to fit the samples."""
@@ -176,14 +190,25 @@ class Trainer:
         two, classes = x[:2], int(y.max()) + 1
         with precision(self.recipe, self._device):
             check_classifier(self.model, two, classes)
+            refuse_other_samples(self.recipe, x)
             _prepare(self.model, two)
             weights = refuse_what_does_not_fit(self.model, self.recipe, exit_weights, two)
             known = refuse_other_classes(
                 self.model, two, classes, teacher=self._teacher, validation=self._validation
             )
+        self._classes = known
+        self._class_weights = class_weights(self.recipe, known, self._train, self._device)
         if isinstance(self._batches, Loaded):
             self._batches.classes = known
         return weights
+
+    def _changed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch as the recipe augments and mixes it."""
+        recipe = self.recipe
+        x = self._augment(x)
+        if not (recipe.mixup or recipe.cutmix):
+            return x, y
+        return mixed(x, y, self._classes, mixup=recipe.mixup, cutmix=recipe.cutmix)
 
     @functools.cached_property
     def _seen(self) -> list[dict[str, Tensor]]:
@@ -222,6 +247,8 @@ class Trainer:
                 len(self._batches),
                 teacher=self._teacher,
                 average=self._nets.get("average"),
+                change=self._changed,
+                class_weights=self._class_weights,
             )
         return self._steps
 
