@@ -15,7 +15,7 @@ from presplit.core.types import Pattern
 from presplit.patterns import PATTERNS
 from presplit.patterns.periodic_kernel import periodic_kernel
 from presplit.runtime.engines.onnxruntime import Engine
-from presplit.train import SparseConv2d, SparseLinear, sparsify
+from presplit.train import SparseConv1d, SparseConv2d, SparseLinear, sparsify
 from presplit.train.layers.feature_major import FeatureMajorLinear
 from presplit.train.layers.sparse import SparseLayer
 from presplit.train.nets.calling import AnswersAtExits
@@ -147,23 +147,36 @@ def test_a_linear_layer_with_positions_is_the_same_in_onnx_runtime() -> None:
     check(Beside(layers), (3, 512), list(layers))
 
 
-def test_a_convolution_of_every_family_and_form_is_the_same_in_onnx_runtime() -> None:
+AXES = pytest.mark.parametrize(("kind", "size"), [(SparseConv1d, (5,)), (SparseConv2d, (5, 4))])
+
+
+@AXES
+def test_a_convolution_of_every_family_and_form_is_the_same_in_onnx_runtime(
+    kind: type[SparseConv1d | SparseConv2d], size: tuple[int, ...]
+) -> None:
     torch.manual_seed(0)
     families = {family: PATTERNS[family](32, 64, density=0.25) for family in PATTERNS}
     layers: dict[str, SparseLayer] = {}
     for number, (name, pattern) in enumerate((families | forms(32, 64, 4)).items()):
         mode = ("zeros", "reflect", "circular", "replicate")[number % 4]
-        padding = "same" if number % 2 else (1, 1)
-        layers[name] = SparseConv2d(
-            pattern, kernel_size=(3, 3), padding=padding, padding_mode=mode, bias=number % 3 > 0
+        padding = "same" if number % 2 else (1,) * len(size)
+        layers[name] = kind(
+            pattern,
+            kernel_size=(3,) * len(size),
+            padding=padding,
+            padding_mode=mode,
+            bias=number % 3 > 0,
         )
     for layer in layers.values():
         if layer.bias is not None:
             nn.init.normal_(layer.bias)
-    check_size(check(Beside(layers), (32, 5, 4), list(layers)), layers)
+    check_size(check(Beside(layers), (32, *size), list(layers)), layers)
 
 
-def test_a_convolution_whose_kernels_keep_entries_is_the_same_in_onnx_runtime() -> None:
+@AXES
+def test_a_convolution_whose_kernels_keep_entries_is_the_same_in_onnx_runtime(
+    kind: type[SparseConv1d | SparseConv2d], size: tuple[int, ...]
+) -> None:
     torch.manual_seed(0)
     every = forms(32, 64, 4)
     regular = {name: every[name] for name in ("straight", "dealt, ordered", "overlapping")}
@@ -171,11 +184,10 @@ def test_a_convolution_whose_kernels_keep_entries_is_the_same_in_onnx_runtime() 
     layers: dict[str, SparseLayer] = {}
     for name, pattern in regular.items():
         for dense in (0, 2):
-            supports = periodic_kernel((3, 3), support=2, period=9, dense=dense)
-            layers[f"{name}, {dense} whole"] = SparseConv2d(
-                pattern, kernel_size=(3, 3), supports=supports
-            )
-    check_size(check(Beside(layers), (32, 5, 4), list(layers)), layers)
+            kernel = (3,) * len(size)
+            supports = periodic_kernel(kernel, support=2, period=9, dense=dense)
+            layers[f"{name}, {dense} whole"] = kind(pattern, kernel_size=kernel, supports=supports)
+    check_size(check(Beside(layers), (32, *size), list(layers)), layers)
 
 
 def test_whole_nets_are_the_same_in_onnx_runtime() -> None:
