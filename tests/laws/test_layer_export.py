@@ -219,6 +219,20 @@ def test_a_net_without_a_fixed_size_takes_batches_and_images_of_any_size() -> No
             np.testing.assert_allclose(found, net(x).detach().numpy(), rtol=0, atol=CLOSE)
 
 
+def test_a_net_over_time_takes_sequences_of_any_length() -> None:
+    layers = [nn.Conv1d(32, 64, 5, stride=2, padding=2, padding_mode="circular"), nn.ReLU()]
+    more = [nn.Conv1d(64, 64, 3, padding="same"), nn.MaxPool1d(2), nn.Conv1d(64, 64, 1)]
+    ends = [nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(64, 10)]
+    net = sparsify(nn.Sequential(*layers, *more, *ends), density=0.25).eval()
+    assert sum(isinstance(layer, SparseConv1d) for layer in net.modules()) == 3
+    exported = to_onnx(net, torch.zeros(1, 32, 40), open_axes=(2,))
+    engine = Engine(exported.SerializeToString())
+    for shape in ((1, 32, 40), (3, 32, 21)):
+        x = torch.randn(shape)
+        (found,) = engine.run({"input": x.numpy()}).values()
+        np.testing.assert_allclose(found, net(x).detach().numpy(), rtol=0, atol=CLOSE)
+
+
 def test_open_axes_that_mean_nothing_or_that_the_net_fixes_are_refused() -> None:
     image, legal = (
         torch.zeros(1, 32, 8, 8),
