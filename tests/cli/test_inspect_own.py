@@ -132,20 +132,15 @@ def test_what_is_said_is_what_the_library_finds(
         <= {n for n, _ in model.named_modules()}
     )
     sparse = found["sparse"]
-    if name == "waveform_cnn":  # 1-D convolutions stay dense
-        assert sparse["layers"] == [] and "can have density 0.25" in sparse["refused"]
-    else:
-        decided = decide(model, density=0.25)
-        expected = summary(sparsify(model, density=0.25), example, decided=decided)
-        assert [
-            (r["pattern"], r["weights"], r["macs"], tuple(r["faster_in"]), r["note"])
-            for r in sparse["layers"]
-        ] == [(r.pattern, r.weights, r.macs, r.faster_in, r.note) for r in expected]
-        assert (
-            sparse["weights"]
-            < sparse["weights_before"]
-            == sum(r["weights"] for r in found["layers"])
-        )
+    decided = decide(model, density=0.25)
+    expected = summary(sparsify(model, density=0.25), example, decided=decided)
+    assert [
+        (r["pattern"], r["weights"], r["macs"], tuple(r["faster_in"]), r["note"])
+        for r in sparse["layers"]
+    ] == [(r.pattern, r.weights, r.macs, r.faster_in, r.note) for r in expected]
+    assert (
+        sparse["weights"] < sparse["weights_before"] == sum(r["weights"] for r in found["layers"])
+    )
 
 
 def test_boundaries_add_up_and_bottlenecks_are_marked(looked: dict[str, dict[str, Any]]) -> None:

@@ -15,7 +15,7 @@ from presplit.core.types import Pattern
 from presplit.patterns import PATTERNS
 from presplit.patterns.periodic_kernel import periodic_kernel
 from presplit.runtime.engines.onnxruntime import Engine
-from presplit.train import SparseConv2d, SparseLinear, sparsify
+from presplit.train import SparseConv1d, SparseConv2d, SparseLinear, sparsify
 from presplit.train.layers.feature_major import FeatureMajorLinear
 from presplit.train.layers.sparse import SparseLayer
 from presplit.train.nets.calling import AnswersAtExits
@@ -147,23 +147,36 @@ def test_a_linear_layer_with_positions_is_the_same_in_onnx_runtime() -> None:
     check(Beside(layers), (3, 512), list(layers))
 
 
-def test_a_convolution_of_every_family_and_form_is_the_same_in_onnx_runtime() -> None:
+AXES = pytest.mark.parametrize(("kind", "size"), [(SparseConv1d, (5,)), (SparseConv2d, (5, 4))])
+
+
+@AXES
+def test_a_convolution_of_every_family_and_form_is_the_same_in_onnx_runtime(
+    kind: type[SparseConv1d | SparseConv2d], size: tuple[int, ...]
+) -> None:
     torch.manual_seed(0)
     families = {family: PATTERNS[family](32, 64, density=0.25) for family in PATTERNS}
     layers: dict[str, SparseLayer] = {}
     for number, (name, pattern) in enumerate((families | forms(32, 64, 4)).items()):
         mode = ("zeros", "reflect", "circular", "replicate")[number % 4]
-        padding = "same" if number % 2 else (1, 1)
-        layers[name] = SparseConv2d(
-            pattern, kernel_size=(3, 3), padding=padding, padding_mode=mode, bias=number % 3 > 0
+        padding = "same" if number % 2 else (1,) * len(size)
+        layers[name] = kind(
+            pattern,
+            kernel_size=(3,) * len(size),
+            padding=padding,
+            padding_mode=mode,
+            bias=number % 3 > 0,
         )
     for layer in layers.values():
         if layer.bias is not None:
             nn.init.normal_(layer.bias)
-    check_size(check(Beside(layers), (32, 5, 4), list(layers)), layers)
+    check_size(check(Beside(layers), (32, *size), list(layers)), layers)
 
 
-def test_a_convolution_whose_kernels_keep_entries_is_the_same_in_onnx_runtime() -> None:
+@AXES
+def test_a_convolution_whose_kernels_keep_entries_is_the_same_in_onnx_runtime(
+    kind: type[SparseConv1d | SparseConv2d], size: tuple[int, ...]
+) -> None:
     torch.manual_seed(0)
     every = forms(32, 64, 4)
     regular = {name: every[name] for name in ("straight", "dealt, ordered", "overlapping")}
@@ -171,11 +184,10 @@ def test_a_convolution_whose_kernels_keep_entries_is_the_same_in_onnx_runtime() 
     layers: dict[str, SparseLayer] = {}
     for name, pattern in regular.items():
         for dense in (0, 2):
-            supports = periodic_kernel((3, 3), support=2, period=9, dense=dense)
-            layers[f"{name}, {dense} whole"] = SparseConv2d(
-                pattern, kernel_size=(3, 3), supports=supports
-            )
-    check_size(check(Beside(layers), (32, 5, 4), list(layers)), layers)
+            kernel = (3,) * len(size)
+            supports = periodic_kernel(kernel, support=2, period=9, dense=dense)
+            layers[f"{name}, {dense} whole"] = kind(pattern, kernel_size=kernel, supports=supports)
+    check_size(check(Beside(layers), (32, *size), list(layers)), layers)
 
 
 def test_whole_nets_are_the_same_in_onnx_runtime() -> None:
@@ -205,6 +217,20 @@ def test_a_net_without_a_fixed_size_takes_batches_and_images_of_any_size() -> No
             x = torch.randn(shape)
             (found,) = engine.run({"input": x.numpy()}).values()
             np.testing.assert_allclose(found, net(x).detach().numpy(), rtol=0, atol=CLOSE)
+
+
+def test_a_net_over_time_takes_sequences_of_any_length() -> None:
+    layers = [nn.Conv1d(32, 64, 5, stride=2, padding=2, padding_mode="circular"), nn.ReLU()]
+    more = [nn.Conv1d(64, 64, 3, padding="same"), nn.MaxPool1d(2), nn.Conv1d(64, 64, 1)]
+    ends = [nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(64, 10)]
+    net = sparsify(nn.Sequential(*layers, *more, *ends), density=0.25).eval()
+    assert sum(isinstance(layer, SparseConv1d) for layer in net.modules()) == 3
+    exported = to_onnx(net, torch.zeros(1, 32, 40), open_axes=(2,))
+    engine = Engine(exported.SerializeToString())
+    for shape in ((1, 32, 40), (3, 32, 21)):
+        x = torch.randn(shape)
+        (found,) = engine.run({"input": x.numpy()}).values()
+        np.testing.assert_allclose(found, net(x).detach().numpy(), rtol=0, atol=CLOSE)
 
 
 def test_open_axes_that_mean_nothing_or_that_the_net_fixes_are_refused() -> None:

@@ -144,8 +144,16 @@ def test_supports_are_read_only_and_checked() -> None:
         ({"support": 2, "period": 4}, "period must be at least 5"),
         ({"period": 0}, "period must be at least 1"),
         ({"dense": 10}, "dense in 0..period, got 9 and 10"),
+        ({"kernel": (5,), "support": 6}, "support must be in 1..5 for a kernel of 5, got 6"),
+        ({"kernel": (9,), "support": 1, "period": 2}, "leave entries of a 9 kernel out"),
+        (
+            {"kernel": ()},
+            r"a kernel is \(length,\) or \(height, width\), each at least 1, got \(\)",
+        ),
+        ({"kernel": (3, 0)}, r"each at least 1, got \(3, 0\)"),
+        ({"kernel": (3, 3, 3)}, r"\(length,\) or \(height, width\)"),
     ],
 )
-def test_supports_that_cannot_be_are_refused(asked: dict[str, int], match: str) -> None:
+def test_supports_that_cannot_be_are_refused(asked: dict[str, object], match: str) -> None:
     with pytest.raises(PatternError, match=match):
         periodic_kernel(**asked)  # type: ignore[arg-type]

@@ -14,9 +14,10 @@ from presplit.train.nets.axes import axes_of
 from presplit.train.nets.decide import decide
 from presplit.train.nets.orders import put_in_order
 from presplit.train.nets.worth import worth
-from presplit.train.zoo import mixer, mlp, mobilenet_v2, resnet8, small_cnn, vit
+from presplit.train.zoo import mixer, mlp, mobilenet_v2, resnet8, small_cnn, vit, waveform_cnn
 
 IMAGES = torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+SOUND = torch.randn(8, 1, 2000, generator=torch.Generator().manual_seed(0))
 
 
 def sparse_layers(net):
@@ -66,8 +67,9 @@ def test_taken_values_are_those_of_the_dense_layer_where_connections_exist():
         (lambda: vit(width=16, depth=2, patch=8), IMAGES, {"block*": 1 / 4}),
         (lambda: mixer(width=16, depth=1, patch=8), IMAGES, {"block1.features*": 1 / 4}),
         (lambda: mlp((48, 16, 16, 4)), IMAGES[:, :, :4, :4].flatten(1), {"fc*": 1 / 4}),
+        (lambda: waveform_cnn(width=16), SOUND, {"block*": 1 / 4}),
     ],
-    ids=["shortcuts", "straight", "attention", "across tokens", "perceptron"],
+    ids=["shortcuts", "straight", "attention", "across tokens", "perceptron", "over time"],
 )
 def test_putting_channels_in_order_changes_no_answer_and_keeps_more(make, x, layers):
     net = stirred(make())
@@ -150,10 +152,18 @@ def test_channels_that_meet_unknown_code_stay_in_order():
     assert not axes["2.weight", 0].fixed
 
 
-def test_fitted_values_are_exact_where_the_dense_layer_has_no_other_connections():
+@pytest.mark.parametrize(
+    ("make", "x", "layers"),
+    [
+        (lambda: resnet8(width=8), IMAGES, {"block*.conv*": 1 / 2}),
+        (lambda: waveform_cnn(width=16), SOUND, {"block*": 1 / 2}),
+    ],
+    ids=["images", "over time"],
+)
+def test_fitted_values_are_exact_where_the_dense_layer_has_no_other_connections(make, x, layers):
     torch.manual_seed(0)
-    sparse = sparsify(resnet8(width=8), layers={"block*.conv*": 1 / 2}).eval()
-    dense = resnet8(width=8).eval()
+    sparse = sparsify(make(), layers=layers).eval()
+    dense = make().eval()
     state = sparse.state_dict()
     dense.load_state_dict(
         {
@@ -163,7 +173,7 @@ def test_fitted_values_are_exact_where_the_dense_layer_has_no_other_connections(
             for name in dense.state_dict()
         }
     )
-    again = sparsify(dense, layers={"block*.conv*": 1 / 2}, values="fitted", samples=IMAGES)
+    again = sparsify(dense, layers=layers, values="fitted", samples=x)
     with torch.no_grad():
         for name, layer in sparse_layers(again).items():
             assert torch.allclose(layer.values, sparse.get_submodule(name).values, atol=1e-4), name

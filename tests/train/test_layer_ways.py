@@ -25,12 +25,12 @@ from torch.nn.parallel import DistributedDataParallel
 from presplit.core.types import Pattern
 from presplit.patterns import PATTERNS
 from presplit.patterns.periodic_kernel import periodic_kernel
-from presplit.train import SparseConv2d, SparseLinear, sparsify
+from presplit.train import SparseConv1d, SparseConv2d, SparseLinear, sparsify
 from presplit.train.layers.feature_major import FeatureMajorLinear
 from presplit.train.layers.sparse import SparseLayer
 from presplit.train.zoo import mlp
 
-Layer = TypeVar("Layer", SparseLinear, SparseConv2d)
+Layer = TypeVar("Layer", SparseLinear, SparseConv1d, SparseConv2d)
 
 ROUNDING = 2.0**-8
 """The largest relative error of rounding to bfloat16, which keeps 8 binary digits."""
@@ -76,6 +76,11 @@ SUPPORTS = {
     "even": periodic_kernel((3, 3), support=2, period=9),
     "ragged": periodic_kernel((3, 3), support=2, period=7, dense=2),
 }
+OVER_TIME = {
+    "whole": None,
+    "even": periodic_kernel((5,), support=2, period=9),
+    "ragged": periodic_kernel((5,), support=2, period=7, dense=2),
+}
 
 
 def drawn(layer: Layer) -> Layer:
@@ -94,6 +99,12 @@ def convolution(form: str, supports: str = "whole") -> SparseConv2d:
     torch.manual_seed(0)
     kept = SUPPORTS[supports] if FORMS[form].is_regular else None
     return drawn(SparseConv2d(FORMS[form], kernel_size=(3, 3), padding=(1, 1), supports=kept))
+
+
+def over_time(form: str, supports: str = "whole") -> SparseConv1d:
+    torch.manual_seed(0)
+    kept = OVER_TIME[supports] if FORMS[form].is_regular else None
+    return drawn(SparseConv1d(FORMS[form], kernel_size=(5,), padding=(2,), supports=kept))
 
 
 def ran(layer: nn.Module, x: Tensor, loss: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
@@ -144,6 +155,7 @@ def test_under_autocast_a_convolution_gives_bfloat16_and_takes_gradients_in_floa
     form: str, supports: str
 ) -> None:
     check_half(convolution(form, supports), torch.randn(2, 64, 4, 3))
+    check_half(over_time(form, supports), torch.randn(2, 64, 4))
 
 
 def test_under_autocast_a_whole_net_is_half_precision_between_its_layers() -> None:
@@ -168,6 +180,10 @@ def _compiled_nets() -> dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]
         "convolution": (
             lambda: nn.Sequential(*(convolution(form, "ragged") for form in COMPILED[1:4])),
             (64, 4, 3),
+        ),
+        "over time": (
+            lambda: nn.Sequential(*(over_time(form, "ragged") for form in COMPILED[1:3])),
+            (64, 4),
         ),
         "sparsify": (lambda: sparsify(mlp([64, 128, 64, 10]), density=0.25), (64,)),
     }
@@ -306,6 +322,7 @@ def _layers() -> dict[str, Callable[[], SparseLayer]]:
             FORMS if supports == "whole" else [form for form in FORMS if FORMS[form].is_regular]
         ):
             made[f"convolution: {form}, {supports}"] = lambda f=form, s=supports: convolution(f, s)
+            made[f"over time: {form}, {supports}"] = lambda f=form, s=supports: over_time(f, s)
     return made
 
 
@@ -367,6 +384,7 @@ def test_no_samples_give_no_outputs_and_no_gradient(form: str) -> None:
         (linear(form), (0, 64), (0, 64)),
         (linear(form), (0, 3, 64), (0, 3, 64)),
         (convolution(form), (0, 64, 4, 3), (0, 64, 4, 3)),
+        (over_time(form), (0, 64, 4), (0, 64, 4)),
     ):
         y, gradients = ran(layer, torch.zeros(shape))
         assert y.shape == made and gradients[0].shape == shape

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from presplit.core.errors import GraphError, PatternError
 from presplit.core.types import Pattern
 from presplit.patterns import PATTERNS
-from presplit.train.layers.convolution import SparseConv2d
+from presplit.train.layers.convolution import SparseConv1d, SparseConv2d
 from presplit.train.layers.linear import SparseLinear
 from presplit.train.layers.sparse import SparseLayer
 
@@ -268,6 +268,8 @@ def test_a_pattern_across_the_groups_of_a_convolution_is_refused() -> None:
         )
     with pytest.raises(GraphError, match="only plain convolutions become sparse"):
         SparseConv2d.from_dense(nn.ConvTranspose2d(8, 8, 3), PATTERNS["grouped"](8, 8, density=0.5))  # type: ignore
+    with pytest.raises(GraphError, match="for SparseConv1d a Conv1d, got Conv2d"):
+        SparseConv1d.from_dense(nn.Conv2d(8, 8, 3), PATTERNS["grouped"](8, 8, density=0.5))  # type: ignore
 
 
 def test_a_pattern_of_another_size_is_refused() -> None:

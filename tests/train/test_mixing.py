@@ -6,6 +6,7 @@ They do so along the way that values take.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -15,11 +16,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from presplit.patterns.grouped import layers_to_mix
-from presplit.train import SparseConv2d, SparseLinear, sparsify
+from presplit.train import SparseConv1d, SparseConv2d, SparseLinear, sparsify
+from presplit.train.layers.sparse import SparseLayer
 from presplit.train.zoo import mlp, resnet8
 
 
-def reached(layers: list[SparseLinear] | list[SparseConv2d]) -> np.ndarray:
+def reached(layers: Sequence[SparseLayer]) -> np.ndarray:
     """Paths from every input of the first layer to every output of the last."""
     masks = [layer.pattern.mask().astype(np.float64) for layer in layers]
     return functools.reduce(lambda before, mask: mask @ before, masks)
@@ -46,16 +48,19 @@ def test_linear_layers_in_a_row_reach_everything_in_as_few_as_can_be_from_wherev
 
 
 @pytest.mark.parametrize(("width", "groups"), MIXING)
+@pytest.mark.parametrize(
+    ("dense", "sparse"), [(nn.Conv1d, SparseConv1d), (nn.Conv2d, SparseConv2d)]
+)
 def test_convolutions_in_a_row_reach_everything_in_as_few_as_can_be(
-    width: int, groups: int
+    dense: type[nn.Module], sparse: type[SparseConv1d | SparseConv2d], width: int, groups: int
 ) -> None:
     """Every other one leaves the channels in place, so a row of them costs half the shuffles."""
     fewest = layers_to_mix(width, density=1 / groups)
-    convolutions = [nn.Conv2d(width, width, 3) for _ in range(5)]
+    convolutions = [dense(width, width, 3) for _ in range(5)]
     model = sparsify(
         nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(width, 4)), density=1 / groups
     )
-    layers = [layer for layer in model.modules() if isinstance(layer, SparseConv2d)]
+    layers = [layer for layer in model.modules() if isinstance(layer, sparse)]
     assert (reached(layers[:fewest]) > 0).all()
     assert fewest == 1 or (reached(layers[: fewest - 1]) == 0).any()
     for first in range(5 - fewest):

@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from presplit.core.errors import GraphError
-from presplit.train import Recipe, SparseConv2d, SparseLinear, add_exits, evaluate, fit, sparsify
+from presplit.train import (
+    Recipe,
+    SparseConv1d,
+    SparseConv2d,
+    SparseLinear,
+    add_exits,
+    evaluate,
+    fit,
+    sparsify,
+)
 from presplit.train.data import Samples
 from presplit.train.nets.add_exits import places
 from presplit.train.zoo import (
@@ -85,12 +94,14 @@ def test_heads_may_have_a_hidden_layer_and_be_sparse() -> None:
     flat = add_exits(mlp([64, 64, 32, 8]), ["relu1"], example=torch.zeros(2, 64), density=0.25)
     assert isinstance(flat.heads[0].linear, SparseLinear)
     tokens = add_exits(vit(width=32, depth=1), ["block1"], example=x, hidden=16)
-    times = add_exits(waveform_cnn(), ["block1"], example=torch.zeros(2, 1, 2000), hidden=16)
+    sound = torch.zeros(2, 1, 2000)
+    times = add_exits(waveform_cnn(), ["block1"], example=sound, hidden=16, density=0.5)
+    assert isinstance(times.heads[0][0], SparseConv1d) and times.heads[0][0].density == 0.5
     for model, inputs in (
         (net, x),
         (flat, torch.zeros(2, 64)),
         (tokens, x),
-        (times, torch.zeros(2, 1, 2000)),
+        (times, sound),
     ):
         assert all(logits.shape[0] == 2 for logits in model(inputs))
 
@@ -98,6 +109,11 @@ def test_heads_may_have_a_hidden_layer_and_be_sparse() -> None:
 def test_an_exit_over_time_means_over_time_and_one_over_tokens_over_tokens() -> None:
     sound = add_exits(waveform_cnn(width=32), ["block1"], example=torch.zeros(1, 1, 2000))
     assert sound.heads[0].linear.in_features == 32
+    sparse = sparsify(waveform_cnn(width=32), layers={"block*": 0.25})
+    stem = add_exits(sparse, ["stem"], example=torch.zeros(1, 1, 2000))
+    assert stem.heads[0].linear.in_features == 32
+    wholly = sparsify(nn.Sequential(nn.Conv1d(16, 16, 3)), layers={"*": 0.5})
+    assert add_exits(wholly, ["0"], classes=4).heads[0].over_time
     image = add_exits(vit(width=48, depth=1, heads=4), ["block1"], example=torch.zeros(1, *IMAGE))
     assert image.heads[0].linear.in_features == 48
 

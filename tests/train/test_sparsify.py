@@ -191,7 +191,7 @@ def test_a_head_that_has_no_size_yet_stays_dense_and_is_not_summed_up() -> None:
 @pytest.mark.parametrize("name", ["fc9", "FC1", "relu1", ""])
 def test_a_name_that_matches_no_layer_is_refused(name: str) -> None:
     with pytest.raises(
-        GraphError, match=f"no Linear or Conv2d is called '{name}'; there are: fc1, fc2"
+        GraphError, match=f"no Linear, Conv1d or Conv2d is called '{name}'; there are: fc1, fc2"
     ):
         sparsify(mlp([64, 64, 8]), layers={name: 0.25})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -52,15 +54,19 @@ def test_a_linear_layer_multiplies_by_each_weight_once_at_each_position(
     padding=st.integers(0, 2),
     dilation=st.integers(1, 2),
     groups=st.sampled_from([1, 2]),
+    axes=st.sampled_from([1, 2]),
 )
 def test_a_convolution_multiplies_by_each_weight_once_at_each_place(
-    family: str, stride: int, padding: int, dilation: int, groups: int
+    family: str, stride: int, padding: int, dilation: int, groups: int, axes: int
 ) -> None:
-    dense = nn.Conv2d(16, 32, 3, stride, padding, dilation, groups=groups)
-    x = torch.zeros(2, 16, 9, 8)
+    kind, area = (nn.Conv1d, 3) if axes == 1 else (nn.Conv2d, 9)
+    dense = kind(16, 32, 3, stride, padding, dilation, groups=groups)
+    x = torch.zeros(2, 16, *(9, 8)[:axes])
     places = dense(x)[0, 0].numel()
     of_dense, of_sparse = only(dense, x), only(sparsify(dense, layers={"*": 0.5}, family=family), x)
-    assert of_dense.weights == 16 * 32 * 9 // groups and of_dense.macs == of_dense.weights * places
+    assert (
+        of_dense.weights == 16 * 32 * area // groups and of_dense.macs == of_dense.weights * places
+    )
     assert (
         of_sparse.weights == of_dense.weights // 2 and of_sparse.macs == of_sparse.weights * places
     )
@@ -168,13 +174,46 @@ def test_a_frozen_part_stays_in_evaluation_mode() -> None:
 
 
 def test_other_layers_with_weights_are_counted_and_called_dense() -> None:
-    net = nn.Sequential(nn.Conv1d(4, 8, 3), nn.Embedding(10, 6), nn.LSTM(4, 5), nn.Linear(8, 8))
+    net = nn.Sequential(nn.Conv3d(4, 8, 3), nn.Embedding(10, 6), nn.LSTM(4, 5), nn.Linear(8, 8))
     rows = {row.name: row for row in summary(net)}
-    assert [rows[name].weights for name in "0123"] == [96, 60, 180, 64]
-    assert (
-        rows["0"].note == "Conv1d: only Linear and Conv2d become sparse"
-        and rows["0"].form == "dense"
-    )
+    assert [rows[name].weights for name in "0123"] == [864, 60, 180, 64]
+    assert {row.form for row in rows.values()} == {"dense"}
+    assert rows["1"].note == "Embedding: only Linear, Conv1d and Conv2d become sparse"
+
+
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (nn.LSTM(4, 4), "LSTM: recurrent layers stay dense"),
+        (nn.GRU(4, 4), "GRU: recurrent layers stay dense"),
+        (nn.RNN(4, 4), "RNN: recurrent layers stay dense"),
+        (nn.GRUCell(4, 4), "GRUCell: recurrent layers stay dense"),
+        (nn.MultiheadAttention(4, 2), "MultiheadAttention: its packed projections stay dense"),
+        (nn.Bilinear(4, 4, 4), "Bilinear: products of two inputs stay dense"),
+        (nn.Conv3d(4, 4, 3), "Conv3d: 3-D convolutions stay dense"),
+        (nn.ConvTranspose1d(4, 4, 3), "ConvTranspose1d: transposed convolutions stay dense"),
+        (nn.ConvTranspose2d(4, 4, 3), "ConvTranspose2d: transposed convolutions stay dense"),
+    ],
+)
+def test_a_layer_that_never_becomes_sparse_says_why_wherever_it_is_met(
+    layer: nn.Module, why: str
+) -> None:
+    net = nn.Sequential(OrderedDict(other=layer, hidden=nn.Linear(64, 64), last=nn.Linear(64, 4)))
+    decided = decide(net, density=0.25)
+    assert decided["other"].why.startswith(why) and decided["hidden"].pattern is not None
+    rows = {row.name: row for row in summary(sparsify(net, density=0.25), decided=decided)}
+    own = sum(value.numel() for value in layer.parameters(recurse=False) if value.ndim > 1)
+    assert (rows["other"].note, rows["other"].weights) == (decided["other"].why, own)
+    nothing = nn.Sequential(OrderedDict(other=layer, last=nn.Linear(64, 4)))
+    with pytest.raises(GraphError, match=rf"density 0.25 \(other: {why}.*; last: the classifier"):
+        sparsify(nothing, density=0.25)
+    for named in ("other", "oth*"):
+        with pytest.raises(GraphError, match=f"layer other: {why}.*, or 'other' first with 1"):
+            sparsify(net, layers={named: 0.25})
+    with pytest.raises(GraphError, match=f"layer other: {why}"):
+        sparsify(net, layers={"hidden": 0.25}, kernels={"other": periodic_kernel()})
+    kept = sparsify(net, layers={"other": 1, "hidden": 0.25})
+    assert type(kept.get_submodule("other")) is type(layer)
 
 
 def test_a_weight_that_two_layers_share_is_counted_once() -> None:

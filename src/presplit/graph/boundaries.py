@@ -123,6 +123,7 @@ def _distinct(graph: Graph, spine: Sequence[str], *, keep: Sequence[str]) -> tup
     Of equals it is the last, but for those that only move data: the permutation before a sparse
     layer belongs to it.
     """
+    spine = [name for name in spine if name in keep or not _is_input_image(graph, name)]
     runs: list[list[str]] = [[spine[0]]]
     for before, tensor in zip(spine, spine[1:], strict=False):
         between = segment_nodes(graph, before, tensor)
@@ -184,6 +185,12 @@ def _in_float32(graph: Graph, carried: Mapping[str, str]) -> Graph:
         shape = ["batch", *shapes[name][1:]]
         model.graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     return Graph(model, graph.input, graph.outputs, shapes, types)
+
+
+def _is_input_image(graph: Graph, tensor: str) -> bool:
+    """True for the input with a height, as `as_images` gives it to a first convolution."""
+    node = graph.producer.get(tensor)
+    return node is not None and node.op_type == "Unsqueeze" and node.input[0] == graph.input
 
 
 def _moves_only(node: NodeProto) -> bool:

@@ -29,8 +29,8 @@ class KernelSupports:
     """Which entries the kernels of a convolution keep.
 
     ``index``: int32 ``(period, support)``, entries ``row * width + column`` of a ``kernel`` of
-    ``(height, width)``, rising; a row with fewer entries than others ends in -1. Raises
-    `PatternError` for anything else.
+    ``(height, width)``, or places in a kernel of ``(length,)``, rising; a row with fewer entries
+    than others ends in -1. Raises `PatternError` for anything else.
 
     >>> supports = KernelSupports((2, 2), np.array([[0, 3], [1, 2]]))
     >>> supports.period, supports.support, supports.density
@@ -39,16 +39,14 @@ class KernelSupports:
     [[[[1, 0], [0, 1]], [[0, 1], [1, 0]]]]
     """
 
-    kernel: tuple[int, int]
+    kernel: tuple[int, ...]
     index: Ints
 
     def __post_init__(self) -> None:
+        _check_kernel(self.kernel)
         index, area = np.ascontiguousarray(self.index, dtype=np.int32), math.prod(self.kernel)
-        if min(self.kernel) < 1 or index.ndim != 2 or 0 in index.shape:
-            raise PatternError(
-                f"supports need a kernel of at least 1 x 1 and rows, got {self.kernel}, "
-                f"{index.shape}"
-            )
+        if index.ndim != 2 or 0 in index.shape:
+            raise PatternError(f"supports need an index of rows and entries, got {index.shape}")
         if index.min() < -1 or index.max() >= area:
             raise PatternError(
                 f"entries must be in 0..{area - 1}, got {index.min()}..{index.max()}"
@@ -94,7 +92,7 @@ class KernelSupports:
         return number
 
     def mask(self, pattern: Pattern) -> npt.NDArray[np.bool_]:
-        """bool ``(n_out, n_in, height, width)``: True where a weight exists."""
+        """bool ``(n_out, n_in, *kernel)``: True where a weight exists."""
         kept = np.zeros(
             (self.period + 1, math.prod(self.kernel)), dtype=bool
         )  # the last row is for no connection
@@ -104,7 +102,7 @@ class KernelSupports:
 
 
 def periodic_kernel(
-    kernel: tuple[int, int] = (3, 3),
+    kernel: tuple[int, ...] = (3, 3),
     *,
     support: int = 4,
     period: int = 9,
@@ -115,7 +113,8 @@ def periodic_kernel(
 
     Of these, ``dense`` keep all entries (the source's boosting).
 
-    For 3 x 3 the source uses 4, 2 or 1 of 9. A ``period`` of 4..9 is short and still uses every
+    ``kernel``: ``(height, width)``, or ``(length,)`` for a convolution over time. For 3 x 3 the
+    source uses 4, 2 or 1 of 9. A ``period`` of 4..9 is short and still uses every
     entry; raises `PatternError` for values out of range, and if entries would be left out: ``period
     * support < area`` without a dense kernel.
 
@@ -128,11 +127,10 @@ def periodic_kernel(
     presplit.core.errors.PatternError: 4 supports of 1 leave entries of a 3 x 3 kernel out: \
 period must be at least 9
     """
-    area = math.prod(kernel)
-    if min(kernel) < 1 or not 1 <= support <= area:
-        raise PatternError(
-            f"support must be in 1..{area} for a kernel of {kernel[0]} x {kernel[1]}, got {support}"
-        )
+    _check_kernel(kernel)
+    area, size = math.prod(kernel), " x ".join(map(str, kernel))
+    if not 1 <= support <= area:
+        raise PatternError(f"support must be in 1..{area} for a kernel of {size}, got {support}")
     if period < 1 or not 0 <= dense <= period:
         raise PatternError(
             f"period must be at least 1 and dense in 0..period, got {period} and {dense}"
@@ -140,9 +138,8 @@ period must be at least 9
     sparse = period - dense
     if dense == 0 and period * support < area:
         raise PatternError(
-            f"{period} supports of {support} leave entries of a {kernel[0]} x {kernel[1]} kernel "
-            "out: "
-            f"period must be at least {-(-area // support)}"
+            f"{period} supports of {support} leave entries of a {size} kernel out: period must be "
+            f"at least {-(-area // support)}"
         )
     index = np.full((period, area if dense else support), -1, dtype=np.int32)
     if dense:
@@ -152,3 +149,11 @@ period must be at least 9
         degrees = rng.permutation(whole_shares(sparse * support, np.ones(area), limit=sparse))
         index[dense:, :support] = rows_of_degrees(degrees, sparse, rng)
     return KernelSupports(kernel, index)
+
+
+def _check_kernel(kernel: tuple[int, ...]) -> None:
+    """Raise `PatternError` unless ``kernel`` is the size of a 1-D or 2-D convolution's kernel."""
+    if len(kernel) not in (1, 2) or min(kernel) < 1:
+        raise PatternError(
+            f"a kernel is (length,) or (height, width), each at least 1, got {kernel}"
+        )

@@ -17,7 +17,7 @@ from presplit.train.fitting.resume import Epoch, State
 from presplit.train.fitting.trainer import Trainer
 from presplit.train.judging.evaluate import accuracies, evaluate, route
 from presplit.train.judging.thresholds import choose_thresholds, temperature
-from presplit.train.layers.convolution import SparseConv2d
+from presplit.train.layers.convolution import SparseConv1d, SparseConv2d
 from presplit.train.layers.linear import SparseLinear
 from presplit.train.nets.add_exits import add_exits
 from presplit.train.nets.allocate import allocate, layer_times
@@ -34,6 +34,7 @@ __all__ = [
     "LayerSummary",
     "MultiExit",
     "Recipe",
+    "SparseConv1d",
     "SparseConv2d",
     "SparseLinear",
     "State",

@@ -15,7 +15,9 @@ from presplit.train.fitting import distributed, resume
 from presplit.train.fitting.batches import Batches
 from presplit.train.fitting.resume import Epoch
 from presplit.train.fitting.trainer import Trainer
+from presplit.train.layers.convolution import Convolution
 from presplit.train.layers.sparse import SparseLayer
+from presplit.train.nets.copying import is_lazy
 
 
 def fit(
@@ -82,7 +84,7 @@ def initialise(model: nn.Module, recipe: str | Recipe = "default", *, seed: int 
     for layer in model.modules():
         if isinstance(layer, SparseLayer):
             layer.reset_parameters(fan_in=recipe.fan_in, bias=recipe.bias)
-        elif isinstance(layer, nn.Linear | nn.Conv2d) and not isinstance(layer, nn.LazyLinear):
+        elif isinstance(layer, nn.Linear | Convolution) and not is_lazy(layer):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.constant_(layer.bias, recipe.bias)

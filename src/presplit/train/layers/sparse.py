@@ -31,14 +31,14 @@ SMALL = 2**17
 
 Form = Literal["batched", "scattered"]
 Order = Literal["straight", "dealt", "any"]
-Dense = TypeVar("Dense", nn.Linear, nn.Conv2d)
+Dense = TypeVar("Dense", nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
 class SparseLayer(nn.Module):
     """What both sparse layers hold: ``values``, an optional ``bias`` and the pattern's index.
 
-    ``values``: float ``(tiles, tile, fan_in)``, for a convolution ``(n_out, fan_in, height,
-    width)`` in tile order, or ``(connections, *kernel)`` if the outputs' fan-in differs; where
+    ``values``: float ``(tiles, tile, fan_in)``, for a convolution ``(n_out, fan_in, *kernel)`` in
+    tile order, or ``(connections, *kernel)`` if the outputs' fan-in differs; where
     kernels keep some entries only, ``(n_out, fan_in, support)``, or ``(entries,)`` if supports
     differ in size. ``index``: int32 buffer as in `Pattern`, saved with the values, so that a
     checkpoint needs no seed to be read; so is ``kept``, int32 ``(period, support)``, the index of

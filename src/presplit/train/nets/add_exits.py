@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from presplit import graph
 from presplit.core.errors import GraphError, context
+from presplit.train.layers.convolution import Convolution, SparseConv1d
 from presplit.train.nets.calling import answer, check_logits, device_of, evaluating
 from presplit.train.nets.copying import bare_copy, exportable
 from presplit.train.nets.exits import ExitClassifier, MultiExit, taps
@@ -272,7 +273,7 @@ def _has_time(model: nn.Module, tapped: nn.Module) -> bool:
     """Whether a tap of three axes ends with time, as convolutions leave it, not with features."""
     if any(isinstance(part, nn.LayerNorm | nn.MultiheadAttention) for part in tapped.modules()):
         return False
-    return any(isinstance(part, nn.Conv1d) for part in model.modules())
+    return any(isinstance(part, nn.Conv1d | SparseConv1d) for part in model.modules())
 
 
 def _hidden(tap: Tensor, width: int, head: nn.Module) -> list[nn.Module]:
@@ -295,5 +296,5 @@ def _hidden(tap: Tensor, width: int, head: nn.Module) -> list[nn.Module]:
 def _first_layer(head: nn.Module) -> str:
     """The name of the layer of ``head`` that reads the tap."""
     return next(
-        name for name, part in head.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)
+        name for name, part in head.named_modules() if isinstance(part, nn.Linear | Convolution)
     )

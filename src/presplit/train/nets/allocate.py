@@ -24,6 +24,7 @@ from presplit.patterns import LEGAL, PATTERNS
 from presplit.patterns.budget import LayerSize, Unit, total
 from presplit.patterns.density import Profile, by_time
 from presplit.patterns.density import allocate as divide
+from presplit.train.layers.convolution import Convolution
 from presplit.train.nets.copying import bare_copy, changeable, is_lazy
 from presplit.train.nets.decide import LEAST_FEATURES, can_be_sparse, draw_for, size_of
 from presplit.train.nets.sparsify import sparsify
@@ -54,7 +55,7 @@ def allocate(
     """The density of each layer, so that ``model`` costs ``budget`` (0..1] of its dense cost.
 
     ``example``: a batch of samples. ``unit``: "weights", "macs" or "bytes"; counted are linear
-    layers and 2-D convolutions that are not sparse yet. ``profile``: how densities differ, as in
+    layers and convolutions that are not sparse yet. ``profile``: how densities differ, as in
     `presplit.patterns.density.allocate`; with ``times``, as `layer_times` gives them, they are
     chosen so that the net is fastest: narrow layers stay dense, wide ones carry the sparsity. No
     output reads fewer than ``least_features`` (1 for small nets), unless the layer has no more. The
@@ -163,7 +164,7 @@ def _sizes(
         )
     sizes: list[LayerSize] = []
     for name, layer in model.named_modules():
-        if not isinstance(layer, nn.Linear | nn.Conv2d):
+        if not isinstance(layer, nn.Linear | Convolution):
             continue
         if is_lazy(layer):
             raise GraphError(
@@ -175,7 +176,7 @@ def _sizes(
             every = LEGAL[family](n_in // groups, n_out // groups)
             legal = tuple(d for d in every if d == 1 or d * n_in / groups >= least_features)
         often = seen[name].positions if name in seen else 0
-        kernel = tuple(layer.kernel_size) if isinstance(layer, nn.Conv2d) else ()
+        kernel = tuple(layer.kernel_size) if isinstance(layer, Convolution) else ()
         if unit == "macs" and not often:
             legal = (1.0,)  # it never runs: nothing is saved in it
         places = functools.cache(functools.partial(_places, PATTERNS[family], layer))

@@ -19,15 +19,17 @@ from presplit.core.protocols import Family
 from presplit.core.types import Pattern
 from presplit.patterns import PATTERNS, grouped
 from presplit.patterns.periodic_kernel import KernelSupports
+from presplit.train.layers.convolution import Convolution
 from presplit.train.layers.feature_major import FeatureMajorLinear
 from presplit.train.layers.sparse import SparseLayer
 from presplit.train.nets.calling import AnswersAtExits, unwrapped
 from presplit.train.nets.copying import is_lazy
 from presplit.train.nets.feeders import feeders
+from presplit.train.nets.stay_dense import SPARSE_KINDS, stays_dense
 
 Value = TypeVar("Value")
 Wanted = float | Pattern | Family
-PLAIN = (nn.Linear, FeatureMajorLinear, nn.Conv2d)
+PLAIN = (nn.Linear, FeatureMajorLinear, nn.Conv1d, nn.Conv2d)
 """What can become sparse.
 
 Kinds of them do more, or are read by their parents (attention reads its projection).
@@ -42,7 +44,7 @@ Such groups run no faster.
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of one linear layer or convolution.
+    """What becomes of one layer with weights.
 
     ``pattern``: its connections, None if it stays dense; ``kernels``: the entries that its kernels
     keep, None if they are whole; ``family``: the name of the family that drew the pattern, if one
@@ -76,7 +78,8 @@ def decide(
 ) -> Mapping[str, Decision]:
     """What `presplit.train.sparsify` makes of each linear layer and convolution of ``model``.
 
-    The arguments are those of `sparsify`, and so are the errors; ``model`` stays as it is.
+    Recurrent layers, and others that never become sparse, are listed first with the reason. The
+    arguments are those of `sparsify`, and so are the errors; ``model`` stays as it is.
 
     >>> net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     >>> found = decide(net, density=0.25)
@@ -96,12 +99,14 @@ def decide(
     dense = {
         name: layer
         for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear | nn.Conv2d)
+        if isinstance(layer, nn.Linear | Convolution)
     }
-    _refuse_idle(asked.layers, dense)
-    _refuse_idle(asked.kernels, dense)
+    never = {name: why for name, each in model.named_modules() if (why := stays_dense(each))}
+    _refuse_idle(asked.layers, dense, never)
+    _refuse_idle(asked.kernels, dense, never)
+    _refuse_never(asked, never)
     last = ([*(feeders(model, dense) or dense)] or [""])[-1]
-    found: dict[str, Decision] = {}
+    found = {name: Decision(why=why) for name, why in never.items()}
     for number, (name, layer) in enumerate(dense.items()):
         with context(f"layer {name}"):
             found[name] = _decision(
@@ -207,18 +212,27 @@ def _drawn(draw: Family, layer: nn.Module, density: float, seed: int) -> Decisio
     return Decision(pattern, family="" if pattern.density == 1 else _called(draw))
 
 
-def _refuse_idle(asked: Mapping[str, object], dense: Mapping[str, nn.Module]) -> None:
+def _refuse_never(asked: _Asked, never: Mapping[str, str]) -> None:
+    """Raise `GraphError` if a layer that is never sparse was named to be."""
+    for name, why in never.items():
+        is_named = _named(asked.layers, name) not in (None, 1)
+        if is_named or _named(asked.kernels, name) is not None:
+            raise GraphError(f"layer {name}: {why}; name the others, or {name!r} first with 1")
+
+
+def _refuse_idle(
+    asked: Mapping[str, object], dense: Mapping[str, nn.Module], never: Mapping[str, str]
+) -> None:
     """Raise `GraphError` for a name pattern that fits no layer.
 
     One that fits only layers that patterns before it decide is refused too.
     """
     decided: set[str] = set()
     for glob in asked:
-        fitting = fnmatch.filter(dense, glob)
+        fitting = fnmatch.filter([*dense, *never], glob)
         if not fitting:
-            raise GraphError(
-                f"no Linear or Conv2d is called {glob!r}; there are: {', '.join(dense)}"
-            )
+            kinds = SPARSE_KINDS.replace("and", "or")
+            raise GraphError(f"no {kinds} is called {glob!r}; there are: {', '.join(dense)}")
         if decided.issuperset(fitting):
             raise GraphError(
                 f"{glob!r} decides nothing: name patterns before it fit the same layers; put it "
@@ -263,8 +277,8 @@ def _straight(
             continue
         layer, sources = dense[name], read & deals.keys()  # a dense layer between mixes all
         fits = not sources
-        if isinstance(layer, nn.Conv2d):
-            fits = all(deals[source] for source in sources) and layer.kernel_size != (1, 1)
+        if isinstance(layer, Convolution):
+            fits = all(deals[source] for source in sources) and max(layer.kernel_size) > 1
         if fits and pattern.tile >= len(pattern.index):
             found[name] = _neighbours_together(pattern)
         deals[name] = name not in found
@@ -312,7 +326,7 @@ def _side_by_side(parts: Sequence[Pattern]) -> Pattern:
 
 def size_of(layer: nn.Module) -> tuple[int, int, int]:
     """(outputs, inputs, groups) of a dense layer."""
-    if isinstance(layer, nn.Conv2d):
+    if isinstance(layer, Convolution):
         return layer.out_channels, layer.in_channels, layer.groups
     assert isinstance(layer, nn.Linear)
     return layer.out_features, layer.in_features, 1
@@ -324,11 +338,11 @@ def can_be_sparse(layer: nn.Module) -> bool:
 
 
 def _is_frozen(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Linear | nn.Conv2d) and not layer.weight.requires_grad
+    return isinstance(layer, nn.Linear | Convolution) and not layer.weight.requires_grad
 
 
 def _is_depthwise(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1
+    return isinstance(layer, Convolution) and layer.groups == layer.in_channels > 1
 
 
 def _refuse_special(layer: nn.Module, model: nn.Module) -> None:
@@ -337,7 +351,8 @@ def _refuse_special(layer: nn.Module, model: nn.Module) -> None:
         raise GraphError("it has no size yet: run an example through the model first")
     if type(layer) not in PLAIN:
         raise GraphError(
-            f"only a plain Linear or Conv2d becomes sparse, got {type(layer).__name__}"
+            f"only a plain {SPARSE_KINDS.replace('and', 'or')} becomes sparse, got "
+            f"{type(layer).__name__}"
         )
     if _is_depthwise(layer):
         raise GraphError(
@@ -349,7 +364,7 @@ def _refuse_special(layer: nn.Module, model: nn.Module) -> None:
 
 def carries(layer: nn.Module, model: nn.Module) -> str:
     """What ties a layer to others than its parent, or nothing."""
-    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    assert isinstance(layer, nn.Linear | Convolution)
     if "weight" not in layer._parameters:
         return "has a weight that is computed from others"
     if any(

@@ -8,6 +8,7 @@ norms then learn the means and variances of the sparse net. Source: the layer-wi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from presplit.train.layers.convolution import SparseConv2d
+from presplit.train.layers.convolution import SparseConv
 from presplit.train.layers.sparse import SparseLayer
 from presplit.train.nets.calling import answer, evaluating
 
@@ -45,7 +46,8 @@ def fit_to(sparse: nn.Module, dense: nn.Module, samples: Tensor) -> None:
         reached, _ = _seen(sparse, [name], samples, whole=False)
         target = wanted[name]
         if layer.bias is not None:
-            target = target - _along(layer.bias, target)
+            after = target.ndim - 2 if isinstance(layer, SparseConv) else 0
+            target = target - layer.bias.view(-1, *(1,) * after)
         _solve(layer, reached[name], target)
     _norms(sparse, samples)
 
@@ -74,11 +76,6 @@ def _seen(
     return read, given
 
 
-def _along(bias: Tensor, output: Tensor) -> Tensor:
-    """``bias`` as it is added to a layer's ``output``."""
-    return bias.view(-1, *(1,) * (output.ndim - 2)) if output.ndim > 3 else bias
-
-
 def _solve(layer: SparseLayer, x: Tensor, target: Tensor) -> None:
     """Set the layer's values: for each tile a least-squares problem over the inputs it reads."""
     rows, wanted = _rows(layer, x, target)
@@ -101,19 +98,21 @@ def _solve(layer: SparseLayer, x: Tensor, target: Tensor) -> None:
 
 def _rows(layer: SparseLayer, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """``(places, n_in, entries of a kernel)`` of inputs and ``(places, n_out)`` of outputs."""
-    if not isinstance(layer, SparseConv2d):
+    if not isinstance(layer, SparseConv):
         rows, wanted = x.reshape(-1, layer.n_in, 1), target.reshape(-1, layer.n_out)
         some = _some(len(rows), ROWS)
         return rows[some], wanted[some]
-    area = layer.kernel[0] * layer.kernel[1]
     padded = F.pad(
         x, layer._around(), mode="constant" if layer.padding_mode == "zeros" else layer.padding_mode
     )
-    places = target.shape[2] * target.shape[3]
-    some = _some(places, max(1, ROWS // len(x)))
-    windows = F.unfold(padded, layer.kernel, layer.dilation, 0, layer.stride)
-    rows = windows[:, :, some].transpose(1, 2).reshape(-1, layer.n_in, area)
-    wanted = target.flatten(2)[:, :, some].transpose(1, 2).reshape(-1, layer.n_out)
+    height = (1,) * (2 - len(layer.kernel))  # sequences are taken as images of height 1
+    padded = padded.view(*padded.shape[:2], *height, *padded.shape[2:])
+    sizes = [(*height, *size) for size in (layer.kernel, layer.dilation, layer.stride)]
+    windows = F.unfold(padded, sizes[0], sizes[1], 0, sizes[2])
+    wanted = target.flatten(2)
+    some = _some(wanted.shape[2], max(1, ROWS // len(x)))
+    rows = windows[:, :, some].transpose(1, 2).reshape(-1, layer.n_in, math.prod(layer.kernel))
+    wanted = wanted[:, :, some].transpose(1, 2).reshape(-1, layer.n_out)
     return rows, wanted
 
 

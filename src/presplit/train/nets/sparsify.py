@@ -14,7 +14,7 @@ from presplit.core.errors import GraphError, SpecError, context
 from presplit.core.protocols import Family
 from presplit.core.types import Pattern
 from presplit.patterns.periodic_kernel import KernelSupports
-from presplit.train.layers.convolution import SparseConv2d
+from presplit.train.layers.convolution import SparseConv1d, SparseConv2d
 from presplit.train.layers.feature_major import FeatureMajorLinear
 from presplit.train.layers.linear import SparseLinear
 from presplit.train.layers.sparse import SparseLayer
@@ -136,6 +136,8 @@ def _sparse(layer: nn.Module, pattern: Pattern, supports: KernelSupports | None)
     sparse: SparseLayer
     if isinstance(layer, nn.Conv2d):
         sparse = SparseConv2d.from_dense(layer, pattern, supports=supports)
+    elif isinstance(layer, nn.Conv1d):
+        sparse = SparseConv1d.from_dense(layer, pattern, supports=supports)
     elif supports is not None:
         raise GraphError(
             "only convolutions have kernels of which entries can be kept, this is a linear layer"

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from presplit.core.errors import GraphError
 from presplit.core.tables import Column, plain, table
+from presplit.train.layers.convolution import Convolution
 from presplit.train.layers.sparse import SMALL, Form, SparseLayer
 from presplit.train.nets.calling import answer, device_of, evaluating, unwrapped
 from presplit.train.nets.copying import bare_copy, is_lazy
 from presplit.train.nets.decide import Decision
+from presplit.train.nets.stay_dense import SPARSE_KINDS, stays_dense
 
 LEAST_FAST = 16
 """Groups of fewer features are smaller than the dense layer and not faster."""
@@ -83,7 +85,7 @@ def summary(
 
     Biases, normalisation and parameters of own modules are not counted.
 
-    Other layers of `torch.nn` than linear ones and 2-D convolutions stay dense, and their
+    Layers of `torch.nn` that never become sparse, such as recurrent ones, are listed too, and their
     multiplications are not counted. ``example``: a batch of samples, with which multiplications are
     counted. ``decided``: what `decide` said of the net, whose reasons then stand at the layers that
     stayed dense. Raises `GraphError` if a layer has no size yet, or the net does not run the
@@ -109,12 +111,12 @@ def summary(
                 str(layer.form),
             )
             density, pattern, (faster, note) = layer.density, _pattern(layer), _faster(layer)
-        elif isinstance(layer, nn.Linear | nn.Conv2d):
+        elif isinstance(layer, nn.Linear | Convolution):
             if is_lazy(layer):
                 raise GraphError(
                     f"layer {name} has no size yet: run an example through the model first"
                 )
-            groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+            groups = layer.groups if isinstance(layer, Convolution) else 1
             weights = (
                 0 if id(layer.weight) in counted else layer.weight.numel()
             )  # a shared one is there once
@@ -130,11 +132,12 @@ def summary(
                 (),
             )
             n_out, n_in = other[0].shape[:2]
-            note = f"{type(layer).__name__}: only Linear and Conv2d become sparse"
+            only = f"{type(layer).__name__}: only {SPARSE_KINDS} become sparse"
+            note = stays_dense(layer) or only
         else:
             continue
         counted |= {id(value) for value in layer.parameters(recurse=False)}
-        per_use = layer.weight.numel() if isinstance(layer, nn.Linear | nn.Conv2d) else weights
+        per_use = layer.weight.numel() if isinstance(layer, nn.Linear | Convolution) else weights
         macs = per_use * (seen[name].positions if name in seen else 0)
         rows.append(
             LayerSummary(name, n_in, n_out, weights, density, form, pattern, macs, faster, note)
@@ -187,7 +190,7 @@ def observe(model: nn.Module, example: Tensor) -> dict[str, Seen]:
     layers = [
         (n, m)
         for n, m in model.named_modules()
-        if isinstance(m, SparseLayer | nn.Linear | nn.Conv2d)
+        if isinstance(m, SparseLayer | nn.Linear | Convolution)
     ]
     handles = [layer.register_forward_hook(watch(name), with_kwargs=True) for name, layer in layers]
     try:
@@ -202,7 +205,7 @@ def observe(model: nn.Module, example: Tensor) -> dict[str, Seen]:
 def _other(layer: nn.Module, counted: set[int]) -> list[Tensor]:
     """The weights of another layer of torch.nn, unless counted already.
 
-    Such a layer is neither linear nor a 2-D convolution.
+    Such a layer is neither linear nor a convolution that can be sparse.
     """
     if not type(layer).__module__.startswith("torch.nn.modules"):
         return []

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from presplit.core.errors import GraphError
 from presplit.core.types import Floats
+from presplit.graph.height import as_images
 from presplit.packing.agree import TOLERANCE, relative_difference
 from presplit.packing.session import Session
 from presplit.train.nets.calling import (
@@ -58,9 +59,10 @@ def to_onnx(model: nn.Module, example: Floats | Tensor, *, open_axes: Sequence[i
             program = _exported(asked, one, open_axes, count)
         except Exception as error:  # the exporter runs the user's code, which may raise anything
             raise GraphError(f"torch cannot export {kind_of(model)}: {_reason(error)}") from error
+    exported = as_images(program.model_proto)
     if open_axes:
-        _check_another_size(model, program.model_proto, one, open_axes)
-    return program.model_proto
+        _check_another_size(model, exported, one, open_axes)
+    return exported
 
 
 def _exported(

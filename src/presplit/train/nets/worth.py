@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from presplit.train.layers.convolution import Convolution
 from presplit.train.nets.calling import answer, evaluating
 
 Scores = npt.NDArray[np.float64]
@@ -34,7 +35,7 @@ def worth(model: nn.Module, names: Collection[str], samples: Tensor) -> dict[str
     squares = dict[str, Tensor]()
 
     def seen(name: str, layer: nn.Module, x: Tensor) -> None:
-        channels = 1 if isinstance(layer, nn.Conv2d) else x.ndim - 1
+        channels = 1 if isinstance(layer, Convolution) else x.ndim - 1
         over = [place for place in range(x.ndim) if place != channels]
         squares[name] = squares.get(name, torch.zeros(())) + x.double().square().mean(over).cpu()
 
@@ -55,7 +56,7 @@ def worth(model: nn.Module, names: Collection[str], samples: Tensor) -> dict[str
 
 def _scores(layer: nn.Module, squares: Tensor | None) -> Scores:
     """Of one layer; a convolution with groups has nothing between them."""
-    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    assert isinstance(layer, nn.Linear | Convolution)
     weight = layer.weight.detach().double().cpu()
     own = weight.square().flatten(2).sum(2) if weight.ndim > 2 else weight.square()
     groups = getattr(layer, "groups", 1)
