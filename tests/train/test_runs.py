@@ -368,7 +368,8 @@ def test_a_cnn_wants_square_images(tmp_path: Path) -> None:
         y_test=y,
     )
     with pytest.raises(
-        SpecError, match=r"model.kind: a cnn needs square images or sounds, flat has samples of shape \(6,\)"
+        SpecError,
+        match=r"model.kind: a cnn needs square images or sounds, flat has samples of shape \(6,\)",
     ):
         runs.build(spec_from({"data": {"name": str(tmp_path / "flat.npz"), "validation": 0.3}}))
 
