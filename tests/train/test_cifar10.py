@@ -62,30 +62,29 @@ def test_cifar10_as_jpeg_files_is_taken_only_with_its_checksum(
 ) -> None:
     zipped = jpegs(
         places / "data" / "cifar10-jpeg.zip",
-        "train/bird/0000.jpg",
-        "train/truck/0000.jpg",
-        "test/cat/0000.jpg",
+        *(f"train/{label}/0000.jpg" for label in LABELS),
+        *(f"test/{label}/0000.jpg" for label in LABELS),
     )
     with pytest.raises(DataError, match=r"data/cifar10-jpeg.zip: SHA-256 of the contents is "):
         cifar10()
     digest = hashlib.sha256(zipped.read_bytes()).hexdigest()
     monkeypatch.setattr(sys.modules["presplit.train.data.cifar10"], "JPEGS_SHA256", digest)
     found = cifar10()
-    assert found.train.y.tolist() == [2, 9] and found.test.y.tolist() == [3]
-    assert found.train.x.shape == (2, 3, 32, 32)
+    assert found.train.y.tolist() == found.test.y.tolist() == list(range(10))
+    assert (found.name, found.labels) == ("cifar10", LABELS)
+    assert found.train.x.shape == (10, 3, 32, 32)
     assert found.train.x[1, 0].mean() * 255 == pytest.approx(10, abs=2)
+
+
+TWO = [f"{part}/{label}/0.jpg" for part in ("train", "test") for label in ("bird", "cat")]
 
 
 @pytest.mark.parametrize(
     ("names", "size", "message"),
     [
-        (["train/bird/0.jpg"], 32, "no images of test/ in it"),
-        (
-            ["train/bird/0.jpg", "test/bird/0.jpg"],
-            16,
-            r"test/bird/0.jpg: expected an image of 32 x 32, got 16 x 16",
-        ),
-        (["train/unicorn/0.jpg"], 32, r"train/unicorn/0.jpg: expected train/CLASS/NAME.jpg"),
+        (TWO[:2], 32, "odd.zip: expected train/CLASS/NAME and .* got train"),
+        (TWO, 32, "odd.zip: expected images of 32 x 32 of the .*, got 32 x 32 of bird, cat"),
+        (TWO, 16, "odd.zip: expected images of 32 x 32 of the .*, got 16 x 16 of bird, cat"),
     ],
 )
 def test_a_zip_of_other_images_is_refused(
@@ -140,10 +139,10 @@ def test_the_archive_of_cifar10_is_taken_only_with_its_checksum(
 def test_jpeg_files_without_pillow_are_refused_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = jpegs(tmp_path / "few.zip", "train/bird/0.jpg", "test/bird/0.jpg")
+    path = jpegs(tmp_path / "few.zip", *TWO)
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(
         MissingLibrary,
-        match=r"decoding JPEG files needs PIL.Image: pip install 'presplit\[train\]'",
+        match=r"reading images needs PIL.Image: pip install 'presplit\[train\]'",
     ):
         read_jpegs(path.read_bytes(), "few.zip")

@@ -80,6 +80,24 @@ def test_holding_out_divides_the_samples_without_loss(n: int, share: float, seed
     np.testing.assert_array_equal(again[1].y, held.y)
 
 
+@settings(max_examples=30)
+@given(
+    counts=st.lists(st.integers(1, 60), min_size=2, max_size=6),
+    share=st.floats(0.05, 0.5),
+    seed=st.integers(0, 99),
+)
+def test_of_every_class_the_same_share_is_held_out_and_none_leaves_training(
+    counts: list[int], share: float, seed: int
+) -> None:
+    y = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    if not 0 < round(share * len(y)) <= len(y) - len(counts):
+        return
+    train, held = hold_out(Samples(np.zeros((len(y), 1)), y), share, seed=seed)
+    assert set(train.y) == set(range(len(counts)))
+    for label, count in enumerate(counts):
+        assert abs((held.y == label).sum() - share * count) <= 2
+
+
 def test_another_seed_holds_out_other_samples() -> None:
     samples = Samples(np.zeros((100, 1)), np.arange(100))
     assert (hold_out(samples, 0.5, seed=1)[1].y != hold_out(samples, 0.5, seed=2)[1].y).any()

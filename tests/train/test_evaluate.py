@@ -15,11 +15,34 @@ from presplit.core.errors import SpecError
 from presplit.policies import confidence
 from presplit.train import accuracies, add_exits, choose_thresholds, evaluate, route
 from presplit.train.data import Samples
+from presplit.train.judging.evaluate import balanced_accuracy
 from presplit.train.zoo import small_cnn
 
 DROPS = (0.0, 0.01, 0.1, 0.29, 1.0)
 
 Case = tuple[np.ndarray, np.ndarray]
+
+
+@settings(max_examples=20)
+@given(
+    counts=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    copies=st.integers(2, 4),
+    seed=st.integers(0, 99),
+)
+def test_every_class_counts_alike_in_the_balanced_accuracy(
+    counts: list[int], copies: int, seed: int
+) -> None:
+    """With as many of each it is the accuracy, and more of the same samples change nothing."""
+    random = np.random.default_rng(seed)
+    even = np.repeat(np.arange(5), 4)
+    answers = random.integers(0, 5, 20)
+    assert balanced_accuracy(answers, even) == pytest.approx((answers == even).mean())
+    labels = np.repeat(2 * np.arange(len(counts)), counts)  # classes that are not there: 1, 3, ...
+    answers = random.integers(0, 9, len(labels))
+    more = np.where(labels == 0, copies, 1)
+    assert balanced_accuracy(np.repeat(answers, more), np.repeat(labels, more)) == pytest.approx(
+        balanced_accuracy(answers, labels)
+    )
 
 
 @st.composite

@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from presplit.core.errors import DataError, SpecError
 from presplit.core.spec import spec_from
 from presplit.train import evaluate, export, runs
-from presplit.train.data import Samples, digits, images, load, table
+from presplit.train.data import Dataset, Folder, Samples, by_class, digits, load, table
 from presplit.train.layers.standardise import standardised
 
 LEAST_ACCURACY = 0.8
@@ -53,6 +53,11 @@ def written(path: Path, *rows: Sequence[object]) -> Path:
     with path.open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     return path
+
+
+def images(folder: Path, *, size: int | None = None, grey: bool = False) -> Dataset:
+    given = {"size": size, "grey": grey or None}
+    return by_class(Folder(folder), **{key: value for key, value in given.items() if value})
 
 
 def as_bytes(samples: Samples) -> np.ndarray:
@@ -179,30 +184,30 @@ def unsplit(folder: Path) -> None:
 
 LAYOUT = (
     "expected train/CLASS/NAME and test/CLASS/NAME, "
-    "the images' names ending in .png .jpg .jpeg .bmp .webp"
+    "the names ending in .png .jpg .jpeg .bmp .webp for images or .wav for sounds"
 )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (remove("."), f"own: not a folder; a folder of images is {LAYOUT}"),
+        (remove("."), f"own: not a folder; a folder of images or sounds is {LAYOUT}"),
         (remove("test"), f"own: {LAYOUT}, and nothing else; got train"),
         (remove("train", "test"), f"own: {LAYOUT}, and nothing else; got nothing"),
         (unsplit, f"own: {LAYOUT}, and nothing else; got cat, dog"),
         (add("README.md"), f"own: {LAYOUT}, and nothing else; got README.md, test, train"),
         (
             add("train/list.txt"),
-            "own/train/list.txt: expected a folder with the images of one class, got a file",
+            "own/train/list.txt: expected a folder with the files of one class, got a file",
         ),
         (
             add("test/cat/notes.txt"),
-            r"own/test/cat/notes.txt: expected an image file, its name ending in .png",
+            r"own/test/cat/notes.txt: expected an image or a sound, its name ending in .png",
         ),
-        (add("test/cat/more/0.png"), "own/test/cat/more: expected an image file"),
+        (add("test/cat/more/0.png"), "own/test/cat/more: expected an image or a sound"),
         (
             lambda folder: (folder / "train" / "cat" / "0000.png").unlink(),
-            "own/train/cat: expected at least one image",
+            "own/train/cat: expected at least one file",
         ),
         (
             add("train/eel/0.png"),
@@ -240,7 +245,7 @@ def test_a_class_whose_name_is_not_utf_8_is_refused_on_reading(tmp_path: Path) -
     small(tmp_path)
     for part in ("train", "test"):
         (tmp_path / part / "dog").rename(tmp_path / part / os.fsdecode(b"d\xf6g"))
-    with pytest.raises(DataError, match=r"train: the name of a class is not UTF-8, b'd.xf6g'"):
+    with pytest.raises(DataError, match=r"t[a-z]*: the name of a class is not UTF-8, b'd.xf6g'"):
         images(tmp_path)
 
 
@@ -532,11 +537,17 @@ def test_what_is_no_table_is_refused(raw: bytes, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"size": 8}, "data.size: only a folder of images has it, and data.name is 'digits'"),
-        ({"grey": True}, "data.grey: only a folder of images has it, and data.name is 'digits'"),
+        (
+            {"size": 8},
+            "data.size: only a folder or a zip of images has it, and data.name is 'digits'",
+        ),
+        (
+            {"grey": True},
+            "data.grey: only a folder or a zip of images has it, and data.name is 'digits'",
+        ),
         (
             {"name": "own.csv", "grey": True},
-            "data.grey: only a folder of images has it, and data.name is 'own.csv'",
+            "data.grey: only a folder or a zip of images has it, and data.name is 'own.csv'",
         ),
         (
             {"standardise": True},
@@ -544,7 +555,7 @@ def test_what_is_no_table_is_refused(raw: bytes, tmp_path: Path) -> None:
         ),
         (
             {"name": "cats"},
-            "no data set named 'cats'.*, or the path of an .npz file, a .csv file or a folder of",
+            "no data set named 'cats'.*, or the path of an .npz file, a .csv file, or a folder or",
         ),
     ],
 )

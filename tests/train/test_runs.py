@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from presplit.cli.train import text
 from presplit.core.errors import DataError, GraphError, PatternError, SpecError
 from presplit.core.spec import read_spec, spec_from
 from presplit.train import (
@@ -78,6 +79,16 @@ def test_a_run_that_is_read_back_gives_the_same_logits(small: Path) -> None:
     assert result(small)["accuracy"] == dict(
         zip(("block1", "final"), accuracies(logits, first.data.test.y), strict=True)
     )
+
+
+def test_uneven_classes_are_told_with_every_class_alike(small: Path) -> None:
+    found, run = result(small), runs.read_run(small)
+    answers, y = evaluate(run.model, run.data.test).argmax(-1), run.data.test.y
+    recalls = [[(own[y == k] == k).mean() for k in range(10)] for own in answers]
+    assert list(found["balanced_accuracy"].values()) == pytest.approx(np.mean(recalls, 1))
+    assert not found["is_uneven"] and "counts alike" not in text(found, small)
+    said = text({**found, "is_uneven": True}, small)
+    assert f"{100 * np.mean(recalls[-1]):.2f} % if every class counts alike" in said
 
 
 def test_the_same_spec_trains_the_same_bits(tmp_path: Path) -> None:
@@ -357,7 +368,8 @@ def test_a_cnn_wants_square_images(tmp_path: Path) -> None:
         y_test=y,
     )
     with pytest.raises(
-        SpecError, match=r"model.kind: a cnn needs square images, flat has samples of shape \(6,\)"
+        SpecError,
+        match=r"model.kind: a cnn needs square images or sounds, flat has samples of shape \(6,\)",
     ):
         runs.build(spec_from({"data": {"name": str(tmp_path / "flat.npz"), "validation": 0.3}}))
 

@@ -88,6 +88,8 @@ def _from_run(run: Path, out: Path | None, model: str | None) -> Bundle:
     path = out or run / f"{name}.bundle"
     policy = found.spec.exits.policy if found.spec.exits else "confidence"
     labels = found.data.labels
+    if found.data.rate:  # so that the bundle can take sounds of other rates
+        spec["data"]["rate"] = found.data.rate
     with _replacing(path), aside():
         return write_bundle(
             found.model, found.held_out, path, name=name, labels=labels, policy=policy, spec=spec

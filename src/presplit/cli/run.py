@@ -26,7 +26,9 @@ def run(
     bundle: Annotated[Path, typer.Argument(help="A bundle directory.")],
     samples: Annotated[
         Path,
-        typer.Argument(help="A .npy file: float32 (n, *shape), or uint8 images scaled to 0..1."),
+        typer.Argument(
+            help="A .npy file: float32 (n, *shape), or uint8 images scaled to 0..1; or a .wav file."
+        ),
     ],
     server: Annotated[
         str | None, typer.Option(help="HOST:PORT of presplit serve; without it the edge is alone.")
@@ -132,9 +134,30 @@ def _images(path: Path, bundle: Bundle) -> Floats:
     """The samples in ``path`` as the net of ``bundle`` takes them."""
     from presplit.bundle import as_input
 
-    array = read_samples(path)
+    array = _sound(path, bundle) if path.suffix.lower() == ".wav" else read_samples(path)
     with context(str(path)):
         return as_input(array, whole=bundle.manifest.whole_input)
+
+
+def _sound(path: Path, bundle: Bundle) -> Floats:
+    """The sound in a ``.wav`` file as one sample, at the bundle's rate and of its length."""
+    from presplit.core.errors import InputError
+    from presplit.core.sound import fitted, resampled, wav
+
+    shape = bundle.net.boundaries[0].shape
+    rate = (bundle.manifest.spec or {}).get("data", {}).get("rate")
+    if len(shape) != 2 or shape[0] != 1 or not rate:
+        raise InputError(
+            f"{path}: expected samples for a net that takes {shape} and does not say the rate of "
+            "its sounds, got a .wav file; give a .npy file, or a bundle of a run trained on sounds"
+        )
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    with context(str(path)):
+        sound, own_rate = wav(raw)
+        return fitted(resampled(sound, own_rate, rate), shape[1])[None, None]
 
 
 def _another_scale(bundle: Bundle, images: Floats) -> str:

@@ -60,7 +60,10 @@ def train(
     ] = [],
     data: Annotated[
         str | None,
-        typer.Option(help="digits, mnist, cifar10, or a path: .npz, .csv, a folder of images."),
+        typer.Option(
+            help="digits, mnist, cifar10, clothing, fsdd, or a path: .npz, .csv, or a folder or "
+            ".zip of images or sounds, train|test/CLASS/NAME."
+        ),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="How to train: default, or paper (arXiv 2407.11763).")
@@ -221,12 +224,20 @@ def text(result: dict[str, Any], directory: Path) -> str:
             f"The net has {result['outputs']:,} outputs for {result['classes']} classes; the "
             "others are idle.",
         )
-    lines += [f"  exit {name}: {100 * share:.2f} %" for name, share in result["accuracy"].items()]
+    lines += [f"  exit {name}: {_accuracy(result, name)}" for name in result["accuracy"]]
     for _, rows in itertools.groupby(result["thresholds"], key=lambda row: row["thresholds"]):
         lines.append(
             f"  {_routed(next(rows), result['policy'])}"
         )  # the other goals, less strict, ask for the same
     return "\n".join([*lines, f"Run: {directory}. Next: presplit export {directory}"])
+
+
+def _accuracy(result: dict[str, Any], name: str) -> str:
+    """The accuracy of an exit, and where classes are uneven that with every class alike."""
+    share = f"{100 * result['accuracy'][name]:.2f} %"
+    if not result["is_uneven"]:
+        return share
+    return f"{share} ({100 * result['balanced_accuracy'][name]:.2f} % if every class counts alike)"
 
 
 def _routed(row: dict[str, Any], policy: str) -> str:

@@ -33,20 +33,30 @@ class Data(Value, frozen=True):
     """
 
     name: Text = "digits"
-    """A data set on the shelf, or the path of an .npz or .csv file or a folder.
+    """A data set on the shelf, or the path of an .npz, .csv or .zip file or a folder.
 
-    The shelf has "digits", "mnist" and "cifar10".
+    The shelf has "digits", "mnist", "cifar10", "clothing" and "fsdd".
     """
     validation: Annotated[float, Meta(gt=0, lt=0.5)] = 0.1
     pad_to: Size | None = None
     """Flatten each image and add zeros up to so many features."""
     size: Size | None = None
-    """Pixels: each image of a folder is scaled, and its middle ``size`` x ``size`` taken.
+    """Pixels: each image of a folder or zip is scaled, and its middle ``size`` x ``size`` taken.
 
     None: all have one size.
     """
     grey: bool = False
-    """The images of a folder are read with one channel."""
+    """The images of a folder or zip are read with one channel."""
+    rate: Annotated[int, Meta(ge=1000, le=192_000)] | None = None
+    """Hz: each sound of a folder or zip is brought to it.
+
+    None: all have one rate.
+    """
+    length_s: Annotated[float, Meta(gt=0, le=3600)] | None = None
+    """Seconds: the middle of each longer sound is taken, a shorter one lies in silence.
+
+    None: the length of the longest to train with.
+    """
     standardise: bool = False
     """The net begins by taking each column's mean away and dividing by its deviation.
 

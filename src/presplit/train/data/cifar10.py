@@ -14,17 +14,16 @@ from __future__ import annotations
 
 import io
 import tarfile
-import zipfile
 import zlib
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from presplit.core.errors import DataError, context, library
+from presplit.core.errors import DataError, context
 from presplit.train.data.files import checked_file, folders, is_file, obtain
+from presplit.train.data.images import images
 from presplit.train.data.samples import Dataset, Samples
+from presplit.train.data.tree import Zip, labelled
 
 MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
 ARCHIVE, JPEGS = "cifar-10-binary.tar.gz", "cifar10-jpeg.zip"
@@ -76,32 +75,16 @@ def read_archive(raw: bytes) -> Dataset:
 def read_jpegs(raw: bytes, where: str) -> Dataset:
     """The data in a zip of ``PART/CLASS/NAME.jpg``, which is called ``where`` in errors.
 
-    Raises `DataError` naming the file in it that is none of these.
+    Raises `DataError` for other classes or sizes, and as `images` does.
     """
-    image = library("PIL.Image", need="decoding JPEG files", extra="train")
-    found: dict[str, tuple[list[npt.NDArray[np.uint8]], list[int]]] = {
-        "train": ([], []),
-        "test": ([], []),
-    }
-    try:
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            for name in sorted(archive.namelist()):
-                if name.endswith("/"):
-                    continue
-                with context(f"{where}: {name}"):
-                    part, label = _place(name)
-                    found[part][0].append(_decoded(image, archive.read(name)))
-                    found[part][1].append(LABELS.index(label))
-    except (zipfile.BadZipFile, OSError, zlib.error, RuntimeError) as error:
-        raise DataError(f"{where}: not a readable zip file ({error})") from error
-    for part, (images, _) in found.items():
-        if not images:
-            raise DataError(f"{where}: no images of {part}/ in it")
-    parts = {
-        part: Samples(np.stack(images), np.array(labels))
-        for part, (images, labels) in found.items()
-    }
-    return Dataset("cifar10", parts["train"], parts["test"], LABELS)
+    found = images(labelled(Zip(raw, where=where)))
+    if found.labels != LABELS or found.train.x.shape[1:] != (3, 32, 32):
+        height, width = found.train.x.shape[2:]
+        raise DataError(
+            f"{where}: expected images of 32 x 32 of the classes {', '.join(LABELS)}, got "
+            f"{width} x {height} of {', '.join(found.labels)}"
+        )
+    return Dataset("cifar10", found.train, found.test, LABELS)
 
 
 def read_records(raw: bytes) -> Samples:
@@ -130,26 +113,3 @@ def _binary(read: Callable[[str], bytes], where: str) -> Dataset:
             Samples(np.concatenate([b.x for b in batches]), np.concatenate([b.y for b in batches]))
         )
     return Dataset("cifar10", parts[0], parts[1], LABELS)
-
-
-def _place(name: str) -> tuple[str, str]:
-    """Part and class of a file in the zip."""
-    steps = name.split("/")
-    if len(steps) != 3 or steps[0] not in ("train", "test") or steps[1] not in LABELS:
-        raise DataError(
-            "expected train/CLASS/NAME.jpg or test/CLASS/NAME.jpg with a class of "
-            f"{', '.join(LABELS)}"
-        )
-    return steps[0], steps[1]
-
-
-def _decoded(image: Any, raw: bytes) -> npt.NDArray[np.uint8]:
-    """uint8 ``(3, 32, 32)``."""
-    try:
-        with image.open(io.BytesIO(raw), formats=("JPEG",)) as opened:
-            pixels = np.asarray(opened.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, image.DecompressionBombError) as error:
-        raise DataError(f"not a readable JPEG image ({error})") from error
-    if pixels.shape != (32, 32, 3):
-        raise DataError(f"expected an image of 32 x 32, got {pixels.shape[1]} x {pixels.shape[0]}")
-    return pixels.transpose(2, 0, 1)

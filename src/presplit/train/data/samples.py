@@ -64,12 +64,16 @@ def in_units(given: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training and a test set with the classes' names."""
+    """A training and a test set with the classes' names.
+
+    ``rate``: of sounds, samples a second.
+    """
 
     name: str
     train: Samples
     test: Samples
     labels: tuple[str, ...]
+    rate: int | None = None
 
     def padded(self, features: int) -> Dataset:
         """The same with every sample flattened and zero-padded to ``features`` values.
@@ -90,9 +94,10 @@ def _pad(x: npt.NDArray[np.float32], features: int) -> npt.NDArray[np.float32]:
 
 
 def hold_out(samples: Samples, share: float, *, seed: int = 0) -> tuple[Samples, Samples]:
-    """``samples`` in two parts, at random.
+    """``samples`` in two parts, at random, with the same share of every class.
 
-    The first stays for training, the second is ``share`` (0..1) of it, held out.
+    The first stays for training, the second is ``share`` (0..1) of it, held out. One sample at
+    least of every class stays for training, as long as there are enough others to hold out.
 
     >>> train, held = hold_out(Samples(np.zeros((10, 2)), np.arange(10)), 0.2)
     >>> len(train), len(held)
@@ -104,4 +109,13 @@ def hold_out(samples: Samples, share: float, *, seed: int = 0) -> tuple[Samples,
             f"a share of {share} of {len(samples)} samples leaves nothing to train or to hold out"
         )
     order = np.random.default_rng(seed).permutation(len(samples))
+    # The k-th sample of a class of n stands at (k + 1/2) / n: whatever is cut off the front has of
+    # each class the same share, as nearly as whole samples can. The last of each goes last of all.
+    counts = np.bincount(samples.y)
+    standing = np.empty(len(samples))
+    for label in np.flatnonzero(counts):
+        own = order[samples.y[order] == label]
+        standing[own] = (np.arange(counts[label]) + 0.5) / counts[label]
+        standing[own[-1]] = 1
+    order = order[np.argsort(standing[order], kind="stable")]
     return samples.take(np.sort(order[held:])), samples.take(np.sort(order[:held]))

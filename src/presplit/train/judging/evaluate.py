@@ -40,6 +40,18 @@ def accuracies(logits: Floats, labels: npt.NDArray[np.int64]) -> list[float]:
     return [float(share) for share in (logits.argmax(-1) == labels).mean(1)]
 
 
+def balanced_accuracy(answers: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> float:
+    """The mean over the classes in ``labels`` of the share of each that is answered right.
+
+    Both are ``(n,)``. A net that always answers the commonest of k classes has 1 / k.
+
+    >>> balanced_accuracy(np.array([0, 0, 0, 0]), np.array([0, 0, 0, 1]))
+    0.5
+    """
+    hits = answers == labels
+    return float(np.mean([hits[labels == label].mean() for label in np.unique(labels)]))
+
+
 @dataclass(frozen=True)
 class Routed:
     """What happens if exits answer as soon as they are sure.

@@ -28,7 +28,7 @@ from presplit.train.nets.copying import bare_copy, twin
 from presplit.train.nets.exits import MultiExit
 from presplit.train.nets.sparsify import MOST, sparsify
 from presplit.train.runs.weights import Weights, fill
-from presplit.train.zoo import mlp, small_cnn
+from presplit.train.zoo import log_mel_cnn, mlp, small_cnn
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,13 @@ def build(spec: Spec, own: Own | None = None, *, weights: Weights | None = None)
     """
     with context("training"):
         refuse_unknown_names(spec.training)
-    data = load(spec.data.name, size=spec.data.size, grey=spec.data.grey)
+    data = load(
+        spec.data.name,
+        size=spec.data.size,
+        grey=spec.data.grey,
+        rate=spec.data.rate,
+        length_s=spec.data.length_s,
+    )
     if spec.data.standardise and data.train.x.ndim != 2:
         shape = data.train.x.shape[1:]
         raise SpecError(
@@ -168,17 +174,23 @@ def _mlp(layers: tuple[int, ...], data: Dataset) -> nn.Module:
 
 
 def _cnn(model: Cnn, data: Dataset) -> nn.Module:
-    shape = data.train.x.shape[1:]
+    """The small net for images, or for sounds behind their log-mel spectrogram."""
+    shape, classes = data.train.x.shape[1:], len(data.labels)
+    if data.rate:
+        return log_mel_cnn(
+            rate=data.rate, width=model.width, bottleneck=model.bottleneck, classes=classes
+        )
     if len(shape) != 3 or shape[1] != shape[2]:
         raise SpecError(
-            f"model.kind: a cnn needs square images, {data.name} has samples of shape {shape}"
+            f"model.kind: a cnn needs square images or sounds, {data.name} has samples of shape "
+            f"{shape}"
         )
     return small_cnn(
         width=model.width,
         bottleneck=model.bottleneck,
         channels=shape[0],
         size=shape[1],
-        classes=len(data.labels),
+        classes=classes,
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from presplit.core.types import Floats
-from presplit.train.judging.evaluate import accuracies, evaluate, route
+from presplit.train.judging.evaluate import accuracies, balanced_accuracy, evaluate, route
 from presplit.train.judging.thresholds import Goal, choose_thresholds, temperature
 from presplit.train.nets.add_exits import exit_macs
 from presplit.train.nets.summary import count_weights
@@ -22,6 +24,9 @@ def judge(
     run: Run, *, policy: str | None = None, goal: tuple[Goal, float] | None = None
 ) -> dict[str, Any]:
     """Accuracies of every exit on the test set, weights, and thresholds from the held-out part.
+
+    ``balanced_accuracy`` counts every class alike; ``is_uneven``: the commonest class of the
+    test set has more than twice the samples of the rarest.
 
     ``goal``: one of those of `choose_thresholds`; without it, several losses of accuracy.
     ``thresholds`` lists for each goal every early exit's threshold, the accuracy with them on the
@@ -46,6 +51,11 @@ def judge(
         "outputs": test.shape[-1],
         "weights": count_weights(run.model),
         "accuracy": dict(zip(names, accuracies(test, run.data.test.y), strict=True)),
+        "balanced_accuracy": {
+            name: balanced_accuracy(own.argmax(-1), run.data.test.y)
+            for name, own in zip(names, test, strict=True)
+        },
+        "is_uneven": is_uneven(run.data.test.y),
         "validation_accuracy": dict(zip(names, accuracies(held, run.held_out.y), strict=True)),
         "temperatures": {
             name: temperature(own, run.held_out.y) for name, own in zip(names, held, strict=True)
@@ -53,6 +63,16 @@ def judge(
         "policy": score,
         "thresholds": rows,
     }
+
+
+def is_uneven(labels: npt.NDArray[np.int64]) -> bool:
+    """Whether the commonest class has more than twice the samples of the rarest.
+
+    >>> is_uneven(np.array([0, 0, 0, 1])), is_uneven(np.array([0, 0, 1]))
+    (True, False)
+    """
+    _, counts = np.unique(labels, return_counts=True)
+    return bool(counts.max() > 2 * counts.min())
 
 
 def _row(

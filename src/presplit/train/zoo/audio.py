@@ -1,4 +1,4 @@
-"""Keyword spotting: a small CNN over spectrograms, and one over the waveform.
+"""Keyword spotting: small CNNs over spectrograms, and one over the waveform.
 
 Sources: "Hello Edge" (arXiv 1711.07128), depthwise-separable convolutions over 49 x 10 features; M5
 of arXiv 1610.00087, one-dimensional convolutions over raw samples.
@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from torch import nn
+
+from presplit.train.layers.log_mel import LogMel
+from presplit.train.zoo.cnn import small_cnn
 
 
 def spectrogram_cnn(*, width: int = 64, depth: int = 3, classes: int = 12) -> nn.Sequential:
@@ -40,6 +43,23 @@ def spectrogram_cnn(*, width: int = 64, depth: int = 3, classes: int = 12) -> nn
         "classifier": nn.Linear(width, classes),
     }
     return nn.Sequential(parts)
+
+
+def log_mel_cnn(
+    *, rate: int, width: int = 32, bottleneck: int = 8, bands: int = 40, classes: int = 10
+) -> nn.Sequential:
+    """`small_cnn` behind the log-mel spectrogram: it takes sounds ``(batch, 1, samples)`` itself.
+
+    ``rate`` of the sounds in Hz; the spectrogram is the module ``log_mel``, of ``bands`` bands.
+
+    >>> import torch
+
+    >>> log_mel_cnn(rate=8000, width=8)(torch.zeros(1, 1, 8000)).shape
+    torch.Size([1, 10])
+    """
+    net = small_cnn(width=width, bottleneck=bottleneck, size=bands, classes=classes)
+    first = OrderedDict[str, nn.Module](log_mel=LogMel(rate, bands=bands))
+    return nn.Sequential(first | dict(net.named_children()))
 
 
 def waveform_cnn(*, width: int = 32, depth: int = 3, classes: int = 12) -> nn.Sequential:

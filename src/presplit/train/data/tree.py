@@ -1,0 +1,307 @@
+"""A user's files by class: ``train/CLASS/NAME`` and ``test/CLASS/NAME``, in a folder or a zip.
+
+Nothing of the user's is skipped: a file of another kind, a class without files and a class that
+only one part has are errors. What file managers leave behind is passed over, see `LITTER`. A zip
+is read where it lies: nothing of it is written to disk, and no more of it unpacked than one file.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from presplit.core.errors import DataError
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+SOUNDS = (".wav",)
+KINDS = {"images": IMAGES, "sounds": SOUNDS}
+LITTER = (".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX")
+"""What the file managers of macOS and Windows put into folders, as they do names in ``._``."""
+PARTS = ("test", "train")
+MOST_FILE_BYTES = 2**28
+"""No image or sound is a larger file; a zip that says so of one is refused before unpacking."""
+_LAYOUT = (
+    "expected train/CLASS/NAME and test/CLASS/NAME, the names ending in "
+    f"{' '.join(IMAGES)} for images or {' '.join(SOUNDS)} for sounds"
+)
+_PACKED_SOUNDS = (".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".aif", ".wma")
+_DAMAGED = (zipfile.BadZipFile, OSError, EOFError, zlib.error, RuntimeError, ValueError)
+"""What the standard library raises for a damaged or encrypted zip, or another compression.
+
+`NotImplementedError` is a `RuntimeError`.
+"""
+
+
+class Tree(Protocol):
+    """Files in folders, wherever they lie; ``steps`` lead from its root to one of them."""
+
+    name: str
+    """What the data set is called."""
+
+    def spelled(self, *steps: str) -> str:
+        """Where that is, for people."""
+        ...
+
+    def names(self, *steps: str) -> list[str]:
+        """What is in a folder."""
+        ...
+
+    def is_folder(self, *steps: str) -> bool:
+        """Whether that is a folder."""
+        ...
+
+    def read(self, *steps: str) -> bytes:
+        """The contents of a file; raises `DataError` if it cannot be read."""
+        ...
+
+
+class Folder:
+    """A folder on disk."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.name = self.path.resolve().name
+        if not os.path.isdir(self.path):
+            raise DataError(f"{path}: not a folder; a folder of images or sounds is {_LAYOUT}")
+
+    def spelled(self, *steps: str) -> str:
+        """The path."""
+        return str(self.path.joinpath(*steps))
+
+    def names(self, *steps: str) -> list[str]:
+        """What is in a folder."""
+        try:
+            return os.listdir(self.path.joinpath(*steps))
+        except OSError as error:
+            raise DataError(f"{self.spelled(*steps)}: cannot be read ({error.strerror})") from error
+
+    def is_folder(self, *steps: str) -> bool:
+        """Whether that is a folder."""
+        return self.path.joinpath(*steps).is_dir()
+
+    def read(self, *steps: str) -> bytes:
+        """The contents of a file."""
+        path = self.path.joinpath(*steps)
+        try:
+            if not path.is_file():  # reading a pipe would wait for ever
+                raise DataError(f"{path}: expected a file; move it away")
+            if path.stat().st_size > MOST_FILE_BYTES:
+                raise DataError(_too_large(str(path), path.stat().st_size))
+            return path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+class Zip:
+    """A zip file; one folder that all of it lies in, as archivers make it, is its root."""
+
+    def __init__(self, source: str | Path | bytes, *, where: str | None = None) -> None:
+        self.where = where or str(source)
+        self.name = Path(self.where).stem
+        self.root: tuple[str, ...] = ()
+        self.members: dict[tuple[str, ...], zipfile.ZipInfo] = {}
+        self.folders: dict[tuple[str, ...], set[str]] = {(): set()}
+        try:
+            self.archive = zipfile.ZipFile(
+                io.BytesIO(source) if isinstance(source, bytes) else source
+            )
+        except _DAMAGED as error:
+            raise DataError(f"{self.where}: not a readable zip file ({error})") from error
+        for member in self.archive.infolist():
+            self._enter(member)
+        for steps in self.members.keys() & self.folders.keys():
+            raise DataError(f"{self.where}: {'/'.join(steps)} is both a file and a folder")
+        top = _own(self.names())
+        if len(top) == 1 and top[0] not in PARTS and self.is_folder(top[0]):
+            self.root = (top[0],)
+
+    def spelled(self, *steps: str) -> str:
+        """The zip file and the name in it."""
+        inner = "/".join((*self.root, *steps))
+        return f"{self.where}: {inner}" if inner else self.where
+
+    def names(self, *steps: str) -> list[str]:
+        """What is in a folder."""
+        return list(self.folders[(*self.root, *steps)])
+
+    def is_folder(self, *steps: str) -> bool:
+        """Whether that is a folder."""
+        return (*self.root, *steps) in self.folders
+
+    def read(self, *steps: str) -> bytes:
+        """The contents of a file, which is at most as large as the zip says; its sum is checked."""
+        where, member = self.spelled(*steps), self.members[(*self.root, *steps)]
+        if member.file_size > MOST_FILE_BYTES:
+            raise DataError(_too_large(where, member.file_size))
+        try:
+            return self.archive.read(member)
+        except _DAMAGED as error:
+            raise DataError(f"{where}: damaged in the zip file, or encrypted ({error})") from error
+
+    def _enter(self, member: zipfile.ZipInfo) -> None:
+        """Give a member its place; raises `DataError` for a name that leads out of the zip."""
+        where = f"{self.where}: {member.filename}"
+        steps = tuple(member.filename.rstrip("/").split("/"))
+        if any(step in ("", ".", "..") or "\\" in step for step in steps):
+            raise DataError(f"{where}: expected a name below the zip's own folder")
+        if not member.is_dir() and steps in self.members:
+            raise DataError(f"{where}: expected one file of that name, got several")
+        folder = steps if member.is_dir() else steps[:-1]
+        for depth, step in enumerate(folder):
+            self.folders[folder[:depth]].add(step)
+            self.folders.setdefault(folder[: depth + 1], set())
+        if not member.is_dir():
+            self.folders[folder].add(steps[-1])
+            self.members[steps] = member
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a class."""
+
+    tree: Tree
+    steps: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return self.tree.spelled(*self.steps)
+
+    def read(self) -> bytes:
+        """Its contents; raises `DataError` if they cannot be read."""
+        return self.tree.read(*self.steps)
+
+
+Classes = Mapping[str, Sequence[File]]
+"""The files of each class, both in the order of their names."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The files of both parts by class; the classes are the same in both.
+
+    ``kind``: a key of `KINDS`, what all the files are.
+    """
+
+    tree: Tree
+    kind: str
+    train: Classes
+    test: Classes
+
+    @property
+    def where(self) -> str:
+        """Where it lies, for people."""
+        return self.tree.spelled()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes' names."""
+        return tuple(self.train)
+
+    @property
+    def count(self) -> int:
+        """The number of all files."""
+        return sum(len(files) for part in (self.train, self.test) for files in part.values())
+
+
+def labelled(tree: Tree) -> Labelled:
+    """The files in ``tree`` by part and class.
+
+    Raises `DataError` naming what is not as it should be.
+    """
+    found = _own(tree.names())
+    if found != list(PARTS):
+        raise DataError(f"{tree.spelled()}: {_LAYOUT}, and nothing else; got {_listed(found)}")
+    parts = {part: _classes(tree, part) for part in PARTS}
+    train, test = parts["train"], parts["test"]
+    for name in sorted(train.keys() ^ test.keys()):
+        has, lacks = PARTS if name in test else reversed(PARTS)
+        raise DataError(
+            f"{tree.spelled(has, name)}: the same classes are expected in both parts, {lacks}/ has "
+            f"no {name}/"
+        )
+    if len(train) < 2:
+        raise DataError(
+            f"{tree.spelled('train')}: folders of at least two classes are expected, got "
+            f"{_listed(list(train))}"
+        )
+    files = [file for part in (train, test) for own in part.values() for file in own]
+    first = files[0]
+    kind = _kind(first)
+    for file in files:
+        if _kind(file) != kind:
+            raise DataError(
+                f"{file}: expected {kind} only, as {first} is one; a data set is of one kind"
+            )
+    return Labelled(tree, kind, train, test)
+
+
+def _classes(tree: Tree, part: str) -> dict[str, list[File]]:
+    """The files of each class of a part."""
+    if not tree.is_folder(part):
+        raise DataError(f"{tree.spelled(part)}: expected a folder of classes, got a file")
+    return {name: _files(tree, part, name) for name in _own(tree.names(part))}
+
+
+def _files(tree: Tree, part: str, name: str) -> list[File]:
+    """The files of one class."""
+    where = tree.spelled(part, name)
+    try:
+        name.encode()
+    except UnicodeError as error:
+        raise DataError(
+            f"{tree.spelled(part)}: the name of a class is not UTF-8, {os.fsencode(name)!r}; "
+            "rename its folders"
+        ) from error
+    if not tree.is_folder(part, name):
+        raise DataError(
+            f"{where}: expected a folder with the files of one class, got a file; move it away"
+        )
+    files = [File(tree, (part, name, own)) for own in _own(tree.names(part, name))]
+    for file in files:
+        if tree.is_folder(*file.steps) or not _kind(file):
+            raise DataError(f"{file}: {_unexpected(file)}")
+    if not files:
+        raise DataError(f"{where}: expected at least one file of this class, got none")
+    return files
+
+
+def _kind(file: File) -> str:
+    """What ``file`` is by its ending; empty for what is neither."""
+    ending = Path(file.steps[-1]).suffix.lower()
+    return next((kind for kind, endings in KINDS.items() if ending in endings), "")
+
+
+def _unexpected(file: File) -> str:
+    """What to say of a file that is no image and no sound that is read here."""
+    if Path(file.steps[-1]).suffix.lower() in _PACKED_SOUNDS:
+        return "of sounds only .wav is read; ffmpeg -i IN -c:a pcm_s16le OUT.wav makes one"
+    return (
+        "expected an image or a sound, its name ending in "
+        f"{' '.join((*IMAGES, *SOUNDS))}; move it away"
+    )
+
+
+def _own(names: Sequence[str]) -> list[str]:
+    """What the user put into a folder, sorted by name."""
+    return sorted(name for name in names if name not in LITTER and name[:2] != "._")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first ``names`` in words.
+
+    >>> _listed(["cat", "dog"]), _listed([])
+    ('cat, dog', 'nothing')
+    """
+    return ", ".join([*names[:5], *(["..."] if len(names) > 5 else [])]) or "nothing"
+
+
+def _too_large(where: str, found: int) -> str:
+    return (
+        f"{where}: expected at most {MOST_FILE_BYTES:,} bytes, got {found:,}; make it smaller or "
+        "shorter"
+    )
