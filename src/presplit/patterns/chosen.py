@@ -235,7 +235,8 @@ def _regular(scores: Reals, fan_in: int) -> Ints:
     prices, best = np.zeros(columns), np.empty((rows, 0), dtype=np.int32)
     step = float(scores.max()) / fan_out
     for turn in range(1, PRICES + 1):
-        wanted = np.bincount(_best(scores - prices, fan_in).reshape(-1), minlength=columns)
+        best_now = np.argpartition(prices - scores, fan_in - 1, axis=1)[:, :fan_in]
+        wanted = np.bincount(best_now.reshape(-1), minlength=columns)
         if (wanted == fan_out).all():
             break
         prices += step / turn * (wanted - fan_out)
@@ -252,16 +253,17 @@ def _better(scores: Reals, one: Ints, other: Ints) -> Ints:
 def _filled(scores: Reals, prices: Reals, fan_in: int, fan_out: int) -> Ints:
     """Rows of exactly these degrees: the best connections after prices first, then exchanges."""
     kept = np.zeros(scores.shape, dtype=bool)
-    row_has, column_has = np.zeros(len(scores), dtype=int), np.zeros(len(prices), dtype=int)
-    order = np.argsort(-(scores - prices), axis=None, kind="stable")
-    for row, column in zip(*np.unravel_index(order, scores.shape), strict=True):
-        if row_has[row] < fan_in and column_has[column] < fan_out:
+    row_lacks, column_lacks = [fan_in] * len(scores), [fan_out] * len(prices)
+    order = np.argsort(-(scores - prices), axis=None, kind="stable").tolist()
+    for place in order:  # lists, for this is a long loop
+        row, column = divmod(place, len(prices))
+        if row_lacks[row] and column_lacks[column]:
             kept[row, column] = True
-            row_has[row] += 1
-            column_has[column] += 1
-    for row in np.repeat(np.arange(len(scores)), fan_in - row_has):
-        _exchange(kept, scores, int(row), int(np.argmax(column_has < fan_out)))
-        column_has = kept.sum(axis=0)
+            row_lacks[row] -= 1
+            column_lacks[column] -= 1
+    for row, lacking in enumerate(row_lacks):
+        for _ in range(lacking):
+            _exchange(kept, scores, row, int(np.argmax(kept.sum(axis=0) < fan_out)))
     return np.nonzero(kept)[1].reshape(len(scores), fan_in).astype(np.int32)
 
 
