@@ -2,10 +2,10 @@
 
 On the shelf stand the families that need sizes, a density and a seed. Those that need to know more
 are modules: `local.over` (the layout of the input) and `data_aware.over` (training inputs) give a
-family, `data_aware.scored` places by scores, `butterfly` gives two layers, `periodic_kernel` the
-supports of a convolution's kernels; `CHOSEN` holds the families whose connections can be chosen by
-what those of a trained dense layer are worth. `density` divides one budget among the layers of a
-net, `score` judges patterns without data.
+family, `butterfly` gives two layers, `periodic_kernel` the supports of a convolution's kernels;
+`CHOSEN` holds the families whose connections can be chosen by what those of a trained dense layer
+are worth. `density` divides one budget among the layers of a net, `score` judges patterns without
+data.
 """
 
 from collections.abc import Callable

@@ -2,9 +2,10 @@
 
 ``scores`` say what each connection is worth: float ``(n_out, n_in)``, at least 0, for example the
 squared weights (summed over a convolution's kernel) times the mean square of the inputs (Wanda,
-arXiv 2306.11695, squared). A function here takes them where its family takes sizes, and gives a
-pattern with the degrees of the family's own draw: storage and kernels stay the same, only the
-places are chosen. After that the pattern is as fixed as any.
+arXiv 2306.11695, squared), or SNIP's ``|weight * gradient|`` (arXiv 1810.02340). A function here
+takes them where its family takes sizes, and gives a pattern with the degrees of the family's own
+draw: storage and kernels stay the same, only the places are chosen. After that the pattern is as
+fixed as any.
 
 `expander`, `n_of_m`, `bernoulli` and `kernels` keep the most that is possible. `biregular` and
 `block` must serve every input equally often: an input that too many want becomes dearer, as in an
