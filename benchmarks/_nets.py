@@ -15,10 +15,13 @@ import torch
 from torch import nn
 
 from presplit.core.types import Pattern
-from presplit.patterns import data_aware, local
-from presplit.train import add_exits, sparsify
+from presplit.patterns import CHOSEN, data_aware, local
+from presplit.train import Recipe, SparseLinear, add_exits, fit, sparsify
 from presplit.train.data import Samples
+from presplit.train.nets.copying import bare_copy
+from presplit.train.nets.decide import Wanted
 from presplit.train.nets.sparsify import Values
+from presplit.train.nets.worth import worth
 from presplit.train.zoo import mlp, resnet8, small_cnn, vit
 
 Builder = Callable[[Samples, int], nn.Module]
@@ -96,6 +99,48 @@ def from_dense(layers: Mapping[str, float], *, values: Values = "taken") -> Spar
         )
 
     return make
+
+
+ROUND = Recipe(epochs=5, batch=256, rate=6e-3, augment="nudge", distil=0.7, temperature=3.0)
+"""How a net learns to do with fewer connections, before there are fewer still."""
+
+
+def in_rounds(weights: Sequence[int], totals: Sequence[int]) -> Sparse:
+    """A trained dense perceptron left with these ``weights`` of each layer, in rounds.
+
+    Round by round it keeps the connections that are worth most, as many as ``totals`` says of the
+    whole net, and learns from the dense net to do with them; after the last round it is for the
+    caller to train. Each layer has its share of every total, as much as it has left. Outputs read
+    as many inputs as are worth it. A net that was never trained only has its connections chosen.
+    """
+
+    def make(dense: nn.Module, train: Samples, seed: int) -> nn.Module:
+        net = dense
+        for number, total in enumerate(totals):
+            counts = [round(count * total / totals[-1]) for count in weights]
+            net = _with_the_best(net, counts, train, seed=seed)
+            if not dense.training and number < len(totals) - 1:
+                fit(net, train, recipe=ROUND, teacher=dense, seed=seed + number)
+        return net
+
+    return make
+
+
+def _with_the_best(
+    net: nn.Module, counts: Sequence[int], train: Samples, *, seed: int
+) -> nn.Module:
+    """A perceptron with at most ``counts`` connections a layer, and the values they had."""
+    whole = bare_copy(net)
+    for name, layer in net.named_children():
+        if isinstance(layer, SparseLinear):
+            setattr(whole, name, layer.to_dense())
+    linear = {name: layer for name, layer in whole.named_children() if isinstance(layer, nn.Linear)}
+    scores = worth(whole, list(linear), torch.from_numpy(train.x[:4096].copy()))
+    patterns: dict[str, Wanted] = {}
+    for (name, score), count in zip(scores.items(), counts, strict=True):
+        if count < score.size:
+            patterns[name] = CHOSEN["bernoulli"](score, density=count / score.size, seed=seed)
+    return sparsify(whole, layers=patterns, values="taken", seed=seed)
 
 
 def bottlenecked(*, exits: Sequence[str]) -> Builder:

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from presplit.core.errors import SpecError, library
 from presplit.core.types import Pattern
-from presplit.patterns import LEGAL, PATTERNS, data_aware, grouped, local
+from presplit.patterns import CHOSEN, LEGAL, PATTERNS, data_aware, grouped, local
 from presplit.patterns.butterfly import butterfly
 from presplit.patterns.periodic_kernel import periodic_kernel
 from presplit.train import (
@@ -276,7 +276,7 @@ def _scored(density: float, seed: int, train: Samples) -> nn.Module:
     for name, n_in in zip(("fc1", "fc2"), LAYERS, strict=False):
         weight = model.get_submodule(name).weight
         scores = (weight * weight.grad).abs().detach().numpy()
-        patterns[name] = data_aware.scored(scores, fan_in=round(density * n_in))
+        patterns[name] = CHOSEN["expander"](scores, density=round(density * n_in) / n_in)
     return sparsify(mlp(LAYERS), layers=patterns)
 
 

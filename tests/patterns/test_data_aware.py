@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from presplit.core.errors import PatternError
-from presplit.patterns.data_aware import by_importance, importance, over, scored
+from presplit.patterns.data_aware import by_importance, importance, over
 from presplit.patterns.degrees import rows_of_degrees, shares, whole_shares
 
 positive = st.lists(st.floats(0.01, 100), min_size=1, max_size=20)
@@ -122,19 +122,6 @@ def test_over_inputs_is_a_family_that_leaves_padding_alone() -> None:
     assert first.fan_in == 4 and first.tile == 4 and not first.fan_out[36:].any()
 
 
-@settings(max_examples=30)
-@given(n_out=st.integers(1, 8), n_in=st.integers(1, 12), seed=st.integers(0, 99), data=st.data())
-def test_scored_places_keep_the_highest_scores_of_every_output(
-    n_out: int, n_in: int, seed: int, data: st.DataObject
-) -> None:
-    scores = np.random.default_rng(seed).normal(size=(n_out, n_in))
-    fan_in = data.draw(st.integers(1, n_in))
-    mask = scored(scores, fan_in=fan_in).mask()
-    assert (mask.sum(axis=1) == fan_in).all()
-    for row, kept in zip(scores, mask, strict=True):
-        assert kept.all() or row[kept].min() >= row[~kept].max()
-
-
 def test_what_the_data_cannot_give_is_refused() -> None:
     with pytest.raises(
         PatternError, match="no input varies and is not 0 in more than 2% of 3 samples"
@@ -156,7 +143,3 @@ def test_what_the_data_cannot_give_is_refused() -> None:
         PatternError, match="legal are fan_in / 5 with fan_in in 1..4; nearest: 0.8"
     ):
         over(np.random.default_rng(0).normal(size=(9, 4)))(5, 4, density=1.0)
-    with pytest.raises(PatternError, match="fan_in must be in 1..3, got 4"):
-        scored(np.ones((2, 3)), fan_in=4)
-    with pytest.raises(PatternError, match=r"scores must be finite \(n_out, n_in\), got \(3,\)"):
-        scored(np.ones(3), fan_in=1)

@@ -2,15 +2,17 @@
 
 On the shelf stand the families that need sizes, a density and a seed. Those that need to know more
 are modules: `local.over` (the layout of the input) and `data_aware.over` (training inputs) give a
-family, `data_aware.scored` places by scores, `butterfly` gives two layers, `periodic_kernel` the
-supports of a convolution's kernels. `density` divides one budget among the layers of a net, `score`
-judges patterns without data.
+family, `butterfly` gives two layers, `periodic_kernel` the supports of a convolution's kernels;
+`CHOSEN` holds the families whose connections can be chosen by what those of a trained dense layer
+are worth. `density` divides one budget among the layers of a net, `score` judges patterns without
+data.
 """
 
 from collections.abc import Callable
 
 from presplit.core.protocols import Family
 from presplit.core.shelf import Shelf
+from presplit.patterns import chosen
 from presplit.patterns.bernoulli import bernoulli
 from presplit.patterns.bernoulli import legal_densities as bernoulli_densities
 from presplit.patterns.biregular import biregular
@@ -64,3 +66,17 @@ LEGAL: Shelf[Callable[[int, int], list[float]]] = Shelf(
     },
 )
 """The densities that each family can have for ``(n_in, n_out)``, rising; all end with 1."""
+
+CHOSEN: Shelf[chosen.Chooser] = Shelf(
+    "pattern family of which connections can be chosen",
+    {
+        "grouped": chosen.grouped,
+        "tiled": chosen.tiled,
+        "block": chosen.block,
+        "n_of_m": chosen.n_of_m,
+        "expander": chosen.expander,
+        "biregular": chosen.biregular,
+        "bernoulli": chosen.bernoulli,
+    },
+)
+"""Functions ``(scores, *, density, seed)``: a pattern with the degrees of the family's own draw."""

@@ -62,7 +62,7 @@ legal are k / 4 with blocks of 8 x 16; nearest: 0.25, 0.5
     legal = legal_densities(n_in, n_out, block=block or (1, 1))
     rule = f"k / {len(legal)}" + (f" with blocks of {block[0]} x {block[1]}" if block else "")
     exact = legal_density(n_in, n_out, density, legal, family="block", rule=rule)
-    inputs, outputs = block or _largest_block(n_in, n_out, exact)
+    inputs, outputs = block or largest_block(n_in, n_out, density=exact)
     rows = biregular(n_in // inputs, n_out // outputs, density=exact, seed=seed).index
     return Pattern(n_in, outputs, adjacent(rows, inputs))
 
@@ -78,8 +78,12 @@ def adjacent(index: Ints, width: int) -> Ints:
     return (index[:, :, None] * width + np.arange(width, dtype=np.int32)).reshape(len(index), -1)
 
 
-def _largest_block(n_in: int, n_out: int, density: float) -> tuple[int, int]:
-    """The largest block (inputs, outputs) with which a legal ``density`` stays legal."""
+def largest_block(n_in: int, n_out: int, *, density: float) -> tuple[int, int]:
+    """The block (inputs, outputs) that `block` takes when none is asked for; ``density`` is legal.
+
+    >>> largest_block(64, 64, density=0.5)
+    (16, 16)
+    """
     common = math.gcd(n_in, n_out)
     steps = round(density * common)  # density = steps / common
     sides = ([side for side in divisors(n) if side <= LARGEST_SIDE] for n in (n_in, n_out))

@@ -1,12 +1,8 @@
 """Data-aware patterns: connections where the training inputs show them to be worth having.
 
-The inputs show it before training.
-
-Two ways, both at equal fan-in, so storage and execution do not change. `over` reads inputs alone:
-dead ones get no connection, informative ones more (that placement must follow the task is the
-finding of arXiv 2604.10560). `scored` places by scores that the caller computes, such as SNIP's
-``|weight * gradient|`` on a few batches (arXiv 1810.02340); differs from SNIP in that every output
-keeps equally many. Only training inputs may be shown to either.
+The inputs show it before training: dead ones get no connection, informative ones more (that
+placement must follow the task is the finding of arXiv 2604.10560). Fan-in is equal, so storage and
+execution do not change. Only training inputs may be shown.
 """
 
 from __future__ import annotations
@@ -118,29 +114,3 @@ def over(
 
     family.__name__ = "data_aware"
     return family
-
-
-def scored(scores: npt.ArrayLike, *, fan_in: int, tile: int = 1) -> Pattern:
-    """Every output reads the ``fan_in`` inputs of its highest ``scores`` ``(n_out, n_in)``.
-
-    A tile reads those of its highest summed scores.
-
-    For SNIP the scores are ``abs(weight * gradient)``, summed over a convolution's kernel. Of equal
-    scores the first input wins. Raises `PatternError` if ``fan_in`` is not in ``1..n_in``.
-
-    >>> scored([[3, 1, 2], [0, 5, 4]], fan_in=2).index.tolist()
-    [[0, 2], [1, 2]]
-    >>> scored([[3, 1, 2], [0, 5, 4]], fan_in=2, tile=2).index.tolist()
-    [[1, 2]]
-    """
-    score = np.asarray(scores, dtype=np.float64)
-    if score.ndim != 2 or not np.isfinite(score).all():
-        raise PatternError(f"scores must be finite (n_out, n_in), got {score.shape}")
-    n_out, n_in = score.shape
-    check_sizes(n_in, n_out)
-    check_divides(tile, n_out, what="tile must divide n_out")
-    if not 1 <= fan_in <= n_in:
-        raise PatternError(f"fan_in must be in 1..{n_in}, got {fan_in}")
-    summed = score.reshape(n_out // tile, tile, n_in).sum(axis=1)
-    best = np.argsort(-summed, axis=1, kind="stable")[:, :fan_in]
-    return Pattern(n_in=n_in, tile=tile, index=np.sort(best, axis=1).astype(np.int32))
