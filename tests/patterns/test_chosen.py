@@ -207,7 +207,7 @@ def test_supports_keep_the_most_that_is_possible() -> None:
 @pytest.mark.parametrize(
     ("shape", "support", "said"),
     [
-        ((4, 4, 3), 1, r"must be \(2, 4, height, width\).*got \(4, 4, 3\)"),
+        ((4, 4, 3), 1, r"must be \(2, 4, \*kernel\).*got \(4, 4, 3\)"),
         ((4, 2, 3, 3), 1, r"got \(4, 2, 3, 3\)"),
         ((2, 4, 3, 3), 10, r"1\.\.9 .* got 10 and 4"),
         ((2, 4, 3, 3), 0, r"1\.\.9 .* got 0 and 4"),

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from presplit.core.errors import GraphError, SpecError
+from presplit.core.errors import SpecError
+from presplit.patterns.periodic_kernel import periodic_kernel
 from presplit.train import sparsify
 from presplit.train.layers.sparse import SparseLayer
 from presplit.train.nets.axes import axes_of
@@ -78,7 +79,7 @@ def test_putting_channels_in_order_changes_no_answer_and_keeps_more(make, x, lay
     drawn = {name: (each.mask() * scores[name]).sum() for name, each in patterns.items()}
     with torch.no_grad():
         before = net(x)
-        kept = put_in_order(net, patterns, scores, x)
+        kept = put_in_order(net, patterns, scores, axes_of(net, x), x)
         assert torch.allclose(net(x), before, rtol=1e-3, atol=1e-4)
     shares = [drawn[name] / scores[name].sum() for name in patterns]
     assert sum(kept.values()) > 1.02 * sum(shares)
@@ -200,5 +201,46 @@ def test_words_and_samples_are_refused_before_anything_is_done():
         sparsify(net, density=0.25, values="old")
     with pytest.raises(SpecError, match="connections: 'chosen' needs samples="):
         sparsify(net, density=0.25, connections="chosen")
-    with pytest.raises(GraphError, match="Rows cannot be followed"):
-        sparsify(Rows(), density=0.25, connections="chosen", samples=torch.rand(4, 32))
+
+
+def test_a_net_that_cannot_be_followed_has_its_groups_chosen_layer_by_layer():
+    x = torch.rand(64, 32)
+    net = stirred(Rows())
+    off = {}
+    with torch.no_grad():
+        for how in ("drawn", "chosen"):
+            sparse = sparsify(
+                net, layers={"fc1": 1 / 4}, values="taken", connections=how, samples=x
+            )
+            off[how] = float((sparse.eval()(x) - net(x)).square().mean())
+            assert sparse.fc1.pattern.density == 1 / 4
+    assert off["chosen"] < off["drawn"]
+
+
+@pytest.mark.parametrize("family", ["tiled", "biregular", "block", "n_of_m", "diagonal"])
+def test_every_family_keeps_more_if_it_is_chosen(family):
+    x = torch.rand(64, 48)
+    net = stirred(mlp((48, 32, 32, 4)))
+    shares = {}
+    for how in ("drawn", "chosen"):
+        sparse = sparsify(
+            net, layers={"fc2": 1 / 4}, family=family, values="taken", connections=how, samples=x
+        )
+        assert sparse.fc2.density == 1 / 4
+        shares[how] = float(sparse.fc2.values.detach().square().sum())
+    assert shares["chosen"] > 1.05 * shares["drawn"]
+
+
+def test_the_entries_of_kernels_are_chosen_too():
+    net = stirred(resnet8(width=8))
+    asked = {"block*.conv*": periodic_kernel((3, 3), support=3)}
+    drawn, chosen = (
+        sparsify(net, kernels=asked, values="taken", connections=how, samples=IMAGES)
+        for how in ("drawn", "chosen")
+    )
+    for name, layer in sparse_layers(chosen).items():
+        other = sparse_layers(drawn)[name]
+        assert layer.values.shape == other.values.shape
+        assert float(layer.values.detach().square().sum()) > float(
+            other.values.detach().square().sum()
+        )

@@ -166,8 +166,8 @@ def kernels(
 ) -> KernelSupports:
     """The ``support`` best entries for each position of the ``period``, of all kernels in it.
 
-    ``scores``: float ``(n_out, n_in, height, width)``; only those of ``pattern``'s connections
-    count. Entries that no position wants are left out. The most that such supports can keep.
+    ``scores``: float ``(n_out, n_in, *kernel)``; only those of ``pattern``'s connections count.
+    Entries that no position wants are left out. The most that such supports can keep.
 
     >>> scores = np.zeros((2, 1, 1, 3))
     >>> scores[0, 0, 0, 2] = scores[1, 0, 0, 1] = 1
@@ -175,22 +175,22 @@ def kernels(
     [[2], [1]]
     """
     worth = np.asarray(scores, dtype=np.float64)
-    if worth.ndim != 4 or worth.shape[:2] != (pattern.n_out, pattern.n_in):
+    if worth.ndim not in (3, 4) or worth.shape[:2] != (pattern.n_out, pattern.n_in):
         raise PatternError(
-            f"scores of kernels must be ({pattern.n_out}, {pattern.n_in}, height, width), as the "
+            f"scores of kernels must be ({pattern.n_out}, {pattern.n_in}, *kernel), as the "
             f"pattern, got {worth.shape}"
         )
-    n_out, n_in, height, width = worth.shape
-    worth = _checked(worth.reshape(n_out * n_in, height * width))
-    if not 1 <= support <= height * width or period < 1:
+    kernel = worth.shape[2:]
+    area = math.prod(kernel)
+    worth = _checked(worth.reshape(-1, area))
+    if not 1 <= support <= area or period < 1:
         raise PatternError(
-            f"support must be in 1..{height * width} and period at least 1, got {support} and "
-            f"{period}"
+            f"support must be in 1..{area} and period at least 1, got {support} and {period}"
         )
-    shape = KernelSupports((height, width), np.zeros((period, 1), dtype=np.int32))
+    shape = KernelSupports(kernel, np.zeros((period, 1), dtype=np.int32))
     number = shape.number(pattern).reshape(-1)
     wanted = np.stack([worth[number == position].sum(axis=0) for position in range(period)])
-    return KernelSupports((height, width), _best(wanted, support))
+    return KernelSupports(kernel, _best(wanted, support))
 
 
 def _checked(scores: npt.ArrayLike) -> Reals:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from presplit.core.errors import GraphError, library
 from presplit.core.types import Pattern
-from presplit.train.nets.axes import Axis, axes_of
+from presplit.train.nets.axes import Axis
 from presplit.train.nets.calling import evaluating, exit_logits
 from presplit.train.nets.worth import Scores
 
@@ -40,6 +40,7 @@ def put_in_order(
     model: nn.Module,
     patterns: Mapping[str, Pattern],
     scores: Mapping[str, Scores],
+    axes: Mapping[tuple[str, int], Axis],
     samples: Tensor,
     *,
     seed: int = 0,
@@ -47,14 +48,9 @@ def put_in_order(
     """Reorder the channels of ``model`` in place, so that ``patterns`` keep the most of ``scores``.
 
     It computes the same afterwards. Gives the share of each layer's worth that its pattern keeps.
-    Raises `GraphError` if the net cannot be followed, or did compute something else afterwards.
+    ``axes``: those of the net (`axes_of`). Raises `GraphError` if the net computes something else
+    afterwards.
     """
-    axes = axes_of(model, samples)
-    if axes is None:
-        raise GraphError(
-            f"the code of {type(model).__name__} cannot be followed (torch.fx), so that it is not "
-            "known which channels are one: connections cannot be chosen by reordering them"
-        )
     ties = [_Tie(patterns[name], scores[name], axes, name) for name in patterns]
     free = list(
         dict.fromkeys(axis for tie in ties for axis in (tie.out, tie.into) if not axis.fixed)

@@ -19,11 +19,10 @@ from presplit.train.layers.feature_major import FeatureMajorLinear
 from presplit.train.layers.linear import SparseLinear
 from presplit.train.layers.sparse import SparseLayer
 from presplit.train.nets.calling import device_of
+from presplit.train.nets.chosen import choose
 from presplit.train.nets.copying import bare_copy, twin
 from presplit.train.nets.decide import SHARES, Decision, Wanted, carries, decide
 from presplit.train.nets.fitted import fit_to
-from presplit.train.nets.orders import put_in_order
-from presplit.train.nets.worth import worth
 
 MOST = 512
 """Of the samples that choosing and fitting look at."""
@@ -55,9 +54,10 @@ def sparsify(
     trained dense net, "taken" are its own where connections exist, and "fitted" the nearest to what
     each of its layers gives for ``samples`` (least squares); such a net still has to be trained,
     for fewer epochs. ``connections`` "chosen" keep the most of what a trained net's are worth on
-    ``samples``: the patterns stay, and the channels are put in the order that suits them, which
-    costs nothing at run time. ``samples``: inputs ``(batch, ...)``, some hundred training samples;
-    the first 512 are used. All else of ``model`` stays.
+    ``samples``: groups by putting the channels in the order that suits them, which costs nothing at
+    run time, other families by choosing their patterns (`presplit.train.nets.chosen`).
+    ``samples``: inputs ``(batch, ...)``, some hundred training samples; the first 512 are used. All
+    else of ``model`` stays.
 
     ``density`` (0..1] applies to every linear layer and convolution for which ``family`` has
     exactly this density and whose outputs would still read at least 8 features; the others,
@@ -87,10 +87,7 @@ def sparsify(
     )
     few = None if samples is None else samples[:MOST].to(device_of(copied))
     if connections == "chosen" and few is not None:
-        patterns = {
-            name: each.pattern for name, each in decided.items() if each.pattern is not None
-        }
-        put_in_order(copied, patterns, worth(copied, patterns, few), few, seed=seed)
+        decided = choose(copied, decided, few, seed=seed)
     if values != "fitted" or few is None:
         return applied(copied, decided, values=values)
     dense = twin(copied)
