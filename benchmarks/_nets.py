@@ -89,6 +89,28 @@ def residual(
     return build
 
 
+PHOTO_LAYERS = {"block1.conv*": 1 / 8, "block3.conv2": 1 / 8, "block*.conv*": 1 / 4}
+SOUND_LAYERS = {"block3.conv": 1 / 4, "block4.conv": 1 / 8, "block*.conv": 1 / 8}
+PATCH_LAYERS = {"block*": 1 / 4}
+
+
+def photos(*, width: int = 64, classes: int = 10) -> Builder:
+    """ResNet-8 behind a stem that makes photos a quarter as high and as wide."""
+    return lambda train, seed: resnet(
+        widths=(width, 2 * width, 4 * width), stride=4, classes=classes
+    )
+
+
+def sounds(*, width: int, rate: int) -> Builder:
+    """The small CNN behind a log-mel spectrogram, which takes the sound itself."""
+    return lambda train, seed: log_mel_cnn(rate=rate, width=width, bottleneck=width // 2)
+
+
+def patches(*, width: int) -> Builder:
+    """A vision transformer, 4 blocks over CIFAR-10's 16 patches of 8 x 8."""
+    return lambda train, seed: vit(width=width, patch=8)
+
+
 def from_dense(layers: Mapping[str, float], *, values: Values = "taken") -> Sparse:
     """A trained dense net with these ``layers`` sparse, their connections chosen from it."""
 
