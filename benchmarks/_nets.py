@@ -22,7 +22,7 @@ from presplit.train.nets.copying import bare_copy
 from presplit.train.nets.decide import Wanted
 from presplit.train.nets.sparsify import Values
 from presplit.train.nets.worth import worth
-from presplit.train.zoo import mlp, resnet8, small_cnn, vit
+from presplit.train.zoo import log_mel_cnn, mlp, resnet, resnet8, small_cnn, vit
 
 Builder = Callable[[Samples, int], nn.Module]
 Sparse = Callable[[nn.Module, Samples, int], nn.Module]
@@ -90,8 +90,7 @@ def residual(
 
 
 PHOTO_LAYERS = {"block1.conv*": 1 / 8, "block3.conv2": 1 / 8, "block*.conv*": 1 / 4}
-SOUND_LAYERS = {"block3.conv": 1 / 4, "block4.conv": 1 / 8, "block*.conv": 1 / 8}
-PATCH_LAYERS = {"block*": 1 / 4}
+SOUND_LAYERS = {"block1.conv": 1 / 8, "block2.conv": 1 / 8, "block*.conv": 1 / 4}
 
 
 def photos(*, width: int = 64, classes: int = 10) -> Builder:
@@ -111,14 +110,24 @@ def patches(*, width: int) -> Builder:
     return lambda train, seed: vit(width=width, patch=8)
 
 
-def from_dense(layers: Mapping[str, float], *, values: Values = "taken") -> Sparse:
-    """A trained dense net with these ``layers`` sparse, their connections chosen from it."""
+def from_dense(
+    layers: Mapping[str, float],
+    *,
+    values: Values = "taken",
+    exits: Sequence[str] = (),
+    hidden: int = 0,
+) -> Sparse:
+    """A trained dense net with these ``layers`` sparse, their connections chosen from it.
+
+    Each of the ``exits`` is fresh, and has a convolution of ``hidden`` channels if there are any.
+    """
 
     def make(dense: nn.Module, train: Samples, seed: int) -> nn.Module:
         few = torch.from_numpy(train.x[:512].copy())
-        return sparsify(
+        net = sparsify(
             dense, layers=layers, values=values, connections="chosen", samples=few, seed=seed
         )
+        return add_exits(net, exits, example=few[:2], hidden=hidden) if exits else net
 
     return make
 

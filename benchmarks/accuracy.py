@@ -38,7 +38,7 @@ from benchmarks._nets import PADDED
 from benchmarks._rows import sessions
 from benchmarks._timing import medians
 from presplit.core.errors import SpecError
-from presplit.core.types import Plan
+from presplit.core.types import Floats, Plan
 from presplit.runtime import Local
 from presplit.train import (
     Recipe,
@@ -53,6 +53,7 @@ from presplit.train import (
 )
 from presplit.train.data import Dataset, Samples, hold_out, load
 from presplit.train.fitting.checkpoint import restore, save
+from presplit.train.judging.evaluate import balanced_accuracy
 from presplit.train.nets.exits import MultiExit
 
 REDUCED = 8
@@ -68,15 +69,18 @@ KEPT = "PRESPLIT_BENCHMARK_NETS"
 class Found:
     """What one seed's net reached on the test set, and its last exit on the ``held_out`` samples.
 
-    If it has exits: the share ``early`` of answers before the last one, the accuracy of the
-    ``last`` one, and how many times ``faster`` images are answered in batches if exits answer.
+    ``balanced``: the accuracy of its last exit with all classes counted alike. If it has exits: the
+    share ``early`` of answers before the last one, the accuracy of the ``last`` one, and how many
+    times ``faster`` images are answered in batches, and ``one_by_one``, if exits answer.
     """
 
     accuracy: float
     held_out: float
+    balanced: float
     early: float = 0.0
     last: float = 0.0
     faster: float = 1.0
+    one_by_one: float = 1.0
 
 
 def run(
@@ -146,7 +150,10 @@ def _of_seed(seed: int, rows: Sequence[str]) -> dict[str, Found]:
 
 @functools.cache
 def _data(name: str) -> Dataset:
-    return load("mnist").padded(PADDED) if name == "mnist" else load(name.split()[0])
+    what, _, size = name.partition(" ")
+    if name == "mnist":
+        return load("mnist").padded(PADDED)
+    return load(what, size=int(size) if size.isdecimal() else None)
 
 
 @functools.cache
@@ -219,22 +226,24 @@ def _judged(name: str, seed: int) -> Found:
     _, held = hold_out(data.train, 0.1, seed=seed)
     held_logits = evaluate(model, held)
     held_out = accuracies(held_logits, held.y)[-1]
+    balanced = balanced_accuracy(logits[-1].argmax(1), data.test.y)
     if not isinstance(model, MultiExit):
-        return Found(last, held_out)
+        return Found(last, held_out, balanced)
     chosen = choose_thresholds(held_logits, held.y, max_drop=net.drop / 2)
     routed = route(logits, data.test.y, chosen.thresholds)
     thresholds = dict(zip(model.after, chosen.thresholds, strict=True))
     return Found(
         routed.accuracy,
         held_out,
+        balanced,
         1 - routed.shares[-1],
         last,
-        _faster(model, thresholds, data.test),
+        *_faster(model, thresholds, data.test),
     )
 
 
-def _faster(model: MultiExit, thresholds: dict[str, float], test: Samples) -> float:
-    """The time of the whole net over that with exits, in ONNX Runtime, 64 images at a time."""
+def _faster(model: MultiExit, thresholds: dict[str, float], test: Samples) -> tuple[float, float]:
+    """The time of the whole net over that with exits, in ONNX Runtime: 64 at a time, one by one."""
     images = test.x[:: len(test) // TIMED]
     with tempfile.TemporaryDirectory() as folder:
         bundle = export(model, images[:64], Path(folder) / "net.bundle")
@@ -242,11 +251,20 @@ def _faster(model: MultiExit, thresholds: dict[str, float], test: Samples) -> fl
         Local.open(bundle, plan=Plan(bundle.net.last, early)) for early in ({}, thresholds)
     )
     works = {
-        "whole": functools.partial(whole.answer, images),
-        "exits": functools.partial(exits.answer, images),
+        "whole 64": functools.partial(_by, whole, images, 64),
+        "exits 64": functools.partial(_by, exits, images, 64),
+        "whole 1": functools.partial(_by, whole, images[::8], 1),
+        "exits 1": functools.partial(_by, exits, images[::8], 1),
     }
-    times = medians(works, seconds=4.0)
-    return times["whole"] / times["exits"]
+    times = medians(works, seconds=8.0)
+    in_batches, one_by_one = (times[f"whole {size}"] / times[f"exits {size}"] for size in (64, 1))
+    return in_batches, one_by_one
+
+
+def _by(net: Local, images: Floats, size: int) -> None:
+    """Answer all ``images``, ``size`` at a time."""
+    for start in range(0, len(images), size):
+        net.answer(images[start : start + size])
 
 
 def _row(name: str, found: Sequence[Found]) -> dict[str, Any]:
@@ -267,11 +285,13 @@ def _row(name: str, found: Sequence[Found]) -> dict[str, Any]:
         each = [seed.accuracy for seed in found]
         row |= {"accuracy": statistics.mean(each), "spread": max(each) - min(each)}
         row["held_out"] = statistics.mean(seed.held_out for seed in found)
+        row["balanced"] = statistics.mean(seed.balanced for seed in found)
         row["each"] = " ".join(f"{100 * share:.2f}" for share in each)
     if found and net.early is not None:
         row["early"] = statistics.mean(seed.early for seed in found)
         row["below_last"] = statistics.mean(seed.last - seed.accuracy for seed in found)
         row["faster_in_batches"] = statistics.mean(seed.faster for seed in found)
+        row["faster_one_by_one"] = statistics.mean(seed.one_by_one for seed in found)
     if net.faster is not None:
         row["speed"] = _speed(net, model, shape)
     return row
@@ -320,6 +340,10 @@ def _checks(name: str, rows: Mapping[str, dict[str, Any]]) -> list[dict[str, Any
                 row["below_last"] <= net.drop,
             )
         )
+    if found is not None and net.sooner is not None:
+        for key, how in (("faster_in_batches", "in batches"), ("faster_one_by_one", "one by one")):
+            goal, value = net.sooner, row[key]
+            made.append((f"speed with exits {how}", value, f">= {goal}", value >= goal))
     if net.faster is not None:
         made.append(
             (
