@@ -23,11 +23,17 @@ from presplit.core.errors import GraphError, context
 from presplit.train.layers.convolution import Convolution, SparseConv1d
 from presplit.train.nets.calling import answer, check_logits, device_of, evaluating
 from presplit.train.nets.copying import bare_copy, exportable
-from presplit.train.nets.exits import ExitClassifier, MultiExit, taps
+from presplit.train.nets.exits import ExitClassifier, MultiExit, Pool, taps
 from presplit.train.nets.paths import uncertain_exits
 from presplit.train.nets.sparsify import sparsify
 from presplit.train.nets.to_onnx import to_onnx
 
+PLACES = 8
+"""The convolution of an exit sees means over at most so many places a side.
+
+A map is large where exits are early: on the first one of a ResNet-8, 32 x 32, a convolution of an
+exit takes as long as all that the net did before, and no share of early answers wins that back.
+"""
 MOST = 2
 """Exits that "auto" hangs on a net."""
 LEAST = 0.1
@@ -56,8 +62,12 @@ def add_exits(
 
     ``after="auto"`` hangs one or two exits where they are expected to pay most (see the head of
     this file). ``classes`` are those that the model gives for the ``example``, or those of its last
-    linear layer, if not given. An exit pools its tap and classifies it; with ``hidden`` a 3x3
-    convolution to so many channels comes first (a linear layer, where the tap is no image).
+    linear layer, if not given. An exit pools its tap to ``pool`` places a side and classifies
+    them, which costs next to nothing. With ``hidden`` a 3x3 convolution to so many channels comes
+    first, on means over 8 x 8 places (64 in time; a linear layer, where the tap has neither): an
+    exit of 64 channels after 64 others takes 2.4 million multiplications, a quarter of them with
+    ``density=1/4``. `exit_macs` tells what
+    an answer costs, `summary` the exits' share.
     ``density`` makes the exits sparse, in the first layer at least. With an ``example`` input
     ``(batch, ...)``, which "auto", ``hidden`` and ``density`` need, the exits get their sizes at
     once, and places are refused at which the net cannot be cut; otherwise `fit` does both before it
@@ -277,15 +287,17 @@ def _has_time(model: nn.Module, tapped: nn.Module) -> bool:
 
 
 def _hidden(tap: Tensor, width: int, head: nn.Module) -> list[nn.Module]:
-    """A layer from the tap to ``width`` features, normalised, ReLU."""
+    """A layer from the tap to ``width`` features, normalised, ReLU; maps are made small before."""
     if tap.ndim == 4:
         return [
+            Pool(PLACES),
             nn.Conv2d(tap.shape[1], width, 3, padding=1, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(),
         ]
     if tap.ndim == 3 and isinstance(head, ExitClassifier) and head.over_time:
         return [
+            Pool(PLACES**2),
             nn.Conv1d(tap.shape[1], width, 3, padding=1, bias=False),
             nn.BatchNorm1d(width),
             nn.ReLU(),
