@@ -120,6 +120,17 @@ def test_a_hidden_layer_costs_little_where_maps_are_large() -> None:
         assert 0 < sum(row.macs for row in rows if row.exit == place) < 0.03 * whole
 
 
+def test_each_exit_may_have_a_hidden_layer_of_its_own() -> None:
+    x = torch.zeros(1, *SMALL)
+    net = add_exits(
+        resnet8(width=16), ["block1", "block2"], example=x, hidden=[32, 0], density=0.25
+    )
+    sparse = [isinstance(part, SparseConv2d) for head in net.heads for part in head.children()]
+    assert sum(sparse) == 1 and net.heads[1].linear.in_features == 32 * 4
+    with pytest.raises(GraphError, match=r"one for each exit after \['block1'\], got \[8, 8\]"):
+        add_exits(resnet8(width=16), ["block1"], example=x, hidden=[8, 8])
+
+
 def test_a_hidden_layer_over_time_reads_few_places_and_is_trained() -> None:
     sound = torch.randn(4, 1, 2000)
     net = add_exits(waveform_cnn(), ["block1"], example=sound, hidden=16)
