@@ -101,7 +101,7 @@ def test_heads_may_have_a_hidden_layer_and_be_sparse() -> None:
     tokens = add_exits(vit(width=32, depth=1), ["block1"], example=x, hidden=16)
     sound = torch.zeros(2, 1, 2000)
     times = add_exits(waveform_cnn(), ["block1"], example=sound, hidden=16, density=0.5)
-    assert isinstance(times.heads[0][0], SparseConv1d) and times.heads[0][0].density == 0.5
+    assert isinstance(times.heads[0][1], SparseConv1d) and times.heads[0][1].density == 0.5
     for model, inputs in (
         (net, x),
         (flat, torch.zeros(2, 64)),
