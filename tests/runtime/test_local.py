@@ -51,6 +51,29 @@ def test_only_those_without_an_answer_go_on(bundle: Bundle) -> None:
     assert sizes == [40, int((exits > 0).sum()), int((exits > 1).sum())]
 
 
+def test_a_boundary_is_not_copied_where_nobody_leaves(bundle: Bundle) -> None:
+    fed: list[object] = []
+    made: list[object] = []
+
+    class Keeping:
+        """ONNX Runtime; what goes in and what comes out is kept."""
+
+        def __init__(self, model: Runnable, threads: int) -> None:
+            self.inner: Engine = ENGINES["onnxruntime"](model, threads)
+
+        def run(self, inputs: Arrays, *, stop: Stop | None = None) -> Arrays:
+            fed.extend(inputs.values())
+            found = self.inner.run(inputs, stop=stop)
+            made.extend(found.values())
+            return found
+
+    local = Local(bundle, Plan(3, thresholds={"early": 1.1, "middle": 1.1}), load=Keeping)
+    fed.clear()
+    assert set(local.answer(IMAGES[:5]).exit_numbers.tolist()) == {2}
+    assert len(fed) == 3
+    assert all(any(array is each for each in made) for array in fed[1:])
+
+
 def test_a_batch_that_is_answered_whole_ends_there(bundle: Bundle) -> None:
     found = Local.open(bundle, plan=Plan(1, thresholds={"early": 0.0})).answer(IMAGES)
     assert set(found.exit_numbers.tolist()) == {0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -280,6 +281,26 @@ def test_an_exit_s_weight_says_what_its_loss_counts(few: Samples) -> None:
             model, few, recipe=Recipe(20, 64), validation=few, exit_weights=[weight, 1]
         )[-1].accuracy
     assert found[1e-6][1] > found[1e6][1] and found[1e6][0] > found[1e-6][0]
+
+
+def test_auto_weighs_each_exit_by_what_its_answers_cost(few: Samples) -> None:
+    model = add_exits(mlp([64, 32, 32, 10]), ["relu1", "relu2"], example=torch.zeros(1, 64))
+    spent = np.array([2_368, 3_712, 4_032])  # the exits before it are paid too
+    same = copy.deepcopy(model)
+    losses = [
+        fit(net, few, recipe=Recipe(2, 64), exit_weights=weights)[-1].loss
+        for net, weights in ((model, "auto"), (same, [*(spent / spent[-1])]))
+    ]
+    assert losses[0] == losses[1]
+    torch.testing.assert_close(model.state_dict(), same.state_dict(), rtol=0, atol=0)
+    alone = mlp([64, 10])
+    assert fit(alone, few, recipe=QUICK, exit_weights="auto")
+
+
+def test_exit_weights_of_an_unknown_name_are_refused(few: Samples) -> None:
+    model = add_exits(mlp([64, 16, 10]), ["relu1"])
+    with pytest.raises(SpecError, match="a number for each of 2 exits or 'auto', got 'best'"):
+        fit(model, few, recipe=QUICK, exit_weights="best")  # type: ignore[arg-type]
 
 
 def test_the_joint_loss_is_the_weighted_mean_of_the_exits_losses() -> None:

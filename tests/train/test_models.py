@@ -20,13 +20,16 @@ from presplit.train import (
     evaluate,
     fit,
     sparsify,
+    summary,
 )
 from presplit.train.data import Samples
 from presplit.train.nets.add_exits import places
+from presplit.train.nets.exits import taps
 from presplit.train.zoo import (
     mixer,
     mlp,
     mobilenet_v2,
+    resnet,
     resnet8,
     spectrogram_cnn,
     vgg,
@@ -39,6 +42,7 @@ ZOO = {
     "mlp": (mlp([30, 64, 64, 64, 5]), (30,)),
     "vgg": (vgg(widths=(32, 64)), SMALL),
     "resnet8": (resnet8(width=8), SMALL),
+    "resnet": (resnet(widths=(8, 16, 64), depths=(0, 1, 2)), SMALL),
     "mobilenet_v2": (mobilenet_v2(widths=(16, 32)), SMALL),
     "vit": (vit(width=32, depth=3), IMAGE),
     "mixer": (mixer(width=32, depth=3), IMAGE),
@@ -90,13 +94,14 @@ def test_a_net_without_a_place_of_its_own_is_refused() -> None:
 def test_heads_may_have_a_hidden_layer_and_be_sparse() -> None:
     x = torch.zeros(2, *IMAGE)
     net = add_exits(resnet8(width=16), ["block1"], example=x, hidden=32, density=0.25)
-    assert isinstance(net.heads[0][0], SparseConv2d) and net.heads[0][0].density == 0.25
+    (layer,) = [part for part in net.heads[0] if isinstance(part, SparseConv2d)]
+    assert layer.density == 0.25
     flat = add_exits(mlp([64, 64, 32, 8]), ["relu1"], example=torch.zeros(2, 64), density=0.25)
     assert isinstance(flat.heads[0].linear, SparseLinear)
     tokens = add_exits(vit(width=32, depth=1), ["block1"], example=x, hidden=16)
     sound = torch.zeros(2, 1, 2000)
     times = add_exits(waveform_cnn(), ["block1"], example=sound, hidden=16, density=0.5)
-    assert isinstance(times.heads[0][0], SparseConv1d) and times.heads[0][0].density == 0.5
+    assert isinstance(times.heads[0][1], SparseConv1d) and times.heads[0][1].density == 0.5
     for model, inputs in (
         (net, x),
         (flat, torch.zeros(2, 64)),
@@ -104,6 +109,36 @@ def test_heads_may_have_a_hidden_layer_and_be_sparse() -> None:
         (times, sound),
     ):
         assert all(logits.shape[0] == 2 for logits in model(inputs))
+
+
+def test_a_hidden_layer_costs_little_where_maps_are_large() -> None:
+    """On the first block's 32 x 32 places it would cost as much as a fifth of the whole net."""
+    net, x = resnet8(width=16), torch.zeros(1, *IMAGE)
+    rows = summary(add_exits(net, ["stem", "block1"], example=x, hidden=32), x)
+    whole = sum(row.macs for row in rows)
+    for place in ("stem", "block1"):
+        assert 0 < sum(row.macs for row in rows if row.exit == place) < 0.03 * whole
+
+
+def test_each_exit_may_have_a_hidden_layer_of_its_own() -> None:
+    x = torch.zeros(1, *SMALL)
+    net = add_exits(
+        resnet8(width=16), ["block1", "block2"], example=x, hidden=[32, 0], density=0.25
+    )
+    sparse = [isinstance(part, SparseConv2d) for head in net.heads for part in head.children()]
+    assert sum(sparse) == 1 and net.heads[1].linear.in_features == 32 * 4
+    with pytest.raises(GraphError, match=r"one for each exit after \['block1'\], got \[8, 8\]"):
+        add_exits(resnet8(width=16), ["block1"], example=x, hidden=[8, 8])
+
+
+def test_a_hidden_layer_over_time_reads_few_places_and_is_trained() -> None:
+    sound = torch.randn(4, 1, 2000)
+    net = add_exits(waveform_cnn(), ["block1"], example=sound, hidden=16)
+    with taps(net.heads[0], ["0", "1"]) as seen:
+        net(sound)[0].square().sum().backward()
+    assert isinstance(net.heads[0][1], nn.Conv1d) and seen["0"].shape[-1] <= 64
+    assert seen["1"].shape == (4, 16, seen["0"].shape[-1])
+    assert all(value.grad is not None for value in net.heads.parameters())
 
 
 def test_an_exit_over_time_means_over_time_and_one_over_tokens_over_tokens() -> None:

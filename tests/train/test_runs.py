@@ -107,6 +107,13 @@ def test_the_written_spec_says_all_that_the_recipe_left_open(small: Path) -> Non
     assert written.seed == 3 and written.exits is not None and written.exits.weights == (0.5,)
 
 
+def test_a_spec_gives_exits_a_hidden_layer_and_weights_by_what_they_cost(tmp_path: Path) -> None:
+    exits = {"after": ["relu1"], "hidden": 8, "weights": "auto"}
+    runs.train(spec_from(mlp_spec(exits=exits)), tmp_path / "run")
+    head = runs.read_run(tmp_path / "run").model.heads[0]
+    assert head[0].out_features == 8 and head[-1].linear.in_features == 8
+
+
 def test_metrics_have_a_line_an_epoch(small: Path) -> None:
     lines = [json.loads(line) for line in (small / "metrics.jsonl").read_text().splitlines()]
     assert [line["number"] for line in lines] == [1, 2]
@@ -322,7 +329,7 @@ def test_a_file_in_the_place_of_the_run_is_refused(tmp_path: Path) -> None:
         (
             {"sparsity": {"layers": {"fc7": 0.5}}},
             GraphError,
-            "sparsity: no Linear or Conv2d is called 'fc7'",
+            "sparsity: no Linear, Conv1d or Conv2d is called 'fc7'",
         ),
         (
             {"sparsity": {"layers": {"fc1": 0.3}}},

@@ -17,6 +17,7 @@ from presplit.train import (
     LayerSummary,
     SparseConv2d,
     SparseLinear,
+    add_exits,
     count_weights,
     decide,
     sparsify,
@@ -153,6 +154,15 @@ def test_a_layer_that_stayed_dense_says_why() -> None:
     ]
     assert "64 -> 7 has no grouped pattern of density 0.25" in rows[2].note
     assert not any(row.faster_in for row in rows if row.form == "dense")
+
+
+def test_the_exits_share_of_the_multiplications_is_said() -> None:
+    net = add_exits(mlp([16, 16, 16, 4]), ["relu1", "relu2"], example=torch.zeros(1, 16))
+    rows = summary(net, torch.zeros(1, 16))
+    assert [row.exit for row in rows] == ["", "", "", "relu1", "relu2"]
+    said = next(line for line in str(rows).splitlines() if line.startswith("exits"))
+    assert said.split() == ["exits", "128", "128", "18.2", "%", "of", "all", "MACs"]
+    assert "exits" not in str(summary(net.model))
 
 
 def test_weights_are_counted_without_biases_and_normalisation() -> None:

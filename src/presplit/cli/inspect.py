@@ -173,8 +173,9 @@ def text(facts: dict[str, Any]) -> str:
         for row in facts["boundaries"]
     ]
     exits = [
-        f"exit {name}: {units.count(cost['macs'])} MACs, {units.count(cost['weights'])} weights of "
-        "its own"
+        f"exit {name}: {units.count(cost['macs'])} MACs "
+        f"({100 * cost['macs'] / max(1, facts['macs']):.1f} % of all), "
+        f"{units.count(cost['weights'])} weights of its own"
         for name, cost in facts["exits"].items()
     ]
     total = (

@@ -152,18 +152,20 @@ class Exits(Value, frozen=True):
     """``[exits]``: which modules an early exit follows, and what the loss of each exit counts.
 
     ``weights`` has one number for each early exit (the net's own classifier counts 1); empty leaves
-    them to training. ``policy`` scores how sure an exit is.
+    them to training, "auto" weighs each exit by what its answers cost. ``policy`` scores how sure
+    an exit is. ``hidden``: channels of a convolution that each exit has, 0 for none.
     """
 
     after: Annotated[tuple[Text, ...], Meta(min_length=1)]
-    weights: tuple[Positive, ...] = ()
+    weights: tuple[Positive, ...] | Literal["auto"] = ()
     policy: Text = "confidence"
+    hidden: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(set(self.after)) < len(self.after):
             raise SpecError(f"Exits.after: expected different names, got {list(self.after)}")
-        if self.weights and len(self.weights) != len(self.after):
+        if self.weights not in ((), "auto") and len(self.weights) != len(self.after):
             raise SpecError(
                 f"Exits.weights: expected one for each of {list(self.after)}, got "
                 f"{list(self.weights)}"

@@ -103,12 +103,23 @@ class Local:
             values, held = stretch.run(values)
             assert held is not None, "every stretch of a whole net ends at an exit"
             leaves = self._leaves(held)
-            Held(held.exit, held.logits[leaves]).check()
-            scores[waiting[leaves]] = held.logits[leaves]
-            exits[waiting[leaves]] = self._places[held.exit]
-            waiting, values = waiting[~leaves], values[~leaves]
-            if not len(waiting):
+            count = np.count_nonzero(leaves)
+            if not count:
+                continue  # copying a boundary for nobody would cost as much as a small layer
+            if count == len(leaves):
+                self._note(held, waiting, scores, exits)
                 return
+            left = Held(held.exit, held.logits[leaves])
+            self._note(left, waiting[leaves], scores, exits)
+            waiting, values = waiting[~leaves], values[~leaves]
+
+    def _note(
+        self, held: Held, rows: npt.NDArray[np.int64], scores: Floats, exits: npt.NDArray[np.int64]
+    ) -> None:
+        """Write the answers of ``held`` into these ``rows`` of ``scores`` and ``exits``."""
+        held.check()
+        scores[rows] = held.logits
+        exits[rows] = self._places[held.exit]
 
     def _leaves(self, held: Held) -> npt.NDArray[np.bool_]:
         """Which of the samples at an exit are answered by it; at the net's own, all."""

@@ -19,7 +19,7 @@ from presplit.train.judging.evaluate import accuracies, evaluate, route
 from presplit.train.judging.thresholds import choose_thresholds, temperature
 from presplit.train.layers.convolution import SparseConv1d, SparseConv2d
 from presplit.train.layers.linear import SparseLinear
-from presplit.train.nets.add_exits import add_exits
+from presplit.train.nets.add_exits import add_exits, exit_macs
 from presplit.train.nets.allocate import allocate, layer_times
 from presplit.train.nets.decide import Decision, decide
 from presplit.train.nets.exits import MultiExit
@@ -48,6 +48,7 @@ __all__ = [
     "count_weights",
     "decide",
     "evaluate",
+    "exit_macs",
     "export",
     "fit",
     "initialise",

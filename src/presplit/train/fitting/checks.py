@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,12 @@ from presplit.train.fitting.augment import refuse_what_cannot_be_augmented
 from presplit.train.fitting.balance import balanced_weights
 from presplit.train.fitting.recipe import refuse_unknown_names
 from presplit.train.fitting.steps import phases, trainable
-from presplit.train.nets.add_exits import check_places
+from presplit.train.nets.add_exits import check_places, exit_macs
 from presplit.train.nets.calling import evaluating, exit_logits
 from presplit.train.nets.exits import MultiExit
+
+ExitWeights = Sequence[float] | Literal["auto"] | None
+"""What the loss of each exit counts: numbers, by what its answers cost ("auto"), or all alike."""
 
 _PARTS = {
     "all": "net",
@@ -88,14 +91,14 @@ def class_weights(
 
 
 def refuse_what_does_not_fit(
-    model: nn.Module, recipe: Recipe, exit_weights: Sequence[float] | None, x: Tensor
+    model: nn.Module, recipe: Recipe, exit_weights: ExitWeights, x: Tensor
 ) -> list[float]:
     """What the loss of each exit counts; ``x``: float32 ``(batch, ...)``, on the net's device.
 
     Raises `SpecError` if the recipe asks for what ``model`` has not, or trains a part of which all
     is frozen; `GraphError` if no gradient flows back from its logits for the samples ``x``.
     """
-    kind, weights = type(model).__name__, _weights(model, exit_weights)
+    kind, weights = type(model).__name__, _weights(model, exit_weights, x)
     if len(weights) == 1 and recipe.regime != "joint":
         raise SpecError(f"regime {recipe.regime!r} trains early exits, and the net has none")
     if len(weights) == 1 and recipe.self_distil:
@@ -158,9 +161,16 @@ def refuse_other_classes(
     return min(found)
 
 
-def _weights(model: nn.Module, given: Sequence[float] | None) -> list[float]:
+def _weights(model: nn.Module, given: ExitWeights, x: Tensor) -> list[float]:
     """What the loss of each exit counts."""
     exits = len(model.exit_names) if isinstance(model, MultiExit) else 1
+    if given == "auto":
+        spent = exit_macs(model, x[:1])
+        return [macs / spent[-1] for macs in spent]
+    if isinstance(given, str):
+        raise SpecError(
+            f"exit_weights: expected a number for each of {exits} exits or 'auto', got {given!r}"
+        )
     weights = list(given or [1.0] * exits)
     if len(weights) != exits:
         raise SpecError(f"exit_weights: expected one for each of {exits} exits, got {weights}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from presplit.core.recipe import RECIPES, Recipe
 from presplit.train.data.samples import Samples
 from presplit.train.fitting import distributed, resume
 from presplit.train.fitting.batches import Batches
+from presplit.train.fitting.checks import ExitWeights
 from presplit.train.fitting.resume import Epoch
 from presplit.train.fitting.trainer import Trainer
 from presplit.train.layers.convolution import Convolution
@@ -27,7 +28,7 @@ def fit(
     recipe: str | Recipe = "default",
     epochs: int | None = None,
     validation: Samples | None = None,
-    exit_weights: Sequence[float] | None = None,
+    exit_weights: ExitWeights = None,
     teacher: nn.Module | None = None,
     seed: int = 0,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -37,13 +38,15 @@ def fit(
 
     ``train``: `Samples`, or what gives batches ``(x, y)`` whenever it is looped over and has a
     length, as a `DataLoader` does (then it says the batch); labels are whole numbers of any type,
-    and a last batch of one sample joins the one before. ``exit_weights`` weighs the exits' losses
-    (default: all alike); auxiliary logits that the net itself gives while it is trained
-    (GoogLeNet's) are left out. ``teacher`` is the net to distil from; the last of its exits speaks.
-    What `initialise` drew, or the user loaded, is where training starts. ``state``: a file that
-    keeps the state after every epoch; if it exists, training goes on from there, on a CPU bit for
-    bit as if it had never stopped. Under ``torchrun`` all processes share each batch. Returns one
-    `Epoch` each; ``on_epoch`` sees them as they end. Raises `SpecError` for a recipe that does not
+    and a last batch of one sample joins the one before. ``exit_weights`` weighs the exits' losses:
+    all alike if it is not given, or numbers, the last exit's among them, or "auto", which weighs
+    each by the share of the net's multiplications that its answers take (as arXiv 1810.07052 does
+    in the end). Auxiliary logits that the net itself gives while it is trained (GoogLeNet's) are
+    left out. ``teacher`` is the net to distil from; the last of its exits speaks. What `initialise`
+    drew, or the user loaded, is where training starts. ``state``: a file that keeps the state after
+    every epoch; if it exists, training goes on from there, on a CPU bit for bit as if it had never
+    stopped. Under ``torchrun`` all processes share each batch. Returns one `Epoch` each;
+    ``on_epoch`` sees them as they end. Raises `SpecError` for a recipe that does not
     fit the net or a net that is frozen, `GraphError` for one that is no classifier of these
     samples, `DataError` if training diverges, ``state`` is of another training or cannot be
     written.

@@ -9,7 +9,6 @@ import functools
 import math
 import time
 import zlib
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -23,6 +22,7 @@ from presplit.train.fitting import distributed, fingerprint, resume
 from presplit.train.fitting.augment import augmentation
 from presplit.train.fitting.batches import Batches, Loaded, Shuffled
 from presplit.train.fitting.checks import (
+    ExitWeights,
     class_weights,
     refuse_other_classes,
     refuse_other_samples,
@@ -64,7 +64,7 @@ class Trainer:
         recipe: str | Recipe = "default",
         epochs: int | None = None,
         validation: Samples | None = None,
-        exit_weights: Sequence[float] | None = None,
+        exit_weights: ExitWeights = None,
         teacher: nn.Module | None = None,
         seed: int = 0,
     ) -> None:
@@ -184,7 +184,7 @@ class Trainer:
             taught=taught,
         )
 
-    def _checked(self, exit_weights: Sequence[float] | None) -> list[float]:
+    def _checked(self, exit_weights: ExitWeights) -> list[float]:
         """What each exit's loss counts; the net has been seen to fit the samples."""
         x, y = self._batches.first
         two, classes = x[:2], int(y.max()) + 1

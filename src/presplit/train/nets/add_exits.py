@@ -23,11 +23,17 @@ from presplit.core.errors import GraphError, context
 from presplit.train.layers.convolution import Convolution, SparseConv1d
 from presplit.train.nets.calling import answer, check_logits, device_of, evaluating
 from presplit.train.nets.copying import bare_copy, exportable
-from presplit.train.nets.exits import ExitClassifier, MultiExit, taps
+from presplit.train.nets.exits import ExitClassifier, MultiExit, Pool, taps
 from presplit.train.nets.paths import uncertain_exits
 from presplit.train.nets.sparsify import sparsify
 from presplit.train.nets.to_onnx import to_onnx
 
+PLACES = 8
+"""The convolution of an exit sees means over at most so many places a side.
+
+A map is large where exits are early: on the first one of a ResNet-8, 32 x 32, a convolution of an
+exit takes as long as all that the net did before, and no share of early answers wins that back.
+"""
 MOST = 2
 """Exits that "auto" hangs on a net."""
 LEAST = 0.1
@@ -49,21 +55,24 @@ def add_exits(
     classes: int | None = None,
     example: Tensor | None = None,
     pool: int = 3,
-    hidden: int = 0,
+    hidden: int | Sequence[int] = 0,
     density: float | None = None,
 ) -> MultiExit:
     """``model`` (a copy) with an early exit after each named submodule, in the order they run.
 
     ``after="auto"`` hangs one or two exits where they are expected to pay most (see the head of
     this file). ``classes`` are those that the model gives for the ``example``, or those of its last
-    linear layer, if not given. An exit pools its tap and classifies it; with ``hidden`` a 3x3
-    convolution to so many channels comes first (a linear layer, where the tap is no image).
-    ``density`` makes the exits sparse, in the first layer at least. With an ``example`` input
-    ``(batch, ...)``, which "auto", ``hidden`` and ``density`` need, the exits get their sizes at
-    once, and places are refused at which the net cannot be cut; otherwise `fit` does both before it
-    trains. The copy is without what only wraps the model, such as `torch.compile`. Raises
-    `GraphError` for a name that the model does not have, a place that cannot be cut, and a model
-    that does not run the example.
+    linear layer, if not given. An exit pools its tap to ``pool`` places a side and classifies them,
+    which costs next to nothing. With ``hidden`` a 3x3 convolution to so many channels comes first
+    (one number, or one for each exit, 0 where it has none), on means over 8 x 8 places (64 in time;
+    a linear layer, where the tap has neither): an exit of 64 channels after 64 others takes 2.4
+    million multiplications, a quarter of them with ``density=1/4``. `exit_macs` tells what an
+    answer costs, `summary` the exits' share. ``density`` makes these layers sparse, or, if no exit
+    has one, the classifiers. With an ``example`` input ``(batch, ...)``, which "auto", ``hidden``
+    and ``density`` need, the exits get their sizes at once, and places are refused at which the net
+    cannot be cut; otherwise `fit` does both before it trains. The copy is without what only wraps
+    the model, such as `torch.compile`. Raises `GraphError` for a name that the model does not have,
+    a place that cannot be cut, and a model that does not run the example.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
@@ -83,19 +92,21 @@ def add_exits(
     if after == "auto" and "auto" not in dict(model.named_modules()):
         after = places(model, example)
     heads = _classifiers(model, after, classes or own.shape[1], pool)
-    if hidden:
+    widths = _widths(hidden, list(heads))
+    if any(widths):
         with taps(model, list(heads)) as seen, evaluating(model):
             answer(model, example)
-        heads = {
-            name: nn.Sequential(*_hidden(seen[name], hidden, head), head)
-            for name, head in heads.items()
-        }
+        for (name, head), width in zip(list(heads.items()), widths, strict=True):
+            if width:
+                heads[name] = nn.Sequential(*_hidden(seen[name], width, head), head)
     net = MultiExit(model, heads)
     net.heads.to(own)
     net.materialise(example)
     check_places(net, example)
     if density is not None:
         for number, head in enumerate(net.heads):
+            if any(widths) and not widths[number]:
+                continue
             net.heads[number] = sparsify(head, layers={_first_layer(head): density})
     return net
 
@@ -117,6 +128,16 @@ def _classifiers(
         name: ExitClassifier(classes, pool=pool, over_time=_has_time(model, names[name]))
         for name in after
     }
+
+
+def _widths(hidden: int | Sequence[int], after: Sequence[str]) -> list[int]:
+    """The channels of each exit's hidden layer, 0 for none."""
+    widths = [hidden] * len(after) if isinstance(hidden, int) else list(hidden)
+    if len(widths) != len(after):
+        raise GraphError(
+            f"hidden: expected one number, or one for each exit after {list(after)}, got {widths}"
+        )
+    return widths
 
 
 def _last_size(model: nn.Module) -> int:
@@ -277,15 +298,17 @@ def _has_time(model: nn.Module, tapped: nn.Module) -> bool:
 
 
 def _hidden(tap: Tensor, width: int, head: nn.Module) -> list[nn.Module]:
-    """A layer from the tap to ``width`` features, normalised, ReLU."""
+    """A layer from the tap to ``width`` features, normalised, ReLU; maps are made small before."""
     if tap.ndim == 4:
         return [
+            Pool(PLACES),
             nn.Conv2d(tap.shape[1], width, 3, padding=1, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(),
         ]
     if tap.ndim == 3 and isinstance(head, ExitClassifier) and head.over_time:
         return [
+            Pool(PLACES**2),
             nn.Conv1d(tap.shape[1], width, 3, padding=1, bias=False),
             nn.BatchNorm1d(width),
             nn.ReLU(),

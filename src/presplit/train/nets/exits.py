@@ -39,7 +39,7 @@ class ExitClassifier(nn.Module):
 
     def __init__(self, classes: int, *, pool: int = 3, over_time: bool = False) -> None:
         super().__init__()
-        self.pool, self.over_time = pool, over_time
+        self.pool, self.over_time = Pool(pool), over_time
         self.linear = nn.LazyLinear(classes)
 
     def forward(self, tap: Tensor) -> Tensor:
@@ -48,12 +48,32 @@ class ExitClassifier(nn.Module):
         Gives float ``(batch, classes)``.
         """
         if tap.ndim == 4:
-            height, width = (_window(size, self.pool) for size in tap.shape[2:])
-            if (height, width) != (1, 1):
-                tap = nn.functional.avg_pool2d(tap, (height, width))
+            tap = self.pool(tap)
         elif tap.ndim == 3:
             tap = tap.mean(2 if self.over_time else 1)
         return self.linear(tap.flatten(1))
+
+
+class Pool(nn.Module):
+    """Means over windows, so that at most ``most`` places are left in height, width or time.
+
+    >>> import torch
+    >>> Pool(8)(torch.zeros(1, 4, 32, 20)).shape, Pool(8)(torch.zeros(1, 4, 100)).shape
+    (torch.Size([1, 4, 8, 6]), torch.Size([1, 4, 8]))
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def forward(self, tap: Tensor) -> Tensor:
+        """``tap``: float ``(batch, channels, height, width)`` or ``(batch, channels, time)``."""
+        windows = tuple(_window(size, self.most) for size in tap.shape[2:])
+        if max(windows) == 1:
+            return tap
+        if len(windows) == 1:
+            return nn.functional.avg_pool1d(tap, windows)
+        return nn.functional.avg_pool2d(tap, windows)
 
 
 def _window(size: int, most: int) -> int:

@@ -6,8 +6,8 @@ This is each layer's weights, multiplications and pattern, and which runtimes ru
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from presplit.train.layers.sparse import SMALL, Form, SparseLayer
 from presplit.train.nets.calling import answer, device_of, evaluating, unwrapped
 from presplit.train.nets.copying import bare_copy, is_lazy
 from presplit.train.nets.decide import Decision
+from presplit.train.nets.exits import MultiExit
 from presplit.train.nets.stay_dense import SPARSE_KINDS, stays_dense
 
 LEAST_FAST = 16
@@ -35,7 +36,8 @@ class LayerSummary:
 
     ``form``: how it runs, "dense", "batched" or "scattered"; ``macs``: multiplications of one
     sample that the weights stand for, 0 unless an example was given; ``faster_in``: the runtimes
-    that run it faster than dense; ``note``: why it is dense, or why it is not faster.
+    that run it faster than dense; ``note``: why it is dense, or why it is not faster; ``exit``: the
+    submodule after which the early exit hangs that it belongs to, if it belongs to one.
     """
 
     name: str
@@ -48,6 +50,7 @@ class LayerSummary:
     macs: int = 0
     faster_in: tuple[str, ...] = ()
     note: str = ""
+    exit: str = ""
 
 
 COLUMNS = (
@@ -68,9 +71,15 @@ class Summary(tuple[LayerSummary, ...]):
     __slots__ = ()
 
     def __str__(self) -> str:
-        """One line a layer, and the sums."""
-        weights, macs = sum(row.weights for row in self), sum(row.macs for row in self)
+        """One line a layer, and the sums: of the early exits, if there are any, and of all."""
+        weights, macs = _sums(self)
         rows = [_cells(row) for row in self]
+        of_exits = [row for row in self if row.exit]
+        if of_exits:
+            own_weights, own_macs = _sums(of_exits)
+            share = f"{100 * own_macs / macs:.1f} % of all MACs" if macs else ""
+            sums = {"weights": own_weights, "macs": own_macs or None, "note": share}
+            rows.append({"name": "exits", **sums})
         rows.append({"name": "all", "weights": weights, "macs": macs or None})
         return table(rows, COLUMNS)
 
@@ -142,7 +151,7 @@ def summary(
         rows.append(
             LayerSummary(name, n_in, n_out, weights, density, form, pattern, macs, faster, note)
         )
-    return Summary(rows)
+    return Summary(_with_exits(model, rows))
 
 
 def count_weights(model: nn.Module) -> int:
@@ -200,6 +209,24 @@ def observe(model: nn.Module, example: Tensor) -> dict[str, Seen]:
         for handle in handles:
             handle.remove()
     return found
+
+
+def _with_exits(model: nn.Module, rows: Sequence[LayerSummary]) -> Sequence[LayerSummary]:
+    """``rows``, each with the exit that it belongs to."""
+    if not isinstance(model, MultiExit):
+        return rows
+    layers = {
+        f"heads.{number}.{layer}": place
+        for number, (place, head) in enumerate(zip(model.after, model.heads, strict=True))
+        for layer, _ in head.named_modules()
+    }
+    return [replace(row, exit=layers.get(row.name, "")) for row in rows]
+
+
+def _sums(rows: Iterable[LayerSummary]) -> tuple[int, int]:
+    """Weights and multiplications of all ``rows``."""
+    found = [(row.weights, row.macs) for row in rows]
+    return sum(weights for weights, _ in found), sum(macs for _, macs in found)
 
 
 def _other(layer: nn.Module, counted: set[int]) -> list[Tensor]:

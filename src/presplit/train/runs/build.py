@@ -110,7 +110,8 @@ def build(spec: Spec, own: Own | None = None, *, weights: Weights | None = None)
             EXITS.find(spec.exits.policy)
         with context("exits.after"):
             after = "auto" if spec.exits.after == ("auto",) else spec.exits.after
-            model = add_exits(model, after, example=torch.from_numpy(train.x[:1].copy()))
+            example = torch.from_numpy(train.x[:1].copy())
+            model = add_exits(model, after, example=example, hidden=spec.exits.hidden)
     if not isinstance(spec.model, OwnModel):
         initialise(_to_draw(model, spec.start if start else None), spec.training, seed=spec.seed)
     return Run(spec, model, data, train, held_out, padding, start)

@@ -13,7 +13,7 @@ from torch import nn
 from presplit.core.errors import DataError, SpecError, context
 from presplit.core.spec import Spec
 from presplit.train.fitting import checkpoint, distributed
-from presplit.train.fitting.checks import refuse_what_does_not_fit
+from presplit.train.fitting.checks import ExitWeights, refuse_what_does_not_fit
 from presplit.train.fitting.fit import fit
 from presplit.train.fitting.resume import Epoch
 from presplit.train.runs import directory as place
@@ -140,10 +140,12 @@ def _trained(
     return result
 
 
-def _weights(spec: Spec) -> tuple[float, ...] | None:
+def _weights(spec: Spec) -> ExitWeights:
     """What the loss of each exit counts, if the spec says it."""
     if spec.exits is None or not spec.exits.weights:
         return None
+    if spec.exits.weights == "auto":
+        return "auto"
     return (*spec.exits.weights, 1.0)
 
 

@@ -8,6 +8,7 @@ boundary can be smaller than the image. Both nets take images from 8x8 up.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -83,14 +84,37 @@ def resnet8(*, width: int = 32, channels: int = 3, classes: int = 10) -> nn.Sequ
     >>> resnet8(width=8)(torch.zeros(1, 3, 32, 32)).shape
     torch.Size([1, 10])
     """
+    return resnet(widths=(width, 2 * width, 4 * width), channels=channels, classes=classes)
+
+
+def resnet(
+    *,
+    widths: Sequence[int] = (32, 64, 128),
+    depths: Sequence[int] = (1, 1, 1),
+    channels: int = 3,
+    classes: int = 10,
+) -> nn.Sequential:
+    """A stem of ``widths[0]`` channels, then stages of residual blocks ``block<i>``.
+
+    Each stage has its width and so many blocks as ``depths`` says; every stage but the first halves
+    the image. With ``depths[0] = 0`` the stem alone sees the whole image: an exit after the first
+    block then comes early, because most of the time goes into what is computed at full size.
+
+    >>> list(resnet(widths=(8, 16, 32), depths=(0, 1, 2))._modules)
+    ['stem', 'block1', 'block2', 'block3', 'pool', 'flatten', 'classifier']
+    """
+    blocks, n_in = OrderedDict[str, nn.Module](), widths[0]
+    for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+        for number in range(depth):
+            stride = 2 if stage > 0 and number == 0 else 1
+            blocks[f"block{len(blocks) + 1}"] = Residual(n_in, width, stride=stride)
+            n_in = width
     return nn.Sequential(
         OrderedDict[str, nn.Module](
-            stem=_block(channels, width),
-            block1=Residual(width, width),
-            block2=Residual(width, 2 * width, stride=2),
-            block3=Residual(2 * width, 4 * width, stride=2),
+            stem=_block(channels, widths[0]),
+            **blocks,
             pool=nn.AdaptiveAvgPool2d(1),
             flatten=nn.Flatten(),
-            classifier=nn.Linear(4 * width, classes),
+            classifier=nn.Linear(n_in, classes),
         )
     )
