@@ -26,8 +26,8 @@ class Recipe(Value, frozen=True):
     joined by ``+`` ("crop+flip"), done in that order. ``weight_decay`` is the optimiser's,
     ``decay`` belongs to the schedule "inverse_time". ``fan_in``: scale initial values by the
     connections that exist ("sparse") or as if all did ("dense"). ``rates``: a sparse layer's
-    connections learn at the rate divided by the root of their density ("by_fan_in"), so that the
-    best rate of a dense net is that of the sparse one, or all at one ("uniform"). ``regime`` (arXiv
+    connections learn at the rate divided by the root of their density ("by_fan_in"), so that a
+    rate that suits a dense net suits the sparse one, or all at one ("uniform"). ``regime`` (arXiv
     2103.04505): "joint" trains all exits together; "separate" the net with its own classifier for
     ``backbone_epochs`` (default: half of them) and then only the early exits; "mixed" the net, then
     everything. ``label_smoothing``, 0..1; ``distil``, 0..1: how much of every exit's loss is taken

@@ -3,10 +3,11 @@
 Values that are drawn for the connections that exist begin larger, by the root of the dense fan-in
 over the sparse one, than those of the dense layer. Adam moves every value by about the rate,
 whatever its size, so that at one rate for all a sparse layer changes less, in proportion, than the
-dense one would. With its rate multiplied by the same root it changes as much, and the best rate of
-the dense net is that of the sparse one. That rates follow from the fan-in is of arXiv 2203.03466
-and, for structured layers, arXiv 2406.06248; there the rate goes with the fan-in itself, in the
-limit of wide nets and many steps. In ours the root did better: `python -m benchmarks rates`.
+dense one would. With its rate multiplied by the same root it changes as much, and a rate that suits
+the dense net suits the sparse one (`python -m benchmarks rates`). That rates follow from the fan-in
+is of arXiv 2203.03466 and, for structured layers, arXiv 2406.06248. There they go with the fan-in
+itself, in the limit of wide nets and many steps; for nets of this size that was too much at low
+densities.
 """
 
 from __future__ import annotations
