@@ -322,7 +322,7 @@ def test_a_file_in_the_place_of_the_run_is_refused(tmp_path: Path) -> None:
         (
             {"sparsity": {"layers": {"fc7": 0.5}}},
             GraphError,
-            "sparsity: no Linear or Conv2d is called 'fc7'",
+            "sparsity: no Linear, Conv1d or Conv2d is called 'fc7'",
         ),
         (
             {"sparsity": {"layers": {"fc1": 0.3}}},
