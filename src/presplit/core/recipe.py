@@ -25,8 +25,10 @@ class Recipe(Value, frozen=True):
     `presplit.train.fitting.recipe` and `presplit.train.fitting.augment`; of ``augment`` several
     joined by ``+`` ("crop+flip"), done in that order. ``weight_decay`` is the optimiser's,
     ``decay`` belongs to the schedule "inverse_time". ``fan_in``: scale initial values by the
-    connections that exist ("sparse") or as if all did ("dense"). ``regime`` (arXiv 2103.04505):
-    "joint" trains all exits together; "separate" the net with its own classifier for
+    connections that exist ("sparse") or as if all did ("dense"). ``rates``: a sparse layer's
+    connections learn at the rate divided by the root of their density ("by_fan_in"), so that a
+    rate that suits a dense net suits the sparse one, or all at one ("uniform"). ``regime`` (arXiv
+    2103.04505): "joint" trains all exits together; "separate" the net with its own classifier for
     ``backbone_epochs`` (default: half of them) and then only the early exits; "mixed" the net, then
     everything. ``label_smoothing``, 0..1; ``distil``, 0..1: how much of every exit's loss is taken
     against the teacher, ``self_distil`` how much of an early exit's against the last exit (arXiv
@@ -55,6 +57,7 @@ class Recipe(Value, frozen=True):
     decay: NonNegative = 0.0
     fan_in: Literal["sparse", "dense"] = "sparse"
     bias: float = 0.0
+    rates: Literal["by_fan_in", "uniform"] = "by_fan_in"
     bf16: bool = False
     optimiser: Text = "adam"
     weight_decay: NonNegative = 0.0
@@ -118,10 +121,12 @@ RECIPES: Shelf[Recipe] = Shelf(
     "recipe",
     {
         "default": Recipe(),
-        "paper": Recipe(50, 256, 1e-3, "inverse_time", decay=1e-5, fan_in="dense", bias=0.1),
+        "paper": Recipe(
+            50, 256, 1e-3, "inverse_time", decay=1e-5, fan_in="dense", bias=0.1, rates="uniform"
+        ),
     },
 )
 """``paper`` is that of arXiv 2407.11763's code.
 
-It has He initialisation by the dense fan-in, biases 0.1 and decaying Adam.
+It has He initialisation by the dense fan-in, biases 0.1, and decaying Adam of one rate for all.
 """

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 
 from presplit.core.errors import context
@@ -14,7 +13,8 @@ from presplit.core.recipe import Recipe
 from presplit.core.shelf import Shelf
 from presplit.train.fitting.augment import augmentation
 
-Optimise = Callable[[Iterable[nn.Parameter], Recipe], torch.optim.Optimizer]
+Optimise = Callable[[Iterable[dict[str, Any]], Recipe], torch.optim.Optimizer]
+"""Takes parameters in groups, as `by_rate` gives them, each with its rate."""
 
 OPTIMISERS: Shelf[Optimise] = Shelf(
     "optimiser",
@@ -36,7 +36,7 @@ SCHEDULES: Shelf[Callable[[torch.optim.Optimizer, Recipe, int], LRScheduler]] = 
     "schedule",
     {
         "one_cycle": lambda optimiser, recipe, steps: OneCycleLR(
-            optimiser, recipe.rate, total_steps=steps + 1
+            optimiser, [group["lr"] for group in optimiser.param_groups], total_steps=steps + 1
         ),
         "cosine": lambda optimiser, recipe, steps: CosineAnnealingLR(optimiser, T_max=steps),
         "inverse_time": lambda optimiser, recipe, steps: LambdaLR(

@@ -14,6 +14,7 @@ from presplit.core.errors import DataError, GraphError
 from presplit.core.recipe import Recipe
 from presplit.train.fitting import distributed
 from presplit.train.fitting.losses import joint_loss
+from presplit.train.fitting.rates import by_rate
 from presplit.train.fitting.recipe import OPTIMISERS, SCHEDULES
 from presplit.train.fitting.recorded import Recorded
 from presplit.train.nets.calling import exit_logits
@@ -68,7 +69,7 @@ class Steps:
         self.teacher, self.average = teacher, average
         self.change, self.class_weights = change, class_weights
         values = trainable(model, phase.part)
-        self.optimiser = OPTIMISERS.find(recipe.optimiser)(values, recipe)
+        self.optimiser = OPTIMISERS.find(recipe.optimiser)(by_rate(model, values, recipe), recipe)
         total = (phase.last - phase.first) * steps
         self.schedule = SCHEDULES.find(recipe.schedule)(self.optimiser, recipe, total)
         self.net = distributed.joined(model)
