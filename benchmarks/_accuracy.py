@@ -16,6 +16,7 @@ from benchmarks._nets import (
     Builder,
     Sparse,
     bottlenecked,
+    deep_behind,
     dense_mlp,
     from_dense,
     in_rounds,
@@ -28,21 +29,24 @@ from benchmarks._nets import (
 )
 from presplit.train import Recipe
 
-TAUGHT = Recipe(epochs=100, rate=6e-3, augment="nudge", distil=0.7, temperature=3.0)
-PLAIN = Recipe(epochs=20, rate=3e-3)
+TAUGHT = Recipe(
+    epochs=100, rate=6e-3, rates="uniform", augment="nudge", distil=0.7, temperature=3.0
+)
+PLAIN = Recipe(epochs=20, rate=3e-3, rates="uniform")
 IMAGES = Recipe(
     epochs=72,
     batch=256,
     rate=0.2,
+    rates="uniform",
     optimiser="sgd",
     weight_decay=5e-4,
     augment="shift_flip",
     bf16=True,
 )
 TAKEN = replace(IMAGES, rate=0.1)
-TOKENS = Recipe(epochs=8, rate=3e-3, optimiser="adamw", weight_decay=0.05, augment="nudge")
+TOKENS = Recipe(epochs=16, rate=6e-3, optimiser="adamw", weight_decay=0.05, augment="nudge")
 PATCHES = Recipe(
-    epochs=30,
+    epochs=20,
     batch=256,
     rate=3e-3,
     optimiser="adamw",
@@ -51,7 +55,7 @@ PATCHES = Recipe(
     bf16=True,
 )
 PHOTOS = Recipe(
-    epochs=80,
+    epochs=60,
     batch=64,
     rate=3e-3,
     optimiser="adamw",
@@ -180,7 +184,7 @@ NETS = {
     "cifar10 8x fewer": Net(
         "cifar10",
         residual(width=64),
-        replace(TAKEN, **LEARNS),
+        replace(TAKEN, epochs=24, **LEARNS),
         start="cifar10 parent",
         sparse=from_dense(EIGHTH),
         teacher="cifar10 parent",
@@ -202,20 +206,20 @@ NETS = {
     ),
     "cifar10 exits": Net(
         "cifar10",
-        residual(width=32, layers=QUARTER, exits=["block1", "block2"]),
-        IMAGES,
-        early=0.4,
+        deep_behind(exits=["block1", "block2"]),
+        replace(IMAGES, epochs=36),
+        early=0.6,
         drop=0.005,
+        sooner=1.5,
         heavy=True,
     ),
     "transformer parent": Net("mnist images", transformer(), TOKENS),
     "transformer": Net(
         "mnist images",
         transformer(),
-        replace(TOKENS, **LEARNS),
+        TOKENS,
         start="transformer parent",
         sparse=from_dense({"block*": 1 / 4}),
-        teacher="transformer parent",
         parent="transformer parent",
         within=0.001,
     ),

@@ -70,21 +70,27 @@ EIGHTH = {"block2.conv2": 1 / 16, "block3.conv*": 1 / 16, "block*.conv*": 1 / 8}
 """As `QUARTER`, for an eighth."""
 
 
-def residual(
-    *, width: int, layers: Mapping[str, float] | None = None, exits: Sequence[str] = ()
-) -> Builder:
-    """ResNet-8 for 32 x 32 in colour, dense or with these ``layers`` sparse.
+def residual(*, width: int, layers: Mapping[str, float] | None = None) -> Builder:
+    """ResNet-8 for 32 x 32 in colour, dense or with these ``layers`` sparse."""
 
-    Each exit has a convolution of 64 channels, sparse too.
+    def build(train: Samples, seed: int) -> nn.Module:
+        net = resnet8(width=width)
+        return sparsify(net, layers=layers) if layers else net
+
+    return build
+
+
+def deep_behind(*, exits: Sequence[str] = ()) -> Builder:
+    """A residual net of one stem at full size and its depth behind, sparse, with early exits.
+
+    The first exit has a convolution of 64 channels, whose input is plain.
     """
 
     def build(train: Samples, seed: int) -> nn.Module:
-        net: nn.Module = resnet8(width=width)
-        if layers:
-            net = sparsify(net, layers=layers)
-        if exits:
-            net = add_exits(net, exits, example=torch.zeros(1, 3, 32, 32), hidden=64, density=1 / 4)
-        return net
+        net = resnet(widths=(32, 64, 256), depths=(0, 1, 3))
+        net = sparsify(net, layers={"block1.conv2": 1 / 4, "block[2-4].conv*": 1 / 4})
+        few = torch.zeros(2, 3, 32, 32)
+        return add_exits(net, exits, example=few, hidden=(64, 0), density=1 / 4) if exits else net
 
     return build
 

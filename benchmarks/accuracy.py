@@ -45,6 +45,7 @@ from presplit.train import (
     accuracies,
     choose_thresholds,
     evaluate,
+    exit_macs,
     export,
     fit,
     initialise,
@@ -229,7 +230,8 @@ def _judged(name: str, seed: int) -> Found:
     balanced = balanced_accuracy(logits[-1].argmax(1), data.test.y)
     if not isinstance(model, MultiExit):
         return Found(last, held_out, balanced)
-    chosen = choose_thresholds(held_logits, held.y, max_drop=net.drop / 2)
+    costs = exit_macs(model, torch.from_numpy(data.test.x[:1].copy()))
+    chosen = choose_thresholds(held_logits, held.y, max_drop=net.drop / 2, exit_macs=costs)
     routed = route(logits, data.test.y, chosen.thresholds)
     thresholds = dict(zip(model.after, chosen.thresholds, strict=True))
     return Found(

@@ -91,14 +91,17 @@ def resnet(
     *,
     widths: Sequence[int] = (32, 64, 128),
     depths: Sequence[int] = (1, 1, 1),
+    stride: int = 1,
     channels: int = 3,
     classes: int = 10,
 ) -> nn.Sequential:
     """A stem of ``widths[0]`` channels, then stages of residual blocks ``block<i>``.
 
     Each stage has its width and so many blocks as ``depths`` says; every stage but the first halves
-    the image. With ``depths[0] = 0`` the stem alone sees the whole image: an exit after the first
-    block then comes early, because most of the time goes into what is computed at full size.
+    the image. The stem makes photos smaller by ``stride``, with a kernel of 7 x 7 then (arXiv
+    1512.03385), 3 x 3 otherwise. With ``depths[0] = 0`` the stem alone sees the whole image: an
+    exit after the first block then comes early, because most of the time goes into what is
+    computed at full size.
 
     >>> list(resnet(widths=(8, 16, 32), depths=(0, 1, 2))._modules)
     ['stem', 'block1', 'block2', 'block3', 'pool', 'flatten', 'classifier']
@@ -106,12 +109,12 @@ def resnet(
     blocks, n_in = OrderedDict[str, nn.Module](), widths[0]
     for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
         for number in range(depth):
-            stride = 2 if stage > 0 and number == 0 else 1
-            blocks[f"block{len(blocks) + 1}"] = Residual(n_in, width, stride=stride)
+            halving = 2 if stage > 0 and number == 0 else 1
+            blocks[f"block{len(blocks) + 1}"] = Residual(n_in, width, stride=halving)
             n_in = width
     return nn.Sequential(
         OrderedDict[str, nn.Module](
-            stem=_block(channels, widths[0]),
+            stem=_block(channels, widths[0], kernel=7 if stride > 1 else 3, stride=stride),
             **blocks,
             pool=nn.AdaptiveAvgPool2d(1),
             flatten=nn.Flatten(),
