@@ -125,7 +125,7 @@ def from_dense(
 ) -> Sparse:
     """A trained dense net with these ``layers`` sparse, their connections chosen from it.
 
-    Each of the ``exits`` is fresh, and has a convolution of ``hidden`` channels if there are any.
+    Each of the ``exits`` is fresh, and has a sparse convolution of ``hidden`` channels.
     """
 
     def make(dense: nn.Module, train: Samples, seed: int) -> nn.Module:
@@ -133,7 +133,9 @@ def from_dense(
         net = sparsify(
             dense, layers=layers, values=values, connections="chosen", samples=few, seed=seed
         )
-        return add_exits(net, exits, example=few[:2], hidden=hidden) if exits else net
+        if not exits:
+            return net
+        return add_exits(net, exits, example=few[:2], hidden=hidden, density=1 / 4)
 
     return make
 

@@ -85,6 +85,7 @@ STUDIES = {
         Recipe(
             epochs=16,
             rate=0.2,
+            rates="uniform",
             optimiser="sgd",
             weight_decay=5e-4,
             augment="shift_flip",
