@@ -5,8 +5,8 @@ The nets are perceptrons, CNNs, nets with exits and a transformer.
 MNIST's sparse perceptrons have receptive fields (`local`) in the first layer; small ones distil
 from a larger dense net and see their images moved by a pixel. The CIFAR-10 and transformer rows
 train by one recipe each, the sparse ones of the parent's size distilling from their parent of the
-same seed. Nets that want a GPU train on it, at full length, where there is one; elsewhere for an
-eighth of the epochs, which the rows say. A tenth of the training set is held out of every training,
+same seed. Nets train on a GPU where there is one; heavy ones elsewhere for an eighth of the
+epochs, which the rows say. A tenth of the training set is held out of every training,
 and is what exits' thresholds are chosen on; the test set is read once, at the end. ``--jobs``
 trains seeds beside each other; ``--no-train`` only counts weights and multiplications and measures
 speed; ``--keep FOLDER`` keeps trained nets, so that a run that was cut off goes on from there.
@@ -22,7 +22,7 @@ import statistics
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,18 +160,18 @@ def _data(name: str) -> Dataset:
 @functools.cache
 def _trained(name: str, seed: int) -> nn.Module:
     """The net of a row, trained without its held-out samples; its teacher is trained first."""
-    net, device = NETS[name], _device(NETS[name])
+    net = NETS[name]
     part, _ = hold_out(_data(net.data).train, 0.1, seed=seed)
-    recipe, dense = _recipe(net), _trained(net.start, seed) if net.start else None
+    recipe, dense = _recipe(name, seed), _trained(net.start, seed) if net.start else None
     model = _untrained(net, part, seed, dense=dense)
     if dense is None:
         initialise(model, recipe, seed=seed)
-    kept = _kept(name, seed)
+    kept = _kept(name, seed, recipe)
     if kept is not None and kept.exists():
         restore(kept, model)
-        return model.to(device).eval()
+        return model.eval()
     fit(
-        model.to(device),
+        model.to("cuda" if torch.cuda.is_available() else "cpu"),
         part,
         recipe=recipe,
         teacher=_trained(net.teacher, seed) if net.teacher else None,
@@ -190,32 +190,30 @@ def _untrained(net: Net, part: Samples, seed: int, *, dense: nn.Module | None = 
     return net.sparse(net.build(part, seed) if dense is None else dense.cpu(), part, seed)
 
 
-def _kept(name: str, seed: int) -> Path | None:
-    """The file of a trained net, if nets are kept; another recipe or length has another file."""
+def _recipe(name: str, seed: int) -> Recipe:
+    """The row's recipe, shortened where a heavy net must do without a GPU and none is kept."""
+    net = NETS[name]
+    kept = _kept(name, seed, net.recipe)
+    if not net.heavy or torch.cuda.is_available() or (kept is not None and kept.exists()):
+        return net.recipe
+    return replace(net.recipe, epochs=max(1, net.recipe.epochs // REDUCED))
+
+
+def _kept(name: str, seed: int, recipe: Recipe) -> Path | None:
+    """The file of a trained net, if nets are kept.
+
+    Its name tells the recipe, by what differs from the default one, and those of all that it comes
+    from.
+    """
     folder = os.environ.get(KEPT)
     if not folder:
         return None
-    text = f"{name} {[*_history(name)]} {NETS[name].data}"
-    return Path(folder) / f"{name.replace(' ', '-')}-{seed}-{zlib.crc32(text.encode()):08x}.st"
-
-
-def _history(name: str) -> Iterator[dict[str, Any]]:
-    """How a row and all that it comes from is trained: where it is not by the default recipe."""
-    usual = to_builtins(Recipe())
-    yield {k: v for k, v in to_builtins(_recipe(NETS[name])).items() if v != usual[k]}
-    for other in (NETS[name].start, NETS[name].teacher):
-        if other:
-            yield from _history(other)
-
-
-def _recipe(net: Net) -> Recipe:
-    """The row's recipe, shortened where a heavy net must do without a GPU."""
-    shorter = net.heavy and not torch.cuda.is_available()
-    return replace(net.recipe, epochs=net.recipe.epochs // REDUCED) if shorter else net.recipe
-
-
-def _device(net: Net) -> str:
-    return "cuda" if net.heavy and torch.cuda.is_available() else "cpu"
+    usual, net = to_builtins(Recipe()), NETS[name]
+    said = {key: value for key, value in to_builtins(recipe).items() if value != usual[key]}
+    before = [_kept(each, seed, _recipe(each, seed)) for each in (net.start, net.teacher) if each]
+    text = f"{name} {said} {[each.name for each in before if each]} {net.data}"
+    place = f"{name.replace(',', '').replace(' ', '-')}-{seed}-{zlib.crc32(text.encode()):08x}"
+    return Path(folder) / f"{place}.safetensors"
 
 
 def _judged(name: str, seed: int) -> Found:
@@ -280,7 +278,7 @@ def _row(name: str, found: Sequence[Found]) -> dict[str, Any]:
         "data": net.data.split()[0],
         "weights": sum(layer.weights for layer in layers),
         "macs": sum(layer.macs for layer in layers),
-        "epochs": _recipe(net).epochs,
+        "epochs": _recipe(name, 0).epochs,
         "seeds": len(found),
     }
     if found:
