@@ -129,7 +129,7 @@ def from_dense(
     """
 
     def make(dense: nn.Module, train: Samples, seed: int) -> nn.Module:
-        few = torch.from_numpy(train.x[:512].copy())
+        few = torch.from_numpy(train.x[:: max(1, len(train) // 512)].copy())
         net = sparsify(
             dense, layers=layers, values=values, connections="chosen", samples=few, seed=seed
         )

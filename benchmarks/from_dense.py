@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from msgspec.structs import replace
 from torch import nn
@@ -79,11 +80,11 @@ STUDIES = {
     ),
     "residual net": Study(
         "cifar10",
-        10_000,
+        8_000,
         lambda: resnet8(width=24),
         ("block*.conv*",),
         Recipe(
-            epochs=16,
+            epochs=12,
             rate=0.2,
             rates="uniform",
             optimiser="sgd",
@@ -92,7 +93,7 @@ STUDIES = {
             bf16=True,
         ),
         0.1,
-        (2, 4, 8, 16),
+        (2, 4, 8),
     ),
     "transformer": Study(
         "mnist",
@@ -150,7 +151,8 @@ def _data(name: str, images: int) -> tuple[Samples, Samples]:
     """So many training images, of which a tenth was held out, and the test images."""
     data = load(name)
     part, _ = hold_out(data.train, 0.1, seed=0)
-    return part.take(slice(0, images)), data.test
+    places = np.random.default_rng(0).permutation(len(part))[:images]
+    return part.take(places), data.test
 
 
 def _dense(task: tuple[str, int]) -> tuple[dict[str, Any], float]:

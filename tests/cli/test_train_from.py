@@ -47,7 +47,7 @@ def test_a_run_gives_its_net_and_data_and_what_is_said_lies_over_them(
     more = ("--epochs", 1, "--set", "training.distil=0.5", "--set", "training.rate=3e-3")
     code, out, problem = command("train", *words, *more)
     assert code == 0 and "Run: runs/dense-sparse." in out, problem
-    assert "training begins with the net of runs/dense; connections drawn, values taken" in problem
+    assert "training begins with the net of runs/dense; connections chosen, values taken" in problem
     assert "the net of runs/dense is the teacher too" in problem
     assert "held out other samples" not in problem
     run, parent = Path("runs/dense-sparse"), read_spec("runs/dense/spec.json")

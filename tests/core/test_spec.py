@@ -264,8 +264,8 @@ def test_a_set_without_key_and_value_is_refused(tmp_path, assignment):
             r"unknown key 'start.conections' \(nearest: connections\)",
         ),
         (
-            "[start]\nnet = 'runs/a'\nconnections = 'chosen'",
-            r"start.connections: 'chosen' is said of sparse layers, and there are none: add \[s",
+            "[start]\nnet = 'runs/a'\nconnections = 'drawn'",
+            r"start.connections: 'drawn' is said of sparse layers, and there are none: add \[s",
         ),
         ("[exits]\nafter = ['a']\nweights = 'best'", r"exits.weights: .*'auto'\], got 'best'"),
         ("[exits]\nafter = ['a']\nhidden = -1", r"exits.hidden: expected `int` >= 0, got -1"),

@@ -49,7 +49,7 @@ def values(dense: Path) -> dict[str, torch.Tensor]:
 def test_values_are_taken_where_connections_exist_and_nothing_of_them_is_redrawn(
     dense: Path, values: dict[str, torch.Tensor]
 ) -> None:
-    start, quarter = {"net": str(dense)}, {"density": 0.25}
+    start, quarter = {"net": str(dense), "connections": "drawn"}, {"density": 0.25}
     taken = begun(dense_spec(start=start, sparsity=quarter, exits={"after": ["relu1"]}))
     net = taken.model.get_submodule("model")
     kept = net.fc1.weight != 0
@@ -64,7 +64,7 @@ def test_values_are_taken_where_connections_exist_and_nothing_of_them_is_redrawn
     fresh = begun(dense_spec(start={**start, "values": "fresh"}, sparsity=quarter)).model
     assert torch.all(fresh.fc1.bias == 0.3), "the sparse layer is drawn by the recipe"
     torch.testing.assert_close(fresh.fc2.weight, values["fc2.weight"], rtol=0, atol=0)
-    whole = begun(dense_spec(start=start)).model
+    whole = begun(dense_spec(start={"net": str(dense)})).model
     torch.testing.assert_close(whole.state_dict(), values, rtol=0, atol=0)
 
 
@@ -166,7 +166,7 @@ def test_what_its_user_should_know_of_a_start_is_said(dense: Path, tmp_path: Pat
     spec = dense_spec(start=start, seed=1, sparsity={"density": 0.5}, training={"distil": 0.5})
     said = "\n".join(runs.notes(spec))
     for part in (
-        "connections drawn, values taken",
+        "connections chosen, values taken",
         "is the teacher too",
         "early exits of",
         "held out other samples",

@@ -139,13 +139,13 @@ class Start(Value, frozen=True):
     ``net`` is the directory of a finished run, or a file of weights: ``.safetensors``, or a
     ``state_dict`` that ``torch.save`` wrote. With ``[sparsity]``, ``values`` are where a sparse
     layer's come from (see `presplit.train.sparsify`): "taken" from the net where connections exist,
-    "fitted" to what its layers give, or "fresh"; ``connections`` are "drawn", or "chosen" by what
-    those of the net are worth. All that is not sparse is the net's; early exits are drawn anew.
+    "fitted" to what its layers give, or "fresh"; ``connections`` are "chosen" by what those of the
+    net are worth, or "drawn". All that is not sparse is the net's; early exits are drawn anew.
     """
 
     net: Text
     values: Literal["taken", "fitted", "fresh"] = "taken"
-    connections: Literal["drawn", "chosen"] = "drawn"
+    connections: Literal["chosen", "drawn"] = "chosen"
 
 
 class Exits(Value, frozen=True):
@@ -232,7 +232,7 @@ def _refuse_choices(start: Start) -> None:
     """Raise `SpecError` for what ``start`` says of sparse layers where there are none."""
     for key, said, usual in (
         ("values", start.values, "taken"),
-        ("connections", start.connections, "drawn"),
+        ("connections", start.connections, "chosen"),
     ):
         if said != usual:
             raise SpecError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
 from presplit.core.errors import GraphError, SpecError, context
@@ -56,8 +57,8 @@ def sparsify(
     for fewer epochs. ``connections`` "chosen" keep the most of what a trained net's are worth on
     ``samples``: groups by putting the channels in the order that suits them, which costs nothing at
     run time, other families by choosing their patterns (`presplit.train.nets.chosen`).
-    ``samples``: inputs ``(batch, ...)``, some hundred training samples; the first 512 are used. All
-    else of ``model`` stays.
+    ``samples``: inputs ``(batch, ...)`` of training, of which 512 are used, evenly spread. All else
+    of ``model`` stays.
 
     ``density`` (0..1] applies to every linear layer and convolution for which ``family`` has
     exactly this density and whose outputs would still read at least 8 features; the others,
@@ -85,7 +86,7 @@ def sparsify(
     decided = decide(
         copied, density=density, layers=layers, kernels=kernels, family=family, seed=seed
     )
-    few = None if samples is None else samples[:MOST].to(device_of(copied))
+    few = None if samples is None else _some(samples).to(device_of(copied))
     if connections == "chosen" and few is not None:
         decided = choose(copied, decided, few, seed=seed)
     if values != "fitted" or few is None:
@@ -94,6 +95,12 @@ def sparsify(
     sparse = applied(copied, decided, values="taken")
     fit_to(sparse, dense, few)
     return sparse
+
+
+def _some(samples: Tensor) -> Tensor:
+    """At most `MOST` of the samples, evenly spread: they may be in the order of their classes."""
+    places = torch.linspace(0, len(samples) - 1, min(MOST, len(samples))).round().long()
+    return samples[places]
 
 
 def _refuse_unknown(values: str, connections: str, samples: Tensor | None) -> None:
