@@ -55,16 +55,15 @@ PATCHES = Recipe(
     bf16=True,
 )
 PHOTOS = Recipe(
-    epochs=20,
+    epochs=12,
     batch=64,
     rate=3e-3,
     optimiser="adamw",
     weight_decay=0.05,
     augment="flip+trivial+erase",
     label_smoothing=0.1,
-    bf16=True,
 )
-SOUNDS = Recipe(epochs=12, rate=0.01, augment="later+noise", bf16=True)
+SOUNDS = Recipe(epochs=12, rate=0.01, augment="later+noise")
 LEARNS = {"distil": 0.7, "temperature": 4.0}
 
 
@@ -250,10 +249,10 @@ NETS = {
         early=0.5,
         drop=0.005,
     ),
-    "digits parent": Net("fsdd", sounds(width=96, rate=8000), SOUNDS),
+    "digits parent": Net("fsdd", sounds(width=64, rate=8000), SOUNDS),
     "digits": Net(
         "fsdd",
-        sounds(width=96, rate=8000),
+        sounds(width=64, rate=8000),
         replace(SOUNDS, rate=5e-3, **LEARNS),
         start="digits parent",
         sparse=from_dense(SOUND_LAYERS),
