@@ -34,6 +34,7 @@ from msgspec.structs import replace
 from torch import nn
 
 from benchmarks._accuracy import NETS, Net
+from benchmarks._energy import training_joules
 from benchmarks._nets import PADDED
 from benchmarks._rows import sessions
 from benchmarks._timing import medians
@@ -279,6 +280,7 @@ def _row(name: str, found: Sequence[Found]) -> dict[str, Any]:
         "weights": sum(layer.weights for layer in layers),
         "macs": sum(layer.macs for layer in layers),
         "epochs": _recipe(name, 0).epochs,
+        "kilojoules": _joules(name, sum(layer.macs for layer in layers)) / 1000,
         "seeds": len(found),
     }
     if found:
@@ -292,9 +294,20 @@ def _row(name: str, found: Sequence[Found]) -> dict[str, Any]:
         row["below_last"] = statistics.mean(seed.last - seed.accuracy for seed in found)
         row["faster_in_batches"] = statistics.mean(seed.faster for seed in found)
         row["faster_one_by_one"] = statistics.mean(seed.one_by_one for seed in found)
-    if net.faster is not None:
+    if net.parent:
         row["speed"] = _speed(net, model, shape)
     return row
+
+
+def _joules(name: str, macs: int) -> float:
+    """What the training of a row costs by the energy model, without that of what it starts from."""
+    net, taught = NETS[name], 0
+    samples = round(0.9 * len(_data(net.data).train))
+    if net.teacher:
+        shape = _data(net.data).test.x.shape[1:]
+        teacher = _untrained(NETS[net.teacher], hold_out(_data(net.data).train, 0.1)[0], 0)
+        taught = sum(layer.macs for layer in summary(teacher, torch.zeros(1, *shape)))
+    return training_joules(macs, samples, _recipe(name, 0).epochs, teacher=taught)
 
 
 def _speed(net: Net, model: nn.Module, shape: tuple[int, ...]) -> float:

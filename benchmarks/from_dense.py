@@ -7,9 +7,8 @@ A perceptron and a vision transformer on MNIST, a residual net on CIFAR-10, on a
 
 Every accuracy is measured on the test set once, at the end of a training of its length; rates were
 chosen on held-out samples. The last table says after how many epochs each way has the dense net's
-accuracy less half a point, and what that costs by the energy model: three times the net's
-multiplications for each sample, and the teacher's once, on the profile `ENERGY_OF`. ``--plot FILE``
-draws accuracy against epochs, ``--jobs`` trains beside each other.
+accuracy less half a point, and what that costs by the energy model. ``--plot FILE`` draws
+accuracy against epochs, ``--jobs`` trains beside each other.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ import torch
 from msgspec.structs import replace
 from torch import nn
 
+from benchmarks._energy import training_joules
 from presplit.core.errors import SpecError, library
-from presplit.profiles import DEVICES
 from presplit.train import (
     Recipe,
     accuracies,
@@ -48,7 +47,6 @@ Way = Literal["scratch", "distilled", "taken", "chosen", "fitted"]
 WAYS: tuple[Way, ...] = ("scratch", "distilled", "taken", "chosen", "fitted")
 DENSITIES = (1 / 2, 1 / 4, 1 / 8)
 BELOW = 0.005
-ENERGY_OF = "server-cpu"
 
 
 @dataclass(frozen=True)
@@ -233,16 +231,13 @@ def _row(
 
 
 def _joules_an_epoch(study: Study, density: float, way: Way) -> float:
-    """By the energy model: forward and two products backward, and what the teacher computes."""
+    """By the energy model; every way but "scratch" has the dense net as a teacher."""
     torch.manual_seed(0)
     dense = study.dense()
     x = torch.zeros(1, *_data(study.data, study.images)[1].x.shape[1:])
     sparse = sparsify(dense, layers=dict.fromkeys(study.layers, density))
-    macs = 3 * sum(layer.macs for layer in summary(sparse, x))
-    if way != "scratch":
-        macs += sum(layer.macs for layer in summary(dense, x))
-    device = DEVICES.find(ENERGY_OF)
-    return macs * study.images * device.power_w / device.macs_per_s
+    macs, whole = (sum(layer.macs for layer in summary(net, x)) for net in (sparse, dense))
+    return training_joules(macs, study.images, 1, teacher=0 if way == "scratch" else whole)
 
 
 def _say(line: Mapping[str, object]) -> None:
