@@ -153,6 +153,50 @@ def test_channels_that_meet_unknown_code_stay_in_order():
     assert not axes["2.weight", 0].fixed
 
 
+class Functional(nn.Module):
+    """Pools, permutes by keyword, and has a weight that is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 32, 3, padding=1)
+        self.conv2, self.fc1 = nn.Conv2d(32, 32, 3, padding=1), nn.Linear(64, 64)
+        self.conv3 = nn.utils.parametrizations.weight_norm(nn.Conv2d(32, 64, 3, padding=1))
+        self.fc2 = nn.Linear(64, 4)
+
+    def forward(self, x):
+        x = nn.functional.max_pool2d(torch.relu(self.conv1(x)), 4)
+        x = nn.functional.adaptive_avg_pool2d(self.conv3(torch.relu(self.conv2(x))), 1)
+        x = torch.permute(x, dims=(0, 2, 3, 1)).transpose(dim0=1, dim1=2).flatten(1)
+        return self.fc2(torch.relu(self.fc1(x)))
+
+
+def test_functional_pools_are_followed_and_what_is_called_oddly_stays_in_order():
+    net = Functional().eval()
+    axes = axes_of(net, IMAGES)
+    assert not axes["conv1.weight", 0].fixed
+    assert axes["conv2.weight", 0].fixed
+    assert not axes["fc1.weight", 0].fixed
+    x = IMAGES[:4]
+    sparse = sparsify(net, layers={"fc1": 1 / 4}, values="taken", connections="chosen", samples=x)
+    assert sparse(x).shape == (4, 4)
+
+
+def test_a_layer_whose_channels_stay_in_order_has_its_groups_chosen_by_themselves():
+    torch.manual_seed(0)
+    part = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True)
+    net = nn.Sequential(part, nn.Flatten(), nn.Linear(64, 4)).eval()
+    x = torch.rand(32, 2, 32)
+    kept = {}
+    for how in ("drawn", "chosen"):
+        sparse = sparsify(
+            net, layers={"0.linear*": 1 / 4}, values="taken", connections=how, samples=x
+        )
+        kept[how] = sum(
+            float(layer.values.detach().square().sum()) for layer in sparse_layers(sparse).values()
+        )
+    assert kept["chosen"] > 1.05 * kept["drawn"]
+
+
 @pytest.mark.parametrize(
     ("make", "x", "layers"),
     [

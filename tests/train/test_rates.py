@@ -51,6 +51,11 @@ def test_a_convolution_s_rate_follows_from_its_density_in_every_family(family: s
     assert rate_of(model, PLAIN)["0.values"] == pytest.approx(2e-2, rel=0.05)
 
 
+def test_groups_that_a_convolution_had_leave_nothing_out() -> None:
+    model = sparsify(nn.Sequential(nn.Conv2d(64, 64, 3, groups=4)), layers={"0": 1 / 4})
+    assert rate_of(model, PLAIN)["0.values"] == pytest.approx(2e-2)
+
+
 def test_the_paper_s_recipe_and_a_dense_net_have_one_rate_for_all() -> None:
     assert set(rate_of(net(), RECIPES["paper"]).values()) == {1e-3}
     assert set(rate_of(mlp([64, 64, 10]), PLAIN).values()) == {1e-2}

@@ -27,7 +27,8 @@ def by_rate(
     """``values`` of ``model`` in the groups that an optimiser of torch takes, each with its rate.
 
     The connections of a sparse layer have ``recipe.rate / sqrt(density)`` if ``recipe.rates`` is
-    "by_fan_in"; all else, biases among it, has ``recipe.rate``.
+    "by_fan_in", density being the share of what each output of the dense layer read; all else,
+    biases among it, has ``recipe.rate``.
 
     >>> from presplit.patterns import grouped
     >>> from presplit.train.layers.linear import SparseLinear
@@ -39,7 +40,7 @@ def by_rate(
     shares: dict[int, float] = {}
     if recipe.rates == "by_fan_in":
         sparse = (layer for layer in model.modules() if isinstance(layer, SparseLayer))
-        shares = {id(layer.values): layer.density for layer in sparse}
+        shares = {id(layer.values): layer.density * layer.dense_groups for layer in sparse}
     groups: dict[float, list[nn.Parameter]] = {}
     for value in values:
         groups.setdefault(shares.get(id(value), 1.0), []).append(value)

@@ -6,6 +6,7 @@ launch. The first batches are computed as usual, so that all that is made on fir
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from presplit.train.fitting import distributed
 
+SWITCH = "PRESPLIT_RECORD"
 FIRST = 3
 """Batches that are computed as usual before one is recorded."""
 
@@ -25,26 +27,31 @@ class Recorded:
 
     Others, such as a smaller last batch or that of one process among several, and nets that cannot
     be recorded (their code waits for the GPU) are computed as usual. Gradients of ``values`` are
-    zeroed here, before each batch.
+    zeroed here, before each batch. What a net's own code decides in Python at each step is decided
+    once where it is recorded: ``PRESPLIT_RECORD=0`` in the environment computes all as usual.
     """
 
     def __init__(self, gradients: Gradients, values: list[torch.nn.Parameter]) -> None:
         self._gradients, self._values = gradients, values
+        self._wanted = distributed.count() == 1 and os.environ.get(SWITCH, "1") != "0"
         self._seen = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._held: list[Tensor] = []
+        self._form: list[tuple[torch.Size, torch.dtype]] = []
         self._loss = torch.zeros(())
 
     def __call__(self, *batch: Tensor, weight: float) -> Tensor:
         """The loss of ``batch``, whose gradients are the net's then."""
-        if not batch[0].is_cuda or distributed.count() > 1 or self._seen < 0:
+        form = [(each.shape, each.dtype) for each in batch]
+        self._form = self._form or form
+        if not self._wanted or not batch[0].is_cuda or form != self._form:
             return self._plainly(*batch, weight=weight)
         if self._seen < FIRST:
             self._seen += 1
             return self._plainly(*batch, weight=weight)
         if self._graph is None:
             self._record(batch)
-        if self._graph is None or not self._fits(batch):
+        if self._graph is None:
             return self._plainly(*batch, weight=weight)
         for held, part in zip(self._held, batch, strict=True):
             held.copy_(part)
@@ -61,9 +68,6 @@ class Recorded:
                 value.grad.zero_()
         return self._gradients(*batch, weight=weight)
 
-    def _fits(self, batch: tuple[Tensor, ...]) -> bool:
-        return [each.shape for each in batch] == [each.shape for each in self._held]
-
     def _record(self, batch: tuple[Tensor, ...]) -> None:
         """Record, which computes nothing; where that fails, never try again."""
         self._held = [part.clone() for part in batch]
@@ -75,7 +79,7 @@ class Recorded:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._loss = self._gradients(*self._held, weight=1.0).detach()
         except Exception:  # a module's own code may do anything; as usual it has worked
-            self._seen = -1
+            self._wanted = False
             torch.cuda.synchronize()
             for value in self._values:
                 value.grad = None

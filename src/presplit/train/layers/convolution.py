@@ -145,6 +145,7 @@ class SparseConv(SparseLayer, Generic[Plain]):
             supports=supports,
             bias=dense.bias is not None,
         ).to(dense.weight)
+        layer.dense_groups = dense.groups
         layer.take_dense(_between_all(dense, pattern), dense.bias)
         return layer
 

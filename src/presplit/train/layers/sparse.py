@@ -52,6 +52,8 @@ class SparseLayer(nn.Module):
 
     Neighbours together, dealt in turn like cards (both are views), or any other way.
     """
+    dense_groups: int = 1
+    """Groups of the convolution that this was made of: its outputs read one of so many parts."""
     family: str = ""
     """The name of the pattern's family, if it has one: for summaries only."""
     bias: Tensor | None

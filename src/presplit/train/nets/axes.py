@@ -43,6 +43,11 @@ ELEMENTWISE: tuple[Any, ...] = (
     *("add", "sub", "mul", "div", "relu", "sigmoid", "tanh", "clamp", "contiguous", "add_"),
     *("float", "clone", "relu_", "mul_"),
 )
+POOLED: tuple[Any, ...] = (
+    *(F.max_pool1d, F.max_pool2d, F.avg_pool1d, F.avg_pool2d),
+    *(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d),
+    *(F.adaptive_max_pool1d, F.adaptive_max_pool2d),
+)
 RESHAPES: tuple[Any, ...] = (
     *(torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze),
     *("flatten", "reshape", "view", "unflatten", "squeeze", "unsqueeze"),
@@ -113,24 +118,38 @@ class _Follower:
             if node.target not in SIZES:
                 self._fix(node)
             return
-        found: Axes | None = None
-        if node.op == "get_attr":
-            found = self._attribute(str(node.target), shape)
-        elif node.op == "call_module":
-            found = self._module(node, self.modules[str(node.target)], str(node.target), shape)
-        elif node.op in ("call_function", "call_method"):
-            found = self._function(node, shape)
+        try:
+            found = self._known(node, shape)
+        except (IndexError, KeyError, TypeError):  # called in a way that is not known here
+            found = None
         if found is None:
             self._fix(node)
             found = tuple(Axis(size, fixed=True) for size in shape)
         self.of_node[node] = found
 
+    def _known(self, node: fx.Node, shape: Sequence[int]) -> Axes | None:
+        """The axes of what ``node`` gives, if its effect on them is known."""
+        if node.op == "get_attr":
+            return self._attribute(str(node.target), shape)
+        if node.op == "call_module":
+            return self._module(node, self.modules[str(node.target)], str(node.target), shape)
+        if node.op in ("call_function", "call_method"):
+            return self._function(node, shape)
+        return None
+
     def _fix(self, node: fx.Node) -> None:
-        """What ``node`` reads stays in its order."""
+        """What ``node`` reads stays in its order, and so do the values of its module."""
         for read in node.all_input_nodes:
             for axis in self.of_node.get(read, ()):
                 if axis is not None:
                     axis.root().fixed = True
+        if node.op != "call_module":
+            return
+        prefix = f"{node.target}."
+        for name in [each for each in self.parameters if each.startswith(prefix)]:
+            for place, size in enumerate(self.parameters[name].shape):
+                if size > 1:
+                    self._value(name, place, None).fixed = True
 
     def _value(self, name: str, dimension: int, axis: Axis | None) -> Axis:
         """The axis of a value's dimension, which is ``axis`` too; shared values are one."""
@@ -215,6 +234,8 @@ class _Follower:
         if len(tensors) != 1:
             return None
         read = self.of_node[tensors[0]]
+        if node.target in POOLED:
+            return self._images(read, shape, channels=read[1])
         if node.target in RESHAPES:
             return self._reshaped(read, _sizes(tensors[0]), shape)
         if node.target in (torch.transpose, "transpose"):

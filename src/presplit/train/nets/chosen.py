@@ -1,9 +1,9 @@
 """Connections chosen by what those of a trained dense net are worth, layer by layer or for all.
 
-Where a family's pattern is the same for every seed, or where which channel is which can be traced
-through the net, the patterns stay as they were drawn and the channels are put in order, which costs
-nothing at run time. Where it cannot be traced, the groups of each layer are chosen by themselves,
-at the cost of a gather before and after it.
+Where it can be traced which channels of a net are one, groups stay as they were drawn and the
+channels are put in order, which costs nothing at run time. Where a layer's channels must stay in
+their order, on both of its sides, its groups are chosen by themselves, at the cost of a gather
+before and after it. Other families choose their patterns layer by layer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from presplit.patterns import CHOSEN
 from presplit.patterns.chosen import kernels
-from presplit.train.nets.axes import axes_of
+from presplit.train.nets.axes import Axis, axes_of
 from presplit.train.nets.decide import Decision
 from presplit.train.nets.orders import put_in_order
 from presplit.train.nets.worth import worth
@@ -42,8 +42,9 @@ def choose(
     free = [
         name
         for name, each in sparse.items()
-        if each.family in CHOSEN and (axes is None or each.family != "grouped")
-        if getattr(model.get_submodule(name), "groups", 1) == 1
+        if each.family in CHOSEN
+        and (each.family != "grouped" or _is_fixed(axes, name))
+        and getattr(model.get_submodule(name), "groups", 1) == 1
     ]
     found = dict(decided)
     for name, scores in worth(model, free, samples).items():
@@ -52,6 +53,12 @@ def choose(
         pattern = CHOSEN.find(each.family)(scores, density=each.pattern.density, seed=seed)
         found[name] = replace(each, pattern=pattern)
     return {name: _with_best_entries(each, model, name) for name, each in found.items()}
+
+
+def _is_fixed(axes: Mapping[tuple[str, int], Axis] | None, name: str) -> bool:
+    """Whether neither side of a layer can be reordered."""
+    sides = [None if axes is None else axes.get((f"{name}.weight", side)) for side in (0, 1)]
+    return all(axis is None or axis.fixed for axis in sides)
 
 
 def _with_best_entries(decision: Decision, model: nn.Module, name: str) -> Decision:
