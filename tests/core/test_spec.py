@@ -268,6 +268,10 @@ def test_a_set_without_key_and_value_is_refused(tmp_path, assignment):
             r"start.connections: 'drawn' is said of sparse layers, and there are none: add \[s",
         ),
         ("[exits]\nafter = ['a']\nweights = 'best'", r"exits.weights: .*'auto'\], got 'best'"),
+        (
+            "[exits]\nafter = ['a']\nhidden = [64, 0]",
+            r"exits.hidden: expected one number, or one for each of \['a'\], got \[64, 0\]",
+        ),
         ("[exits]\nafter = ['a']\nhidden = -1", r"exits.hidden: expected `int` >= 0, got -1"),
         (
             "[plan]\nmax_accuracy_drop = 2",

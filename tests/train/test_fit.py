@@ -351,6 +351,21 @@ def test_exit_weights_of_another_number_are_refused(count: int, few: Samples) ->
         fit(model, few, recipe=QUICK, exit_weights=[1.0] * count)
 
 
+@pytest.mark.parametrize("weights", [[-2.0, 1.0], [float("nan"), 1.0], [0.0, 0.0], ["a", 1.0]])
+def test_exit_weights_that_weigh_nothing_are_refused_before_training(
+    weights: list, few: Samples
+) -> None:
+    model = add_exits(mlp([64, 16, 10]), ["relu1"])
+    with pytest.raises(SpecError, match="exit_weights: expected finite numbers of 0 or more"):
+        fit(model, few, recipe=QUICK, exit_weights=weights)
+
+
+@pytest.mark.parametrize("hidden", [-8, 8.5, (8, 8)])
+def test_hidden_channels_of_exits_are_whole_numbers(hidden: object) -> None:
+    with pytest.raises(GraphError, match="hidden: expected a number of channels"):
+        add_exits(mlp([64, 16, 10]), ["relu1"], example=torch.zeros(2, 64), hidden=hidden)
+
+
 class Changed(nn.Module):
     """A net of ten classes whose logits ``change`` makes into something else."""
 

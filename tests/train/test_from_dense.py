@@ -170,6 +170,29 @@ class Functional(nn.Module):
         return self.fc2(torch.relu(self.fc1(x)))
 
 
+class Auxiliary(nn.Module):
+    """Has a head that only training runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(32, 32), nn.Linear(32, 32)
+        self.aux, self.out = nn.Linear(32, 4), nn.Linear(32, 4)
+
+    def forward(self, x):
+        hidden = torch.relu(self.fc1(x))
+        logits = self.out(torch.relu(self.fc2(hidden)))
+        return (logits, self.aux(hidden)) if self.training else logits
+
+
+def test_what_only_training_runs_is_reordered_too():
+    x, net = torch.rand(16, 32), stirred(Auxiliary())
+    asked = {"fc2": 1 / 4}
+    chosen = sparsify(net, layers=asked, values="taken", connections="chosen", samples=x)
+    with torch.no_grad():
+        assert torch.allclose(chosen.train()(x)[1], net.train()(x)[1], atol=1e-5)
+    assert not torch.equal(chosen.fc1.weight, net.fc1.weight), "channels were reordered"
+
+
 def test_functional_pools_are_followed_and_what_is_called_oddly_stays_in_order():
     net = Functional().eval()
     axes = axes_of(net, IMAGES)

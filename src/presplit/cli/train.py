@@ -103,6 +103,11 @@ def train(
         }
     )
     begun = runs.spec_file(out) if resume and out else None
+    if resume and out and not (begun or spec or said or set):
+        raise SpecError(
+            f"--resume: {out} holds no run to go on with, and nothing says what to train there: "
+            "name the run in --out, or a spec"
+        )
     resolved = _resolved(spec or begun, said, set)
     directory = out or Path("runs") / resolved.name
     is_first = distributed.rank() == 0

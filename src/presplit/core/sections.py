@@ -23,6 +23,7 @@ Its name becomes part of file names and of the name that a server hosts.
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Density = Annotated[float, Meta(gt=0, le=1)]
+Channels = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
 class Data(Value, frozen=True):
@@ -153,13 +154,14 @@ class Exits(Value, frozen=True):
 
     ``weights`` has one number for each early exit (the net's own classifier counts 1); empty leaves
     them to training, "auto" weighs each exit by what its answers cost. ``policy`` scores how sure
-    an exit is. ``hidden``: channels of a convolution that each exit has, 0 for none.
+    an exit is. ``hidden``: channels of a convolution that each exit has, 0 for none, or one number
+    for each.
     """
 
     after: Annotated[tuple[Text, ...], Meta(min_length=1)]
     weights: tuple[Positive, ...] | Literal["auto"] = ()
     policy: Text = "confidence"
-    hidden: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
+    hidden: Channels | tuple[Channels, ...] = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -169,6 +171,12 @@ class Exits(Value, frozen=True):
             raise SpecError(
                 f"Exits.weights: expected one for each of {list(self.after)}, got "
                 f"{list(self.weights)}"
+            )
+        many = self.hidden if isinstance(self.hidden, tuple) else None
+        if many is not None and "auto" not in self.after and len(many) != len(self.after):
+            raise SpecError(
+                f"Exits.hidden: expected one number, or one for each of {list(self.after)}, got "
+                f"{list(many)}"
             )
 
 

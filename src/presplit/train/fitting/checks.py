@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -174,4 +175,9 @@ def _weights(model: nn.Module, given: ExitWeights, x: Tensor) -> list[float]:
     weights = list(given or [1.0] * exits)
     if len(weights) != exits:
         raise SpecError(f"exit_weights: expected one for each of {exits} exits, got {weights}")
+    numbers = [each for each in weights if isinstance(each, int | float) and 0 <= each < math.inf]
+    if len(numbers) < exits or not sum(numbers) > 0:
+        raise SpecError(
+            f"exit_weights: expected finite numbers of 0 or more, and one above 0, got {weights}"
+        )
     return weights

@@ -132,10 +132,11 @@ def _classifiers(
 
 def _widths(hidden: int | Sequence[int], after: Sequence[str]) -> list[int]:
     """The channels of each exit's hidden layer, 0 for none."""
-    widths = [hidden] * len(after) if isinstance(hidden, int) else list(hidden)
-    if len(widths) != len(after):
+    widths = [*hidden] if isinstance(hidden, Sequence) else [hidden] * len(after)
+    if len(widths) != len(after) or not all(isinstance(k, int) and k >= 0 for k in widths):
         raise GraphError(
-            f"hidden: expected one number, or one for each exit after {list(after)}, got {widths}"
+            "hidden: expected a number of channels, 0 for none, or one for each exit after "
+            f"{list(after)}, got {hidden}"
         )
     return widths
 

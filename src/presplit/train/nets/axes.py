@@ -8,6 +8,8 @@ whose effect on it is not known here, is fixed.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -88,15 +90,19 @@ def axes_of(model: nn.Module, samples: Tensor) -> dict[tuple[str, int], Axis] | 
     >>> found["0.weight", 0] is found["2.weight", 1], found["0.weight", 1].fixed
     (True, True)
     """
-    try:
-        graph = fx.symbolic_trace(model)
-        with evaluating(graph), torch.no_grad():
-            ShapeProp(graph).propagate(samples[:2])
-    except Exception:  # a module's own code may raise anything on values that are not there yet
-        return None
-    follower = _Follower(model)
-    for node in graph.graph.nodes:
-        follower.follow(node)
+    follower, training = _Follower(model), model.training
+    for mode in (False, True):  # code that only training runs ties channels too
+        try:
+            model.train(mode)
+            graph = fx.symbolic_trace(model)
+            with evaluating(graph), torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
+                ShapeProp(graph).propagate(samples[:2])
+        except Exception:  # a module's own code may raise anything on values that are not there yet
+            return None
+        finally:
+            model.train(training)
+        for node in graph.graph.nodes:
+            follower.follow(node)
     return {key: axis.root() for key, axis in follower.of_value.items()}
 
 
