@@ -56,3 +56,11 @@ def test_a_killed_run_is_resumed_and_ends_as_if_it_had_not_been(
         assert code == 2 and said in problem and "resume it as it was begun" in problem
     code, out, _ = command("train", *OPTIONS, *MORE, "--resume", "--out", run)
     assert code == 0 and "Run: " in out, "it is finished, and of this spec"
+
+
+def test_there_is_nothing_to_resume_where_no_run_is_and_nothing_says_what_to_train(
+    tmp_path: Path, command: Command
+) -> None:
+    code, _, problem = command("train", "--resume", "--out", tmp_path / "typo")
+    assert code == 2 and "typo holds no run to go on with" in problem
+    assert not (tmp_path / "typo").exists()
