@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from presplit.core.errors import SpecError
+from presplit.core.errors import GraphError, SpecError
 from presplit.patterns.periodic_kernel import periodic_kernel
 from presplit.train import sparsify
 from presplit.train.layers.sparse import SparseLayer
 from presplit.train.nets.axes import axes_of
 from presplit.train.nets.decide import decide
 from presplit.train.nets.orders import put_in_order
-from presplit.train.nets.worth import worth
+from presplit.train.nets.worth import PART, worth
 from presplit.train.zoo import mixer, mlp, mobilenet_v2, resnet8, small_cnn, vit, waveform_cnn
 
 IMAGES = torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -311,3 +311,135 @@ def test_the_entries_of_kernels_are_chosen_too():
         assert float(layer.values.detach().square().sum()) > float(
             other.values.detach().square().sum()
         )
+
+
+class Blocks(nn.Module):
+    """Two layers on a shortcut, written as the words say that it is made with."""
+
+    def __init__(self, *, in_place=False, named=False):
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = nn.Linear(32, 32), nn.Linear(32, 32), nn.Linear(32, 4)
+        self.unused, self.relu = nn.Linear(32, 32), nn.ReLU(inplace=in_place)
+        self.in_place, self.named = in_place, named
+        self.largest = 0
+
+    def forward(self, x):
+        self.largest = max(self.largest, len(x))
+        x = self.fc1(input=x) if self.named else self.fc1(x)
+        h = self.fc2(input=x) if self.named else self.fc2(x)
+        if self.in_place:
+            x += self.relu(h)
+        else:
+            x = x + self.relu(h)
+        return self.fc3(x)
+
+
+SOME = torch.rand(200, 32, generator=torch.Generator().manual_seed(0))
+
+
+def of_blocks(how="fitted", **made):
+    torch.manual_seed(0)
+    asked = {"fc1": 1 / 4, "fc2": 1 / 4, "unused": 1 / 4}
+    return sparsify(Blocks(**made).eval(), layers=asked, values=how, samples=SOME)
+
+
+@pytest.mark.parametrize("made", [{"in_place": True}, {"named": True}])
+def test_values_are_fitted_alike_however_the_net_is_written(made):
+    plain, other, taken = of_blocks(), of_blocks(**made), of_blocks("taken")
+    for name, layer in sparse_layers(plain).items():
+        assert torch.equal(layer.values, other.get_submodule(name).values), name
+    assert not torch.equal(plain.fc2.values, taken.fc2.values)
+    assert torch.equal(plain.unused.values, taken.unused.values)
+
+
+def test_worth_is_that_of_all_samples_though_few_go_through_at_a_time():
+    torch.manual_seed(0)
+    net = Blocks(named=True)
+    scores = worth(net, ["fc1", "unused"], SOME)
+    own = net.fc1.weight.detach().double().square() * SOME.double().square().mean(0)
+    np.testing.assert_allclose(scores["fc1"], own.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(scores["unused"], net.unused.weight.detach().double().square())
+    assert net.largest <= PART
+    assert of_blocks().largest <= PART
+
+
+class Halves(nn.Module):
+    """Runs one layer on each half of its inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.head = nn.Linear(32, 32), nn.Linear(32, 4)
+        self.register_buffer("first", (torch.arange(32) < 16).float())
+
+    def forward(self, x):
+        return self.head(self.fc(x * self.first) + self.fc(x * (1 - self.first)))
+
+
+def test_a_layer_that_runs_twice_is_fitted_to_both_calls():
+    torch.manual_seed(0)
+    net = Halves().eval()
+    fitted, taken = (
+        sparsify(net, layers={"fc": 1 / 4}, family="biregular", values=how, samples=SOME).fc
+        for how in ("fitted", "taken")
+    )
+    moved = (fitted.dense_weight() - taken.dense_weight()).detach().abs().amax(0)
+    assert float(moved[:16].amax()) > 1e-2
+    assert float(moved[16:].amax()) > 1e-2
+
+
+def test_convolutions_of_any_step_and_padding_are_fitted_to_what_they_read():
+    """Had other places been looked at, outputs would not be nearer to the dense layer's."""
+    for kind, x, more in (
+        (nn.Conv2d, IMAGES, {"stride": (2, 1), "dilation": (1, 2), "padding": (2, 1)}),
+        (nn.Conv2d, IMAGES, {"padding": 1, "padding_mode": "reflect"}),
+        (nn.Conv1d, SOUND, {"stride": 3, "dilation": 2, "padding": 4}),
+    ):
+        torch.manual_seed(0)
+        net = nn.Sequential(kind(x.shape[1], 32, 1), kind(32, 32, 3, **more)).eval()
+        off = {}
+        with torch.no_grad():
+            for how in ("taken", "fitted"):
+                sparse = sparsify(net, layers={"1": 1 / 4}, values=how, samples=x)
+                off[how] = float((sparse(x) - net(x)).square().mean())
+        assert off["fitted"] < 0.5 * off["taken"], (kind, more)
+
+
+def test_norms_before_the_first_sparse_layer_keep_what_they_know():
+    dense = stirred(resnet8(width=8))
+    sparse = sparsify(dense, layers={"block2.conv*": 1 / 2}, values="fitted", samples=IMAGES)
+    kept = {
+        name: torch.equal(norm.running_mean, dense.get_submodule(name).running_mean)
+        for name, norm in sparse.named_modules()
+        if isinstance(norm, nn.BatchNorm2d)
+    }
+    assert {name.split(".")[0] for name, same in kept.items() if same} == {"stem", "block1"}
+
+
+@pytest.mark.parametrize(
+    ("samples", "error", "said"),
+    [
+        (np.zeros((4, 32)), SpecError, "samples: expected a tensor .*got ndarray: make one with"),
+        ([torch.zeros(32)], SpecError, "samples: expected a tensor .*got list: make one with"),
+        (torch.zeros(1, 32), SpecError, r"at least 2 .*got one of shape \(1, 32\): give a batch"),
+        (torch.tensor(1.0), SpecError, r"samples: .*got one of shape \(\): give a batch"),
+        (SOME.log10().floor() / 0, SpecError, "samples: expected finite .*200 of 200.*leave"),
+        (torch.zeros(4, 31), GraphError, "does not take a sample of samples=, float32 \\(31,\\)"),
+    ],
+    ids=["array", "list", "one", "number", "infinite", "shape"],
+)
+def test_samples_that_teach_nothing_are_refused(samples, error, said):
+    for asked in ({"values": "fitted"}, {"connections": "chosen", "values": "taken"}):
+        with pytest.raises(error, match=said):
+            sparsify(mlp((32, 32, 4)), density=0.25, samples=samples, **asked)
+
+
+@pytest.mark.parametrize("family", ["grouped", "tiled", "biregular", "block", "n_of_m"])
+def test_layers_of_zeros_and_samples_of_zeros_break_nothing(family):
+    net = mlp((32, 32, 32, 4)).eval()
+    nn.init.zeros_(net.fc1.weight)
+    asked = {"layers": {"fc1": 1 / 4, "fc2": 1 / 4}, "family": family}
+    for x in (SOME, torch.zeros_like(SOME)):
+        for connections in ("drawn", "chosen"):
+            made = sparsify(net, values="fitted", connections=connections, samples=x, **asked)
+            assert not made.fc1.values.any()
+            assert made.fc2.values.isfinite().all()

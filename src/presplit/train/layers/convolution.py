@@ -72,7 +72,7 @@ class SparseConv(SparseLayer, Generic[Plain]):
         """``input``: float ``(batch, n_in, *size)``, or one sample without the batch."""
         x, axes = input, 1 + len(self.kernel)
         if x.ndim == axes:
-            return self(x[None])[0]
+            return self.forward(x[None])[0]  # hooks see one call
         if x.ndim != axes + 1 or x.shape[1] != self.n_in:
             raise ValueError(
                 f"expected {self._samples} of {self.n_in} channels, (batch, {self.n_in}, ...), got "

@@ -48,6 +48,8 @@ def choose(
     ]
     found = dict(decided)
     for name, scores in worth(model, free, samples).items():
+        if not scores.any():  # a layer of zeros loses nothing, whatever it keeps
+            continue
         each = sparse[name]
         assert each.pattern is not None
         pattern = CHOSEN.find(each.family)(scores, density=each.pattern.density, seed=seed)

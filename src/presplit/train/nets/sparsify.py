@@ -19,7 +19,7 @@ from presplit.train.layers.convolution import SparseConv1d, SparseConv2d
 from presplit.train.layers.feature_major import FeatureMajorLinear
 from presplit.train.layers.linear import SparseLinear
 from presplit.train.layers.sparse import SparseLayer
-from presplit.train.nets.calling import device_of
+from presplit.train.nets.calling import answer, device_of, evaluating
 from presplit.train.nets.chosen import choose
 from presplit.train.nets.copying import bare_copy, twin
 from presplit.train.nets.decide import SHARES, Decision, Wanted, carries, decide
@@ -73,7 +73,8 @@ def sparsify(
 
     Raises `GraphError` if a name matches no layer or nothing becomes sparse, `PatternError` for an
     illegal density, `SpecError` for ``values`` or ``connections`` of another name, or
-    without the samples that they need.
+    without the samples that they need, and for samples that are no tensor, fewer than 2 or not
+    finite.
 
     >>> from presplit.train import summary
     >>> dense = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
@@ -82,11 +83,16 @@ def sparsify(
     [('0', 1024, 'batched'), ('2', 640, 'dense')]
     """
     _refuse_unknown(values, connections, samples)
+    few = None if samples is None else _some(samples)
     copied = bare_copy(model)
+    if few is not None:
+        few = few.to(device_of(copied))
+        if values == "fitted" or connections == "chosen":
+            with evaluating(copied):
+                answer(copied, few[:2], data="samples=")
     decided = decide(
         copied, density=density, layers=layers, kernels=kernels, family=family, seed=seed
     )
-    few = None if samples is None else _some(samples).to(device_of(copied))
     if connections == "chosen" and few is not None:
         decided = choose(copied, decided, few, seed=seed)
     if values != "fitted" or few is None:
@@ -97,10 +103,29 @@ def sparsify(
     return sparse
 
 
-def _some(samples: Tensor) -> Tensor:
-    """At most `MOST` of the samples, evenly spread: they may be in the order of their classes."""
+def _some(samples: object) -> Tensor:
+    """At most `MOST` of the samples, evenly spread: they may be in the order of their classes.
+
+    Raises `SpecError` unless there are 2 at least, in a tensor, and those looked at are finite.
+    """
+    wanted = "samples: expected a tensor (batch, ...) of at least 2 training inputs"
+    if not isinstance(samples, Tensor):
+        raise SpecError(
+            f"{wanted}, got {type(samples).__name__}: make one with torch.as_tensor or torch.stack"
+        )
+    if samples.ndim == 0 or len(samples) < 2:
+        raise SpecError(
+            f"{wanted}, got one of shape {tuple(samples.shape)}: give a batch, some hundred suffice"
+        )
     places = torch.linspace(0, len(samples) - 1, min(MOST, len(samples))).round().long()
-    return samples[places]
+    few = samples[places]
+    bad = int((~few.isfinite()).reshape(len(few), -1).any(1).sum())
+    if bad:
+        raise SpecError(
+            f"samples: expected finite numbers, got NaN or infinity in {bad} of {len(few)} "
+            "samples: leave those out or mend them"
+        )
+    return few
 
 
 def _refuse_unknown(values: str, connections: str, samples: Tensor | None) -> None:
