@@ -78,7 +78,7 @@ class Net:
     many times, in ONNX Runtime with batches of ``at``, its parent's speed. ``early``: the share of
     answers at an early exit, by thresholds chosen on held-out samples, at most ``drop`` below the
     last exit; ``sooner``: how many times faster its images are answered then, in batches and one by
-    one. ``heavy`` nets are trained for fewer epochs without a GPU.
+    one. Of ``uneven`` classes the balanced accuracy is compared too. ``heavy`` nets are trained for fewer epochs without a GPU.
     """
 
     data: str
@@ -96,6 +96,7 @@ class Net:
     early: float | None = None
     drop: float = 0.0
     sooner: float | None = None
+    uneven: bool = False
     heavy: bool = False
 
 
@@ -248,6 +249,7 @@ NETS = {
         faster=2.5,
         early=0.5,
         drop=0.005,
+        uneven=True,
     ),
     "digits parent": Net("fsdd", sounds(width=64, rate=8000), SOUNDS),
     "digits": Net(

@@ -343,6 +343,9 @@ def _checks(name: str, rows: Mapping[str, dict[str, Any]]) -> list[dict[str, Any
                 ok,
             )
         )
+    if found is not None and net.uneven and beside is not None:
+        goal, value = rows[net.parent]["balanced"], row["balanced"]
+        made.append(("balanced accuracy", value, f">= {goal:.4f}", value >= goal))
     if found is not None and net.early is not None:
         made.append(("answered early", row["early"], f">= {net.early}", row["early"] >= net.early))
         made.append(

@@ -6,9 +6,9 @@ connections chosen besides (channels put in order), or values fitted to what the
 A perceptron and a vision transformer on MNIST, a residual net on CIFAR-10, on a part of the images.
 
 Every accuracy is measured on the test set once, at the end of a training of its length; the rates
-of the perceptron and the transformer are those that were best on held-out samples (`rates`). The last
-columns say after how many epochs each way has the dense net's accuracy less half a point, and what
-that costs by the energy model, without the dense net's own training. ``--plot FILE`` draws
+of the perceptron and the transformer are those that were best on held-out samples (`rates`). The
+last columns say after how many epochs each way has the dense net's accuracy less half a point, and
+what that costs by the energy model, without the dense net's own training. ``--plot FILE`` draws
 accuracy against epochs, ``--jobs`` trains beside each other.
 """
 
