@@ -78,7 +78,8 @@ class Net:
     many times, in ONNX Runtime with batches of ``at``, its parent's speed. ``early``: the share of
     answers at an early exit, by thresholds chosen on held-out samples, at most ``drop`` below the
     last exit; ``sooner``: how many times faster its images are answered then, in batches and one by
-    one. Of ``uneven`` classes the balanced accuracy is compared too. ``heavy`` nets are trained for fewer epochs without a GPU.
+    one. Of ``uneven`` classes the balanced accuracy is compared too. ``heavy`` nets are trained for
+    fewer epochs without a GPU.
     """
 
     data: str
