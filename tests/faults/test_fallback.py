@@ -163,7 +163,9 @@ def test_nothing_is_begun_that_would_end_after_the_deadline(
 ) -> None:
     """Once an exit has run, a slow rest of the edge's own net is no reason to be late."""
     with Edge.open(slow_bundle, plan=Plan(slow_bundle.net.last, early)) as edge:
-        full = edge.answer(promised.IMAGE, deadline_s=10.0)
+        # The fastest of some: on a busy machine one answer may take far longer than the net needs.
+        whole = [edge.answer(promised.IMAGE, deadline_s=10.0) for _ in range(4)]
+        full = min(whole, key=lambda answer: answer.elapsed_s)
         limit = min(0.02, full.elapsed_s / 2)
         answers = promised.answers_in_time(edge, count=3, deadline_s=limit)
     assert (full.why, full.exit, full.degraded) == ("planned", "final", False)
