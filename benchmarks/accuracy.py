@@ -39,7 +39,8 @@ from benchmarks._nets import PADDED
 from benchmarks._rows import sessions
 from benchmarks._timing import medians
 from presplit.core.errors import SpecError
-from presplit.core.types import Floats, Plan
+from presplit.core.plans import Plan
+from presplit.core.types import Floats
 from presplit.runtime import Local
 from presplit.train import (
     Recipe,

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from presplit.core.types import Plan
+from presplit.core.plans import Plan
 from presplit.runtime import Edge
 from presplit.train import add_exits, export, fit, sparsify, summary
 from presplit.train.data import digits, hold_out

@@ -27,7 +27,8 @@ from presplit.bundle.read import MANIFEST
 from presplit.codecs import CODECS
 from presplit.core.encoding import Seen
 from presplit.core.errors import BundleError, SpecError
-from presplit.core.types import Boundary, Estimate, Exit, Net, Plan
+from presplit.core.plans import Estimate, Plan
+from presplit.core.types import Boundary, Exit, Net
 
 MOST_FLIPS = 500
 NAMES = ("float32", "float16", "int8")
@@ -314,7 +315,7 @@ LIMITED = """if True:
     from runpy import run_path
     from presplit.bundle import read, write, write_plan
     from presplit.core.errors import BundleError
-    from presplit.core.types import Plan
+    from presplit.core.plans import Plan
     tests = run_path({tests!r})
     files = tests["contents"](b"!" * 99)
     manifest, bundle = tests["manifest"](files), read({path!r})

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from presplit.bundle import read
-from presplit.core.types import Plan
+from presplit.core.plans import Plan
 from presplit.runtime import Edge
 
 Command = Callable[..., tuple[int, str, str]]

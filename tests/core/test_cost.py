@@ -15,8 +15,10 @@ from presplit.core.cost import (
     expect,
     outcomes,
 )
+from presplit.core.costs import Costs, Device
+from presplit.core.link import Link
 from presplit.core.times import Times
-from presplit.core.types import Boundary, Costs, Device, Exit, Link, Net
+from presplit.core.types import Boundary, Exit, Net
 
 NET = Net(
     tuple(Boundary(name, (4,)) for name in ("image", "one", "two", "logits")),

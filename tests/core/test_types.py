@@ -11,18 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from presplit.core.costs import Device
 from presplit.core.encoding import Affine, Cast
 from presplit.core.errors import PatternError, SpecError
-from presplit.core.types import (
-    Answer,
-    Boundary,
-    Device,
-    Exit,
-    Net,
-    Pattern,
-    Plan,
-    canonical_json,
-)
+from presplit.core.plans import Plan
+from presplit.core.types import Answer, Boundary, Exit, Net, Pattern, canonical_json
 
 NET = Net(
     (

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from presplit.bundle import Bundle
-from presplit.core.types import Plan
+from presplit.core.plans import Plan
 from presplit.lab.processes import Process, free_port
 from presplit.runtime import Edge
 from presplit.runtime.server import hosting

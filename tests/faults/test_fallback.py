@@ -18,7 +18,8 @@ import pytest
 
 from presplit.bundle import Bundle
 from presplit.core.errors import EngineError
-from presplit.core.types import Net, Plan, Runnable
+from presplit.core.plans import Plan
+from presplit.core.types import Net, Runnable
 from presplit.runtime import Edge
 from presplit.runtime.engines import ENGINES, Arrays, Engine, Stop, Stopped
 from presplit.runtime.hosted import Contract, Form

@@ -17,7 +17,8 @@ import pytest
 
 from presplit.bundle import Bundle
 from presplit.core.errors import InputError, PresplitError
-from presplit.core.types import Answer, Plan
+from presplit.core.plans import Plan
+from presplit.core.types import Answer
 from presplit.runtime import Edge, Local
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -99,7 +100,7 @@ def test_an_edge_that_is_never_closed_neither_hangs_nor_complains_at_the_end(
     program = f"""if True:
         import atexit, numpy as np, os, sys
         from presplit.core.errors import InputError
-        from presplit.core.types import Plan
+        from presplit.core.plans import Plan
         from presplit.runtime import Edge
         x = np.ones(16, np.float32)
         def late():

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from presplit.bundle import Bundle
-from presplit.core.types import Plan
+from presplit.core.plans import Plan
 from presplit.runtime import Edge
 from presplit.runtime.upstream import Failure, Pending, Request
 from presplit.runtime.wire import messages

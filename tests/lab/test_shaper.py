@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 from presplit.core.errors import SpecError
-from presplit.core.types import Link
+from presplit.core.link import Link
 from presplit.lab.processes import running
 from presplit.lab.shaper import Shaper, main, obey
 

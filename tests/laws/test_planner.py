@@ -14,9 +14,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from presplit.core.cost import REPLY_BYTES, WIRE_BYTES
+from presplit.core.costs import Costs
 from presplit.core.errors import PlanError
+from presplit.core.link import Link
+from presplit.core.plans import Plan
 from presplit.core.times import Times
-from presplit.core.types import Boundary, Costs, Exit, Link, Net, Plan
+from presplit.core.types import Boundary, Exit, Net
 from presplit.plan.evaluate import LEVELS
 from presplit.plan.scenario import Scenario
 from presplit.plan.search import choose, plans

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from presplit import plan
 from presplit.bundle import Bundle
-from presplit.core.types import Device, Estimate, Link, Plan
+from presplit.core.costs import Device
+from presplit.core.link import Link
+from presplit.core.plans import Estimate, Plan
 
 PI, GPU, SLOW = (
     Device("pi", 1e9, 1e9, 5.0),

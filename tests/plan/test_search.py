@@ -10,9 +10,11 @@ import pytest
 
 from presplit import plan
 from presplit.bundle import Bundle
+from presplit.core.costs import Costs, Device
 from presplit.core.errors import BundleError, PlanError, SpecError
+from presplit.core.link import Link
 from presplit.core.times import Times
-from presplit.core.types import Boundary, Costs, Device, Exit, Link, Net
+from presplit.core.types import Boundary, Exit, Net
 from presplit.plan.evaluate import LEVELS, MOST_COMBINATIONS, evaluate
 from presplit.plan.scenario import scenario
 from presplit.profiles import DEVICES, LINKS

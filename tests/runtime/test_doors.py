@@ -19,7 +19,8 @@ import pytest
 from presplit.bundle import Bundle
 from presplit.cli.options import read_array
 from presplit.core.errors import EngineError, InputError, PlanError, SpecError
-from presplit.core.types import Plan, Runnable
+from presplit.core.plans import Plan
+from presplit.core.types import Runnable
 from presplit.runtime import Edge, serve
 from presplit.runtime.engines import ENGINES, Arrays, Stop
 from presplit.runtime.fallback import Fallback

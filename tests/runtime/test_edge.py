@@ -15,7 +15,7 @@ import pytest
 
 from presplit.bundle import Bundle, write_plan
 from presplit.core.errors import BundleError, InputError, PlanError, SpecError
-from presplit.core.types import Plan
+from presplit.core.plans import Plan
 from presplit.runtime import Edge
 from presplit.runtime.engines import ENGINES
 from presplit.runtime.hosted import Hosted

@@ -13,7 +13,8 @@ import pytest
 from presplit.bundle import Bundle
 from presplit.cli.options import plan_with
 from presplit.core.errors import PlanError
-from presplit.core.types import Exit, Net, Plan, Runnable
+from presplit.core.plans import Plan
+from presplit.core.types import Exit, Net, Runnable
 from presplit.packing import pack
 from presplit.runtime import Edge, Local
 from presplit.runtime.engines import ENGINES, Engine

@@ -10,7 +10,8 @@ import pytest
 
 from presplit.bundle import Bundle
 from presplit.core.errors import InputError, PlanError
-from presplit.core.types import Plan, Runnable
+from presplit.core.plans import Plan
+from presplit.core.types import Runnable
 from presplit.runtime import Edge, Local
 from presplit.runtime.engines import ENGINES, Arrays, Engine, Stop
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from presplit.bundle import Bundle
+from presplit.core.costs import Device
 from presplit.core.errors import SpecError
-from presplit.core.types import Device
 from presplit.runtime import measure, seconds_of
 
 

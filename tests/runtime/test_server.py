@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from presplit.bundle import Bundle
 from presplit.core.errors import BundleError, EngineError, ServerError
-from presplit.core.types import Plan
+from presplit.core.plans import Plan
 from presplit.runtime import Edge, serve
 from presplit.runtime.engines import ENGINES
 from presplit.runtime.hosted import Array, Layer

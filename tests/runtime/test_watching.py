@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from presplit.bundle import Bundle
-from presplit.core.types import Answer, Plan
+from presplit.core.plans import Plan
+from presplit.core.types import Answer
 from presplit.runtime import Edge
 from presplit.runtime.watching import ROOM, Watching
 

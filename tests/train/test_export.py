@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from presplit.bundle import read
 from presplit.core.errors import BundleError, GraphError, InputError
-from presplit.core.types import Plan
+from presplit.core.plans import Plan
 from presplit.policies import confidence
 from presplit.train import add_exits, evaluate, export, to_onnx
 from presplit.train.data import Samples

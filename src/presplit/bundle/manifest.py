@@ -17,8 +17,9 @@ import msgspec
 from msgspec import Meta
 
 from presplit.core.encoding import Encoding
+from presplit.core.plans import Plan
 from presplit.core.spec import Name
-from presplit.core.types import Net, Plan, canonical_json
+from presplit.core.types import Net, canonical_json
 from presplit.core.value import Value
 
 FORMAT = 2

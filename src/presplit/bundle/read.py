@@ -25,8 +25,9 @@ import numpy.typing as npt
 from presplit.bundle.manifest import FORMAT, Manifest, Part, Validation
 from presplit.core.encoding import Encoding
 from presplit.core.errors import BundleError, SpecError
+from presplit.core.plans import Plan
 from presplit.core.tensors import INPUT, boundary_name, logits_name
-from presplit.core.types import Floats, Net, Plan, Runnable, canonical_json
+from presplit.core.types import Floats, Net, Runnable, canonical_json
 
 MANIFEST = "manifest.json"
 UNFINISHED = f".{MANIFEST}."

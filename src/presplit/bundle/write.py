@@ -30,7 +30,8 @@ from presplit.bundle.read import (
     read_manifest,
 )
 from presplit.core.errors import BundleError, SpecError
-from presplit.core.types import Plan, canonical_json
+from presplit.core.plans import Plan
+from presplit.core.types import canonical_json
 
 
 def digest(contents: Mapping[str, bytes]) -> dict[str, File]:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from presplit.bundle import Bundle
-    from presplit.core.types import Costs, Plan
+    from presplit.core.costs import Costs
+    from presplit.core.plans import Plan
 
 LISTS = ("--layers", "--fan-out", "--after")
 """Options after which several values may stand: ``--layers 800 40 40 10``."""
@@ -69,7 +70,7 @@ def read_costs(path: Path | None) -> Costs | None:
         return None
     import msgspec
 
-    from presplit.core.types import Costs
+    from presplit.core.costs import Costs
 
     try:
         return msgspec.json.decode(path.read_bytes(), type=Costs)

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from presplit.core.costs import Costs, Device
+from presplit.core.link import Link
 from presplit.core.times import NOTHING, Times, mixed_quantile, total
-from presplit.core.types import Costs, Device, Link, Net
+from presplit.core.types import Net
 
 Array = npt.NDArray[np.float64]
 

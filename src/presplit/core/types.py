@@ -18,8 +18,7 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from presplit.core.errors import PatternError, SpecError
-from presplit.core.times import NOTHING, Times
-from presplit.core.value import Deadline, NonNegative, Positive, Share, Value
+from presplit.core.value import Value
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
@@ -219,134 +218,6 @@ class Net(Value, frozen=True):
     def exits_up_to(self, boundary: int) -> tuple[Exit, ...]:
         """The exits that hang on boundaries 0..``boundary``."""
         return tuple(e for e in self.exits if e.after <= boundary)
-
-
-class Device(Value, frozen=True):
-    """What runs a part of a net. A named guess until measured."""
-
-    name: str
-    macs_per_s: Positive
-    memory_bytes: Positive
-    power_w: NonNegative
-    overhead_s: NonNegative = 0.0
-    """Time that each call into an engine costs besides its multiplications."""
-    source: str = ""
-    date: str = ""
-
-
-class Link(Value, frozen=True):
-    """What lies between an edge and its server.
-
-    Rates are bits per second; ``rtt_s`` is the empty round trip.
-    """
-
-    name: str
-    up_bps: Positive
-    down_bps: Positive
-    rtt_s: NonNegative
-    jitter_s: NonNegative = 0.0
-    loss: Share = 0.0
-    power_w: NonNegative = 0.0
-    """What the edge's radio draws while it sends."""
-    source: str = ""
-    date: str = ""
-
-    def up_s(self, nbytes: float) -> float:
-        """Seconds that so many bytes occupy the way up."""
-        return 8 * nbytes / self.up_bps
-
-    def down_s(self, nbytes: float) -> float:
-        """Seconds that so many bytes occupy the way down."""
-        return 8 * nbytes / self.down_bps
-
-    def time(self, up_bytes: float, down_bytes: float) -> Times:
-        """What a request of so many bytes and its reply take, the server's own time left out.
-
-        One draw for now: neither jitter nor loss is in it.
-
-        >>> Link("slow", up_bps=8e3, down_bps=8e6, rtt_s=0.1).time(1000, 1000).draws_s
-        (1.101,)
-        """
-        return Times.of(self.up_s(up_bytes) + self.rtt_s + self.down_s(down_bytes))
-
-
-class Costs(Value, frozen=True):
-    """What each part of a net costs on one device; counting and measuring make the same type.
-
-    ``segment_s[k]`` is what segment k takes (from boundary k to k + 1) for one sample;
-    ``exit_s[j]`` what exit j's own layers take (nothing for the last exit, which is the last
-    segment's output); ``codec_s[codec][k]`` what it takes to encode boundary k, or to decode it
-    where this is the server: nothing if the codec is not there. ``segment_j`` is the energy of each
-    segment in joules, ``peak_bytes`` the most memory in use, ``clock`` the state of the processor
-    when it was measured, in words.
-    """
-
-    device: str
-    segment_s: tuple[Times, ...]
-    exit_s: tuple[Times, ...]
-    segment_j: tuple[NonNegative, ...]
-    how: Literal["counted", "measured"]
-    when: str
-    codec_s: dict[str, tuple[Times, ...]] = {}
-    peak_bytes: NonNegative | None = None
-    clock: str = ""
-
-    @property
-    def power_w(self) -> float:
-        """Watts while computing, as the segments' energy implies."""
-        seconds = sum(part.mean_s for part in self.segment_s)
-        return sum(self.segment_j) / seconds if seconds else 0.0
-
-    def coding_s(self, codec: str, boundary: int) -> Times:
-        """What it takes to encode or decode ``boundary``."""
-        return self.codec_s[codec][boundary] if codec in self.codec_s else NOTHING
-
-
-class Estimate(Value, frozen=True):
-    """What a plan is expected to do for one sample, and how that was reached.
-
-    ``how`` is "counted" or "measured".
-    """
-
-    mean_s: NonNegative
-    p50_s: NonNegative
-    p99_s: NonNegative
-    accuracy: Share
-    edge_share: Share
-    up_bytes: NonNegative
-    energy_j: NonNegative
-    macs: NonNegative
-    how: str
-    all_edge: bool = False
-    """True if the split is the net's last boundary, so that no server is ever asked."""
-
-
-class Plan(Value, frozen=True):
-    """Where to cut, when an exit may answer, and how the cut travels.
-
-    ``thresholds`` maps an exit on the edge to the least score with which it answers; an exit that
-    is not named never answers early. ``split`` 0 is all on the server, ``net.last`` all on the
-    edge.
-    """
-
-    split: Annotated[int, Meta(ge=0)]
-    thresholds: dict[str, float] = {}
-    codec: str = "float32"
-    policy: str = "confidence"
-    deadline_s: Deadline | None = None
-    expected: Estimate | None = None
-
-    def fits(self, net: Net) -> None:
-        """Raise `SpecError` unless the split and the exits exist in ``net``."""
-        if self.split > net.last:
-            raise SpecError(f"split must be in 0..{net.last}, got {self.split}")
-        known = [e.name for e in net.exits_up_to(self.split)]
-        for name in self.thresholds:
-            if name not in known:
-                raise SpecError(
-                    f"thresholds: no exit {name!r} at or before split {self.split}; there are: "
-                    f"{known}"
-                )
 
 
 @dataclass(frozen=True)

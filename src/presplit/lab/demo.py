@@ -19,8 +19,10 @@ from presplit.lab.stage import Breaking, Stage
 
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
+    from presplit.core.link import Link
+    from presplit.core.plans import Plan
     from presplit.core.spec import Spec
-    from presplit.core.types import Floats, Link, Plan
+    from presplit.core.types import Floats
     from presplit.train import Epoch
 
 TOLERANCE = 1e-4
@@ -318,7 +320,7 @@ def _plans(bundle: Bundle, threshold: float, deadline_s: float) -> dict[str, Pla
 
     Raw images are sent in 8 bits a pixel, which loses at most half a step.
     """
-    from presplit.core.types import Plan
+    from presplit.core.plans import Plan
 
     names = [boundary.name for boundary in bundle.net.boundaries]
     cut = max(number for number, name in enumerate(names) if name.startswith(CUT))

@@ -28,7 +28,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from presplit.core.errors import PresplitError, ServerError, SpecError
-from presplit.core.types import Link
+from presplit.core.link import Link
 
 QUEUE_S = 0.01
 """How far ahead of the link bytes are taken from a sender: the buffer of a modest network card."""

@@ -20,7 +20,8 @@ from presplit.lab.processes import Process, address_of, end, free_port, running,
 
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
-    from presplit.core.types import Link, Plan
+    from presplit.core.link import Link
+    from presplit.core.plans import Plan
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from presplit import graph
 from presplit.bundle import Bundle, digest, write
 from presplit.bundle.manifest import FORMAT, Manifest, Part, Port, Validation, Way
 from presplit.codecs import CODECS
-from presplit.core.types import Plan
+from presplit.core.plans import Plan
 from presplit.packing.evidence import Carried, Evidence
 from presplit.packing.whole import Pieces
 

@@ -16,8 +16,9 @@ from presplit import graph
 from presplit.bundle import Bundle, as_input
 from presplit.core.errors import InputError, context
 from presplit.core.memory import give_back
+from presplit.core.plans import Plan
 from presplit.core.spec import NAME_PATTERN
-from presplit.core.types import Floats, Plan
+from presplit.core.types import Floats
 from presplit.packing.agree import Reference, agree, of_file
 from presplit.packing.assemble import About, assemble
 from presplit.packing.evidence import Carried, Evidence, carry, judge, unmeasured

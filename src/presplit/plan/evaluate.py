@@ -22,8 +22,9 @@ import numpy.typing as npt
 
 from presplit.core import cost
 from presplit.core.errors import PlanError
+from presplit.core.plans import Estimate, Plan
 from presplit.core.routing import Weighed, grid, weigh
-from presplit.core.types import Estimate, Floats, Plan
+from presplit.core.types import Floats
 from presplit.plan.scenario import BYTES_PER_WEIGHT, Scenario
 
 LEVELS = 21

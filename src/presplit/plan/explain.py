@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from presplit.core import units
+from presplit.core.plans import Estimate, Plan
 from presplit.core.tables import Column, table
-from presplit.core.types import Estimate, Net, Plan
+from presplit.core.types import Net
 
 _ROWS: tuple[tuple[str, Callable[[Estimate], str]], ...] = (
     ("mean time", lambda e: units.seconds(e.mean_s)),

@@ -16,8 +16,10 @@ import numpy.typing as npt
 
 from presplit.bundle import Bundle, read
 from presplit.core import cost
+from presplit.core.costs import Costs, Device
 from presplit.core.errors import PlanError
-from presplit.core.types import Costs, Device, Exit, Floats, Link, Net
+from presplit.core.link import Link
+from presplit.core.types import Exit, Floats, Net
 from presplit.profiles import DEVICES, LINKS
 
 BYTES_PER_WEIGHT = 4

@@ -16,8 +16,10 @@ import numpy as np
 
 from presplit.bundle import Bundle
 from presplit.core import cost, units
+from presplit.core.costs import Costs, Device
 from presplit.core.errors import PlanError
-from presplit.core.types import Costs, Device, Link, Plan
+from presplit.core.link import Link
+from presplit.core.plans import Plan
 from presplit.plan.evaluate import Block, evaluate
 from presplit.plan.scenario import Scenario, scenario
 

@@ -11,8 +11,8 @@ all of this with measurements, and plans made from these numbers say "counted".
 
 from __future__ import annotations
 
+from presplit.core.costs import Device
 from presplit.core.shelf import Shelf
-from presplit.core.types import Device
 
 _DATE = "2026-11-24"
 

@@ -7,8 +7,8 @@ sends. Where a source gives no number, it says "guess". A real deployment measur
 
 from __future__ import annotations
 
+from presplit.core.link import Link
 from presplit.core.shelf import Shelf
-from presplit.core.types import Link
 
 _DATE = "2026-11-24"
 

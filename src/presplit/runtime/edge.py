@@ -24,7 +24,8 @@ import numpy as np
 from presplit.bundle import Bundle, read
 from presplit.core.cost import answer_by
 from presplit.core.errors import InputError, PlanError, SpecError
-from presplit.core.types import Answer, Floats, Plan
+from presplit.core.plans import Plan
+from presplit.core.types import Answer, Floats
 from presplit.core.value import DAY_S
 from presplit.runtime.address import address_of
 from presplit.runtime.engines import DEFAULT, ENGINES, Load

@@ -17,7 +17,8 @@ from presplit.bundle import Bundle
 from presplit.codecs import CODECS
 from presplit.core.cost import holding_exit
 from presplit.core.errors import EngineError, PlanError, SpecError
-from presplit.core.types import Exit, Floats, Net, Plan
+from presplit.core.plans import Plan
+from presplit.core.types import Exit, Floats, Net
 from presplit.policies import EXITS
 from presplit.runtime.doors import check_threads
 from presplit.runtime.engines import DEFAULT, ENGINES, Load, Stop

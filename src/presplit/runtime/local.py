@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from presplit.bundle import Bundle, read
 from presplit.core.errors import InputError
+from presplit.core.plans import Plan
 from presplit.core.routing import sure
-from presplit.core.types import Floats, Plan
+from presplit.core.types import Floats
 from presplit.policies import EXITS
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
 from presplit.runtime.head import Head, Held, check_plan, own_plan

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from presplit.bundle import Bundle
+from presplit.core.costs import Costs, Device
 from presplit.core.times import NOTHING, Times
-from presplit.core.types import Costs, Device, Runnable
+from presplit.core.types import Runnable
 from presplit.runtime.doors import check_count, check_threads
 from presplit.runtime.engines import DEFAULT, ENGINES, Engine, Load
 

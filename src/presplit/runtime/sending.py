@@ -8,7 +8,8 @@ import numpy as np
 
 from presplit.bundle import Bundle
 from presplit.codecs import CODECS
-from presplit.core.types import Floats, Plan
+from presplit.core.plans import Plan
+from presplit.core.types import Floats
 from presplit.runtime.upstream import Failure, Pending, Request, Upstream
 
 PLAIN = "float32"

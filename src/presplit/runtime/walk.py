@@ -10,8 +10,9 @@ import time
 from dataclasses import dataclass
 
 from presplit.core.errors import EngineError
+from presplit.core.plans import Plan
 from presplit.core.routing import sure
-from presplit.core.types import Answer, Floats, Net, Plan, Where, Why
+from presplit.core.types import Answer, Floats, Net, Where, Why
 from presplit.policies import EXITS
 from presplit.runtime.fallback import Fallback
 from presplit.runtime.head import Head, Held

@@ -14,7 +14,8 @@ from torch import nn
 
 from presplit.bundle import Bundle
 from presplit.core.errors import InputError
-from presplit.core.types import Floats, Plan
+from presplit.core.plans import Plan
+from presplit.core.types import Floats
 from presplit.packing import pack
 from presplit.train.data.samples import Samples, in_units
 from presplit.train.nets.calling import exit_logits
