@@ -150,7 +150,10 @@ def test_measured_costs_are_what_planning_takes(
     measured = one_object(command("measure", bundle, "--repeats", 3, "--out", costs, "--json"))
     assert measured == json.loads(costs.read_text())
     net = read(bundle).net
-    assert (len(measured["segment_s"]), len(measured["exit_s"])) == (net.last, len(net.exits))
+    assert (
+        len(measured["forms"]["float32"]["tail_s"]),
+        len(measured["forms"]["float32"]["exit_s"]),
+    ) == (net.last + 1, len(net.exits))
     planned = one_object(
         command("plan", bundle, "--edge-costs", costs, "--server-costs", costs, "--json")
     )

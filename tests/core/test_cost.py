@@ -15,7 +15,7 @@ from presplit.core.cost import (
     expect,
     outcomes,
 )
-from presplit.core.costs import Costs, Device
+from presplit.core.costs import Costs, Device, Parts
 from presplit.core.link import Link
 from presplit.core.times import Times
 from presplit.core.types import Boundary, Exit, Net
@@ -30,8 +30,15 @@ def times(*seconds: float) -> tuple[Times, ...]:
     return tuple(map(Times.of, seconds))
 
 
-EDGE = Costs("edge", times(0.01, 0.02, 0.03), times(0.001, 0), (0.1, 0.2, 0.3), "measured", "")
-SERVER = Costs("server", times(0.001, 0.002, 0.003), times(0, 0), (0, 0, 0), "measured", "")
+def of_segments(
+    name: str, segment_s: tuple[Times, ...], exit_s: tuple[Times, ...], **more: float
+) -> Costs:
+    """Measured costs whose segments simply add up."""
+    return Costs(name, {"float32": Parts.added(segment_s, exit_s)}, "measured", "", **more)
+
+
+EDGE = of_segments("edge", times(0.01, 0.02, 0.03), times(0.001, 0), power_w=10)
+SERVER = of_segments("server", times(0.001, 0.002, 0.003), times(0, 0))
 LINK = Link("link", up_bps=8000, down_bps=8000, rtt_s=0.5, power_w=2.0)
 
 
@@ -77,7 +84,7 @@ def test_an_exit_behind_the_split_answers_nothing() -> None:
 
 def test_queue_and_codec_delay_only_what_is_sent() -> None:
     coding = times(0, 0, 0.25, 0)
-    slow = msgspec.structs.replace(EDGE, codec_s={"int8": coding})
+    slow = msgspec.structs.replace(EDGE, encode_s={"int8": coding})
     early, rest = ways(2, {"early"})
     slow_early, slow_rest = ways(2, {"early"}, edge=slow, queue=Times.of(1.0))
     assert slow_early == early
@@ -100,10 +107,11 @@ def test_only_who_asks_a_server_keeps_a_margin_back() -> None:
     assert answer_by(0.050, asks=True) == pytest.approx(0.045)
 
 
-def test_counting_charges_the_overhead_only_where_something_is_computed() -> None:
+def test_counting_charges_the_overhead_once_for_each_call_of_an_engine() -> None:
     device = Device("pi", macs_per_s=1e6, memory_bytes=1e9, power_w=5.0, overhead_s=0.5)
     costs = counted(device, segment_macs=[1_000_000, 0], exit_macs=[500_000, 0], when="today")
-    assert costs.segment_s == times(1.5, 0.0)
-    assert costs.exit_s == times(1.0, 0.0)
-    assert costs.segment_j == (7.5, 0.0)
-    assert (costs.device, costs.how, costs.when) == ("pi", "counted", "today")
+    parts = costs.forms["float32"]
+    assert parts.head_s == times(0.0, 1.5, 1.5)
+    assert parts.tail_s == times(1.5, 0.5, 0.0)
+    assert parts.exit_s == times(0.5, 0.0)
+    assert (costs.device, costs.how, costs.when, costs.power_w) == ("pi", "counted", "today", 5)

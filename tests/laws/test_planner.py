@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from presplit.core.cost import REPLY_BYTES, WIRE_BYTES
-from presplit.core.costs import Costs
+from presplit.core.costs import Costs, Parts
 from presplit.core.errors import PlanError
 from presplit.core.link import Link
 from presplit.core.plans import Plan
@@ -43,14 +43,11 @@ def situations(draw: st.DrawFn) -> Scenario:
         return tuple(draw(st.lists(st.integers(0, 1000), min_size=count, max_size=count)))
 
     def costs() -> Costs:
-        return Costs(
-            "any",
-            tuple(map(Times.of, numbers(last, 1e-6, 1))),
-            (*map(Times.of, numbers(exits - 1, 0, 0.1)), Times.of(0)),
-            numbers(last, 0, 1),
-            "counted",
-            "",
+        parts = Parts.added(
+            [Times.of(each) for each in numbers(last, 1e-6, 1)],
+            [*map(Times.of, numbers(exits - 1, 0, 0.1)), Times.of(0)],
         )
+        return Costs("any", {"float32": parts}, "counted", "", power_w=numbers(1, 0, 10)[0])
 
     scores = np.array([numbers(samples, 0, 1) for _ in range(exits)], dtype=np.float32)
     hits = np.array(
@@ -103,12 +100,12 @@ def all_plans(s: Scenario) -> list[Plan]:
 def follow(s: Scenario, plan: Plan, sample: int) -> dict[str, float]:
     """One sample's way through the net, a step at a time."""
     seconds = joules = macs = 0.0
-    watts = sum(s.edge.segment_j) / sum(each.mean_s for each in s.edge.segment_s)
+    watts, edge, server = s.edge.power_w, s.edge.forms["float32"], s.server.forms["float32"]
     for at in range(plan.split + 1):
         here = [(e, x.name) for e, x in enumerate(s.net.exits[:-1]) if x.after == at]
         for e, name in [(e, name) for e, name in here if name in plan.thresholds]:
-            seconds += s.edge.exit_s[e].mean_s
-            joules += s.edge.exit_s[e].mean_s * watts
+            seconds += edge.exit_s[e].mean_s
+            joules += edge.exit_s[e].mean_s * watts
             macs += s.exit_macs[e]
             if s.scores[e, sample] >= plan.thresholds[name]:
                 return {
@@ -120,8 +117,8 @@ def follow(s: Scenario, plan: Plan, sample: int) -> dict[str, float]:
                     "hit": s.hits[e, sample],
                 }
         if at < plan.split:
-            seconds += s.edge.segment_s[at].mean_s
-            joules += s.edge.segment_j[at]
+            seconds += edge.stretch_s(at, at + 1).mean_s
+            joules += watts * edge.stretch_s(at, at + 1).mean_s
             macs += s.segment_macs[at]
     if plan.split == s.net.last:
         return {
@@ -136,23 +133,23 @@ def follow(s: Scenario, plan: Plan, sample: int) -> dict[str, float]:
     idle = [e for e in s.net.exits[:-1] if 0 < e.after <= plan.split]
     if idle and idle[-1] not in run:  # the deepest exit on the way is held though it may not answer
         e = s.net.exits.index(idle[-1])
-        seconds += s.edge.exit_s[e].mean_s
-        joules += s.edge.exit_s[e].mean_s * watts
+        seconds += edge.exit_s[e].mean_s
+        joules += edge.exit_s[e].mean_s * watts
         macs += s.exit_macs[e]
     elif not idle and not run:  # nothing is held: the next exit runs while the reply is on its way
         at = plan.split
         e = min(e for e in range(len(s.net.exits)) if s.net.exits[e].after > plan.split)
         for at in range(plan.split, s.net.exits[e].after):
-            joules += s.edge.segment_j[at]
+            joules += watts * edge.stretch_s(at, at + 1).mean_s
             macs += s.segment_macs[at]
-        joules += s.edge.exit_s[e].mean_s * watts
+        joules += edge.exit_s[e].mean_s * watts
         macs += s.exit_macs[e]
     answer = {"macs": macs, "hit": s.values(plan.split, plan.codec)[-1, sample]}
     payload = s.payload_bytes[plan.split][plan.codec]
     sending = (payload + WIRE_BYTES) * 8 / s.link.up_bps
     seconds += sending + s.link.rtt_s + REPLY_BYTES * 8 / s.link.down_bps
     for segment in range(plan.split, s.net.last):
-        seconds += s.server.segment_s[segment].mean_s
+        seconds += server.stretch_s(segment, segment + 1).mean_s
     return {
         "s": seconds,
         "j": joules + sending * s.link.power_w,

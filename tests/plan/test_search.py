@@ -10,7 +10,7 @@ import pytest
 
 from presplit import plan
 from presplit.bundle import Bundle
-from presplit.core.costs import Costs, Device
+from presplit.core.costs import Costs, Device, Parts
 from presplit.core.errors import BundleError, PlanError, SpecError
 from presplit.core.link import Link
 from presplit.core.times import Times
@@ -29,6 +29,13 @@ def edited(bundle: Bundle, **changes: object) -> Bundle:
 
 def times(*seconds: float) -> tuple[Times, ...]:
     return tuple(map(Times.of, seconds))
+
+
+def of_segments(
+    name: str, segment_s: tuple[Times, ...], exit_s: tuple[Times, ...], **more: float
+) -> Costs:
+    """Measured costs whose segments simply add up."""
+    return Costs(name, {"float32": Parts.added(segment_s, exit_s)}, "measured", "", **more)
 
 
 def test_a_split_with_an_exit_wins_where_the_head_is_cheap_and_the_input_large(
@@ -106,7 +113,7 @@ def test_names_and_objects_are_the_same(bundle: Bundle) -> None:
 
 
 def test_equal_times_are_decided_by_fewer_bytes_then_the_smaller_split(bundle: Bundle) -> None:
-    free = Costs("free", times(0.0) * 3, times(0.0) * 2, (0.0,) * 3, "measured", "")
+    free = of_segments("free", times(0.0) * 3, times(0.0) * 2)
     endless = Link("endless", up_bps=1e300, down_bps=1e300, rtt_s=0.0)
     asked = {"device": PI, "link": endless, "server": GPU, "edge_costs": free, "server_costs": free}
     best = plan.search(bundle, **asked)
@@ -128,7 +135,7 @@ def test_equal_times_are_decided_by_fewer_bytes_then_the_smaller_split(bundle: B
 def test_a_plan_says_how_its_costs_were_reached(
     bundle: Bundle, edge: bool, server: bool, how: str
 ) -> None:
-    measured = Costs("here", times(0.01) * 3, times(0.001, 0.0), (0.1,) * 3, "measured", "")
+    measured = of_segments("here", times(0.01) * 3, times(0.001, 0.0), power_w=10)
     costs = {"edge_costs": measured if edge else None, "server_costs": measured if server else None}
     best = plan.search(bundle, device=PI, link=SLOW, server=GPU, **costs)
     assert best.expected is not None and best.expected.how == how
@@ -141,14 +148,7 @@ def test_more_exits_get_fewer_levels_and_stay_within_the_bound(bundle: Bundle) -
         tuple(Boundary(f"b{k}", (4,)) for k in range(count + 2)),
         tuple(Exit(f"e{k}", k + 1, 10) for k in range(count)) + (Exit("final", count + 1, 10),),
     )
-    costs = Costs(
-        "any",
-        times(0.01) * (count + 1),
-        times(0.001) * count + times(0.0),
-        (0.1,) * (count + 1),
-        "measured",
-        "",
-    )
+    costs = of_segments("any", times(0.01) * (count + 1), times(0.001) * count + times(0.0))
     random = np.random.default_rng(0)
     wide = dataclasses.replace(
         found,
@@ -194,9 +194,9 @@ def test_what_is_asked_must_make_sense(bundle: Bundle) -> None:
 
 
 def test_costs_of_another_net_are_refused(bundle: Bundle) -> None:
-    other = Costs("other", times(0.01) * 5, times(0.0), (0.1,) * 5, "measured", "")
+    other = of_segments("other", times(0.01) * 5, times(0.0))
     with pytest.raises(
-        PlanError, match="edge_costs: this net has 3 segments and 2 exits, the costs have 5"
+        PlanError, match="edge_costs: this net has 3 segments and 2 exits, the costs in float32"
     ):
         plan.search(bundle, device=PI, link=SLOW, server=GPU, edge_costs=other)
 

@@ -8,29 +8,25 @@ import pytest
 from presplit.bundle import Bundle
 from presplit.core.costs import Device
 from presplit.core.errors import SpecError
+from presplit.core.times import NOTHING
 from presplit.runtime import measure, seconds_of
 
 
-def test_every_segment_and_every_exit_has_its_time(bundle: Bundle) -> None:
+def test_every_head_tail_and_exit_has_its_time(bundle: Bundle) -> None:
     costs = measure(bundle, repeats=20)
-    assert (costs.device, costs.how, len(costs.segment_s), len(costs.exit_s)) == (
-        "this machine",
-        "measured",
-        3,
-        3,
-    )
-    times = (*costs.segment_s, *costs.exit_s[:-1])
-    assert all(len(each.draws_s) == 1 and each.mean_s > 0 for each in times)
-    assert costs.exit_s[-1].mean_s == 0
-    assert costs.segment_j == (0, 0, 0)
+    parts = costs.forms["float32"]
+    assert (costs.device, costs.how, costs.power_w) == ("this machine", "measured", 0)
+    assert (len(parts.head_s), len(parts.tail_s), len(parts.exit_s)) == (4, 4, 3)
+    assert all(each.mean_s > 0 for each in (*parts.head_s[1:], *parts.tail_s[:-1]))
+    assert all(each.mean_s > 0 for each in parts.exit_s[:-1])
+    assert parts.head_s[0] == parts.tail_s[-1] == parts.exit_s[-1] == NOTHING
 
 
 def test_a_device_gives_its_name_and_its_watts(bundle: Bundle) -> None:
     costs = measure(
         bundle, repeats=3, device=Device("pi", macs_per_s=1e9, memory_bytes=1e9, power_w=4.0)
     )
-    assert costs.device == "pi"
-    assert costs.segment_j == tuple(4.0 * part.mean_s for part in costs.segment_s)
+    assert (costs.device, costs.power_w) == ("pi", 4.0)
 
 
 def test_no_rounds_are_refused(bundle: Bundle) -> None:

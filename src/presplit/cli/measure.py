@@ -28,7 +28,6 @@ def measure(
     from presplit.bundle import read
     from presplit.core import units
     from presplit.core.errors import SpecError
-    from presplit.core.times import total
     from presplit.profiles import DEVICES
     from presplit.runtime.measure import measure as time_parts
 
@@ -40,15 +39,16 @@ def measure(
             out.write_bytes(msgspec.json.encode(costs) + b"\n")
         except OSError as error:
             raise SpecError(f"{out}: cannot be written ({error.strerror})") from error
+    parts = costs.forms["float32"]
     lines = [
-        f"segment {k} -> {k + 1}: {units.seconds(s.mean_s)}" for k, s in enumerate(costs.segment_s)
+        f"boundary {k}: head {units.seconds(head.mean_s)}, tail {units.seconds(tail.mean_s)}"
+        for k, (head, tail) in enumerate(zip(parts.head_s, parts.tail_s, strict=True))
     ]
     lines += [
         f"exit {e.name}: {units.seconds(s.mean_s)}"
-        for e, s in zip(found.net.exits, costs.exit_s, strict=True)
+        for e, s in zip(found.net.exits, parts.exit_s, strict=True)
         if s.mean_s
     ]
-    together = total([*costs.segment_s, *costs.exit_s])
-    lines.append(f"all: {units.seconds(together.mean_s)} on {costs.device}")
+    lines.append(f"all: {units.seconds(parts.tail_s[0].mean_s)} on {costs.device}")
     result: dict[str, Any] = msgspec.to_builtins(costs)
     show(result, "\n".join(lines), as_json=json)

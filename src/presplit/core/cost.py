@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from presplit.core.costs import Costs, Device
+from presplit.core.costs import Costs, Device, Parts
 from presplit.core.link import Link
 from presplit.core.times import NOTHING, Times, mixed_quantile, total
 from presplit.core.types import Net
@@ -69,39 +69,44 @@ def outcomes(
     server: Costs,
     link: Link,
     codec: str,
-    payload_bytes: int,
+    payload_bytes: float,
+    form: str = "float32",
+    server_form: str = "float32",
     queue: Times = NOTHING,
 ) -> list[Outcome]:
     """Every way one sample can end: at each exit in ``used`` up to ``split`` and, last, at none.
 
     ``payload_bytes`` is the boundary at ``split`` encoded by ``codec``; what does not leave at an
-    exit is sent, or at ``split == net.last`` answers at the last exit.
+    exit is sent, or at ``split == net.last`` answers at the last exit. The edge computes in
+    ``form``, the server in ``server_form``.
     """
-    watts = edge.power_w
+    watts, parts = edge.power_w, edge.forms[form]
     found: list[Outcome] = []
-    time, joules, done = NOTHING, 0.0, 0
+    time, done = edge.answer_s, 0
     for number, exit_ in enumerate(net.exits[:-1]):
         if exit_.after > split or exit_.name not in used:
             continue
-        time = total([time, *edge.segment_s[done : exit_.after], edge.exit_s[number]])
-        joules += sum(edge.segment_j[done : exit_.after]) + edge.exit_s[number].mean_s * watts
+        time = total([time, parts.stretch_s(done, exit_.after), parts.exit_s[number]])
         done = exit_.after
-        found.append(Outcome(time, joules, 0.0))
-    time = total([time, *edge.segment_s[done:split]])
-    joules += sum(edge.segment_j[done:split])
+        found.append(Outcome(time, time.mean_s * watts, 0.0))
+    held = holding_exit(net, split, used)
+    if held is not None and net.exits[held].after <= split:
+        time = total([time, parts.stretch_s(done, net.exits[held].after), parts.exit_s[held]])
+        done = net.exits[held].after
+    time = time + parts.stretch_s(done, split)
+    joules = time.mean_s * watts
     if split == net.last:
         return [*found, Outcome(time, joules, 0.0)]
-    held = holding_exit(net, split, used)
-    if held is not None:
-        after = net.exits[held].after
-        # After the split it runs while the reply is on its way: that costs energy and no time.
-        time = time + edge.exit_s[held] if after <= split else time
-        joules += sum(edge.segment_j[split:after]) + edge.exit_s[held].mean_s * watts
+    if held is not None and net.exits[held].after > split:
+        # It runs while the reply is on its way: that costs energy and no time.
+        meanwhile = parts.stretch_s(split, net.exits[held].after) + parts.exit_s[held]
+        joules += meanwhile.mean_s * watts
     sent_bytes = payload_bytes + WIRE_BYTES
-    coding = [edge.coding_s(codec, split), server.coding_s(codec, split)]
-    way = [link.time(sent_bytes, REPLY_BYTES), queue, *server.segment_s[split:]]
-    joules += link.up_s(sent_bytes) * link.power_w
-    return [*found, Outcome(total([time, *coding, *way]), joules, payload_bytes)]
+    encoding = edge.encoding_s(codec, split)
+    there = [queue, server.decoding_s(codec, split), server.forms[server_form].tail_s[split]]
+    joules += encoding.mean_s * watts + link.up_s(sent_bytes) * link.power_w
+    time = total([time, encoding, link.time(sent_bytes, REPLY_BYTES), *there])
+    return [*found, Outcome(time, joules, payload_bytes)]
 
 
 def holding_exit(net: Net, split: int, used: Container[str]) -> int | None:
@@ -196,21 +201,22 @@ def counted(
 ) -> Costs:
     """Costs from multiply-accumulates alone.
 
-    Time is ``macs / macs_per_s + overhead_s``, energy ``power_w * time``.
+    A stretch takes ``macs / macs_per_s + overhead_s``, an exit on it ``macs / macs_per_s``.
 
-    >>> pi = Device("pi", macs_per_s=1e9, memory_bytes=1e9, power_w=4.0)
-    >>> counted(pi, segment_macs=[2_000_000], exit_macs=[0], when="2026-01-01").segment_j
-    (0.008,)
+    >>> pi = Device("pi", macs_per_s=1e9, memory_bytes=1e9, power_w=4.0, overhead_s=0.001)
+    >>> costs = counted(pi, segment_macs=[2_000_000] * 2, exit_macs=[0], when="2026-01-01")
+    >>> [time.mean_s for time in costs.forms["float32"].head_s]
+    [0.0, 0.003, 0.005]
     """
-
-    def seconds(macs: int) -> float:
-        return macs / device.macs_per_s + (device.overhead_s if macs else 0.0)
-
+    parts = Parts.added(
+        [Times.of(macs / device.macs_per_s) for macs in segment_macs],
+        [Times.of(macs / device.macs_per_s) for macs in exit_macs],
+        call_s=device.overhead_s,
+    )
     return Costs(
         device=device.name,
-        segment_s=tuple(Times.of(seconds(macs)) for macs in segment_macs),
-        exit_s=tuple(Times.of(seconds(macs)) for macs in exit_macs),
-        segment_j=tuple(seconds(macs) * device.power_w for macs in segment_macs),
+        forms={"float32": parts},
+        power_w=device.power_w,
         how="counted",
         when=when,
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
-from presplit.core.times import NOTHING, Times
+from msgspec import Meta
+
+from presplit.core.times import NOTHING, Times, total
 from presplit.core.value import NonNegative, Positive, Value
 
 
@@ -21,33 +24,88 @@ class Device(Value, frozen=True):
     date: str = ""
 
 
+class Parts(Value, frozen=True):
+    """What the parts of a net take for one sample, as they really run: stretches in one engine.
+
+    ``head_s[k]`` is what the segments up to boundary k take together ([0] is nothing),
+    ``tail_s[k]`` those from boundary k on ([last] is nothing): a stretch costs less than the sum of
+    its segments, because each call and each layout of its own costs. ``exit_s[j]`` is what exit j
+    adds to the stretch that ends at it (nothing for the last exit, which is the last segment's
+    output).
+
+    >>> parts = Parts(
+    ...     head_s=(NOTHING, Times.of(0.5), Times.of(0.75), Times.of(1.0)),
+    ...     tail_s=(Times.of(1.0), Times.of(0.75), Times.of(0.5), NOTHING),
+    ...     exit_s=(NOTHING,),
+    ... )
+    >>> parts.stretch_s(0, 2).mean_s, parts.stretch_s(2, 3).mean_s, parts.stretch_s(1, 2).mean_s
+    (0.75, 0.5, 0.5)
+    """
+
+    head_s: tuple[Times, ...]
+    tail_s: tuple[Times, ...]
+    exit_s: tuple[Times, ...]
+
+    @classmethod
+    def added(
+        cls, segment_s: Sequence[Times], exit_s: Sequence[Times], *, call_s: float = 0.0
+    ) -> Parts:
+        """Parts whose segments simply add up, where each stretch costs ``call_s`` besides.
+
+        >>> Parts.added([Times.of(1), Times.of(2)], [NOTHING], call_s=0.5).head_s[2].mean_s
+        3.5
+        """
+        count = len(segment_s)
+        heads = [total(segment_s[:k]).moved(call_s) for k in range(1, count + 1)]
+        tails = [total(segment_s[k:]).moved(call_s) for k in range(count)]
+        return cls((NOTHING, *heads), (*tails, NOTHING), tuple(exit_s))
+
+    def stretch_s(self, start: int, stop: int) -> Times:
+        """The segments from boundary ``start`` to ``stop`` in one engine.
+
+        One in the middle takes what the head up to ``stop`` takes, less the head up to ``start``,
+        and what cutting there adds: ``head + tail - whole`` at ``start``.
+        """
+        if start == stop:
+            return NOTHING
+        if start == 0:
+            return self.head_s[stop]
+        if stop == len(self.head_s) - 1:
+            return self.tail_s[start]
+        whole = self.tail_s[0].quantile(0.5)
+        return self.head_s[stop].moved(self.tail_s[start].quantile(0.5) - whole)
+
+
 class Costs(Value, frozen=True):
     """What each part of a net costs on one device; counting and measuring make the same type.
 
-    ``segment_s[k]`` is what segment k takes (from boundary k to k + 1) for one sample;
-    ``exit_s[j]`` what exit j's own layers take (nothing for the last exit, which is the last
-    segment's output); ``codec_s[codec][k]`` what it takes to encode boundary k, or to decode it
-    where this is the server: nothing if the codec is not there. ``segment_j`` is the energy of each
-    segment in joules, ``peak_bytes`` the most memory in use, ``clock`` the state of the processor
-    when it was measured, in words.
+    ``forms`` has the times for each form in which the net computes. ``encode_s[codec][k]`` is what
+    it takes to encode boundary k, ``decode_s`` what decoding it adds to the tail where this is the
+    server: nothing if the codec is not there. ``answer_s`` is what an answer takes besides its
+    engines. Energy is ``power_w`` times the time of computing; ``energy`` says where the watts are
+    from. ``peak_bytes`` is the most memory in use, ``processor`` and ``engine`` what ran,
+    ``clock`` the state of the processor when it was measured, in words.
     """
 
     device: str
-    segment_s: tuple[Times, ...]
-    exit_s: tuple[Times, ...]
-    segment_j: tuple[NonNegative, ...]
+    forms: dict[str, Parts]
     how: Literal["counted", "measured"]
     when: str
-    codec_s: dict[str, tuple[Times, ...]] = {}
+    power_w: NonNegative = 0.0
+    energy: Literal["profile", "measured", "unknown"] = "profile"
+    encode_s: dict[str, tuple[Times, ...]] = {}
+    decode_s: dict[str, tuple[Times, ...]] = {}
+    answer_s: Times = NOTHING
+    threads: Annotated[int, Meta(ge=1)] = 1
     peak_bytes: NonNegative | None = None
+    processor: str = ""
+    engine: str = ""
     clock: str = ""
 
-    @property
-    def power_w(self) -> float:
-        """Watts while computing, as the segments' energy implies."""
-        seconds = sum(part.mean_s for part in self.segment_s)
-        return sum(self.segment_j) / seconds if seconds else 0.0
+    def encoding_s(self, codec: str, boundary: int) -> Times:
+        """What it takes to encode ``boundary``."""
+        return self.encode_s[codec][boundary] if codec in self.encode_s else NOTHING
 
-    def coding_s(self, codec: str, boundary: int) -> Times:
-        """What it takes to encode or decode ``boundary``."""
-        return self.codec_s[codec][boundary] if codec in self.codec_s else NOTHING
+    def decoding_s(self, codec: str, boundary: int) -> Times:
+        """What it adds to a tail to decode ``boundary``."""
+        return self.decode_s[codec][boundary] if codec in self.decode_s else NOTHING

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from presplit.core.errors import SpecError
 from presplit.core.types import Net
-from presplit.core.value import Deadline, NonNegative, Share, Value
+from presplit.core.value import Deadline, NonNegative, Positive, Share, Value
 
 
 class Estimate(Value, frozen=True):
@@ -35,13 +35,15 @@ class Plan(Value, frozen=True):
 
     ``thresholds`` maps an exit on the edge to the least score with which it answers; an exit that
     is not named never answers early. ``split`` 0 is all on the server, ``net.last`` all on the
-    edge.
+    edge. The edge computes in ``form``, the server in ``server_form``.
     """
 
     split: Annotated[int, Meta(ge=0)]
     thresholds: dict[str, float] = {}
     codec: str = "float32"
     policy: str = "confidence"
+    form: str = "float32"
+    server_form: str = "float32"
     deadline_s: Deadline | None = None
     expected: Estimate | None = None
 
@@ -56,3 +58,61 @@ class Plan(Value, frozen=True):
                     f"thresholds: no exit {name!r} at or before split {self.split}; there are: "
                     f"{known}"
                 )
+
+
+class Conditions(Value, frozen=True):
+    """What a moment is like on the link, the server and the device.
+
+    ``up_bps``: bits a second on the way up; ``rtt_s``: the empty round trip; the factors: how many
+    times as slow as planned the server and the device are.
+    """
+
+    up_bps: Positive
+    rtt_s: NonNegative
+    server_factor: Positive = 1.0
+    device_factor: Positive = 1.0
+
+
+class Row(Value, frozen=True):
+    """A plan, and what one sample costs by it in parts, so that any conditions can be put in.
+
+    ``edge_s``: mean seconds on the device; ``asked``: the share of samples that the server is asked
+    for; ``up_bytes``: what is sent for one of those, headers included; ``tail_s``: what the server
+    takes for it.
+    """
+
+    plan: Plan
+    edge_s: NonNegative
+    asked: Share
+    up_bytes: NonNegative
+    tail_s: NonNegative
+    accuracy: Share
+    energy_j: NonNegative = 0.0
+
+    def mean_s(self, now: Conditions) -> float:
+        """The mean time of an answer under the conditions ``now``.
+
+        >>> row = Row(Plan(1), edge_s=0.01, asked=0.5, up_bytes=1000, tail_s=0.02, accuracy=0.9)
+        >>> row.mean_s(Conditions(up_bps=8e5, rtt_s=0.03, device_factor=2))
+        0.05
+        """
+        way_s = now.rtt_s + 8 * self.up_bytes / now.up_bps + now.server_factor * self.tail_s
+        return now.device_factor * self.edge_s + self.asked * way_s
+
+
+class PlanTable(Value, frozen=True):
+    """A short list of plans, each the best under some conditions.
+
+    >>> near = Row(Plan(0), edge_s=0, asked=1, up_bytes=1000, tail_s=0.001, accuracy=0.9)
+    >>> alone = Row(Plan(3), edge_s=0.1, asked=0, up_bytes=0, tail_s=0, accuracy=0.9)
+    >>> table = PlanTable((near, alone))
+    >>> table.best(Conditions(up_bps=1e6, rtt_s=0.02)), table.best(Conditions(up_bps=1e4, rtt_s=1))
+    (0, 1)
+    """
+
+    rows: Annotated[tuple[Row, ...], Meta(min_length=1, max_length=32)]
+
+    def best(self, now: Conditions) -> int:
+        """The number of the row with the least mean time under the conditions ``now``."""
+        seconds = [row.mean_s(now) for row in self.rows]
+        return seconds.index(min(seconds))

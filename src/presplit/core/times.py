@@ -55,6 +55,10 @@ class Times(Value, frozen=True):
         """The probability (0..1) to take at most so many seconds."""
         return float((self.array <= seconds).mean())
 
+    def moved(self, seconds: float) -> Times:
+        """Every draw later by ``seconds``, earlier if they are negative, but never below 0."""
+        return Times(tuple(np.maximum(self.array + seconds, 0.0).tolist()))
+
     def __add__(self, other: Times) -> Times:
         """The sum of independent times; as many draws as the larger of both has."""
         mine, theirs = self.array, other.array

@@ -80,7 +80,14 @@ class Block:
         thresholds = {
             name: float(self.thresholds[row, column]) for column, name in enumerate(self.exits)
         }
-        return Plan(self.split, thresholds, self.codec, policy, deadline_s, expected)
+        return Plan(
+            self.split,
+            thresholds,
+            self.codec,
+            policy,
+            deadline_s=deadline_s,
+            expected=expected,
+        )
 
 
 def evaluate(found: Scenario) -> Iterator[Block]:

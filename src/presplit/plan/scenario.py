@@ -113,12 +113,14 @@ def scenario(
             return cost.counted(
                 where, segment_macs=segment_macs, exit_macs=exit_macs, when=where.date
             )
-        got = (len(measured.segment_s), len(measured.segment_j), len(measured.exit_s))
-        if got != (net.last, net.last, len(net.exits)):
-            raise PlanError(
-                f"{name}: this net has {net.last} segments and {len(net.exits)} exits, the costs "
-                f"have {got[0]} (energies: {got[1]}) and {got[2]}; measure this bundle again"
-            )
+        for form, parts in measured.forms.items():
+            got = (len(parts.head_s) - 1, len(parts.tail_s) - 1, len(parts.exit_s))
+            if got != (net.last, net.last, len(net.exits)):
+                raise PlanError(
+                    f"{name}: this net has {net.last} segments and {len(net.exits)} exits, the "
+                    f"costs in {form} are of heads of {got[0]}, tails of {got[1]} and {got[2]}; "
+                    "measure this bundle again"
+                )
         return measured
 
     scores, hits = bundle.evidence()

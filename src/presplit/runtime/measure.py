@@ -2,7 +2,7 @@
 
 The parts are timed one after another, round by round, so that a slow second of the machine falls on
 all of them; the median of the rounds is what counts. A part's time includes the call into the
-engine: joined segments cost a little less than the sum of theirs.
+engine. Heads and tails are timed as they run, in one stretch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from presplit.bundle import Bundle
-from presplit.core.costs import Costs, Device
+from presplit.core.costs import Costs, Device, Parts
 from presplit.core.times import NOTHING, Times
 from presplit.core.types import Runnable
 from presplit.runtime.doors import check_count, check_threads
@@ -49,24 +49,30 @@ def measure(
     net = bundle.net
     name, watts = (device, 0.0) if isinstance(device, str) else (device.name, device.power_w)
     values: Any = np.random.default_rng(0).random((1, *net.boundaries[0].shape), dtype=np.float32)
-    segments, exits = list[Part](), list[Part]()
+    heads, tails, exits = list[Part](), list[Part](), list[Part]()
+    first = values
     for start in range(net.last):
         for exit_ in net.exits[:-1]:
             if exit_.after == start:
                 runnable = bundle.runnable(start, start, exits=[exit_.name])
                 exits.append((load(runnable, threads), {runnable.input: values}))
-        runnable = bundle.runnable(start, start + 1)
+        runnable = bundle.runnable(start, net.last)
+        tails.append((load(runnable, threads), {runnable.input: values}))
+        runnable = bundle.runnable(0, start + 1)
         engine = load(runnable, threads)
-        segments.append((engine, {runnable.input: values}))
+        heads.append((engine, {runnable.input: first}))
         assert runnable.boundary is not None, "it stops beyond its start"
-        values = engine.run({runnable.input: values})[runnable.boundary]
-    medians = _medians([*segments, *exits], repeats)
-    times = [Times.of(seconds) for seconds in medians]
+        values = engine.run({runnable.input: first})[runnable.boundary]
+    times = [Times.of(seconds) for seconds in _medians([*heads, *tails, *exits], repeats)]
+    parts = Parts(
+        head_s=(NOTHING, *times[: net.last]),
+        tail_s=(*times[net.last : 2 * net.last], NOTHING),
+        exit_s=(*times[2 * net.last :], NOTHING),
+    )
     return Costs(
         device=name,
-        segment_s=tuple(times[: net.last]),
-        exit_s=(*times[net.last :], NOTHING),
-        segment_j=tuple(seconds * watts for seconds in medians[: net.last]),
+        forms={"float32": parts},
+        power_w=watts,
         how="measured",
         when=datetime.now(UTC).strftime("%Y-%m-%d"),
     )
