@@ -56,7 +56,7 @@ def contents(filling: bytes = b"") -> dict[str, bytes]:
 
 
 def manifest(files: dict[str, bytes], **changes: object) -> Manifest:
-    encodings = {name: CODECS[name].calibrate(Seen(0, 1)) for name in NAMES}
+    encodings = {name: CODECS[name].calibrate(Seen(0, 1), (2,)) for name in NAMES}
     entries = [{name: f"in{number}{name}".encode() for name in NAMES} for number in range(3)]
     ports = tuple(
         Port(entry, f"out{number}".encode(), encodings) for number, entry in enumerate(entries)
@@ -205,9 +205,9 @@ def test_a_link_a_folder_or_a_pipe_in_the_place_of_a_file_is_refused(
 
 def test_a_bundle_of_another_format_is_refused_by_its_number(bundle: Bundle) -> None:
     raw = (bundle.path / MANIFEST).read_bytes()
-    (bundle.path / MANIFEST).write_bytes(raw.replace(b'"format":2', b'"format":7'))
+    (bundle.path / MANIFEST).write_bytes(raw.replace(b'"format":%d' % FORMAT, b'"format":7'))
     with pytest.raises(
-        BundleError, match="bundle format 7, this presplit reads 2; export the bundle again"
+        BundleError, match=f"bundle format 7, this presplit reads {FORMAT}; export the bundle again"
     ):
         read(bundle.path)
 
@@ -223,7 +223,7 @@ def test_a_bundle_of_another_format_is_refused_by_its_number(bundle: Bundle) -> 
         lambda raw: b"[" * 100_000,
         lambda raw: b"{}",
         lambda raw: b"\xff\xfe",
-        lambda raw: b'{"format":2}',
+        lambda raw: b'{"format":%d}' % FORMAT,
         lambda raw: b'{"format":true}',
     ],
 )

@@ -160,7 +160,7 @@ class Split:
         for name, tail in self.tails.items():
             encoding = self.bundle.encoding(self.split, name)
             codes = CODECS[name].encode(values, encoding)
-            decoded = CODECS[name].decode(codes, encoding)
+            decoded = CODECS[name].decode(codes, encoding, values.shape[1:])
             same(
                 tail.run({"boundary": codes}),
                 self.tails["float32"].run({"boundary": decoded}),

@@ -115,9 +115,11 @@ def test_what_each_codec_costs_is_what_the_tail_answers_behind_it(tmp_path: Path
     x, y = x_and_labels(net)
     bundle = pack(net, tmp_path / "net.bundle", samples=x, labels=y)
     for split in range(bundle.net.last):
-        for codec in bundle.manifest.ports[split].encodings:
+        for codec in bundle.manifest.ports[split].entry:
             measured = bundle.worth(split, codec)
             assert measured.tolist() == tail_hits(bundle, split, codec, x, y).astype(float).tolist()
+        smaller = bundle.worth(split, "int8+zstd")
+        assert smaller.tolist() == bundle.worth(split, "int8").tolist()
 
 
 def of_ids() -> onnx.ModelProto:

@@ -36,7 +36,7 @@ def bundle() -> Bundle:
         Part(f"s{k}.onnx", macs, 100_000)
         for k, macs in enumerate((10_000_000, 40_000_000, 40_000_000))
     )
-    encodings = {name: CODECS[name].calibrate(Seen(0, 1)) for name in ("float32", "int8")}
+    encodings = {name: CODECS[name].calibrate(Seen(0, 1), (2,)) for name in ("float32", "int8")}
     ports = (Port({}, b"", encodings),) * 4
     ways = tuple(Way(k, "int8") for k in range(3))
     held_out = Validation(

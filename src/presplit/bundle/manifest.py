@@ -20,9 +20,9 @@ from presplit.core.encoding import Encoding
 from presplit.core.plans import Plan
 from presplit.core.spec import Name
 from presplit.core.types import Net, canonical_json
-from presplit.core.value import Value
+from presplit.core.value import NonNegative, Value
 
-FORMAT = 2
+FORMAT = 3
 """Version of the bundle format that this code writes and reads."""
 
 FileName = Annotated[str, Meta(pattern=r"\A[a-z0-9_][a-z0-9_.-]{0,99}\Z")]
@@ -53,10 +53,10 @@ class Port(Value, frozen=True):
 
     `presplit.bundle.read` joins them to the segments.
 
-    ``entry`` maps a codec to the fragment that declares the graph input ``boundary`` and decodes
-    it; ``leave`` is the fragment that declares the boundary as a graph output; ``encodings`` says
-    what the edge must send; ``refused`` names the codecs that are not offered here, with the
-    reason.
+    ``entry`` maps a portable codec to the fragment that declares the graph input ``boundary`` and
+    decodes it; what is in ``encodings`` alone is native. ``leave`` is the fragment that declares
+    the boundary as a graph output; ``encodings`` says what the edge must send; ``refused`` names
+    the codecs that are not offered here, with the reason.
     """
 
     entry: dict[str, bytes]
@@ -66,10 +66,16 @@ class Port(Value, frozen=True):
 
 
 class Way(Value, frozen=True):
-    """A boundary and a codec by which it travels."""
+    """A boundary and a codec by which it travels.
+
+    Where a payload's length varies with the sample, ``mean_bytes`` and ``p99_bytes`` are those of
+    the samples on which codecs are judged; else they are None, and the encoding tells.
+    """
 
     boundary: Count
     codec: str
+    mean_bytes: NonNegative | None = None
+    p99_bytes: NonNegative | None = None
 
 
 class Validation(Value, frozen=True):

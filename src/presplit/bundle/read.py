@@ -71,7 +71,8 @@ class Bundle:
 
         ``codec`` is how the input arrives, ``form`` in which the net computes (float32 is the only
         one yet). With ``start == stop`` only the exits are left. Raises `SpecError` for boundaries,
-        exits, codecs or forms that the bundle does not have there.
+        exits, codecs or forms that the bundle does not have there, or for a native codec, whose
+        payload no graph takes.
         """
         last, named = self.net.last, tuple(dict.fromkeys(exits))
         if not 0 <= start <= stop <= last or (start == stop and not named):
@@ -82,9 +83,13 @@ class Bundle:
             raise SpecError(f"the net is there in form float32 alone, got {form!r}")
         port = self.manifest.ports[start]
         if codec not in port.entry:
-            raise SpecError(
-                f"boundary {start} has no codec {codec!r}; there are: {', '.join(port.entry)}"
-            )
+            there = ", ".join(port.entry)
+            if codec in port.encodings:
+                raise SpecError(
+                    f"{codec!r} is decoded in front of the graph, not by it; enter boundary "
+                    f"{start} by one of: {there}"
+                )
+            raise SpecError(f"boundary {start} has no codec {codec!r}; there are: {there}")
         taken: list[Part] = list(self.manifest.segments[start:stop])
         taken += [self._early_exit(name, start, stop) for name in named]
         leave = self.manifest.ports[stop].leave if stop > start else b""
@@ -122,6 +127,34 @@ class Bundle:
                 f"boundary {boundary} has no codec {codec!r}; there are: {', '.join(found)}"
             )
         return found[codec]
+
+    def payload_bytes(self, boundary: int, codec: str) -> float:
+        """Bytes of one sample at ``boundary`` by ``codec``: the mean, where they vary.
+
+        Raises `SpecError` for a codec that is not there, `BundleError` where they vary and were not
+        measured.
+        """
+        return self._payload(boundary, codec)[0]
+
+    def payload_p99_bytes(self, boundary: int, codec: str) -> float:
+        """What 99 samples in 100 do not exceed; raises as `payload_bytes`."""
+        return self._payload(boundary, codec)[1]
+
+    def _payload(self, boundary: int, codec: str) -> tuple[float, float]:
+        """Bytes of one sample: the mean and the 99th percentile."""
+        fixed = self.encoding(boundary, codec).nbytes(self.net.boundaries[boundary])
+        if fixed is not None:
+            return float(fixed), float(fixed)
+        held = self.manifest.validation
+        for way in held.ways if held else ():
+            if (way.boundary, way.codec) != (boundary, codec):
+                continue
+            if way.mean_bytes is not None and way.p99_bytes is not None:
+                return way.mean_bytes, way.p99_bytes
+        raise BundleError(
+            f"{self.path}: how many bytes {codec} needs at boundary {boundary} varies and was not "
+            "measured; export it again with labels"
+        )
 
     def evidence(self) -> tuple[Floats, npt.NDArray[np.bool_]]:
         """Held-out scores and hits of every exit, both ``(exits, samples)``.

@@ -9,14 +9,14 @@ by ONNX Runtime.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from presplit.cli.options import OWN_CODE, Json, read_array, read_samples, say, show
-from presplit.core.errors import BundleError, InputError, SpecError
+from presplit.core.errors import BundleError, InputError, SpecError, context
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +44,12 @@ def export(
             help="With --samples: a .npy file (n,) of classes, from which plans are made."
         ),
     ] = None,
+    codecs: Annotated[
+        str,
+        typer.Option(
+            help="Codecs to try at each boundary, separated by commas; usual, or all of them."
+        ),
+    ] = "usual",
     json: Json = False,
 ) -> None:
     """Cut a run, or an ONNX classifier, at every boundary into a bundle.
@@ -67,7 +73,11 @@ def export(
         )
     if onnx is not None and model is not None:
         raise SpecError("--model belongs to a run: an ONNX file needs no code")
-    bundle = _from_run(run, out, model) if run else _from_onnx(onnx or Path(), out, samples, labels)
+    tried = _codecs(codecs)
+    if run:
+        bundle = _from_run(run, out, model, tried)
+    else:
+        bundle = _from_onnx(onnx or Path(), out, samples, labels, tried)
     facts = describe(bundle)
     following = "plan" if bundle.manifest.validation else "serve"
     show(
@@ -77,7 +87,19 @@ def export(
     )
 
 
-def _from_run(run: Path, out: Path | None, model: str | None) -> Bundle:
+def _codecs(text: str) -> list[str]:
+    """The names in ``text``; raises `SpecError` for one that does not exist."""
+    from presplit.codecs import CODECS, USUAL
+
+    if text == "all":
+        return [*CODECS]
+    if text == "usual":
+        return [*USUAL]
+    with context("--codecs"):
+        return [CODECS.find(name.strip()).name for name in text.split(",")]
+
+
+def _from_run(run: Path, out: Path | None, model: str | None, codecs: Sequence[str]) -> Bundle:
     import msgspec
 
     from presplit.cli.own_model import aside, run_of
@@ -92,11 +114,24 @@ def _from_run(run: Path, out: Path | None, model: str | None) -> Bundle:
         spec["data"]["rate"] = found.data.rate
     with _replacing(path), aside():
         return write_bundle(
-            found.model, found.held_out, path, name=name, labels=labels, policy=policy, spec=spec
+            found.model,
+            found.held_out,
+            path,
+            name=name,
+            labels=labels,
+            policy=policy,
+            codecs=codecs,
+            spec=spec,
         )
 
 
-def _from_onnx(file: Path, out: Path | None, samples: Path | None, labels: Path | None) -> Bundle:
+def _from_onnx(
+    file: Path,
+    out: Path | None,
+    samples: Path | None,
+    labels: Path | None,
+    codecs: Sequence[str],
+) -> Bundle:
     """The bundle of an ONNX file; ``samples`` and ``labels`` are files too."""
     from presplit.packing import pack
 
@@ -104,7 +139,7 @@ def _from_onnx(file: Path, out: Path | None, samples: Path | None, labels: Path 
     x = None if samples is None else read_samples(samples)
     y = None if labels is None else _labels(labels)
     with _replacing(path):
-        bundle = pack(file, path, samples=x, labels=y)
+        bundle = pack(file, path, samples=x, labels=y, codecs=codecs)
     if samples is None:
         say("no --samples, so no ranges are known: the bundle has no int8")
     if labels is None:

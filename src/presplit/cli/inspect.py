@@ -5,6 +5,8 @@ The model is a bundle, an ONNX model or a user's own.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +22,7 @@ from presplit.cli.own_model import (
     survey_facts,
     survey_text,
 )
-from presplit.core.errors import SpecError, context
+from presplit.core.errors import BundleError, SpecError, context
 
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
@@ -85,13 +87,20 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     costs = [(part.macs, part.weights) for part in manifest.segments]
     exits = {name: (part.macs, part.weights) for name, part in manifest.exits.items()}
     sizes = [
-        {codec: encoding.nbytes(boundary) for codec, encoding in port.encodings.items()}
-        for port, boundary in zip(manifest.ports, bundle.net.boundaries, strict=True)
+        {codec: _bytes(bundle, number, codec) for codec in port.encodings}
+        for number, port in enumerate(manifest.ports)
     ]
     facts = _facts(bundle.net, costs, exits, sizes)
     for row, port in zip(facts["boundaries"], manifest.ports, strict=True):
         row["refused"] = dict(port.refused)
     return {"name": manifest.name, "hash": manifest.model_hash, **facts}
+
+
+def _bytes(bundle: Bundle, number: int, codec: str) -> float | None:
+    """Bytes of one sample, the mean where they vary; None where that was not measured."""
+    with contextlib.suppress(BundleError):
+        return bundle.payload_bytes(number, codec)
+    return None
 
 
 def _describe_onnx(path: Path) -> dict[str, Any]:
@@ -110,7 +119,7 @@ def _facts(
     net: Net,
     costs: list[tuple[int, int]],
     exits: dict[str, tuple[int, int]],
-    sizes: list[dict[str, int]],
+    sizes: Sequence[Mapping[str, float | None]],
 ) -> dict[str, Any]:
     """One row for each boundary: what is before it, its bytes, and the segment that follows."""
     rows: list[dict[str, Any]] = []

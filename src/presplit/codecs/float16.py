@@ -21,14 +21,14 @@ class Float16:
     """Half the bytes of float32, relative error at most 2**-11.
 
     >>> float16 = Float16()
-    >>> codes = float16.encode(np.array([0.1, 1e9], np.float32), float16.calibrate(None))
+    >>> codes = float16.encode(np.array([0.1, 1e9], np.float32), float16.calibrate(None, (2,)))
     >>> codes.dtype.name, float(codes[1])
     ('float16', 65504.0)
     """
 
     name = "float16"
 
-    def calibrate(self, seen: Seen | None) -> Cast:
+    def calibrate(self, seen: Seen | None, shape: tuple[int, ...]) -> Cast:
         """No range matters below 65504."""
         return Cast("float16")
 
@@ -36,11 +36,11 @@ class Float16:
         """The nearest halves."""
         return np.clip(values, -LARGEST, LARGEST).astype(np.float16)
 
-    def decode(self, codes: npt.NDArray[Any], encoding: Encoding) -> Floats:
+    def decode(self, codes: npt.NDArray[Any], encoding: Encoding, shape: tuple[int, ...]) -> Floats:
         """A widening cast, exact."""
         return codes.astype(np.float32)
 
-    def decoder(self, encoding: Encoding) -> tuple[Step, ...]:
+    def decoder(self, encoding: Encoding, shape: tuple[int, ...]) -> tuple[Step, ...]:
         """One Cast."""
         return (Step("Cast", to="float32"),)
 

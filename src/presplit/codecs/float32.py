@@ -15,14 +15,14 @@ class Float32:
     """Four bytes a value, no error.
 
     >>> float32 = Float32()
-    >>> plain = float32.calibrate(None)
-    >>> float32.decode(float32.encode(np.ones(2, np.float32), plain), plain)
-    array([1., 1.], dtype=float32)
+    >>> plain = float32.calibrate(None, (2,))
+    >>> float32.decode(float32.encode(np.ones((1, 2), np.float32), plain), plain, (2,))
+    array([[1., 1.]], dtype=float32)
     """
 
     name = "float32"
 
-    def calibrate(self, seen: Seen | None) -> Cast:
+    def calibrate(self, seen: Seen | None, shape: tuple[int, ...]) -> Cast:
         """No range matters."""
         return Cast("float32")
 
@@ -30,11 +30,11 @@ class Float32:
         """The values themselves."""
         return values
 
-    def decode(self, codes: npt.NDArray[Any], encoding: Encoding) -> Floats:
+    def decode(self, codes: npt.NDArray[Any], encoding: Encoding, shape: tuple[int, ...]) -> Floats:
         """The codes themselves."""
         return codes
 
-    def decoder(self, encoding: Encoding) -> tuple[Step, ...]:
+    def decoder(self, encoding: Encoding, shape: tuple[int, ...]) -> tuple[Step, ...]:
         """Nothing is to be done."""
         return ()
 

@@ -23,7 +23,7 @@ class Integers:
     """One or two bytes a value, no error.
 
     >>> integers = Integers()
-    >>> encoding = integers.calibrate(Seen(0.0, 8191.0, whole=True))
+    >>> encoding = integers.calibrate(Seen(0.0, 8191.0, whole=True), (2,))
     >>> integers.encode(np.array([7.0, 8190.0], np.float32), encoding)
     array([   7, 8190], dtype=int16)
     >>> integers.encode(np.array([0.5], np.float32), encoding) is None
@@ -32,7 +32,7 @@ class Integers:
 
     name = "integers"
 
-    def calibrate(self, seen: Seen | None) -> Cast | None:
+    def calibrate(self, seen: Seen | None, shape: tuple[int, ...]) -> Cast | None:
         """The smallest type for twice the range; None where values are not whole, or too large."""
         if seen is None or not seen.whole:
             return None
@@ -48,11 +48,11 @@ class Integers:
         fits = (values >= limits.min) & (values <= limits.max) & (values == np.rint(values))
         return values.astype(encoding.dtype) if fits.all() else None
 
-    def decode(self, codes: npt.NDArray[Any], encoding: Encoding) -> Floats:
+    def decode(self, codes: npt.NDArray[Any], encoding: Encoding, shape: tuple[int, ...]) -> Floats:
         """The same numbers."""
         return codes.astype(np.float32)
 
-    def decoder(self, encoding: Encoding) -> tuple[Step, ...]:
+    def decoder(self, encoding: Encoding, shape: tuple[int, ...]) -> tuple[Step, ...]:
         """One Cast."""
         return (Step("Cast", to="float32"),)
 

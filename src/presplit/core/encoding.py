@@ -1,23 +1,33 @@
 """How a boundary's values travel, as data: each codec owns one kind of encoding and its decoder.
 
-An `Encoding` is what a codec has fixed for one boundary, stored in the bundle. A decoder is a row
-of standard ONNX operators, said as data, so that any server of the Open Inference Protocol can host
-a tail that begins with it.
+An `Encoding` is what a codec has fixed for one boundary, stored in the bundle. The decoder of a
+portable codec is a row of standard ONNX operators, said as data, so that any server of the Open
+Inference Protocol can host a tail that begins with it. What a native codec sends is one row of
+bytes, which our own server decodes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from msgspec import Meta
 
 from presplit.core.types import Boundary
-from presplit.core.value import Positive, Value
+from presplit.core.value import PartialShare, Positive, Value
 
-Dtype = Literal["float32", "float16", "int8", "int16", "int32"]
+Dtype = Literal["float32", "float16", "uint8", "int8", "int16", "int32"]
+Bits = Literal[2, 4, 8]
+ZeroPoint = Annotated[int, Meta(ge=-128, le=127)]
+Finite = float
+MOST_CHANNELS = 4096
+"""Channels of a boundary that are told apart, at most: each is a line of the manifest."""
+ROOM_BYTES = 1024
+"""What a native payload may need besides its values: headers and tables."""
 
 
 class Cast(Value, frozen=True, tag="cast"):
@@ -25,25 +35,133 @@ class Cast(Value, frozen=True, tag="cast"):
 
     dtype: Dtype
 
+    def shape(self, boundary: Boundary) -> tuple[int, ...]:
+        """The shape of one sample's codes."""
+        return boundary.shape
+
     def nbytes(self, boundary: Boundary) -> int:
         """Bytes of one encoded sample."""
         return boundary.size * np.dtype(self.dtype).itemsize
 
 
 class Affine(Value, frozen=True, tag="affine"):
-    """``code = round(value / scale) + zero_point``, one scale for the whole boundary."""
+    """``code = round(value / scale) + zero_point``, one scale for the whole boundary.
+
+    Codes of 8 bits run from -128 to 127; those of fewer from 0 on, several in a byte.
+    """
 
     scale: Positive
-    zero_point: Annotated[int, Meta(ge=-128, le=127)] = 0
-    dtype: Literal["int8"] = "int8"
+    zero_point: ZeroPoint = 0
+    bits: Bits = 8
+
+    @property
+    def dtype(self) -> Dtype:
+        """int8, or bytes that hold several codes."""
+        return "int8" if self.bits == 8 else "uint8"
+
+    def shape(self, boundary: Boundary) -> tuple[int, ...]:
+        """The boundary's own, or one row of bytes."""
+        return _codes_shape(self.bits, boundary)
 
     def nbytes(self, boundary: Boundary) -> int:
         """Bytes of one encoded sample."""
-        return boundary.size * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape(boundary))
 
 
-Encoding = Cast | Affine
+class AffineChannels(Value, frozen=True, tag="affine_channels"):
+    """As `Affine`, with a scale of its own for each index of the boundary's first axis."""
+
+    scales: Annotated[tuple[Positive, ...], Meta(min_length=1, max_length=MOST_CHANNELS)]
+    zero_points: tuple[ZeroPoint, ...]
+    bits: Bits = 8
+
+    @property
+    def dtype(self) -> Dtype:
+        """int8, or bytes that hold several codes."""
+        return "int8" if self.bits == 8 else "uint8"
+
+    def shape(self, boundary: Boundary) -> tuple[int, ...]:
+        """The boundary's own, or one row of bytes."""
+        return _codes_shape(self.bits, boundary)
+
+    def nbytes(self, boundary: Boundary) -> int:
+        """Bytes of one encoded sample."""
+        return math.prod(self.shape(boundary))
+
+
+class Brief(Value, frozen=True, tag="bfloat16"):
+    """The upper half of each float32, in bytes: native, of a fixed size."""
+
+    dtype: Literal["uint8"] = "uint8"
+
+    def nbytes(self, boundary: Boundary) -> int:
+        """Bytes of one encoded sample."""
+        return 2 * boundary.size
+
+
+class Largest(Value, frozen=True, tag="largest"):
+    """The values that are farthest from 0, a ``share`` of all at most: native, of a varying size.
+
+    Those are said by a bit for each value, and sent as ``values`` says.
+    """
+
+    share: PartialShare
+    values: Affine
+    dtype: Literal["uint8"] = "uint8"
+
+    def nbytes(self, boundary: Boundary) -> None:
+        """It varies: values that are 0 are not sent."""
+
+
+class Compressed(Value, frozen=True, tag="compressed"):
+    """The codes of another encoding, compressed without loss: native, of a varying size."""
+
+    codes: Cast | Affine | AffineChannels
+    by: Literal["zstd", "lz4"]
+    dtype: Literal["uint8"] = "uint8"
+
+    def nbytes(self, boundary: Boundary) -> None:
+        """It varies with the sample."""
+
+
+class Picture(Value, frozen=True, tag="picture"):
+    """An image file: native, of a varying size.
+
+    A byte of it, 0..255, stands for ``low..high`` of its channel. ``quality`` is that of a JPEG; a
+    PNG has none.
+    """
+
+    low: tuple[Finite, ...]
+    high: tuple[Finite, ...]
+    quality: Annotated[int, Meta(ge=1, le=95)] | None = None
+    dtype: Literal["uint8"] = "uint8"
+
+    def nbytes(self, boundary: Boundary) -> None:
+        """It varies with the sample."""
+
+
+Portable = Cast | Affine | AffineChannels
+"""Standard operators decode these, at the head of the tail's graph."""
+Native = Brief | Largest | Compressed | Picture
+"""These are decoded in front of the engine, by a server of ours."""
+Encoding = Portable | Native
 """What codecs fix for a boundary; a codec that needs more adds a kind of its own here."""
+
+
+def most_bytes(boundary: Boundary) -> int:
+    """The longest native payload of one sample that is sent or taken.
+
+    >>> most_bytes(Boundary("hidden", (10,)))
+    1104
+    """
+    return 2 * boundary.nbytes + ROOM_BYTES
+
+
+def _codes_shape(bits: int, boundary: Boundary) -> tuple[int, ...]:
+    """The shape of one sample's codes of so many ``bits``."""
+    if bits == 8:
+        return boundary.shape
+    return (math.ceil(boundary.size * bits / 8),)
 
 
 @dataclass(frozen=True)
@@ -51,38 +169,61 @@ class Step:
     """One ONNX operator of a decoder.
 
     Its inputs are what the step before gives (the codes, for the first) and ``constants``, scalars
-    of NumPy; ``to`` is the dtype that a Cast gives.
+    and small arrays of NumPy; the first of all of these is a constant if ``looked_up``, as the
+    table of a Gather is. ``to`` is the dtype that a Cast gives, ``axis`` where a Gather looks.
     """
 
     op: str
-    constants: tuple[np.generic, ...] = ()
+    constants: tuple[np.generic | npt.NDArray[Any], ...] = ()
     to: Dtype | None = None
+    looked_up: bool = False
+    axis: int = 0
 
 
 @dataclass(frozen=True)
 class Seen:
     """What was seen of a boundary's values on held-out samples, from which codecs are calibrated.
 
-    ``whole``: every value was a whole number, as token ids are.
+    ``whole``: every value was a whole number, as token ids are. ``channels``: the lowest and the
+    highest value at each index of the boundary's first axis, if it has several axes and not too
+    many indices.
 
-    >>> Seen.of(np.array([3.0, 1.0])), Seen.of(np.array([0.5]))
-    (Seen(low=1.0, high=3.0, whole=True), Seen(low=0.5, high=0.5, whole=False))
+    >>> Seen.of(np.array([3.0, 1.0])), Seen.of(np.array([0.5])).whole
+    (Seen(low=1.0, high=3.0, whole=True, channels=()), False)
+    >>> Seen.of(np.array([[[1.0, 2.0], [0.0, 5.0]]])).channels
+    ((1.0, 2.0), (0.0, 5.0))
     """
 
     low: float
     high: float
     whole: bool = False
+    channels: tuple[tuple[float, float], ...] = ()
 
     @classmethod
     def of(cls, values: np.ndarray) -> Seen:
-        """What ``values``, of any shape, at least one and all finite, show."""
+        """What ``values`` ``(batch, *boundary)``, at least one and all finite, show."""
         whole = bool((values == np.rint(values)).all())
-        return cls(float(values.min()), float(values.max()), whole)
+        if values.ndim < 3 or values.shape[1] > MOST_CHANNELS:
+            return cls(float(values.min()), float(values.max()), whole)
+        others = (0, *range(2, values.ndim))
+        ends = zip(values.min(others).tolist(), values.max(others).tolist(), strict=True)
+        return cls.by_channel(tuple(ends), whole=whole)
+
+    @classmethod
+    def by_channel(cls, channels: Sequence[tuple[float, float]], *, whole: bool = False) -> Seen:
+        """What is seen where each channel has such a range."""
+        low = min(low for low, _ in channels)
+        high = max(high for _, high in channels)
+        return cls(low, high, whole, tuple(channels))
 
     def __or__(self, other: Seen) -> Seen:
         """What both show together."""
         low, high = min(self.low, other.low), max(self.high, other.high)
-        return Seen(low, high, self.whole and other.whole)
+        channels = self.channels or other.channels
+        if self.channels and other.channels:
+            pairs = zip(self.channels, other.channels, strict=True)
+            channels = tuple((min(a, c), max(b, d)) for (a, b), (c, d) in pairs)
+        return Seen(low, high, self.whole and other.whole, channels)
 
 
 NOTHING = Seen(math.inf, -math.inf, whole=True)

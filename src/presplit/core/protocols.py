@@ -26,37 +26,48 @@ class Family(Protocol):
 
 
 class Codec(Protocol):
-    """How the values at a boundary travel: a kind of encoding, with its decoder as data too."""
+    """How the values at a boundary travel: a kind of encoding, with its decoder as data too.
+
+    ``shape`` is everywhere that of the boundary, without the batch.
+    """
 
     @property
     def name(self) -> str:
         """The codec's name on the shelf."""
         ...
 
-    def calibrate(self, seen: Seen | None) -> Encoding | None:
+    def calibrate(self, seen: Seen | None, shape: tuple[int, ...]) -> Encoding | None:
         """The encoding for values such as were ``seen`` on held-out samples (None: nothing was).
 
-        None if the codec cannot carry such values, or cannot tell.
+        None if the codec cannot carry such values, or cannot tell. Raises `MissingLibrary`.
         """
         ...
 
     def encode(self, values: Floats, encoding: Encoding) -> npt.NDArray[Any] | None:
-        """Values to codes of ``encoding.dtype``, the same shape.
+        """Values ``(batch, *shape)`` to codes of ``encoding.dtype``, the batch first.
 
-        None if just these values cannot be carried: they are sent as float32 instead.
+        A native codec takes one sample and gives one row of bytes, ``(1, n)``. None if just these
+        values cannot be carried: they are sent as float32 instead.
         """
         ...
 
-    def decode(self, codes: npt.NDArray[Any], encoding: Encoding) -> Floats:
-        """Codes back to float32."""
+    def decode(self, codes: npt.NDArray[Any], encoding: Encoding, shape: tuple[int, ...]) -> Floats:
+        """Codes back to float32 ``(batch, *shape)``.
+
+        What a native codec is given comes from a stranger: it raises `InputError` for what is not
+        the payload of such a boundary, before it takes more memory than that.
+        """
         ...
 
-    def decoder(self, encoding: Encoding) -> tuple[Step, ...]:
-        """What `decode` does, as standard ONNX operators one after another; none if nothing is."""
+    def decoder(self, encoding: Encoding, shape: tuple[int, ...]) -> tuple[Step, ...] | None:
+        """What `decode` does, as standard ONNX operators one after another.
+
+        None if the codec is native: no row of operators does it.
+        """
         ...
 
     def error(self, values: Floats, encoding: Encoding) -> Floats:
-        """The largest error that a round trip may make at each value (in the calibrated range)."""
+        """The largest error of a round trip, at each of ``values`` ``(batch, *shape)``."""
         ...
 
 

@@ -33,6 +33,7 @@ from presplit.graph.walk import needs, rename
 _TYPES = {
     "float32": TensorProto.FLOAT,
     "float16": TensorProto.FLOAT16,
+    "uint8": TensorProto.UINT8,
     "int8": TensorProto.INT8,
     "int16": TensorProto.INT16,
     "int32": TensorProto.INT32,
@@ -87,14 +88,21 @@ def cut(row: Row) -> Fragments:
 
 
 def entry(
-    number: int, boundary: Boundary, dtype: str, steps: Sequence[Step], *, last: int
+    number: int,
+    boundary: Boundary,
+    dtype: str,
+    steps: Sequence[Step],
+    *,
+    last: int,
+    shape: Sequence[int] | None = None,
 ) -> bytes:
     """The fragment that enters boundary ``number``.
 
-    It takes the graph input ``boundary`` of ``dtype`` and gives the boundary in float32 by
-    ``steps``, a codec's decoder.
+    It takes the graph input ``boundary`` of ``dtype`` and ``shape`` (None: the boundary's own) and
+    gives the boundary in float32 by ``steps``, a codec's decoder.
     """
-    value = helper.make_tensor_value_info(INPUT, _TYPES[dtype], ["batch", *boundary.shape])
+    sizes = boundary.shape if shape is None else shape
+    value = helper.make_tensor_value_info(INPUT, _TYPES[dtype], ["batch", *sizes])
     constants: list[TensorProto] = []
     nodes: list[NodeProto] = []
     read = INPUT
@@ -104,9 +112,12 @@ def entry(
             numpy_helper.from_array(np.array(constant), name)
             for name, constant in zip(names, step.constants, strict=True)
         ]
-        node = helper.make_node(step.op, [read, *names], [f"entry/{place}"])
+        inputs = [*names, read] if step.looked_up else [read, *names]
+        node = helper.make_node(step.op, inputs, [f"entry/{place}"])
         if step.to is not None:
             node.attribute.append(helper.make_attribute("to", _TYPES[step.to]))
+        if step.axis:
+            node.attribute.append(helper.make_attribute("axis", step.axis))
         nodes.append(node)
         read = f"entry/{place}"
     nodes[-1].output[0] = boundary_name(number, last)

@@ -17,8 +17,10 @@ from presplit import graph
 from presplit.bundle import Bundle, digest, write
 from presplit.bundle.manifest import FORMAT, Manifest, Part, Port, Validation, Way
 from presplit.codecs import CODECS
+from presplit.core.encoding import Native
 from presplit.core.plans import Plan
-from presplit.packing.evidence import Carried, Evidence
+from presplit.packing.carried import Carried
+from presplit.packing.evidence import Evidence
 from presplit.packing.whole import Pieces
 
 
@@ -56,7 +58,7 @@ def assemble(
     validation = None
     if evidence is not None and labels is not None:
         files = {"scores.npy": evidence.scores, "hits.npy": evidence.hits}
-        ways = tuple(Way(number, codec) for number, codec in carried.answers)
+        ways = tuple(_way(carried, number, codec) for number, codec in carried.answers)
         rows = [answers == labels[carried.places] for answers in carried.answers.values()]
         files["carried.npy"] = np.stack(rows)
         validation = Validation(
@@ -93,14 +95,31 @@ def _port(pieces: Pieces, carried: Carried, number: int) -> Port:
     """How boundary ``number`` is entered and left."""
     boundary, entries = pieces.net.boundaries[number], dict[str, bytes]()
     for name, encoding in carried.encodings[number].items():
-        steps = CODECS[name].decoder(encoding)
-        entries[name] = graph.entry(number, boundary, encoding.dtype, steps, last=pieces.last)
+        steps = CODECS[name].decoder(encoding, boundary.shape)
+        if steps is None or isinstance(encoding, Native):
+            continue
+        entries[name] = graph.entry(
+            number,
+            boundary,
+            encoding.dtype,
+            steps,
+            last=pieces.last,
+            shape=encoding.shape(boundary),
+        )
     return Port(
         entry=entries,
         leave=pieces.leave(number),
         encodings=carried.encodings[number],
         refused=carried.refused[number],
     )
+
+
+def _way(carried: Carried, number: int, codec: str) -> Way:
+    """Boundary ``number`` by ``codec``, with its bytes where they vary."""
+    sizes = carried.sizes.get((number, codec))
+    if sizes is None:
+        return Way(number, codec)
+    return Way(number, codec, float(sizes.mean()), float(np.quantile(sizes, 0.99)))
 
 
 def _npy(array: npt.NDArray[Any]) -> bytes:

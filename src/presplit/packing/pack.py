@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from presplit import graph
 from presplit.bundle import Bundle, as_input
+from presplit.codecs import USUAL
 from presplit.core.errors import InputError, context
 from presplit.core.memory import give_back
 from presplit.core.plans import Plan
@@ -21,7 +22,8 @@ from presplit.core.spec import NAME_PATTERN
 from presplit.core.types import Floats
 from presplit.packing.agree import Reference, agree, of_file
 from presplit.packing.assemble import About, assemble
-from presplit.packing.evidence import Carried, Evidence, carry, judge, unmeasured
+from presplit.packing.carried import Carried, carry, chosen, unmeasured
+from presplit.packing.evidence import Evidence, judge
 from presplit.packing.whole import Pieces, observe
 from presplit.policies import EXITS
 
@@ -39,6 +41,7 @@ def pack(
     policy: str = "confidence",
     name: str | None = None,
     classes: Sequence[str] = (),
+    codecs: Sequence[str] = USUAL,
     plan: Plan | None = None,
     spec: Mapping[str, Any] | None = None,
     versions: Mapping[str, str] | None = None,
@@ -52,21 +55,21 @@ def pack(
     ``samples``: ``(n, *shape)``, finite, float32 or bytes (`presplit.bundle.as_input`), held out of
     the training set; they give the ranges of the boundaries. With ``labels``, int64 ``(n,)``, they
     are also the evidence from which plans are made, for each exit by the rule ``policy`` and for
-    each codec; without samples only codecs that need no range are offered, and what they cost is
-    not known. ``reference``: what to compare with instead of the file in ONNX Runtime: its name and
-    what gives the logits of every output for a batch; ``probe`` are then samples to compare on
-    where ``samples`` are not given.
+    each of ``codecs``; without samples only codecs that need no range are offered, and what they
+    cost is not known. float32 is always among them. ``reference``: what to compare with instead of
+    the file in ONNX Runtime: its name and what gives the logits of every output for a batch;
+    ``probe`` are then samples to compare on where ``samples`` are not given.
 
     The pieces are compared with the reference, at batch 1 and at a larger batch, before anything
     is written. Raises `GraphError` if the graph cannot be read or cut, if pieces differ from it, or
     if samples of one batch depend on each other; `InputError` for samples or labels that do not
-    fit; `BundleError` if nothing can be written.
+    fit; `SpecError` for a codec that does not exist; `BundleError` if nothing can be written.
     """
     where = str(source) if isinstance(source, str | Path) else ""
     if path is None and not where:
         raise InputError("path: say where the bundle goes; only a file has a place beside it")
     target = Path(path) if path is not None else Path(where).with_suffix(".bundle")
-    score = EXITS.find(policy)
+    score, offered = EXITS.find(policy), chosen(codecs)
     called = _called(name or _name(where))
     read = graph.read(source)  # its errors name the file themselves
     with context(where) if where else contextlib.nullcontext():
@@ -89,11 +92,11 @@ def pack(
         del theirs  # a session holds all weights once more
         give_back()
         evidence: Evidence | None = None
-        carried: Carried = unmeasured(pieces.last)
+        carried: Carried = unmeasured(pieces, offered)
         if x is not None:
             seen, logits = observe(pieces, x)
             answers = logits[-1].argmax(-1)
-            carried = carry(pieces, seen, x, answers, judged=y is not None)
+            carried = carry(pieces, seen, x, answers, offered, judged=y is not None)
             evidence = None if y is None else judge(policy, score, logits, y)
     about = About(
         name=called,

@@ -128,7 +128,7 @@ def _block(
     found: Scenario,
     split: int,
     codec: str,
-    payload_bytes: int,
+    payload_bytes: float,
     used: tuple[int, ...],
     grids: Sequence[Floats],
     weighed: Weighed,

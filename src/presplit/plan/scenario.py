@@ -47,7 +47,7 @@ class Scenario:
     segment_weights: tuple[int, ...]
     exit_macs: tuple[int, ...]
     exit_weights: tuple[int, ...]
-    payload_bytes: tuple[Mapping[str, int], ...]
+    payload_bytes: tuple[Mapping[str, float], ...]
     scores: Floats
     hits: npt.NDArray[np.bool_]
     worth: Mapping[tuple[int, str], npt.NDArray[np.float64]]
@@ -141,8 +141,8 @@ def scenario(
         exit_macs=exit_macs,
         exit_weights=tuple(part.weights if part else 0 for part in exits),
         payload_bytes=tuple(
-            {codec: bundle.encoding(k, codec).nbytes(boundary) for codec in measured[k]}
-            for k, boundary in enumerate(net.boundaries)
+            {codec: bundle.payload_bytes(k, codec) for codec in found}
+            for k, found in enumerate(measured)
         ),
         scores=scores,
         hits=hits,

@@ -37,7 +37,7 @@ class TooLate(Exception):
 class Form:
     """What an array must be: ``shape`` without the batch, which may be 1..``max_batch``.
 
-    ``name`` is what the protocol calls it.
+    ``name`` is what the protocol calls it. If it ``varies``, it is one row of 1 to ``shape[0]``.
 
     >>> Form("boundary", "int8", (3, 2)).nbytes
     6
@@ -47,10 +47,11 @@ class Form:
     dtype: str
     shape: tuple[int, ...]
     max_batch: int = 1
+    varies: bool = False
 
     @property
     def nbytes(self) -> int:
-        """Bytes of one sample."""
+        """Bytes of one sample, the longest if it varies."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def check(self, array: Array) -> None:
@@ -69,11 +70,19 @@ class Form:
         """
         if dtype != self.dtype:
             raise InputError(f"{self.name!r} must be {self.dtype}, got {dtype[:16]}")
-        fits = len(shape) == len(self.shape) + 1 and tuple(shape[1:]) == self.shape
-        if not fits or not 1 <= shape[0] <= self.max_batch:
+        if not self._fits(tuple(shape)):
             batch = "1" if self.max_batch == 1 else f"1..{self.max_batch}"
-            expected = ", ".join([batch, *map(str, self.shape)])
+            sizes = [f"1..{self.shape[0]}"] if self.varies else map(str, self.shape)
+            expected = ", ".join([batch, *sizes])
             raise InputError(f"{self.name!r} must have shape ({expected}), got {_short(shape)}")
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether this may be the shape of a batch."""
+        if not shape or not 1 <= shape[0] <= self.max_batch:
+            return False
+        if self.varies:
+            return len(shape) == 2 and 1 <= shape[1] <= self.shape[0]
+        return shape[1:] == self.shape
 
 
 @dataclass(frozen=True)

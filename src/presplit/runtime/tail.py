@@ -18,9 +18,9 @@ import numpy as np
 
 from presplit.bundle import Bundle
 from presplit.codecs import CODECS
-from presplit.core.encoding import Encoding
+from presplit.core.encoding import Encoding, Native, most_bytes
 from presplit.core.protocols import Codec
-from presplit.core.types import Floats, Runnable
+from presplit.core.types import Boundary, Floats, Runnable
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
 from presplit.runtime.hosted import Array, Contract, Form, Hosted, TooLate, UnknownModel
 from presplit.runtime.kept import Kept
@@ -43,6 +43,7 @@ class Tail:
     split: int
     codec: Codec
     encoding: Encoding
+    shape: tuple[int, ...]
     contract: Contract
 
 
@@ -78,8 +79,10 @@ class Tails:
     def warm(self, name: str) -> None:
         """Make the engine of ``name`` and run it once with zeros; raises `UnknownModel`."""
         tail = self._find(name)
-        zeros = np.zeros((1, *tail.contract.input.shape), tail.contract.input.dtype)
-        self._logits(tail, zeros)
+        zeros = np.zeros((1, *tail.shape), np.float32)
+        codes = tail.codec.encode(zeros, tail.encoding)
+        assert codes is not None, "every codec carries zeros"
+        self._logits(tail, codes)
 
     def run(self, name: str, array: Array, *, until: float | None) -> Floats:
         """The logits for ``array``; raises as `presplit.runtime.hosted.Hosted` says."""
@@ -98,7 +101,7 @@ class Tails:
 
     def _logits(self, tail: Tail, codes: Array) -> Floats:
         """What the net says of ``codes``."""
-        values = tail.codec.decode(codes, tail.encoding)
+        values = tail.codec.decode(codes, tail.encoding, tail.shape)
         with self.kept.engine(tail.split) as (runnable, engine):
             found = engine.run({runnable.input: values})
         return found[runnable.logits[self._bundle.net.exits[-1].name]]
@@ -152,12 +155,19 @@ def _tails(bundle: Bundle) -> list[Tail]:
     logits = Form("logits", "float32", (net.exits[-1].classes,), MAX_BATCH)
     found: list[Tail] = []
     for split, port in enumerate(bundle.manifest.ports[: net.last]):
-        for codec in port.entry:
-            encoding = bundle.encoding(split, codec)
-            boundary = net.boundaries[split]
-            nbytes = encoding.nbytes(boundary)
-            batch = max(1, min(MAX_BATCH, MAX_REQUEST_BYTES // nbytes))
-            form = Form("boundary", encoding.dtype, boundary.shape, batch)
+        boundary = net.boundaries[split]
+        for codec, encoding in port.encodings.items():
             name = bundle.manifest.model_name(split, codec)
-            found.append(Tail(split, CODECS.find(codec), encoding, Contract(name, form, logits)))
+            contract = Contract(name, _form(encoding, boundary), logits)
+            found.append(Tail(split, CODECS.find(codec), encoding, boundary.shape, contract))
     return found
+
+
+def _form(encoding: Encoding, boundary: Boundary) -> Form:
+    """What a request must be whose input is encoded so."""
+    if isinstance(encoding, Native):
+        # Payloads differ in length, so several are no array: a request has one.
+        return Form("boundary", encoding.dtype, (most_bytes(boundary),), varies=True)
+    nbytes = encoding.nbytes(boundary)
+    batch = max(1, min(MAX_BATCH, MAX_REQUEST_BYTES // nbytes))
+    return Form("boundary", encoding.dtype, encoding.shape(boundary), batch)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from presplit.bundle import Bundle
+from presplit.codecs import USUAL
 from presplit.core.errors import InputError
 from presplit.core.plans import Plan
 from presplit.core.types import Floats
@@ -32,6 +33,7 @@ def export(
     name: str = "model",
     labels: Sequence[str] = (),
     policy: str = "confidence",
+    codecs: Sequence[str] = USUAL,
     plan: Plan | None = None,
     spec: Mapping[str, Any] | None = None,
 ) -> Bundle:
@@ -40,11 +42,11 @@ def export(
     A bundle that is there is replaced, its plan included.
 
     ``example``: labelled `Samples` held out of the training set, which give the range of every
-    boundary for the int8 codec and the evidence from which plans are made; or just an array or a
-    tensor ``(batch, *shape)``, at least one sample, from which no plan with an accuracy can be
-    made. It is taken as float32; uint8 is scaled to 0..1, as in `Samples`. Raises `GraphError` if
-    the net cannot be exported or the graph does not compute what torch does, `InputError` if
-    ``example`` is no array of numbers.
+    boundary for the codecs and the evidence from which plans are made; or just an array or a tensor
+    ``(batch, *shape)``, at least one sample, from which no plan with an accuracy can be made.
+    ``codecs`` are those that are tried at each boundary. It is taken as float32; uint8 is scaled to
+    0..1, as in `Samples`. Raises `GraphError` if the net cannot be exported or the graph does not
+    compute what torch does, `InputError` if ``example`` is no array of numbers.
     """
     held_out = example if isinstance(example, Samples) else None
     given = _inputs(example)
@@ -64,6 +66,7 @@ def export(
         policy=policy,
         name=name,
         classes=labels,
+        codecs=codecs,
         plan=plan,
         spec=spec,
         versions={"torch": str(torch.__version__), "onnx": importlib.metadata.version("onnx")},

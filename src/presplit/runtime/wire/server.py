@@ -107,7 +107,9 @@ class Listener:
         contract = self._hosted.contract(request.name)
         described = [
             messages.ModelMetadataResponse.TensorMetadata(
-                name=form.name, datatype=datatype_of(form.dtype), shape=[-1, *form.shape]
+                name=form.name,
+                datatype=datatype_of(form.dtype),
+                shape=[-1, -1] if form.varies else [-1, *form.shape],
             )
             for form in (contract.input, contract.output)
         ]

@@ -6,6 +6,7 @@ They are checked before they are used. Source: Open Inference Protocol, "Tensor 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from presplit.runtime.hosted import Form
 DATATYPES = {
     "FP32": "float32",
     "FP16": "float16",
+    "UINT8": "uint8",
     "INT8": "int8",
     "INT16": "int16",
     "INT32": "int32",
@@ -56,7 +58,7 @@ def read(tensor: Sent, form: Form) -> npt.NDArray[Any]:
         raise InputError(f"{form.name!r} must be {datatype}, got {tensor.datatype[:16]!r}")
     shape = tensor.shape
     form.check_shape(form.dtype, shape)
-    size = shape[0] * form.nbytes
+    size = math.prod(shape) * np.dtype(form.dtype).itemsize
     if len(tensor.raw) != size:
         raise InputError(
             f"{form.name!r} of shape {shape} and datatype {datatype} has {size} bytes, "
