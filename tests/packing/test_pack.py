@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from onnx import numpy_helper
 
 from presplit.bundle import Bundle
 from presplit.codecs import CODECS
-from presplit.core.errors import GraphError, InputError
+from presplit.core.errors import BundleError, GraphError, InputError, SpecError
 from presplit.core.tensors import INPUT
 from presplit.packing import pack
 from presplit.packing.session import Session
@@ -325,3 +326,53 @@ def test_bytes_for_a_net_of_floats_are_scaled(tmp_path: Path) -> None:
     assert bundle.encoding(0, "int8").scale == pytest.approx(1 / 255, rel=0.05)
     raw = pack(perceptron(), tmp_path / "net.bundle", samples=x.astype(np.float32))
     assert raw.manifest.whole_input  # it was given bytes that nobody scaled
+
+
+def test_every_codec_that_fits_is_offered_with_its_bytes_or_refused_with_the_reason(
+    tmp_path: Path,
+) -> None:
+    net = model(
+        """net (float[N, 3, 8, 8] x) => (float[N, 4] y)
+        { c = Conv <pads = [1, 1, 1, 1]> (x, k) r = Relu(c) f = Flatten(r) y = MatMul(f, w) }""",
+        {"k": (5, 3, 3, 3), "w": (320, 4)},
+    )
+    x = RANDOM.integers(0, 256, (200, 3, 8, 8)).astype(np.uint8)
+    y = np.arange(200) % 4
+    bundle = pack(net, tmp_path / "net.bundle", samples=x, labels=y, codecs=[*CODECS])
+    for number, port in enumerate(bundle.manifest.ports[:-1]):
+        boundary = bundle.net.boundaries[number]
+        told = {*port.encodings, *port.refused}
+        assert {"bfloat16", "int8-channel", "int2+lz4", "topk-10"} <= told - {"integers"}
+        assert ("jpeg-50" in told) == (number == 0)
+        for codec, encoding in port.encodings.items():
+            mean, most = (
+                bundle.payload_bytes(number, codec),
+                bundle.payload_p99_bytes(number, codec),
+            )
+            fixed = encoding.nbytes(boundary)
+            assert fixed is None or mean == most == fixed
+            assert 0 < mean <= most <= 2 * boundary.nbytes + 1024
+            assert bundle.worth(number, codec).shape == (200,)
+    # Noise is not what JPEG is for, and each of its 192 values matters.
+    refused = bundle.manifest.ports[0].refused
+    assert re.match(r"it changes the answers to \d+ of (the first \d+ of )?200", refused["int2"])
+    assert refused["int2+zstd"] == refused["int2"]
+    assert refused["jpeg-50"] == f"so does jpeg-75, which loses less: {refused['jpeg-75']}"
+
+
+def test_only_the_codecs_that_are_named_are_tried(tmp_path: Path) -> None:
+    net = perceptron()
+    x, y = x_and_labels(net)
+    bundle = pack(net, tmp_path / "net.bundle", samples=x, labels=y, codecs=["int8+zstd"])
+    assert {*bundle.manifest.ports[1].encodings} == {"float32", "int8+zstd"}
+    assert 0 < bundle.payload_bytes(1, "int8+zstd") < 100
+    with pytest.raises(SpecError, match="no codec named 'int9'"):
+        pack(net, tmp_path / "other.bundle", samples=x, codecs=["int9"])
+
+
+def test_bytes_that_vary_are_unknown_without_labels(tmp_path: Path) -> None:
+    net = perceptron()
+    bundle = pack(net, tmp_path / "net.bundle", samples=x_and_labels(net)[0])
+    assert bundle.payload_bytes(0, "int8") == bundle.net.boundaries[0].size
+    with pytest.raises(BundleError, match=r"how many bytes int8\+zstd needs .* with labels"):
+        bundle.payload_bytes(0, "int8+zstd")

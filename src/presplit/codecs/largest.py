@@ -59,7 +59,7 @@ class TopK:
         assert isinstance(encoding, Largest), "this codec calibrates no other"
         given, size = raw(codes), math.prod(shape)
         head = math.ceil(size / 8)
-        places = np.unpackbits(np.frombuffer(given[:head], np.uint8), count=None)[:size]
+        places = np.unpackbits(np.frombuffer(given[:head], np.uint8))[:size]
         same("bits of places", size, places.size)
         kept = places.astype(bool)
         same("values", np.count_nonzero(kept), len(given) - head)

@@ -19,6 +19,7 @@ import numpy as np
 from presplit.bundle import Bundle
 from presplit.codecs import CODECS
 from presplit.core.encoding import Encoding, Native, most_bytes
+from presplit.core.errors import MissingLibrary
 from presplit.core.protocols import Codec
 from presplit.core.types import Boundary, Floats, Runnable
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
@@ -80,7 +81,10 @@ class Tails:
         """Make the engine of ``name`` and run it once with zeros; raises `UnknownModel`."""
         tail = self._find(name)
         zeros = np.zeros((1, *tail.shape), np.float32)
-        codes = tail.codec.encode(zeros, tail.encoding)
+        try:
+            codes = tail.codec.encode(zeros, tail.encoding)
+        except MissingLibrary as error:
+            raise UnknownModel(f"{name} cannot be decoded here: {error}") from error
         assert codes is not None, "every codec carries zeros"
         self._logits(tail, codes)
 
@@ -101,7 +105,10 @@ class Tails:
 
     def _logits(self, tail: Tail, codes: Array) -> Floats:
         """What the net says of ``codes``."""
-        values = tail.codec.decode(codes, tail.encoding, tail.shape)
+        try:
+            values = tail.codec.decode(codes, tail.encoding, tail.shape)
+        except MissingLibrary as error:
+            raise UnknownModel(f"{tail.contract.name} cannot be decoded here: {error}") from error
         with self.kept.engine(tail.split) as (runnable, engine):
             found = engine.run({runnable.input: values})
         return found[runnable.logits[self._bundle.net.exits[-1].name]]
