@@ -27,7 +27,7 @@ from presplit.bundle.read import MANIFEST
 from presplit.codecs import CODECS
 from presplit.core.encoding import Seen
 from presplit.core.errors import BundleError, SpecError
-from presplit.core.plans import Estimate, Plan
+from presplit.core.plans import Estimate, Plan, PlanTable, Row
 from presplit.core.types import Boundary, Exit, Net
 
 MOST_FLIPS = 500
@@ -37,6 +37,10 @@ NET = Net(
     tuple(Boundary(f"b{k}", (k + 2,)) for k in range(3)),
     (Exit("early", 1, 2), Exit("final", 2, 2)),
 )
+
+
+def row(plan: Plan) -> Row:
+    return Row(plan, edge_s=0.01, asked=0.5, up_bytes=100, tail_s=0.001, accuracy=0.9)
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -374,7 +378,11 @@ def test_a_plan_changes_the_manifest_and_nothing_that_computes(
     assert {name for name, raw in files_of(bundle.path).items() if raw != before[name]} <= {
         MANIFEST
     }
-    assert write_plan(planned, None) == bundle
+    table = PlanTable((row(Plan(2)), row(plan or Plan(0))))
+    chosen = write_plan(planned, plan, table=table)
+    assert (chosen.plan, chosen.table) == (plan, table) and read(bundle.path) == chosen
+    assert chosen.manifest.model_hash == bundle.manifest.model_hash
+    assert write_plan(chosen, None) == bundle
     assert os.listdir(tmp_path) == ["small.bundle"]
 
 
@@ -390,6 +398,11 @@ def test_a_plan_that_does_not_fit_is_refused(bundle: Bundle, plan: Plan, message
         write_plan(bundle, plan)
     with pytest.raises(BundleError, match=message):
         write(bundle.path, manifest(contents(), plan=plan), contents())
+    table, message = PlanTable((row(Plan(2)), row(plan))), message.replace("plan:", "table: row 1:")
+    with pytest.raises(BundleError, match=message):
+        write_plan(bundle, None, table=table)
+    with pytest.raises(BundleError, match=message):
+        write(bundle.path, manifest(contents(), table=table), contents())
     assert read(bundle.path) == bundle
 
 

@@ -1,6 +1,7 @@
 """What a bundle says of itself.
 
-It lists the net, every file with its SHA-256, the ports, the plan, the spec and the versions.
+It lists the net, every file with its SHA-256, the ports, the plan and its table, the spec and the
+versions.
 
 The manifest is canonical JSON (sorted keys; decoding and encoding it again must give the same
 bytes, which also refuses duplicate keys) and carries the SHA-256 of itself with that field empty,
@@ -17,7 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from presplit.core.encoding import Encoding
-from presplit.core.plans import Plan
+from presplit.core.plans import Plan, PlanTable
 from presplit.core.spec import Name
 from presplit.core.types import Net, canonical_json
 from presplit.core.value import NonNegative, Value
@@ -111,6 +112,8 @@ class Manifest(Value, frozen=True):
     labels: tuple[str, ...] = ()
     validation: Validation | None = None
     plan: Plan | None = None
+    table: PlanTable | None = None
+    """Plans among which the edge chooses while it runs."""
     spec: dict[str, Any] | None = None
     whole_input: bool = False
     """The input is whole numbers: ids, or bytes that the net scales itself."""

@@ -24,8 +24,8 @@ import numpy.typing as npt
 
 from presplit.bundle.manifest import FORMAT, Manifest, Part, Validation
 from presplit.core.encoding import Encoding
-from presplit.core.errors import BundleError, SpecError
-from presplit.core.plans import Plan
+from presplit.core.errors import BundleError, SpecError, context
+from presplit.core.plans import Plan, PlanTable
 from presplit.core.tensors import INPUT, boundary_name, logits_name
 from presplit.core.types import Floats, Net, Runnable, canonical_json
 
@@ -57,6 +57,11 @@ class Bundle:
     def plan(self) -> Plan | None:
         """The plan that the bundle carries, if any."""
         return self.manifest.plan
+
+    @property
+    def table(self) -> PlanTable | None:
+        """The plans among which an edge may choose while it runs, if the bundle carries any."""
+        return self.manifest.table
 
     def runnable(
         self,
@@ -225,6 +230,16 @@ def fits(plan: Plan, manifest: Manifest) -> None:
         )
 
 
+def all_fit(plan: Plan | None, table: PlanTable | None, manifest: Manifest) -> None:
+    """Raise `SpecError` unless ``plan`` and every row of ``table`` fit, as `fits` says."""
+    if plan is not None:
+        with context("plan"):
+            fits(plan, manifest)
+    for number, row in enumerate(() if table is None else table.rows):
+        with context(f"table: row {number}"):
+            fits(row.plan, manifest)
+
+
 def judged_places(samples: int, judged: int) -> npt.NDArray[np.int64]:
     """Which of so many samples codecs are judged on: ``judged`` of them, spread evenly.
 
@@ -330,8 +345,7 @@ def _consistent(manifest: Manifest, file: Path) -> None:
             f"{file}: segments, ports, exits and files do not belong to its net; export the bundle "
             "again"
         )
-    if manifest.plan is not None:
-        try:
-            fits(manifest.plan, manifest)
-        except SpecError as error:
-            raise BundleError(f"{file}: plan: {error}") from error
+    try:
+        all_fit(manifest.plan, manifest.table, manifest)
+    except SpecError as error:
+        raise BundleError(f"{file}: {error}") from error

@@ -24,13 +24,13 @@ from presplit.bundle.read import (
     MANIFEST,
     UNFINISHED,
     Bundle,
-    fits,
+    all_fit,
     parse_manifest,
     read,
     read_manifest,
 )
 from presplit.core.errors import BundleError, SpecError
-from presplit.core.plans import Plan
+from presplit.core.plans import Plan, PlanTable
 from presplit.core.types import canonical_json
 
 
@@ -84,23 +84,25 @@ def real_path(path: str | Path) -> Path:
         raise BundleError(f"{path}: cannot be followed, its links lead in a circle") from error
 
 
-def write_plan(bundle: Bundle | str | Path, plan: Plan | None) -> Bundle:
-    """Put ``plan`` into the bundle (or its path) on disk and give the bundle that carries it.
+def write_plan(
+    bundle: Bundle | str | Path, plan: Plan | None, *, table: PlanTable | None = None
+) -> Bundle:
+    """Put ``plan`` and ``table`` into the bundle (or its path) on disk; give what carries them.
 
-    The model's hash stays.
+    They take the place of those that are there: without a table, the bundle has none afterwards.
+    The model's hash stays. Raises `BundleError` if a plan does not fit.
     """
     bundle = bundle if isinstance(bundle, Bundle) else read(bundle)
-    if plan is not None:
-        try:
-            fits(plan, bundle.manifest)
-        except SpecError as error:
-            raise BundleError(f"{bundle.path}: plan: {error}") from error
+    try:
+        all_fit(plan, table, bundle.manifest)
+    except SpecError as error:
+        raise BundleError(f"{bundle.path}: {error}") from error
     if read_manifest(bundle.path).model_hash != bundle.manifest.model_hash:
         raise BundleError(
             f"{bundle.path}: holds another model since it was read; read it again and plan for "
             "that one"
         )
-    manifest = msgspec.structs.replace(bundle.manifest, plan=plan).sealed()
+    manifest = msgspec.structs.replace(bundle.manifest, plan=plan, table=table).sealed()
     folder = real_path(bundle.path)
     # Inside the bundle, so that it is on the same file system; readers take no notice of the name.
     temporary = folder / f"{UNFINISHED}{os.getpid()}"
