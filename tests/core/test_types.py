@@ -162,7 +162,7 @@ def test_a_stored_value_out_of_range_or_with_an_unknown_field_is_refused(
 
 
 def test_an_answer_becomes_json_without_its_scores() -> None:
-    answer = Answer(3, np.zeros(10, np.float32), "early", "edge", "confident", 0.002, 0, False)
+    answer = Answer(3, np.zeros(10, np.float32), "early", "edge", "confident", 0.002, 0, False, 1)
     assert msgspec.json.decode(canonical_json(answer.to_builtins())) == {
         "label": 3,
         "exit": "early",
@@ -171,4 +171,6 @@ def test_an_answer_becomes_json_without_its_scores() -> None:
         "elapsed_s": 0.002,
         "up_bytes": 0,
         "degraded": False,
+        "split": 1,
+        "row": None,
     }

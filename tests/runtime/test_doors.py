@@ -99,7 +99,7 @@ def test_what_is_not_finite_is_no_answer_and_is_not_sent(bundle: Bundle) -> None
     with pytest.raises(EngineError, match="values that are not finite"):
         Local(bundle, Plan(3), load=NoNumbers).answer(IMAGE[None])
     with Edge(bundle, Plan(1), upstream=InProcess(hosting(bundle))) as edge:
-        asked, sent = edge._walk._sending.ask(np.full((1, 12), np.nan, np.float32), math.inf)
+        asked, sent = edge._walks[0]._sending.ask(np.full((1, 12), np.nan, np.float32), math.inf)
     assert isinstance(asked, Failure)
     assert (asked.why, sent) == ("failed", 0)
 
@@ -113,6 +113,7 @@ class Slow:
     """A reply that is there the second time that it is waited for."""
 
     cancelled = False
+    server_s = None
 
     def __init__(self) -> None:
         self.replies = [Failure("late", "not yet"), LOGITS]

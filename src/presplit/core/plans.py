@@ -103,6 +103,8 @@ class Row(Value, frozen=True):
 class PlanTable(Value, frozen=True):
     """A short list of plans, each the best under some conditions.
 
+    ``usual`` are the conditions that are expected before anything was seen.
+
     >>> near = Row(Plan(0), edge_s=0, asked=1, up_bytes=1000, tail_s=0.001, accuracy=0.9)
     >>> alone = Row(Plan(3), edge_s=0.1, asked=0, up_bytes=0, tail_s=0, accuracy=0.9)
     >>> table = PlanTable((near, alone))
@@ -111,6 +113,7 @@ class PlanTable(Value, frozen=True):
     """
 
     rows: Annotated[tuple[Row, ...], Meta(min_length=1, max_length=32)]
+    usual: Conditions = Conditions(up_bps=10e6, rtt_s=0.02)
 
     def best(self, now: Conditions) -> int:
         """The number of the row with the least mean time under the conditions ``now``."""

@@ -1,4 +1,4 @@
-"""The seams: what a pattern family, a codec and a policy must look like.
+"""The seams: what a pattern family, a codec and the policies must look like.
 
 What looks like this can stand on the shelf of its kind.
 """
@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from presplit.core.encoding import Encoding, Seen, Step
-from presplit.core.types import Floats, Pattern
+from presplit.core.plans import Conditions, PlanTable
+from presplit.core.types import Answer, Floats, Pattern
 
 
 class Family(Protocol):
@@ -76,4 +77,30 @@ class ExitPolicy(Protocol):
 
     def __call__(self, logits: Floats) -> npt.NDArray[np.float32]:
         """float32 ``(batch,)`` scores of ``logits`` ``(batch, classes)``; higher is surer."""
+        ...
+
+
+class SplitPolicy(Protocol):
+    """Chooses, before each answer, by which row of a table of plans it is to be found.
+
+    It is called by one thread at a time.
+    """
+
+    def choose(self, now: Conditions, *, within_s: float) -> int:
+        """The number of the row for an answer under the conditions ``now``.
+
+        ``within_s`` is what is left until its deadline, in seconds.
+        """
+        ...
+
+    def learn(self, row: int, answer: Answer) -> None:
+        """Take notice of what came of an answer for which ``row`` was chosen."""
+        ...
+
+
+class SplitPolicyOf(Protocol):
+    """Makes the split policy for a table: what stands on the shelf."""
+
+    def __call__(self, table: PlanTable) -> SplitPolicy:
+        """A policy that chooses among the rows of ``table``."""
         ...

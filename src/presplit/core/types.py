@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal, get_args
 
 import msgspec
@@ -241,7 +241,8 @@ class Answer:
 
     ``scores``: float32 ``(classes,)`` logits; ``exit`` the exit that gave them; ``where`` they were
     computed; ``why`` from the closed list `WHYS`; ``up_bytes`` payload sent for it; ``degraded``
-    True if a better answer was planned and did not come.
+    True if a better answer was planned and did not come. ``split`` is that of the plan by which it
+    was found, ``row`` the plan's number in the table that the edge chose it from, if it has one.
     """
 
     label: int
@@ -252,11 +253,13 @@ class Answer:
     elapsed_s: float
     up_bytes: int
     degraded: bool
+    split: int
+    row: int | None = None
 
     def to_builtins(self) -> dict[str, object]:
         """A dict ready for JSON, without the scores."""
-        fields = ("label", "exit", "where", "why", "elapsed_s", "up_bytes", "degraded")
-        return {name: getattr(self, name) for name in fields}
+        names = [field.name for field in fields(self) if field.name != "scores"]
+        return {name: getattr(self, name) for name in names}
 
 
 def canonical_json(value: object) -> bytes:

@@ -6,12 +6,17 @@ this request is the answer, and in every other case it is the deepest exit that 
 deadline enters once and only shrinks: whatever the link or the server does becomes an answer's
 ``why``, never a delay and never an exception (`presplit.runtime.walk`).
 
+With a table of plans the edge takes, before each answer, the row that is the best under the
+conditions as its own traffic shows them (`presplit.runtime.choosing`). Everything that any row
+needs is loaded at opening.
+
 Source: early exit with offloading after SPINN (arXiv 2008.06402); the held answer is this project's
 own promise.
 """
 
 from __future__ import annotations
 
+import functools
 import numbers
 import time
 import weakref
@@ -24,14 +29,18 @@ import numpy as np
 from presplit.bundle import Bundle, read
 from presplit.core.cost import answer_by
 from presplit.core.errors import InputError, PlanError, SpecError
-from presplit.core.plans import Plan
+from presplit.core.plans import Conditions, Plan, PlanTable
+from presplit.core.protocols import SplitPolicyOf
 from presplit.core.types import Answer, Floats
 from presplit.core.value import DAY_S
+from presplit.policies import SPLITS
 from presplit.runtime.address import address_of
+from presplit.runtime.choosing import Choosing
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
 from presplit.runtime.head import Head, fits
 from presplit.runtime.opened import Opened
 from presplit.runtime.sending import Sending
+from presplit.runtime.trip import Trip
 from presplit.runtime.upstream import Upstream
 from presplit.runtime.walk import Walk
 from presplit.runtime.watching import Watcher, Watching
@@ -59,24 +68,37 @@ class Edge:
     def __init__(
         self,
         bundle: Bundle,
-        plan: Plan,
+        plan: Plan | PlanTable,
         *,
         upstream: Upstream | None = None,
         threads: int = 1,
         watch: Watcher | None = None,
         load: Load = ENGINES[DEFAULT],
+        split_policy: str | SplitPolicyOf = "table",
     ) -> None:
-        """As `open`; the caller closes ``upstream``, and ``load`` makes the engines."""
+        """As `open`; the caller closes ``upstream``."""
+        policy = SPLITS.find(split_policy) if isinstance(split_policy, str) else split_policy
         self._opened = Opened("the edge")
         self._input = bundle.net.boundaries[0]
-        self._deadline_s = plan.deadline_s or DEFAULT_DEADLINE_S
-        head = Head(bundle, [plan], threads=threads, load=load)
-        goes_on = plan.split < bundle.net.last
-        sending = Sending(bundle, plan, upstream) if goes_on else None
-        self._asks = goes_on and upstream is not None
-        self._walk = Walk(bundle.net, head, plan, sending)
+        self._plans = plans_of(plan)
+        limits = [one.deadline_s for one in self._plans if one.deadline_s is not None]
+        self._deadline_s = min(limits, default=DEFAULT_DEADLINE_S)
+        head = Head(bundle, self._plans, threads=threads, load=load)
+        sendings = [
+            Sending(bundle, one, upstream) if one.split < bundle.net.last else None
+            for one in self._plans
+        ]
+        self._asks = [sending is not None and upstream is not None for sending in sendings]
+        self._walks = [
+            Walk(bundle.net, head, one, sending)
+            for one, sending in zip(self._plans, sendings, strict=True)
+        ]
         self._watching = None if watch is None else Watching(watch)
         closing = [] if self._watching is None else [self._watching.close]
+        self._choosing: Choosing | None = None
+        if isinstance(plan, PlanTable):
+            self._choosing = Choosing(plan, self._walks, policy(plan))
+            closing.append(self._choosing.close)
         # Called once: by `close`, with the last reference, or at the interpreter's end.
         self._let_go = weakref.finalize(self, _let_go, self._opened, closing)
         self._closing: list[Callable[[], None]] = closing
@@ -89,15 +111,21 @@ class Edge:
         server: str | None = None,
         upstream: Upstream | None = None,
         plan: Plan | None = None,
+        table: PlanTable | None = None,
+        split_policy: str | SplitPolicyOf = "table",
         threads: int = 1,
         watch: Watcher | None = None,
+        load: Load = ENGINES[DEFAULT],
     ) -> Self:
         """An edge for ``bundle`` (or its path), ready to answer.
 
         It asks ``server`` (``HOST:PORT``) over gRPC, or any other ``upstream``, which the caller
-        closes. ``plan`` replaces the bundle's own. Without anybody to ask, a plan that wants to has
+        closes. ``plan`` fixes one plan; else the edge chooses before each answer among the rows of
+        ``table``, or of the bundle's own, by ``split_policy`` (a name on the shelf
+        `presplit.policies.SPLITS`, or what makes a policy of one's own); else it goes by the
+        bundle's own plan. Without anybody to ask, a plan that wants to has
         nothing to connect to: the answers come from the exits on the edge with ``why="link_down"``;
-        pass ``Plan(split=net.last)`` to have the whole net answer here.
+        pass ``Plan(split=net.last)`` to have the whole net answer here. ``load`` makes the engines.
 
         ``watch`` is called with every `Answer` in their order, on a thread of its own: it can
         neither delay nor break an answer, and when `close` returns it has seen all that were given,
@@ -111,18 +139,19 @@ class Edge:
             raise SpecError("server and upstream both say whom to ask: give one of them")
         address = None if server is None else address_of(server)
         bundle = bundle if isinstance(bundle, Bundle) else read(bundle)
-        plan = bundle.plan if plan is None else plan
-        if plan is None:
-            raise PlanError(
-                f"{bundle.path}: carries no plan; make one with presplit plan or pass "
-                "plan=Plan(split=...)"
-            )
-        fits(plan, bundle)
-        if address is None or plan.split == bundle.net.last:
-            return cls(bundle, plan, upstream=upstream, threads=threads, watch=watch)
-        client = Client(address, patience_s=max(PATIENCE_S, plan.deadline_s or 0.0))
+        chosen = _chosen(bundle, plan, table)
+        plans = plans_of(chosen)
+        for one in plans:
+            fits(one, bundle)
+        make = functools.partial(
+            cls, bundle, chosen, threads=threads, watch=watch, load=load, split_policy=split_policy
+        )
+        if address is None or all(one.split == bundle.net.last for one in plans):
+            return make(upstream=upstream)
+        longest_s = max(one.deadline_s or 0.0 for one in plans)
+        client = Client(address, patience_s=max(PATIENCE_S, longest_s))
         try:
-            edge = cls(bundle, plan, upstream=client, threads=threads, watch=watch)
+            edge = make(upstream=client)
         except BaseException:
             client.close()
             raise
@@ -145,12 +174,23 @@ class Edge:
         """
         began = time.monotonic()
         self._check(image)
-        by = began + answer_by(self._limit(deadline_s), asks=self._asks)
-        found = self._walk.find(image[np.newaxis], by)
-        answer = found.answer(time.monotonic() - began)
+        limit_s, row, number, trip = self._limit(deadline_s), None, 0, Trip()
+        if self._choosing is not None:
+            row = number = self._choosing.choose(limit_s)
+        by = began + answer_by(limit_s, asks=self._asks[number])
+        found = self._walks[number].find(image[np.newaxis], by, trip)
+        split = self._plans[number].split
+        answer = found.answer(time.monotonic() - began, split=split, row=row)
+        if self._choosing is not None:
+            self._choosing.learn(answer, trip)
         if self._watching is not None:
             self._watching.see(answer)
         return answer
+
+    @property
+    def conditions(self) -> Conditions | None:
+        """What an edge with a table knows of the link, the server and itself; None with a plan."""
+        return None if self._choosing is None else self._choosing.now
 
     def close(self) -> None:
         """Close the connection; further calls to `answer` raise `InputError`.
@@ -190,6 +230,28 @@ class Edge:
                 f"deadline_s must be a positive number of seconds, a day at most, got {given}"
             )
         return limit
+
+
+def plans_of(plan: Plan | PlanTable) -> tuple[Plan, ...]:
+    """The plans of a table, or the one."""
+    if isinstance(plan, PlanTable):
+        return tuple(row.plan for row in plan.rows)
+    return (plan,)
+
+
+def _chosen(bundle: Bundle, plan: Plan | None, table: PlanTable | None) -> Plan | PlanTable:
+    """What the edge goes by: what is given before what the bundle carries, a table before a plan.
+
+    Raises `SpecError` if both are given, `PlanError` if there is neither.
+    """
+    if plan is not None and table is not None:
+        raise SpecError("plan and table both say where to cut: give one of them")
+    for found in (plan, table, bundle.table, bundle.plan):
+        if found is not None:
+            return found
+    raise PlanError(
+        f"{bundle.path}: carries no plan; make one with presplit plan or pass plan=Plan(split=...)"
+    )
 
 
 def _let_go(opened: Opened, closing: list[Callable[[], None]]) -> None:

@@ -44,14 +44,17 @@ class Held:
 
 
 class Stretch:
-    """The segments from boundary ``start`` to ``stop`` in one engine, with at most one exit."""
+    """The segments from boundary ``start`` to ``stop`` in one engine, with at most one exit.
+
+    ``shape`` is that of the boundary at the start, ``seconds`` what a run took at opening.
+    """
 
     def __init__(self, bundle: Bundle, cut: Cut, *, threads: int, load: Load) -> None:
         start, stop, self.exit = cut
         early = [] if self.exit is None or self.exit.after == bundle.net.last else [self.exit.name]
         model = bundle.runnable(start, stop, exits=early)
         self._input, self._boundary, self._names = model.input, model.boundary, model.logits
-        self._shape = bundle.net.boundaries[start].shape
+        self.shape = bundle.net.boundaries[start].shape
         self._engine = load(model, threads)
         self.seconds = self._time()
 
@@ -69,7 +72,7 @@ class Stretch:
 
     def _time(self) -> float:
         """What a run of one sample is expected to take: the median of some with zeros."""
-        zeros, took = np.zeros((1, *self._shape), np.float32), list[float]()
+        zeros, took = np.zeros((1, *self.shape), np.float32), list[float]()
         self.run(zeros)
         for _ in range(WARM_UP_RUNS):
             began = time.monotonic()

@@ -17,7 +17,7 @@ PLAIN = "float32"
 
 
 class Sending:
-    """Sends the boundary at the split of ``plan``, if there is somebody ``upstream``.
+    """Sends the boundary at the split of ``plan``, of ``shape``, if there is an ``upstream``.
 
     Raises `SpecError` for a codec that does not exist, or not at this boundary.
     """
@@ -29,9 +29,10 @@ class Sending:
         self._name = bundle.manifest.model_name(plan.split, plan.codec)
         self._plain_name = bundle.manifest.model_name(plan.split, PLAIN)
         self._classes = bundle.net.exits[-1].classes
+        self.shape = bundle.net.boundaries[plan.split].shape
         if upstream is not None:
             # The first time costs most; then begin to connect, and have the tail made ready.
-            zeros = np.zeros((1, *bundle.net.boundaries[plan.split].shape), np.float32)
+            zeros = np.zeros((1, *self.shape), np.float32)
             self._codec.encode(zeros, self._encoding)
             upstream.greet(self._name)
 

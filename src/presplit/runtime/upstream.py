@@ -39,6 +39,14 @@ class Failure:
 class Pending(Protocol):
     """A request on its way."""
 
+    @property
+    def server_s(self) -> float | None:
+        """What the server says the reply took there, queues included; None where it says nothing.
+
+        It is known once the reply is there, is never negative and at most what was waited.
+        """
+        ...
+
     def wait(self, until: float) -> Floats | Failure:
         """The logits, float32 ``(1, classes)``, or why there are none, by ``until``.
 
@@ -99,6 +107,8 @@ class _InProcessPending:
 
     def __init__(self, future: Future[Floats], classes: int) -> None:
         self._future = future
+        self._began = time.monotonic()
+        self.server_s: float | None = None
         self._form = Form("logits", "float32", (classes,))
         self._reply: Future[Floats | Failure] = Future()
         future.add_done_callback(lambda _: self._settle())
@@ -117,6 +127,7 @@ class _InProcessPending:
 
     def _settle(self) -> None:
         """Take what came of the future."""
+        self.server_s = time.monotonic() - self._began
         try:
             logits = self._future.result()
         except Exception as error:  # whatever a server does becomes a reason

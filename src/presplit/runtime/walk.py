@@ -15,8 +15,9 @@ from presplit.core.routing import sure
 from presplit.core.types import Answer, Floats, Net, Where, Why
 from presplit.policies import EXITS
 from presplit.runtime.fallback import Fallback
-from presplit.runtime.head import Head, Held
+from presplit.runtime.head import Head, Held, Stretch
 from presplit.runtime.sending import Sending
+from presplit.runtime.trip import Trip
 from presplit.runtime.upstream import Failure, Pending
 
 LATE_S = 10.0
@@ -32,10 +33,11 @@ class Found:
     why: Why
     up_bytes: int = 0
 
-    def answer(self, elapsed_s: float) -> Answer:
+    def answer(self, elapsed_s: float, *, split: int, row: int | None) -> Answer:
         """The answer for the caller, ``elapsed_s`` after the beginning; its scores are read-only.
 
-        It is degraded if a better one was planned and did not come.
+        It is degraded if a better one was planned and did not come. ``split`` and ``row`` say by
+        which plan it was found.
         """
         scores = self.held.logits[0]
         scores.flags.writeable = False
@@ -48,6 +50,8 @@ class Found:
             elapsed_s=elapsed_s,
             up_bytes=self.up_bytes,
             degraded=self.why not in ("confident", "planned", "server"),
+            split=split,
+            row=row,
         )
 
 
@@ -64,17 +68,30 @@ class Walk:
         self._way, self._fallback = head.way(plan), head.fallback(plan)
         self._sending = sending
 
-    def find(self, values: Floats, by: float) -> Found:
+    @property
+    def way(self) -> tuple[Stretch, ...]:
+        """The stretches up to the split, in order."""
+        return self._way
+
+    @property
+    def sending(self) -> Sending | None:
+        """What asks the server; None if the plan keeps all on the edge."""
+        return self._sending
+
+    def find(self, values: Floats, by: float, trip: Trip) -> Found:
         """What answers the sample ``values`` ``(1, *input)`` by ``by``, as `time.monotonic` counts.
 
-        Raises `EngineError` if this machine cannot compute any answer.
+        What is seen on the way is noted in ``trip``. Raises `EngineError` if this machine cannot
+        compute any answer.
         """
         held: Held | None = None
         for stretch in self._way:
             if held is not None and time.monotonic() + stretch.seconds > by:
                 return Found(held, "edge", "no_time")
             try:
+                began = time.monotonic()
                 values, at_exit = stretch.run(values)
+                trip.ran(time.monotonic() - began, stretch.seconds)
                 if at_exit is not None:
                     at_exit.check()
             except EngineError:
@@ -85,29 +102,32 @@ class Walk:
             if at_exit is not None and self._is_sure(at_exit):
                 return Found(at_exit, "edge", "confident")
         if held is None:
-            return self._ask_with_nothing_held(values, by)
+            return self._ask_with_nothing_held(values, by, trip)
         if self._sending is None:
             return Found(held, "edge", "planned")
-        return self._ask(values, held, by)
+        return self._ask(values, held, by, trip)
 
     def _is_sure(self, held: Held) -> bool:
         """True if the exit may answer and its score reaches its threshold."""
         threshold = self._thresholds.get(held.exit)
         return threshold is not None and bool(sure(self._score(held.logits), threshold)[0])
 
-    def _ask(self, values: Floats, held: Held, by: float) -> Found:
+    def _ask(self, values: Floats, held: Held, by: float, trip: Trip) -> Found:
         """The reply if it is there in time, else what is held."""
         assert self._sending is not None, "what does not end here is sent"
         asked, up_bytes = self._sending.ask(values, by)
         if isinstance(asked, Failure):
+            trip.unasked(asked)
             return Found(held, "edge", asked.why, up_bytes)
+        trip.asks(up_bytes)
         reply = asked.wait(by)
+        trip.heard(asked, reply)
         if isinstance(reply, Failure):
             asked.cancel()
             return Found(held, "edge", reply.why, up_bytes)
         return Found(Held(self._final, reply), "server", "server", up_bytes)
 
-    def _ask_with_nothing_held(self, values: Floats, by: float) -> Found:
+    def _ask_with_nothing_held(self, values: Floats, by: float, trip: Trip) -> Found:
         """The reply, or the next exit on the edge, which runs while the reply is on its way.
 
         Without any answer the deadline cannot be kept: after it, what comes first is the answer.
@@ -117,9 +137,15 @@ class Walk:
         assert self._sending is not None, "what does not end here is sent"
         latest = max(by, time.monotonic()) + LATE_S
         asked, up_bytes = self._sending.ask(values, latest)
+        trip.asks(up_bytes)
         meanwhile = Fallback(stretch, values)
         try:
-            reply = asked if isinstance(asked, Failure) else _first(asked, meanwhile, by, latest)
+            if isinstance(asked, Failure):
+                reply = asked
+                trip.unasked(asked)
+            else:
+                reply = _first(asked, meanwhile, by, latest)
+                trip.heard(asked, reply)
             if isinstance(reply, Failure):
                 return Found(meanwhile.result(), "edge", reply.why, up_bytes)
             return Found(Held(self._final, reply), "server", "server", up_bytes)

@@ -26,7 +26,7 @@ from presplit.runtime.upstream import Failure, Pending, Request
 from presplit.runtime.wire import messages
 from presplit.runtime.wire.reasons import exhausted, failure_of, trailers
 from presplit.runtime.wire.tensors import Sent, read, send
-from presplit.runtime.wire.words import MOST_KEY
+from presplit.runtime.wire.words import MOST_KEY, SERVER_S_KEY
 
 REPLY_ROOM_BYTES = 64 * 1024
 """What a reply may hold besides its logits; more than any honest server sends."""
@@ -71,7 +71,7 @@ class Client:
         self._channel = grpc.insecure_channel(address_of(server), options=options)
         self._infer: Any = self._channel.unary_unary(messages.path("ModelInfer"))
         self._ready: Any = self._channel.unary_unary(messages.path("ModelReady"))
-        self._greeting: Any = None
+        self._greetings: dict[str, Any] = {}
         self._most_bytes: int | None = None
 
     def greet(self, name: str) -> None:
@@ -80,9 +80,10 @@ class Client:
         What the server says of the largest request that it takes is kept.
         """
         request = messages.ModelReadyRequest(name=name).SerializeToString()
+        greeting = self._ready.future(request, timeout=GREETING_S)
         # It is kept because gRPC cancels a call that nobody holds.
-        self._greeting = self._ready.future(request, timeout=GREETING_S)
-        self._greeting.add_done_callback(self._welcomed)
+        self._greetings[name] = greeting
+        greeting.add_done_callback(self._welcomed)
 
     def ask(self, request: Request, until: float) -> Pending | Failure:
         """Put ``request`` on its way; the server is told when its reply becomes worthless."""
@@ -103,7 +104,8 @@ class Client:
         try:
             if most is not None and len(message) > most:
                 # Another server may listen there by now, and take more.
-                if self._greeting.done():
+                greeting = self._greetings.get(request.model)
+                if greeting is None or greeting.done():
                     self.greet(request.model)
                 detail = f"a request of {len(message)} bytes, and the server takes {most}"
                 return Failure("refused", detail)
@@ -139,6 +141,8 @@ class _Pending:
         self._call = call  # grpc's future: no stubs
         self._request, self._id = request, request_id
         self._exhausted: Why = exhausted
+        self._began = time.monotonic()
+        self.server_s: float | None = None
         self._logits = Form("logits", "float32", (request.classes,))
 
     def wait(self, until: float) -> Floats | Failure:
@@ -151,8 +155,9 @@ class _Pending:
             return Failure("link_down", "nobody waits any more, or the channel was closed")
         except grpc.RpcError:
             return failure_of(self._call, exhausted=self._exhausted)
+        waited_s = time.monotonic() - self._began
         try:
-            return self._read(raw)
+            return self._read(raw, waited_s)
         except (DecodeError, InputError) as error:
             return Failure("bad_reply", str(error))
 
@@ -160,8 +165,8 @@ class _Pending:
         """Ask no more."""
         self._call.cancel()
 
-    def _read(self, raw: bytes) -> Floats:
-        """The logits in a reply.
+    def _read(self, raw: bytes, waited_s: float) -> Floats:
+        """The logits in a reply that was there after ``waited_s`` seconds, at most.
 
         Raises `InputError` unless it is the reply to this request, of this model and form.
         """
@@ -183,4 +188,8 @@ class _Pending:
         )
         logits = read(tensor, self._logits)
         self._logits.check(logits)
+        if SERVER_S_KEY in reply.parameters:
+            said_s = reply.parameters[SERVER_S_KEY].double_param
+            # What cannot be is not believed; a number that is none compares as false.
+            self.server_s = said_s if 0 <= said_s <= waited_s else None
         return logits.astype(np.float32, copy=False)

@@ -11,6 +11,7 @@ connections, because a peer may be slow or hostile.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import grpc
@@ -21,7 +22,7 @@ from presplit.runtime.hosted import Contract, Hosted, UnknownModel
 from presplit.runtime.wire import messages
 from presplit.runtime.wire.calls import Message, Words, unary
 from presplit.runtime.wire.tensors import Sent, datatype_of, read, send
-from presplit.runtime.wire.words import MOST_KEY
+from presplit.runtime.wire.words import MOST_KEY, SERVER_S_KEY
 
 VERSION = "1"
 """The one version of every model: another model has another hash, and so another name."""
@@ -125,7 +126,9 @@ class Listener:
         _check_version(request.model_version)
         contract = self._hosted.contract(request.model_name)
         array = read(_only_input(request, contract), contract.input)
+        began = time.monotonic()
         logits = await asyncio.wrap_future(self._hosted.run(request.model_name, array, until=until))
+        took = messages.InferParameter(double_param=time.monotonic() - began)
         found = send(contract.output.name, logits)
         output = messages.ModelInferResponse.InferOutputTensor(
             name=found.name, datatype=found.datatype, shape=found.shape
@@ -134,6 +137,7 @@ class Listener:
             model_name=request.model_name,
             model_version=VERSION,
             id=request.id,
+            parameters={SERVER_S_KEY: took},
             outputs=[output],
             raw_output_contents=[found.raw],
         )

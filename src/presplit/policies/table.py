@@ -1,0 +1,63 @@
+"""Table: the row with the least mean time, left only when that pays.
+
+Source: dynamic split computing (arXiv 2205.11269), which takes the best split for the rate that is
+seen. What differs: a row is a whole plan, with exits, codec and form; the conditions are also the
+round trip, the server and the device; and what is seen is uncertain, so a row is left when what
+other rows would have saved adds up.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from presplit.core.plans import Conditions, PlanTable
+from presplit.core.types import Answer
+
+PATIENCE = 0.3
+"""A row is left when the shares of time that others would have saved add up to so much.
+
+So a row that is better by a third is taken at once, one that is better by a twentieth after six
+answers; one that is better now and then, by chance, is not.
+"""
+
+
+class Best:
+    """The row with the least mean time among those that meet the deadline, if any does.
+
+    ``patience`` is `PATIENCE`; with 0 the best row is taken each time.
+    """
+
+    def __init__(self, table: PlanTable, *, patience: float = PATIENCE) -> None:
+        self._patience = patience
+        self._row = table.best(table.usual)
+        self._missed = 0.0
+        rows = table.rows
+        # Times are linear in the device's factor, the round trip, seconds a bit, the server's
+        # factor: the mean of all answers first, then those for which the server is asked.
+        means = [(r.edge_s, r.asked, 8 * r.asked * r.up_bytes, r.asked * r.tail_s) for r in rows]
+        asking = [
+            (r.edge_s, 1.0, 8 * r.up_bytes, r.tail_s) if r.asked else (r.edge_s, 0.0, 0.0, 0.0)
+            for r in rows
+        ]
+        self._weights = np.array([means, asking])
+
+    def choose(self, now: Conditions, *, within_s: float) -> int:
+        """The best row, or the one before, as long as it is nearly as good."""
+        moment = (now.device_factor, now.rtt_s, 1 / now.up_bps, now.server_factor)
+        mean_s, longest_s = self._weights @ np.array(moment)
+        fits = longest_s <= within_s
+        if fits.any():
+            mean_s = np.where(fits, mean_s, np.inf)
+        best = int(mean_s.argmin())
+        own_s, best_s = float(mean_s[self._row]), float(mean_s[best])
+        if best_s == own_s:
+            self._missed = 0.0
+            return self._row
+        # Infinite where the row before does not meet the deadline and another one does.
+        self._missed += 1 - best_s / own_s
+        if self._missed >= self._patience:
+            self._row, self._missed = best, 0.0
+        return self._row
+
+    def learn(self, row: int, answer: Answer) -> None:
+        """Nothing: the conditions hold what is to be known."""
