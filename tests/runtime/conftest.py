@@ -34,6 +34,12 @@ def slow_bundle(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="session")
+def busy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One segment takes some milliseconds; the others microseconds."""
+    return small["small_bundle"](tmp_path_factory.mktemp("busy") / "small.bundle", seed=3, slow=6)
+
+
+@pytest.fixture(scope="session")
 def start() -> Any:
     return running
 

@@ -88,7 +88,7 @@ class Edge:
             Sending(bundle, one, upstream) if one.split < bundle.net.last else None
             for one in self._plans
         ]
-        self._asks = [sending is not None and upstream is not None for sending in sendings]
+        self._asks = [sending is not None and sending.asks for sending in sendings]
         self._walks = [
             Walk(bundle.net, head, one, sending)
             for one, sending in zip(self._plans, sendings, strict=True)

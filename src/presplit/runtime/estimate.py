@@ -8,6 +8,7 @@ says. What is left of a request's time belongs to the link (`presplit.runtime.li
 
 from __future__ import annotations
 
+import math
 import statistics
 import threading
 import time
@@ -19,6 +20,8 @@ from presplit.runtime.trip import Asked, Trip
 
 LAST = 5
 """Of so many the median is taken: a step counts after three, one that is off never."""
+OLD_S = 0.5
+"""After so many seconds without a new one, what was seen before counts no more."""
 BASE_WEIGHT, BASE_KEPT = 5.0, 0.98
 """How many answers the table's word counts; what an answer counts less with each one after it."""
 LEAST_S = 0.001
@@ -39,14 +42,18 @@ class Estimate:
         self.now = usual
         self._lock = threading.Lock()
         self._line = Line(usual.up_bps, usual.rtt_s, now=time.monotonic())
-        self._load = deque([1.0], maxlen=LAST)
-        self._server = deque([usual.server_factor], maxlen=LAST)
+        self._load, self._server = _Recent(1.0), _Recent(usual.server_factor)
         self._overloads = 0
         edge_s = [row.edge_s for row in table.rows if row.edge_s]
         prior_s = BASE_WEIGHT * max(LEAST_S, statistics.fmean(edge_s) if edge_s else 0.0)
         self._prior_s, self._usual_base = prior_s, usual.device_factor
         self._seen_s = self._planned_s = 0.0
         self.computed_at = self.heard_at = time.monotonic()
+
+    @property
+    def sound_bps(self) -> float:
+        """The rate on the way up, or what it was before requests failed."""
+        return self._line.sound_bps
 
     def learn(self, row: Row, trip: Trip, edge_s: float | None = None) -> None:
         """Take notice of a sample that went by ``row``.
@@ -57,18 +64,14 @@ class Estimate:
         with self._lock:
             if trip.usual_s:
                 self.computed_at = time.monotonic()
-                self._load.append(trip.ran_s / trip.usual_s)
-                if edge_s is not None:
-                    self._weigh(row.edge_s, edge_s)
+                load = trip.ran_s / trip.usual_s
+                self._load.add(load, now=self.computed_at)
+                if edge_s is not None and row.edge_s:
+                    self._seen_s = BASE_KEPT * self._seen_s + edge_s / max(load, LEAST_FACTOR)
+                    self._planned_s = BASE_KEPT * self._planned_s + row.edge_s
             if trip.asked is not None:
                 self._heard(trip.asked, row.tail_s)
             self._tell()
-
-    def _weigh(self, planned_s: float, seen_s: float) -> None:
-        """The part of an answer on the edge took ``seen_s`` and was planned to take another."""
-        load = max(LEAST_FACTOR, statistics.median(self._load))
-        self._seen_s = BASE_KEPT * self._seen_s + seen_s / load
-        self._planned_s = BASE_KEPT * self._planned_s + planned_s
 
     def _heard(self, asked: Asked, tail_s: float) -> None:
         """A request had its reply, or has none."""
@@ -81,19 +84,39 @@ class Estimate:
             self._line.failed(asked.nbytes, down_s)
             return
         self._overloads = 0
-        factor = statistics.median(self._server)
+        factor = self._server.median
         if asked.server_s is not None:
             factor = (asked.server_s + LEAST_S) / (tail_s + LEAST_S)
-            self._server.append(factor)
+            self._server.add(factor, now=now)
         self._line.took(asked.nbytes, max(1e-6, asked.waited_s - factor * tail_s), now=now)
 
     def _tell(self) -> None:
         """Put together what is known."""
         base = (self._prior_s * self._usual_base + self._seen_s) / (self._prior_s + self._planned_s)
-        server = statistics.median(self._server) * 2.0**self._overloads
+        server = self._server.median * 2.0**self._overloads
+        device = base * self._load.median
         self.now = Conditions(
             up_bps=self._line.up_bps,
             rtt_s=self._line.rtt_s,
             server_factor=min(max(server, LEAST_FACTOR), MOST_FACTOR),
-            device_factor=min(max(base * statistics.median(self._load), LEAST_FACTOR), MOST_FACTOR),
+            device_factor=min(max(device, LEAST_FACTOR), MOST_FACTOR),
         )
+
+
+class _Recent:
+    """The median of the last few of what was seen, all of it recent."""
+
+    def __init__(self, expected: float) -> None:
+        # What is expected counts as much as two that were seen: the first one may be slow.
+        self._seen = deque([expected] * (LAST // 2), maxlen=LAST)
+        self._at = math.inf
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self._seen)
+
+    def add(self, value: float, *, now: float) -> None:
+        if now - self._at > OLD_S:
+            self._seen.clear()
+        self._seen.append(value)
+        self._at = now

@@ -55,6 +55,11 @@ class Line:
         """The rate on the way up, in bits a second."""
         return 8 / self._byte_s
 
+    @property
+    def sound_bps(self) -> float:
+        """The rate on the way up, or what it was before requests failed."""
+        return self.up_bps if self._sound is None else 8 / self._sound[1]
+
     def expected_s(self, nbytes: float) -> float:
         """What a request of so many bytes is expected to take."""
         return self._rtt_s + nbytes * self._byte_s
@@ -79,7 +84,6 @@ class Line:
             self._slower = None
         self._settled += 1
         self._correct(nbytes, off_s)
-        self._stay_possible(nbytes, seconds)
 
     def failed(self, nbytes: float, waited_s: float) -> None:
         """Take notice of a request of ``nbytes`` that had no reply after ``waited_s`` seconds."""
@@ -98,7 +102,7 @@ class Line:
 
     def _widen(self, rtt_s: float, byte_s: float) -> None:
         """Forget how sure it was: the rate may be anything, the round trip changes less."""
-        self._rr: float = (0.3 * rtt_s) ** 2
+        self._rr: float = (0.3 * rtt_s + NOISE_S) ** 2
         self._rb: float = 0.0
         self._bb: float = byte_s**2
 
@@ -106,7 +110,7 @@ class Line:
         """Be less sure by the time that has passed."""
         passed_s = min(max(0.0, now - self._seen), LONGEST_DRIFT_S)
         self._seen = now
-        self._rr += passed_s * (RTT_DRIFT * self._rtt_s) ** 2
+        self._rr += passed_s * (RTT_DRIFT * self._rtt_s + NOISE_S) ** 2
         self._bb += passed_s * (RATE_DRIFT * self._byte_s) ** 2
 
     def _variance(self, nbytes: float) -> float:
@@ -118,16 +122,11 @@ class Line:
         """The filter's step for a time that is ``off_s`` later than expected."""
         to_rtt, to_byte = self._rr + nbytes * self._rb, self._rb + nbytes * self._bb
         variance = self._variance(nbytes)
-        self._rtt_s += to_rtt / variance * off_s
-        self._byte_s += to_byte / variance * off_s
+        # Neither may fall below nothing: one time says that it is less, not that it is nothing.
+        self._rtt_s = max(self._rtt_s + to_rtt / variance * off_s, self._rtt_s / 2)
+        self._byte_s = max(
+            self._byte_s + to_byte / variance * off_s, self._byte_s / 10, 8 / FASTEST_BPS
+        )
         self._rr -= to_rtt**2 / variance
         self._rb -= to_rtt * to_byte / variance
         self._bb -= to_byte**2 / variance
-
-    def _stay_possible(self, nbytes: float, seconds: float) -> None:
-        """Neither part is below nothing; what is taken from one belongs to the other."""
-        least = 8 / FASTEST_BPS
-        if self._rtt_s < 0:
-            self._rtt_s, self._byte_s = 0.0, max(least, seconds / nbytes)
-        if self._byte_s < least:
-            self._byte_s, self._rtt_s = least, min(seconds, max(0.0, seconds - nbytes * least))

@@ -18,15 +18,18 @@ import numpy as np
 from presplit.core.errors import EngineError
 from presplit.core.plans import Row
 from presplit.core.types import Floats
-from presplit.runtime.estimate import Estimate
+from presplit.runtime.estimate import LAST, Estimate
 from presplit.runtime.head import Stretch
 from presplit.runtime.sending import Sending
 from presplit.runtime.trip import Trip
 from presplit.runtime.upstream import Failure
 from presplit.runtime.walk import Walk
 
-EVERY_S = 1.0
-"""Seconds without evidence after which a probe goes."""
+FIRST_S, EVERY_S = 0.1, 1.0
+"""Seconds without evidence after which a probe goes, and the next ones, each after twice as long.
+
+What was seen last may be a stall, or the first time of all, so it is looked at again soon.
+"""
 SHARE = 0.05
 """Of the link's and of the processor's time probes take so much at most."""
 PATIENCE_S = 2.0
@@ -54,6 +57,7 @@ class Probing:
         self._wanted = threading.Event()
         self._ended = False
         self._link_at = self._run_at = 0.0
+        self._heard, self._patience_s = 0.0, FIRST_S
         self._thread = threading.Thread(target=self._work, name="probing", daemon=True)
         self._thread.start()
 
@@ -69,8 +73,11 @@ class Probing:
         self._wanted.set()
 
     def _link_due(self, now: float) -> bool:
-        unseen = now - self._estimate.heard_at >= EVERY_S
-        return self._probe.sending is not None and unseen and now >= self._link_at
+        if self._probe.sending is None:
+            return False
+        if self._estimate.heard_at != self._heard:
+            self._heard, self._patience_s = self._estimate.heard_at, FIRST_S
+        return now - self._heard >= self._patience_s and now >= self._link_at
 
     def _run_due(self, now: float) -> bool:
         unseen = now - self._estimate.computed_at >= EVERY_S
@@ -90,18 +97,19 @@ class Probing:
                 self._ask()
 
     def _run(self) -> None:
-        """Run the stretch once."""
-        probe, trip, began = self._probe, Trip(), time.monotonic()
+        """Run the stretch as often as it takes to be believed."""
+        probe, first = self._probe, time.monotonic()
         assert probe.stretch is not None and probe.values is not None, "it is due"
-        self._run_at = began + EVERY_S
-        try:
-            probe.stretch.run(probe.values)
-        except EngineError:
-            return  # the next answer tells its caller
-        took_s = time.monotonic() - began
-        self._run_at = began + max(EVERY_S, took_s / SHARE)
-        trip.ran(took_s, probe.stretch.seconds)
-        self._estimate.learn(probe.row, trip)
+        self._run_at = first + EVERY_S
+        for _ in range(LAST // 2 + 1):
+            trip, began = Trip(), time.monotonic()
+            try:
+                probe.stretch.run(probe.values)
+            except EngineError:
+                return  # the next answer tells its caller
+            trip.ran(time.monotonic() - began, probe.stretch.seconds)
+            self._estimate.learn(probe.row, trip)
+        self._run_at = first + max(EVERY_S, (time.monotonic() - first) / SHARE)
 
     def _ask(self) -> None:
         """Send the noise once."""
@@ -115,22 +123,28 @@ class Probing:
             reply = asked.wait(began + PATIENCE_S)
             trip.heard(asked, reply)
             asked.cancel()
-        self._link_at = began + max(EVERY_S, 8 * nbytes / self._estimate.now.up_bps / SHARE)
-        self._link_at = min(self._link_at, began + PATIENCE_S / SHARE)
+        occupied_s = min(PATIENCE_S, 8 * nbytes / self._estimate.sound_bps)
+        self._link_at = began + occupied_s / SHARE
         if not self._ended:
             self._estimate.learn(probe.row, trip)
+            self._heard = self._estimate.heard_at
+            self._patience_s = min(EVERY_S, 2 * self._patience_s)
 
 
 def probe_of(walks: Sequence[Walk], rows: Sequence[Row]) -> Probe:
     """The cheapest probe of the walks of ``rows``."""
-    asking = [number for number, walk in enumerate(walks) if walk.sending is not None]
+    sendings = {
+        number: walk.sending
+        for number, walk in enumerate(walks)
+        if walk.sending is not None and walk.sending.asks
+    }
     ways = [stretch for walk in walks for stretch in walk.way]
     telling = [stretch for stretch in ways if stretch.seconds >= LEAST_RUN_S]
     stretch = min(telling or ways, key=lambda one: one.seconds, default=None)
     if not telling and ways:
         stretch = max(ways, key=lambda one: one.seconds)
-    number = min(asking, key=lambda one: rows[one].up_bytes, default=0)
-    sending = walks[number].sending
+    number = min(sendings, key=lambda one: rows[one].up_bytes, default=0)
+    sending = sendings.get(number)
     return Probe(
         row=rows[number],
         sending=sending,

@@ -36,6 +36,11 @@ class Sending:
             self._codec.encode(zeros, self._encoding)
             upstream.greet(self._name)
 
+    @property
+    def asks(self) -> bool:
+        """False if there is nobody to ask."""
+        return self._upstream is not None
+
     def ask(self, values: Floats, until: float) -> tuple[Pending | Failure, int]:
         """The request on its way, or why there is none, and the bytes handed to the link.
 

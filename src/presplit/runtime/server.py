@@ -17,6 +17,7 @@ from presplit.runtime.address import is_loopback
 from presplit.runtime.admission import PLACES_PER_WORKER, admitted
 from presplit.runtime.batching import batched
 from presplit.runtime.doors import check_keep_bytes, check_threads
+from presplit.runtime.engines import DEFAULT, ENGINES, Load
 from presplit.runtime.head import fits
 from presplit.runtime.hosted import Hosted
 from presplit.runtime.tail import Tails, pooled, workers_for
@@ -26,17 +27,24 @@ DRAIN_S = 10.0
 """How long requests that are being answered may take after the signal to stop."""
 
 
-def hosting(bundle: Bundle, *, threads: int = 1, keep_bytes: float | None = None) -> Hosted:
+def hosting(
+    bundle: Bundle,
+    *,
+    threads: int = 1,
+    keep_bytes: float | None = None,
+    load: Load = ENGINES[DEFAULT],
+) -> Hosted:
     """The tails of ``bundle`` as a server hosts them: admitted, batched, on a pool of threads.
 
     ``threads`` is what one engine uses, ``keep_bytes`` bounds the models that are kept as engines
-    (`presplit.runtime.kept.enough`, if None). With `presplit.runtime.upstream.InProcess` an edge
-    asks it without any network. Raises `SpecError` if one of them is out of its range.
+    (`presplit.runtime.kept.enough`, if None), ``load`` makes the engines. With
+    `presplit.runtime.upstream.InProcess` an edge asks it without any network. Raises `SpecError` if
+    one of them is out of its range.
     """
     check_threads(threads)
     check_keep_bytes(keep_bytes)
     workers = workers_for(threads)
-    tails = Tails(bundle, threads=threads, keep_bytes=keep_bytes)
+    tails = Tails(bundle, threads=threads, keep_bytes=keep_bytes, load=load)
     return admitted(batched(pooled(tails, workers)), workers * PLACES_PER_WORKER)
 
 
@@ -49,11 +57,12 @@ def serve(
     keep_bytes: float | None = None,
     ready: Callable[[str], None] | None = None,
     insecure: bool = False,
+    load: Load = ENGINES[DEFAULT],
 ) -> None:
     """Serve ``bundle`` (or its path) until SIGTERM or SIGINT.
 
     ``ready`` is told ``HOST:PORT`` once it listens: after the tail that the bundle's plan wants
-    (else the whole net) has run once. ``threads`` and ``keep_bytes`` are as in
+    (else the whole net) has run once. ``threads``, ``keep_bytes`` and ``load`` are as in
     `hosting`. Must be called on the main thread, where signals arrive. Raises
     `SpecError` for numbers out of their range, `PlanError` if the bundle's own plan does not fit
     it, `ServerError` if the address cannot be had, or is not a loopback one and ``insecure`` is not
@@ -69,7 +78,7 @@ def serve(
     found = bundle if isinstance(bundle, Bundle) else read(bundle)
     if found.plan is not None:
         fits(found.plan, found)
-    hosted = hosting(found, threads=threads, keep_bytes=keep_bytes)
+    hosted = hosting(found, threads=threads, keep_bytes=keep_bytes, load=load)
     asyncio.run(_serve(hosted, first_model(found), host=host, port=port, ready=ready))
 
 

@@ -1,0 +1,228 @@
+"""An edge with a table answers by the row that suits the link, the server and itself at the time.
+
+The closed loops have a real edge, a real server in this process, and a link that is delayed by a
+model; they compare rows, because times are not this machine's alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from presplit.bundle import Bundle, read, write_plan
+from presplit.core.errors import PlanError, SpecError
+from presplit.core.link import Link
+from presplit.core.plans import Conditions, Plan, PlanTable, Row
+from presplit.lab.delayed import Delayed
+from presplit.lab.slow_device import Slowed
+from presplit.runtime import Edge
+from presplit.runtime.estimate import Estimate
+from presplit.runtime.server import hosting
+from presplit.runtime.trip import Asked, Trip
+from presplit.runtime.upstream import InProcess
+
+IMAGE = np.random.default_rng(0).random(16, dtype=np.float32)
+HERE, AWAY = 0, 1
+
+
+def row(plan: Plan, *, edge_s: float = 0.01, asked: float = 1.0, tail_s: float = 0.0) -> Row:
+    return Row(plan, edge_s, asked, 155 if asked else 0, tail_s, accuracy=0.9)
+
+
+def link(whole_s: float) -> Link:
+    """One over which asking takes about two and a half times as long as computing all here."""
+    return Link("near", up_bps=1e7, down_bps=1e7, rtt_s=1.5 * whole_s)
+
+
+@dataclass
+class Scene:
+    """An edge whose two rows keep all here or send all away, and what can be changed about it."""
+
+    edge: Edge
+    device: Slowed
+    server: Slowed
+    link: Delayed
+    whole_s: float
+
+    def rows(self, count: int) -> list[int | None]:
+        return [self.edge.answer(IMAGE, deadline_s=5.0).row for _ in range(count)]
+
+    def comes_to(self, wanted: int, *, within: int) -> bool:
+        """True if most of the five answers after so many are by the row that is wanted."""
+        self.rows(within)
+        return self.rows(5).count(wanted) >= 3
+
+
+@pytest.fixture
+def scene(busy_bundle: Bundle) -> Iterator[Scene]:
+    last = busy_bundle.net.last
+    with Edge(busy_bundle, Plan(last)) as alone:
+        whole_s = float(np.median([alone.answer(IMAGE).elapsed_s for _ in range(20)]))
+    here, away = row(Plan(last), edge_s=whole_s, asked=0.0), row(Plan(0), edge_s=0, tail_s=whole_s)
+    table = PlanTable((here, away), usual=Conditions(1e7, link(whole_s).rtt_s))
+    device, server = Slowed(1), Slowed(1)
+    hosted = hosting(busy_bundle, load=server)
+    way = Delayed(InProcess(hosted), link(whole_s))
+    with Edge(busy_bundle, table, upstream=way, load=device) as edge:
+        yield Scene(edge, device, server, way, whole_s)
+    hosted.close()
+
+
+def test_a_device_that_becomes_slower_sends_more_and_comes_back(scene: Scene) -> None:
+    assert scene.comes_to(HERE, within=5)
+    scene.device.factor = 8
+    assert scene.comes_to(AWAY, within=15)
+    assert scene.edge.conditions is not None and scene.edge.conditions.device_factor > 3
+    scene.device.factor = 1
+    until = time.monotonic() + 10  # while nothing is computed here, a probe tells
+    while not scene.comes_to(HERE, within=5):
+        assert time.monotonic() < until
+
+
+def test_a_server_that_becomes_slower_is_left(scene: Scene) -> None:
+    scene.device.factor = 8
+    assert scene.comes_to(AWAY, within=20)
+    scene.server.factor = 20
+    assert scene.comes_to(HERE, within=15)
+
+
+def test_in_an_outage_all_is_answered_here_and_afterwards_the_server_is_asked_again(
+    scene: Scene,
+) -> None:
+    scene.device.factor = 8
+    assert scene.comes_to(AWAY, within=20)
+    scene.link.link = None
+    answers = [scene.edge.answer(IMAGE, deadline_s=0.1) for _ in range(10)]
+    assert {answer.row for answer in answers[-5:]} == {HERE}
+    scene.link.link = link(scene.whole_s)
+    until = time.monotonic() + 10
+    while not scene.comes_to(AWAY, within=5):
+        assert time.monotonic() < until
+
+
+def test_probes_are_few_and_only_where_answers_are_wanted(scene: Scene) -> None:
+    scene.rows(5)
+    time.sleep(0.3)
+    before = scene.link.sent_bytes
+    time.sleep(0.3)
+    assert scene.link.sent_bytes == before
+    began, sent = time.monotonic(), 0
+    while time.monotonic() < began + 0.5:
+        sent += scene.rows(1) == [AWAY]
+    # One after 0.1, 0.2, 0.4 s; one more may be on its way.
+    assert scene.link.sent_bytes - before <= (4 + sent) * 155
+
+
+def test_every_answer_says_its_row_and_its_split(busy_bundle: Bundle) -> None:
+    table = PlanTable((row(Plan(2), asked=0.5), row(Plan(busy_bundle.net.last), asked=0.0)))
+    seen = []
+    with Edge(busy_bundle, table, watch=seen.append, split_policy="fixed") as edge:
+        answer = edge.answer(IMAGE)
+    assert (answer.row, answer.split, seen) == (1, busy_bundle.net.last, [answer])
+    with Edge(busy_bundle, Plan(2)) as edge:
+        answer = edge.answer(IMAGE)
+        assert (answer.row, answer.split, edge.conditions) == (None, 2, None)
+
+
+def test_a_policy_of_ones_own_chooses_and_learns(busy_bundle: Bundle) -> None:
+    learned = []
+
+    class Turns:
+        def __init__(self, table: PlanTable) -> None:
+            self.rows, self.count = len(table.rows), 0
+
+        def choose(self, now: Conditions, *, within_s: float) -> int:
+            assert within_s == 0.5 and now.up_bps > 0
+            self.count += 1
+            return self.count % self.rows
+
+        def learn(self, row: int, answer: object) -> None:
+            learned.append(row)
+
+    table = PlanTable((row(Plan(1)), row(Plan(2)), row(Plan(busy_bundle.net.last), asked=0.0)))
+    with Edge(busy_bundle, table, split_policy=Turns) as edge:
+        answers = [edge.answer(IMAGE, deadline_s=0.5) for _ in range(4)]
+    assert [answer.split for answer in answers] == [2, busy_bundle.net.last, 1, 2]
+    assert learned == [1, 2, 0, 1]
+
+
+def test_what_the_edge_goes_by_is_what_is_given_and_else_what_the_bundle_carries(
+    bundle: Bundle, tmp_path: object
+) -> None:
+    import shutil
+
+    path = shutil.copytree(bundle.path, f"{tmp_path}/planned.bundle")
+    table = PlanTable((row(Plan(3), asked=0.0),))
+    write_plan(read(path), Plan(1), table=table)
+    with Edge.open(path) as own, Edge.open(path, plan=Plan(2)) as fixed:
+        assert own.answer(IMAGE).row == 0
+        assert (fixed.answer(IMAGE).row, fixed.answer(IMAGE).split) == (None, 2)
+    with pytest.raises(SpecError, match="plan and table both say where to cut"):
+        Edge.open(path, plan=Plan(1), table=table)
+    with pytest.raises(PlanError, match="no exit 'none'"):
+        Edge.open(path, table=PlanTable((row(Plan(3)), row(Plan(2, {"none": 0.5})))))
+    with pytest.raises(SpecError, match="no split policy named 'tabel' .nearest: table"):
+        Edge.open(path, split_policy="tabel")
+
+
+def trip(*, ran_s: float = 0.0, usual_s: float = 0.0, asked: Asked | None = None) -> Trip:
+    made = Trip()
+    made.ran(ran_s, usual_s)
+    made.asked = asked
+    return made
+
+
+def test_what_the_server_says_tells_its_load_from_the_links() -> None:
+    asking = row(Plan(1), tail_s=0.02)
+    estimate = Estimate(PlanTable((asking,), usual=Conditions(1e7, 0.02)))
+    for _ in range(5):
+        estimate.learn(asking, trip(asked=Asked(1000, 0.104, "server", server_s=0.083)))
+    assert estimate.now.server_factor == pytest.approx(4, rel=0.01)
+    assert estimate.now.rtt_s + 8000 / estimate.now.up_bps == pytest.approx(0.024, rel=0.05)
+
+
+def test_a_server_that_says_nothing_is_taken_as_planned_and_the_rest_as_the_links() -> None:
+    asking = row(Plan(1), tail_s=0.02)
+    estimate = Estimate(PlanTable((asking,), usual=Conditions(1e7, 0.02)))
+    for _ in range(5):
+        estimate.learn(asking, trip(asked=Asked(1000, 0.104, "server")))
+    assert estimate.now.server_factor == 1
+    assert estimate.now.rtt_s + 8000 / estimate.now.up_bps == pytest.approx(0.084, rel=0.05)
+
+
+def test_a_server_that_sheds_requests_is_slower_and_not_the_link() -> None:
+    asking = row(Plan(1), tail_s=0.02)
+    estimate = Estimate(PlanTable((asking,), usual=Conditions(1e7, 0.02)))
+    for _ in range(3):
+        estimate.learn(asking, trip(asked=Asked(1000, 0.001, "overloaded")))
+    assert (estimate.now.server_factor, estimate.now.up_bps) == (8, 1e7)
+    estimate.learn(asking, trip(asked=Asked(1000, 0.04, "server", server_s=0.02)))
+    assert estimate.now.server_factor == pytest.approx(1, rel=0.1)
+
+
+def test_a_device_is_judged_by_what_it_took_at_opening_and_by_the_table() -> None:
+    """Its load by the first, and by the second what the table says too little or too much."""
+    own = row(Plan(3), edge_s=0.01, asked=0.0)
+    estimate = Estimate(PlanTable((own,)))
+    for _ in range(200):
+        estimate.learn(own, trip(ran_s=0.005, usual_s=0.005), 0.02)
+    assert estimate.now.device_factor == pytest.approx(2, rel=0.1)
+    for _ in range(3):
+        estimate.learn(own, trip(ran_s=0.02, usual_s=0.005), 0.08)
+    assert estimate.now.device_factor == pytest.approx(8, rel=0.1)
+    estimate.learn(own, trip(ran_s=1.0, usual_s=0.005), 1.0)
+    assert estimate.now.device_factor == pytest.approx(8, rel=0.1)
+
+
+def test_nobody_to_ask_is_found_out_and_all_is_answered_here(busy_bundle: Bundle) -> None:
+    asks = row(Plan(1), edge_s=0.0001, tail_s=0.0001)
+    alone = row(Plan(busy_bundle.net.last), edge_s=0.002, asked=0.0)
+    table = PlanTable((asks, alone), usual=Conditions(1e9, 0.0001))
+    with Edge(busy_bundle, table) as edge:
+        answers = [edge.answer(IMAGE) for _ in range(6)]
+    assert answers[0].why == "link_down"
+    assert {answer.why for answer in answers[2:]} == {"planned"}
