@@ -23,7 +23,7 @@ from presplit.runtime import Edge
 from presplit.runtime.upstream import Failure, Pending, Request
 from presplit.runtime.wire import messages
 from presplit.runtime.wire.client import MOST_REPLY_BYTES, Client
-from presplit.runtime.wire.words import MOST_KEY, WHY_KEY
+from presplit.runtime.wire.words import MOST_KEY, SERVER_S_KEY, WHY_KEY
 
 Code = grpc.StatusCode
 
@@ -73,6 +73,7 @@ def honest(raw: bytes, /, **changes: Any) -> bytes:
         "datatype": "FP32",
         "shape": [1, 4],
         "raw": np.array([[9, 1, 2, 3]], np.float32).tobytes(),
+        "parameters": {},
     } | changes
     output = messages.ModelInferResponse.InferOutputTensor(
         name=fields["name"], datatype=fields["datatype"], shape=fields["shape"]
@@ -82,6 +83,7 @@ def honest(raw: bytes, /, **changes: Any) -> bytes:
         id=fields["id"],
         outputs=[output],
         raw_output_contents=[fields["raw"]],
+        parameters=fields["parameters"],
     )
     return reply.SerializeToString()
 
@@ -243,6 +245,34 @@ def test_a_late_reply_never_answers_another_request(
         promised.assert_held(answers, bundle, split=1, why={"late"})
         gate.set()
         assert edge.answer(promised.IMAGE, deadline_s=5.0).why == "server"
+
+
+@pytest.mark.parametrize(
+    ("said", "believed"),
+    [
+        ({"double_param": 0.0}, 0.0),
+        ({"double_param": 1e-9}, 1e-9),
+        ({"double_param": -1e-9}, None),
+        ({"double_param": 60.0}, None),
+        ({"double_param": float("nan")}, None),
+        ({"double_param": float("inf")}, None),
+        ({"string_param": "0.001"}, None),
+        ({"int64_param": 0}, None),
+        ({}, None),
+    ],
+)
+def test_a_time_that_a_server_cannot_have_taken_is_not_believed(
+    bundle: Bundle, said: dict[str, Any], believed: float | None
+) -> None:
+    told = {SERVER_S_KEY: messages.InferParameter(**said)} if said else {}
+    request = Request(bundle.manifest.model_name(1, "float32"), np.zeros((1, 12), np.float32), 4)
+    with liar(lambda raw: honest(raw, parameters=told)) as address:
+        client = Client(address, patience_s=2)
+        pending = client.ask(request, time.monotonic() + 5)
+        assert not isinstance(pending, Failure)
+        assert not isinstance(pending.wait(time.monotonic() + 5), Failure)
+        assert pending.server_s == believed
+        client.close()
 
 
 def test_a_closed_client_and_a_request_that_is_given_up_are_failures(bundle: Bundle) -> None:

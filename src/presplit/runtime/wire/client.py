@@ -189,7 +189,8 @@ class _Pending:
         logits = read(tensor, self._logits)
         self._logits.check(logits)
         if SERVER_S_KEY in reply.parameters:
-            said_s = reply.parameters[SERVER_S_KEY].double_param
+            said = reply.parameters[SERVER_S_KEY]
             # What cannot be is not believed; a number that is none compares as false.
-            self.server_s = said_s if 0 <= said_s <= waited_s else None
+            if said.HasField("double_param") and 0 <= said.double_param <= waited_s:
+                self.server_s = said.double_param
         return logits.astype(np.float32, copy=False)
