@@ -160,6 +160,24 @@ def test_samples_give_the_ranges_and_labels_the_evidence(
     np.testing.assert_array_equal(bundle.evidence()[1], [logits.argmax(-1) == y])
 
 
+def test_forms_that_are_asked_for_are_exported_and_shown(
+    command: Command, folder: Path, tmp_path: Path
+) -> None:
+    file = folder / "Cats (v2).onnx"
+    given = ["--samples", folder / "x.npy", "--out", tmp_path / "c.bundle"]
+    code, out, problem = command("export", "--from", file, *given, "--forms", "float32, int8")
+    assert code == 0 and "no --labels" in problem
+    bundle = read(tmp_path / "c.bundle")
+    assert bundle.forms == ("float32", "int8") and "form int8: " in out
+    facts = json.loads(command("inspect", tmp_path / "c.bundle", "--json")[1])
+    assert facts["forms"]["int8"]["bytes"] < facts["forms"]["float32"]["bytes"]
+    assert facts["forms"]["int8"]["accuracy"] is None
+    refuses(command("export", "--from", file, "--forms", "float32,int8"), "give --samples x.npy")
+    words = ["export", "--from", file, *given, "--forms"]
+    refuses(command(*words, "int8"), "forms: expected float32, which is always there")
+    refuses(command(*words, "float32,int4"), "and int8 if wanted, got float32, int4")
+
+
 def test_without_samples_only_codecs_without_a_range_are_offered(
     command: Command, folder: Path, tmp_path: Path
 ) -> None:

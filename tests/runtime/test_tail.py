@@ -76,7 +76,7 @@ def test_beyond_the_bound_the_least_lately_used_engine_goes(bundle: Bundle) -> N
 
 def test_an_engine_that_runs_is_not_let_go(bundle: Bundle) -> None:
     tails = Tails(bundle, keep_bytes=0)
-    with tails.kept.engine(0):
+    with tails.kept.engine((0, "float32")):
         tails.warm(bundle.manifest.model_name(1, "float32"))
         assert tails.kept.splits == (0,)
     assert (tails.kept.splits, tails.kept.nbytes) == ((), 0)

@@ -66,8 +66,27 @@ class Port(Value, frozen=True):
     refused: dict[str, str] = {}
 
 
+class Form(Value, frozen=True):
+    """The net in a form besides float32: its own pieces, and how boundaries lead into them.
+
+    ``enter[k]`` and ``leave[k]`` are fragments of ONNX protobuf from boundary k in float32 to what
+    the pieces hand on there, and back; nothing where they hand on float32.
+    """
+
+    header: bytes
+    segments: tuple[Part, ...]
+    exits: dict[str, Part]
+    enter: tuple[bytes, ...]
+    leave: tuple[bytes, ...]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Every piece: the segments, then the exits, in their order."""
+        return (*self.segments, *self.exits.values())
+
+
 class Way(Value, frozen=True):
-    """A boundary and a codec by which it travels.
+    """A boundary, a codec by which it travels, and the forms of what is before it and after it.
 
     Where a payload's length varies with the sample, ``mean_bytes`` and ``p99_bytes`` are those of
     the samples on which codecs are judged; else they are None, and the encoding tells.
@@ -75,16 +94,25 @@ class Way(Value, frozen=True):
 
     boundary: Count
     codec: str
+    form: str = "float32"
+    server_form: str = "float32"
     mean_bytes: NonNegative | None = None
     p99_bytes: NonNegative | None = None
+
+
+class Marks(Value, frozen=True):
+    """How every exit did on held-out samples: files of float32 and bool ``(exits, samples)``."""
+
+    scores: FileName
+    hits: FileName
 
 
 class Validation(Value, frozen=True):
     """Held-out evidence for planning.
 
-    ``scores`` and ``hits`` are files of float32 and bool ``(exits, samples)``; ``carried`` is one
-    of bool ``(ways, judged)``: whether the net's own classifier is right where the boundary travels
-    by the codec of each of ``ways``, on ``judged`` of the samples, spread evenly.
+    ``scores`` and ``hits`` are those of float32 (see `Marks`), ``forms`` those of other forms.
+    ``carried`` is a file of bool ``(ways, judged)``: whether the net's own classifier is right in
+    each of ``ways``, on ``judged`` of the samples, spread evenly.
     """
 
     policy: str
@@ -94,6 +122,18 @@ class Validation(Value, frozen=True):
     carried: FileName | None = None
     ways: tuple[Way, ...] = ()
     judged: Count = 0
+    forms: dict[str, Marks] = {}
+
+    @property
+    def marks(self) -> dict[str, Marks]:
+        """How the exits did in each form, float32 too."""
+        return {"float32": Marks(self.scores, self.hits), **self.forms}
+
+    @property
+    def files(self) -> set[str]:
+        """The names of all files that it speaks of."""
+        names = {name for marks in self.marks.values() for name in (marks.scores, marks.hits)}
+        return names if self.carried is None else {*names, self.carried}
 
 
 class Manifest(Value, frozen=True):
@@ -109,6 +149,10 @@ class Manifest(Value, frozen=True):
     files: dict[FileName, File]
     versions: dict[str, str]
     created: str
+    forms: dict[str, Form] = {}
+    """The forms besides float32."""
+    refused_forms: dict[str, str] = {}
+    """Forms that were asked for and are not there, with the reason."""
     labels: tuple[str, ...] = ()
     validation: Validation | None = None
     plan: Plan | None = None
@@ -123,23 +167,26 @@ class Manifest(Value, frozen=True):
     def model_hash(self) -> str:
         """SHA-256, in hex, of all that computes.
 
-        That is the header, ports, segments and exits, in their order.
+        That is the header, ports, segments and exits, in their order, and those of each form.
         """
         parts = [*self.segments, *self.exits.values()]
+        parts += [part for form in self.forms.values() for part in form.parts]
         seen = (
             self.net,
             self.header,
             self.ports,
+            self.forms,
             [(part.file, self.files[part.file].sha256) for part in parts],
         )
         return hashlib.sha256(canonical_json(seen)).hexdigest()
 
-    def model_name(self, split: int, codec: str) -> str:
-        """The name under which a server hosts the tail from ``split``.
+    def model_name(self, split: int, codec: str, form: str = "float32") -> str:
+        """The name under which a server hosts the tail from ``split`` in a form.
 
-        It is ``NAME-HASH12.from-K`` or ``..-CODEC``.
+        It is ``NAME-HASH12.from-K``, ``..-CODEC``, and for another form ``...in-FORM`` after it.
         """
         suffix = "" if codec == "float32" else f"-{codec}"
+        suffix += "" if form == "float32" else f".in-{form}"
         return f"{self.name}-{self.model_hash[:12]}.from-{split}{suffix}"
 
     def sealed(self) -> Manifest:

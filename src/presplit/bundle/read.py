@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from presplit.bundle.manifest import FORMAT, Manifest, Part, Validation
+from presplit.bundle.manifest import FORMAT, Form, Manifest, Part, Validation
 from presplit.core.encoding import Encoding
 from presplit.core.errors import BundleError, SpecError, context
 from presplit.core.plans import Plan, PlanTable
@@ -34,6 +34,8 @@ UNFINISHED = f".{MANIFEST}."
 """How the name of a manifest begins that is being written, or never was to its end."""
 JUNK = (".DS_Store", "Thumbs.db", "desktop.ini")
 """What file browsers leave in every folder."""
+PLAIN = "float32"
+"""The form in which every bundle has its net."""
 MAX_MANIFEST_BYTES = 16 * 2**20
 
 
@@ -74,18 +76,17 @@ class Bundle:
     ) -> Runnable:
         """The model from boundary ``start`` to ``stop``, with the early ``exits`` on the way.
 
-        ``codec`` is how the input arrives, ``form`` in which the net computes (float32 is the only
-        one yet). With ``start == stop`` only the exits are left. Raises `SpecError` for boundaries,
-        exits, codecs or forms that the bundle does not have there, or for a native codec, whose
-        payload no graph takes.
+        ``codec`` is how the input arrives, ``form`` one of `forms`, in which all of it computes;
+        boundaries are float32 outside of the model in any form. With ``start == stop`` only the
+        exits are left. Raises `SpecError` for boundaries, exits, codecs or forms that the bundle
+        does not have there, or for a native codec, whose payload no graph takes.
         """
         last, named = self.net.last, tuple(dict.fromkeys(exits))
+        pieces = self._form(form)
         if not 0 <= start <= stop <= last or (start == stop and not named):
             raise SpecError(
                 f"a segment runs from 0 <= start to start < stop <= {last}, got {start}, {stop}"
             )
-        if form != "float32":
-            raise SpecError(f"the net is there in form float32 alone, got {form!r}")
         port = self.manifest.ports[start]
         if codec not in port.entry:
             there = ", ".join(port.entry)
@@ -95,25 +96,46 @@ class Bundle:
                     f"{start} by one of: {there}"
                 )
             raise SpecError(f"boundary {start} has no codec {codec!r}; there are: {there}")
-        taken: list[Part] = list(self.manifest.segments[start:stop])
-        taken += [self._early_exit(name, start, stop) for name in named]
-        leave = self.manifest.ports[stop].leave if stop > start else b""
-        pieces = (self._files[part.file] for part in taken)
+        taken: list[Part] = list(pieces.segments[start:stop])
+        taken += [self._early_exit(pieces, name, start, stop) for name in named]
+        entry = [pieces.header, port.entry[codec], pieces.enter[start]]
+        leave: list[bytes] = []
+        if stop > start:
+            leave = [pieces.leave[stop], self.manifest.ports[stop].leave]
+        files = (self._files[part.file] for part in taken)
         logits = {name: logits_name(name) for name in named}
         if stop == last and stop > start:
             logits[self.net.exits[-1].name] = boundary_name(last, last)
         return Runnable(
-            onnx=b"".join([self.manifest.header, port.entry[codec], *pieces, leave]),
+            onnx=b"".join([*entry, *files, *leave]),
             input=INPUT,
             boundary=boundary_name(stop, last) if stop > start else None,
             logits=MappingProxyType(logits),
         )
 
-    def _early_exit(self, name: str, start: int, stop: int) -> Part:
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The forms in which the net computes, float32 first."""
+        return (PLAIN, *self.manifest.forms)
+
+    def _form(self, form: str) -> Form:
+        """The pieces of ``form``."""
+        if form in self.manifest.forms:
+            return self.manifest.forms[form]
+        if form != PLAIN:
+            why = self.manifest.refused_forms.get(form)
+            reason = "" if why is None else f"; it was refused: {why}"
+            raise SpecError(
+                f"the net has no form {form!r}; there are: {', '.join(self.forms)}{reason}"
+            )
+        own, nothing = self.manifest, (b"",) * (self.net.last + 1)
+        return Form(own.header, own.segments, own.exits, nothing, nothing)
+
+    def _early_exit(self, pieces: Form, name: str, start: int, stop: int) -> Part:
         """The piece of the early exit ``name``, which hangs between two boundaries."""
         for exit_ in self.net.exits:
-            if exit_.name == name and name in self.manifest.exits and start <= exit_.after <= stop:
-                return self.manifest.exits[name]
+            if exit_.name == name and name in pieces.exits and start <= exit_.after <= stop:
+                return pieces.exits[name]
         raise SpecError(f"no exit {name!r} between boundaries {start} and {stop}")
 
     def segment(
@@ -161,35 +183,49 @@ class Bundle:
             "measured; export it again with labels"
         )
 
-    def evidence(self) -> tuple[Floats, npt.NDArray[np.bool_]]:
-        """Held-out scores and hits of every exit, both ``(exits, samples)``.
+    def evidence(self, form: str = "float32") -> tuple[Floats, npt.NDArray[np.bool_]]:
+        """Held-out scores and hits of every exit in ``form``, both ``(exits, samples)``.
 
         Raises `BundleError` if there are none.
         """
         held = self._validation()
-        shape = (len(self.net.exits), held.samples)
-        return self._array(held.scores, "float32", shape), self._array(held.hits, "bool", shape)
+        if form not in held.marks:
+            raise BundleError(
+                f"{self.path}: no scores in form {form!r} were measured; there are: "
+                f"{', '.join(held.marks)}"
+            )
+        marks, shape = held.marks[form], (len(self.net.exits), held.samples)
+        return self._array(marks.scores, "float32", shape), self._array(marks.hits, "bool", shape)
 
-    def worth(self, boundary: int, codec: str) -> npt.NDArray[np.float64]:
+    def worth(
+        self, boundary: int, codec: str, form: str = "float32", server_form: str = "float32"
+    ) -> npt.NDArray[np.float64]:
         """What the net's own answers are worth where ``boundary`` travels by ``codec``.
 
-        float64 ``(samples,)``: 1 for a right answer, 0 for a wrong one. A codec is judged on a part
-        of the samples, whose losses stand for those of all: there numbers may lie below 0, and the
-        mean is what counts. What it gains is not counted. Raises `BundleError` if this was not
-        measured.
+        What is before it computes in ``form``, the rest in ``server_form``. float64 ``(samples,)``:
+        1 for a right answer, 0 for a wrong one. A way is judged on a part of the samples, whose
+        losses stand for those of all: there numbers may lie below 0, and the mean is what counts.
+        What it gains is not counted. Raises `BundleError` if this was not measured, which is so
+        too where it changes too many answers.
         """
         held = self._validation()
-        worth = self.evidence()[1][-1].astype(np.float64)
-        if codec == "float32":
+        whole = form if form == server_form else "float32"
+        worth = self.evidence(whole)[1][-1].astype(np.float64)
+        if codec == "float32" and form == server_form:
             return worth
-        places = {(way.boundary, way.codec): row for row, way in enumerate(held.ways)}
-        if held.carried is None or (boundary, codec) not in places:
+        rows = {
+            (way.boundary, way.codec, way.form, way.server_form): row
+            for row, way in enumerate(held.ways)
+        }
+        way = (boundary, codec, form, server_form)
+        if held.carried is None or way not in rows:
+            between = "" if way[2:] == (PLAIN, PLAIN) else f" from {form} to {server_form}"
             raise BundleError(
-                f"{self.path}: what {codec} costs at boundary {boundary} was not measured; export "
-                "it again with labels"
+                f"{self.path}: what {codec} costs at boundary {boundary}{between} was not "
+                "measured, or changes too many answers; export it again with labels"
             )
         carried = self._array(held.carried, "bool", (len(held.ways), held.judged))
-        row = carried[places[boundary, codec]].astype(np.float64)
+        row = carried[rows[way]].astype(np.float64)
         judged = judged_places(held.samples, held.judged)
         # What a codec gains on so few samples is luck; what it loses stands for all.
         losses = np.minimum(row - worth[judged], 0.0)
@@ -221,8 +257,12 @@ class Bundle:
 
 
 def fits(plan: Plan, manifest: Manifest) -> None:
-    """Raise `SpecError` unless split, exits and codec of ``plan`` are there."""
+    """Raise `SpecError` unless split, exits, codec and forms of ``plan`` are there."""
     plan.fits(manifest.net)
+    forms = (PLAIN, *manifest.forms)
+    for field, form in (("form", plan.form), ("server_form", plan.server_form)):
+        if form not in forms:
+            raise SpecError(f"{field}: no {form!r} here; there are: {', '.join(forms)}")
     offered = manifest.ports[plan.split].encodings
     if plan.split < manifest.net.last and plan.codec not in offered:
         raise SpecError(
@@ -332,13 +372,17 @@ def _consistent(manifest: Manifest, file: Path) -> None:
     net = manifest.net
     early = [e.name for e in net.exits if e.after < net.last]
     files = {part.file for part in (*manifest.segments, *manifest.exits.values())}
+    files |= {part.file for form in manifest.forms.values() for part in form.parts}
+    counts = {len(manifest.segments)} | {len(form.segments) for form in manifest.forms.values()}
+    ends = {len(manifest.ports)}
+    ends |= {len(each) for form in manifest.forms.values() for each in (form.enter, form.leave)}
+    exits = [manifest.exits, *(form.exits for form in manifest.forms.values())]
     if manifest.validation is not None:
-        held = manifest.validation
-        files |= {held.scores, held.hits, *filter(None, [held.carried])}
+        files |= manifest.validation.files
     if (
-        len(manifest.segments) != net.last
-        or len(manifest.ports) != net.last + 1
-        or sorted(manifest.exits) != sorted(early)
+        counts != {net.last}
+        or ends != {net.last + 1}
+        or any(sorted(each) != sorted(early) for each in exits)
         or files != set(manifest.files)
     ):
         raise BundleError(

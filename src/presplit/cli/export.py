@@ -50,6 +50,12 @@ def export(
             help="Codecs to try at each boundary, separated by commas; usual, or all of them."
         ),
     ] = "usual",
+    forms: Annotated[
+        str,
+        typer.Option(
+            help="float32, or float32,int8: the net computes in int8 too if a plan says so."
+        ),
+    ] = "float32",
     json: Json = False,
 ) -> None:
     """Cut a run, or an ONNX classifier, at every boundary into a bundle.
@@ -73,11 +79,16 @@ def export(
         )
     if onnx is not None and model is not None:
         raise SpecError("--model belongs to a run: an ONNX file needs no code")
-    tried = _codecs(codecs)
+    tried, named = _codecs(codecs), _forms(forms)
+    if "int8" in named and onnx is not None and samples is None:
+        raise SpecError(
+            "--forms int8 needs samples, which show what its codes must reach over: give --samples "
+            "x.npy"
+        )
     if run:
-        bundle = _from_run(run, out, model, tried)
+        bundle = _from_run(run, out, model, tried, named)
     else:
-        bundle = _from_onnx(onnx or Path(), out, samples, labels, tried)
+        bundle = _from_onnx(onnx or Path(), out, samples, labels, tried, named)
     facts = describe(bundle)
     following = "plan" if bundle.manifest.validation else "serve"
     show(
@@ -99,7 +110,14 @@ def _codecs(text: str) -> list[str]:
         return [CODECS.find(name.strip()).name for name in text.split(",")]
 
 
-def _from_run(run: Path, out: Path | None, model: str | None, codecs: Sequence[str]) -> Bundle:
+def _forms(text: str) -> list[str]:
+    """The names in ``text``."""
+    return [name.strip() for name in text.split(",")]
+
+
+def _from_run(
+    run: Path, out: Path | None, model: str | None, codecs: Sequence[str], forms: Sequence[str]
+) -> Bundle:
     import msgspec
 
     from presplit.cli.own_model import aside, run_of
@@ -121,6 +139,7 @@ def _from_run(run: Path, out: Path | None, model: str | None, codecs: Sequence[s
             labels=labels,
             policy=policy,
             codecs=codecs,
+            forms=forms,
             spec=spec,
         )
 
@@ -131,6 +150,7 @@ def _from_onnx(
     samples: Path | None,
     labels: Path | None,
     codecs: Sequence[str],
+    forms: Sequence[str],
 ) -> Bundle:
     """The bundle of an ONNX file; ``samples`` and ``labels`` are files too."""
     from presplit.packing import pack
@@ -139,7 +159,7 @@ def _from_onnx(
     x = None if samples is None else read_samples(samples)
     y = None if labels is None else _labels(labels)
     with _replacing(path):
-        bundle = pack(file, path, samples=x, labels=y, codecs=codecs)
+        bundle = pack(file, path, samples=x, labels=y, codecs=codecs, forms=forms)
     if samples is None:
         say("no --samples, so no ranges are known: the bundle has no int8")
     if labels is None:

@@ -93,7 +93,28 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     facts = _facts(bundle.net, costs, exits, sizes)
     for row, port in zip(facts["boundaries"], manifest.ports, strict=True):
         row["refused"] = dict(port.refused)
-    return {"name": manifest.name, "hash": manifest.model_hash, **facts}
+    return {
+        "name": manifest.name,
+        "hash": manifest.model_hash,
+        **facts,
+        "forms": _forms(bundle),
+        "refused_forms": dict(manifest.refused_forms),
+    }
+
+
+def _forms(bundle: Bundle) -> dict[str, dict[str, Any]]:
+    """What each form weighs in bytes, and how often its own answers are right if that is known."""
+    manifest = bundle.manifest
+    parts = {"float32": [*manifest.segments, *manifest.exits.values()]}
+    parts |= {name: list(form.parts) for name, form in manifest.forms.items()}
+    judged = manifest.validation.marks if manifest.validation else {}
+    return {
+        name: {
+            "bytes": sum(manifest.files[part.file].bytes for part in pieces),
+            "accuracy": float(bundle.evidence(name)[1][-1].mean()) if name in judged else None,
+        }
+        for name, pieces in parts.items()
+    }
 
 
 def _bytes(bundle: Bundle, number: int, codec: str) -> float | None:
@@ -196,5 +217,19 @@ def text(facts: dict[str, Any]) -> str:
         for row in facts["boundaries"]
         for codec, why in row.get("refused", {}).items()
     ]
-    notes = [*exits, *refused]
+    notes = [*exits, *refused, *_of_forms(facts)]
     return "\n".join([total, "", table(rows, columns), *([""] if notes else []), *notes])
+
+
+def _of_forms(facts: dict[str, Any]) -> list[str]:
+    """What there is to say of forms, where any besides float32 was asked for."""
+    from presplit.core import units
+
+    found: list[str] = []
+    for name, form in facts.get("forms", {}).items():
+        right = "" if form["accuracy"] is None else f", {form['accuracy']:.2%} right when held out"
+        found.append(f"form {name}: {units.data(form['bytes'])}{right}")
+    refused = [
+        f"form {name} is not there: {why}" for name, why in facts.get("refused_forms", {}).items()
+    ]
+    return [*found, *refused] if len(found) > 1 or refused else []

@@ -12,9 +12,11 @@ from presplit.graph.batch import fixed_batch
 from presplit.graph.boundaries import Row, label, row
 from presplit.graph.count import count_macs, count_weights
 from presplit.graph.cut import Fragment, Fragments, cut, entry, leave
+from presplit.graph.form import Form, in_int8, to_optimise, to_quantise
 from presplit.graph.read import Graph, load, needs, read
 
 __all__ = [
+    "Form",
     "Fragment",
     "Fragments",
     "Graph",
@@ -24,10 +26,13 @@ __all__ = [
     "cut",
     "entry",
     "fixed_batch",
+    "in_int8",
     "label",
     "leave",
     "load",
     "needs",
     "read",
     "row",
+    "to_optimise",
+    "to_quantise",
 ]

@@ -7,7 +7,7 @@ and the last one ``logits``; an exit gives ``logits.NAME``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,40 +51,69 @@ class Fragment:
 
 @dataclass(frozen=True)
 class Fragments:
-    """A net in pieces: a header, one fragment per segment, one per early exit."""
+    """A net in pieces: a header, one fragment per segment, one per early exit.
+
+    ``enter[k]`` and ``leave[k]``: what leads from boundary k in float32 to what the pieces know,
+    and back; nothing where they know float32.
+    """
 
     header: bytes
     segments: tuple[Fragment, ...]
     exits: Mapping[str, Fragment]
+    enter: tuple[bytes, ...]
+    leave: tuple[bytes, ...]
 
 
 def cut(row: Row) -> Fragments:
     """``row`` cut at every boundary."""
     graph, last = row.graph, row.net.last
-    places = {tensor: boundary_name(number, last) for number, tensor in enumerate(row.tensors)}
-    segments: list[Fragment] = []
-    for number, (start, stop) in enumerate(zip(row.tensors, row.tensors[1:], strict=False)):
+    names = [boundary_name(number, last) for number in range(last + 1)]
+    segments = tuple(
+        Fragment(fragment, count_macs(graph, nodes), count_weights(graph, nodes))
+        for fragment, nodes in cut_segments(graph, row.tensors, names)
+    )
+    exits = {
+        name: Fragment(fragment, count_macs(graph, nodes), count_weights(graph, nodes))
+        for name, fragment, nodes in cut_exits(graph, row, row.tensors, names)
+    }
+    nothing = (b"",) * (last + 1)
+    return Fragments(header(graph), segments, exits, nothing, nothing)
+
+
+def cut_segments(
+    graph: Graph, tensors: Sequence[str], names: Sequence[str]
+) -> Iterator[tuple[bytes, list[NodeProto]]]:
+    """Each segment's fragment and nodes; ``tensors`` are cut at and called ``names`` from then."""
+    places = dict(zip(tensors, names, strict=True))
+    for number, (start, stop) in enumerate(zip(tensors, tensors[1:], strict=False)):
         nodes = segment_nodes(graph, start, stop)
-        segments.append(
-            _fragment(
-                graph, nodes, start, f"segment_{number:02d}/", {t: places[t] for t in (start, stop)}
-            )
-        )
-    exits: dict[str, Fragment] = {}
+        renamed = {tensor: places[tensor] for tensor in (start, stop)}
+        yield _fragment(graph, nodes, start, f"segment_{number:02d}/", renamed), nodes
+
+
+def cut_exits(
+    graph: Graph, row: Row, tensors: Sequence[str], names: Sequence[str]
+) -> Iterator[tuple[str, bytes, list[NodeProto]]]:
+    """Each early exit of ``row`` by name, its fragment and nodes in ``graph``."""
     for exit_, output in zip(row.net.exits[:-1], row.logits, strict=False):
-        tensor = row.tensors[exit_.after]
-        nodes = segment_nodes(graph, tensor, output)
+        tensor = tensors[exit_.after]
+        nodes, given = segment_nodes(graph, tensor, output), output
         if output == tensor:  # the place itself is the exit's logits
-            output, nodes = "itself", [helper.make_node("Identity", [tensor], ["itself"])]
-        renamed = {tensor: places[tensor], output: logits_name(exit_.name)}
+            given, nodes = "itself", [helper.make_node("Identity", [tensor], ["itself"])]
+        renamed = {tensor: names[exit_.after], given: logits_name(exit_.name)}
         result = helper.make_tensor_value_info(
             logits_name(exit_.name), TensorProto.FLOAT, ["batch", exit_.classes]
         )
-        exits[exit_.name] = _fragment(graph, nodes, tensor, f"exit_{exit_.name}/", renamed, result)
-    header = ModelProto(ir_version=graph.model.ir_version, producer_name="presplit")
-    header.opset_import.extend(graph.model.opset_import)
-    header.graph.name = "presplit"
-    return Fragments(header.SerializeToString(deterministic=True), tuple(segments), exits)
+        fragment = _fragment(graph, nodes, tensor, f"exit_{exit_.name}/", renamed, result)
+        yield exit_.name, fragment, nodes
+
+
+def header(graph: Graph) -> bytes:
+    """What every model of the pieces of ``graph`` begins with: the versions of its operators."""
+    made = ModelProto(ir_version=graph.model.ir_version, producer_name="presplit")
+    made.opset_import.extend(graph.model.opset_import)
+    made.graph.name = "presplit"
+    return made.SerializeToString(deterministic=True)
 
 
 def entry(
@@ -121,14 +150,14 @@ def entry(
         nodes.append(node)
         read = f"entry/{place}"
     nodes[-1].output[0] = boundary_name(number, last)
-    return _bytes(GraphProto(node=nodes, initializer=constants, input=[value]))
+    return as_bytes(GraphProto(node=nodes, initializer=constants, input=[value]))
 
 
 def leave(number: int, boundary: Boundary, *, last: int) -> bytes:
     """The fragment that makes boundary ``number`` a graph output."""
     name = boundary_name(number, last)
     value = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *boundary.shape])
-    return _bytes(GraphProto(output=[value]))
+    return as_bytes(GraphProto(output=[value]))
 
 
 def _fragment(
@@ -138,7 +167,7 @@ def _fragment(
     prefix: str,
     renamed: Mapping[str, str],
     *results: ValueInfoProto,
-) -> Fragment:
+) -> bytes:
     """``nodes`` and the constants they use, every tensor prefixed except those in ``renamed``.
 
     Where they need the size of the batch, it is that of ``start``, the piece's own input.
@@ -167,9 +196,9 @@ def _fragment(
         tensor.CopyFrom(initializers[name])
         tensor.name = name_of(name)
         constants.append(tensor)
-    raw = _bytes(GraphProto(node=copies, initializer=constants, output=results))
-    return Fragment(raw, count_macs(graph, nodes), count_weights(graph, nodes))
+    return as_bytes(GraphProto(node=copies, initializer=constants, output=results))
 
 
-def _bytes(graph: GraphProto) -> bytes:
+def as_bytes(graph: GraphProto) -> bytes:
+    """A fragment: a model that holds nothing but ``graph``."""
     return ModelProto(graph=graph).SerializeToString(deterministic=True)

@@ -24,7 +24,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from presplit.core.encoding import Seen
 from presplit.core.errors import GraphError
-from presplit.graph.walk import attribute, bodies, needs, operator
+from presplit.graph.walk import attribute, needs, operator
 
 OPSET = 13
 """The first opset whose DequantizeLinear has a scale for each channel."""
@@ -59,6 +59,12 @@ class Scale:
         scale = max((high - low) / CODES, 2.0**-100) if high > low else 1.0
         return cls(np.float32(scale), np.uint8(np.clip(round(-low / scale), 0, CODES)))
 
+    @property
+    def reach(self) -> Seen:
+        """The range from the least code to the largest; `of` it gives this scale again."""
+        low = -float(self.zero_point) * float(self.scale)
+        return Seen(low, low + CODES * float(self.scale))
+
 
 def quantised(
     model: ModelProto, seen: Mapping[str, Seen], scales: dict[str, Scale] | None = None
@@ -90,6 +96,8 @@ class _Quantising:
         for node in self.graph.node:
             for name in needs(node):
                 self.readers.setdefault(name, []).append(node)
+        self.worked: set[str] = set()
+        """What operators in int8 give, whether it is rounded at once or only after a rectifier."""
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, TensorProto] = {}
 
@@ -139,21 +147,20 @@ class _Quantising:
     def _given_in_codes(self, wanted: set[str]) -> dict[str, str]:
         """The tensors that get codes, each with the one whose range counts for it."""
         chosen = {name: name for name in wanted}
-        rough: set[str] = set()  # in int8 too, but rounded only after a rectifier
         for node in self.graph.node:
             kind = operator(node)
             result = node.output[0]
             read = [name for name in node.input if name and name not in self.weights]
-            ready = bool(read) and all(name in chosen or name in rough for name in read)
+            ready = bool(read) and all(name in chosen or name in self.worked for name in read)
             if kind in MOVERS and node.input[0] in chosen:
                 owner = chosen[node.input[0]]
                 chosen.update({name: owner for name in node.output if name in self.seen})
+                self.worked.update(node.output)
             elif (kind == "Conv" and self._multiplies(node)) or (
                 ready and (kind in RECTIFIERS or (kind in JOINERS and len(read) == len(node.input)))
             ):
-                if self._only_rectified(result):
-                    rough.add(result)
-                else:
+                self.worked.add(result)
+                if not self._only_rectified(result):
                     chosen.setdefault(result, result)
         return {
             name: owner
@@ -172,10 +179,11 @@ class _Quantising:
         copy.CopyFrom(node)
         if self._multiplies(node) and node.input[0] in chosen:
             self._weigh(copy, chosen)
-        if not bodies(node):  # what a body reads it reads by its name
-            for place, name in enumerate(node.input):
-                if name in self.scales:
-                    copy.input[place] = f"{name}/decoded"
+        in_int8 = self._multiplies(node) or node.output[0] in self.worked
+        for place, name in enumerate(node.input):
+            # What stays float32 loses nothing to codes that only a product needs.
+            if name in self.scales and (in_int8 or name in self.worked):
+                copy.input[place] = f"{name}/decoded"
         self.nodes.append(copy)
         for name in node.output:
             self._code(name, chosen)

@@ -73,9 +73,7 @@ def _together(groups: int, channels: int) -> int:
     return joined
 
 
-def _joined(
-    weight: npt.NDArray[np.float32], groups: int, joined: int
-) -> npt.NDArray[np.float32]:
+def _joined(weight: npt.NDArray[np.float32], groups: int, joined: int) -> npt.NDArray[np.float32]:
     """The same weights where ``joined`` groups are one; new connections are zero."""
     outputs, inputs = weight.shape[0] // groups, weight.shape[1]
     wide = np.zeros((weight.shape[0], inputs * joined, *weight.shape[2:]), weight.dtype)
@@ -101,8 +99,8 @@ def _permutation(
     if node.input[1] not in constants:
         return None
     order = numpy_helper.to_array(constants[node.input[1]])
-    count = channels.get(node.input[0])
-    if order.ndim != 1 or count != order.size or not np.array_equal(np.sort(order), range(count)):
+    in_order = np.arange(channels.get(node.input[0], 0))
+    if order.ndim != 1 or not np.array_equal(np.sort(order), in_order):
         return None
     return order.astype(np.int64)
 

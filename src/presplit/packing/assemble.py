@@ -15,11 +15,12 @@ import numpy.typing as npt
 import presplit
 from presplit import graph
 from presplit.bundle import Bundle, digest, write
-from presplit.bundle.manifest import FORMAT, Manifest, Part, Port, Validation, Way
+from presplit.bundle.manifest import FORMAT, Form, Manifest, Marks, Part, Port, Validation, Way
 from presplit.codecs import CODECS
 from presplit.core.encoding import Native
 from presplit.core.plans import Plan
 from presplit.packing.carried import Carried
+from presplit.packing.crossing import Crossing
 from presplit.packing.evidence import Evidence
 from presplit.packing.whole import Pieces
 
@@ -39,49 +40,59 @@ class About:
     whole_input: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class Forms:
+    """The net in forms besides float32.
+
+    ``made``: its pieces in each; ``refused``: what was asked for and is not there, with the reason;
+    ``crossed``: the labels that judged samples get by each way that has one of them in it.
+    """
+
+    made: Mapping[str, Pieces]
+    refused: Mapping[str, str]
+    crossed: Mapping[Crossing, npt.NDArray[np.int64]]
+
+
+NO_FORMS = Forms({}, {}, {})
+
+
 def assemble(
     path: str | Path,
     pieces: Pieces,
     carried: Carried,
     about: About,
     *,
-    evidence: Evidence | None = None,
+    forms: Forms = NO_FORMS,
+    evidence: Mapping[str, Evidence] | None = None,
     labels: npt.NDArray[np.int64] | None = None,
 ) -> Bundle:
-    """Write the bundle at ``path``; ``labels`` go with ``evidence``. Raises `BundleError`."""
+    """Write the bundle at ``path``; ``labels`` go with ``evidence``, one for each form.
+
+    Raises `BundleError`.
+    """
     net, fragments = pieces.net, pieces.fragments
-    made = (*fragments.segments, *fragments.exits.values())
-    names = [f"segment-{k:02d}.onnx" for k in range(net.last)]
-    names += [f"exit-{k:02d}.onnx" for k in range(len(fragments.exits))]
-    parts = [Part(name, each.macs, each.weights) for name, each in zip(names, made, strict=True)]
-    contents = {name: each.onnx for name, each in zip(names, made, strict=True)}
+    own, contents = _form(pieces, "")
+    others: dict[str, Form] = {}
+    for form, made in forms.made.items():
+        others[form], files = _form(made, f".{form}")
+        contents |= files
     validation = None
     if evidence is not None and labels is not None:
-        files = {"scores.npy": evidence.scores, "hits.npy": evidence.hits}
-        ways = tuple(_way(carried, number, codec) for number, codec in carried.answers)
-        rows = [answers == labels[carried.places] for answers in carried.answers.values()]
-        files["carried.npy"] = np.stack(rows)
-        validation = Validation(
-            policy=evidence.policy,
-            samples=evidence.hits.shape[1],
-            scores="scores.npy",
-            hits="hits.npy",
-            carried="carried.npy",
-            ways=ways,
-            judged=len(carried.places),
-        )
-        contents |= {name: _npy(array) for name, array in files.items()}
+        validation, arrays = _validation(carried, forms, evidence, labels)
+        contents |= {name: _npy(array) for name, array in arrays.items()}
     manifest = Manifest(
         format=FORMAT,
         name=about.name,
         net=net,
         header=fragments.header,
-        segments=tuple(parts[: net.last]),
-        exits=dict(zip(fragments.exits, parts[net.last :], strict=True)),
+        segments=own.segments,
+        exits=own.exits,
         ports=tuple(_port(pieces, carried, number) for number in range(net.last + 1)),
         files=digest(contents),
         versions={"presplit": presplit.__version__, **about.versions},
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        forms=others,
+        refused_forms=dict(forms.refused),
         labels=tuple(about.classes),
         validation=validation,
         plan=about.plan,
@@ -89,6 +100,57 @@ def assemble(
         whole_input=about.whole_input,
     )
     return write(path, manifest, contents)
+
+
+def _validation(
+    carried: Carried,
+    forms: Forms,
+    evidence: Mapping[str, Evidence],
+    labels: npt.NDArray[np.int64],
+) -> tuple[Validation, dict[str, npt.NDArray[Any]]]:
+    """What plans are made from, as the manifest has it, and the arrays of its files."""
+    ways = [_way(carried, number, codec) for number, codec in carried.answers]
+    ways += [Way(*way) for way in forms.crossed]
+    rows = [*carried.answers.values(), *forms.crossed.values()]
+    arrays = {"carried.npy": np.stack([each == labels[carried.places] for each in rows])}
+    others: dict[str, Marks] = {}
+    for form in forms.made:
+        others[form] = Marks(f"scores.{form}.npy", f"hits.{form}.npy")
+        arrays[others[form].scores] = evidence[form].scores
+        arrays[others[form].hits] = evidence[form].hits
+    plain = evidence["float32"]
+    arrays |= {"scores.npy": plain.scores, "hits.npy": plain.hits}
+    held = Validation(
+        policy=plain.policy,
+        samples=plain.hits.shape[1],
+        scores="scores.npy",
+        hits="hits.npy",
+        carried="carried.npy",
+        ways=tuple(ways),
+        judged=len(carried.places),
+        forms=others,
+    )
+    return held, arrays
+
+
+def _form(pieces: Pieces, suffix: str) -> tuple[Form, dict[str, bytes]]:
+    """A form as the manifest has it, and its files, whose names have this ``suffix``."""
+    fragments = pieces.fragments
+    segments = [f"segment-{k:02d}{suffix}.onnx" for k in range(pieces.last)]
+    exits = [f"exit-{k:02d}{suffix}.onnx" for k in range(len(fragments.exits))]
+    made = (*fragments.segments, *fragments.exits.values())
+    parts = [
+        Part(name, each.macs, each.weights)
+        for name, each in zip([*segments, *exits], made, strict=True)
+    ]
+    form = Form(
+        header=fragments.header,
+        segments=tuple(parts[: pieces.last]),
+        exits=dict(zip(fragments.exits, parts[pieces.last :], strict=True)),
+        enter=fragments.enter,
+        leave=fragments.leave,
+    )
+    return form, {name: each.onnx for name, each in zip([*segments, *exits], made, strict=True)}
 
 
 def _port(pieces: Pieces, carried: Carried, number: int) -> Port:
@@ -119,7 +181,8 @@ def _way(carried: Carried, number: int, codec: str) -> Way:
     sizes = carried.sizes.get((number, codec))
     if sizes is None:
         return Way(number, codec)
-    return Way(number, codec, float(sizes.mean()), float(np.quantile(sizes, 0.99)))
+    mean, p99 = float(sizes.mean()), float(np.quantile(sizes, 0.99))
+    return Way(number, codec, mean_bytes=mean, p99_bytes=p99)
 
 
 def _npy(array: npt.NDArray[Any]) -> bytes:

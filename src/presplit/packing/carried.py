@@ -97,7 +97,7 @@ def carry(
     for number, at in enumerate(seen):
         offered, bad = _calibrated(pieces, number, at, codecs)
         if number < pieces.last:
-            judge = _Judge(pieces, number, offered, answers[places])
+            judge = Judge((pieces, pieces), number, offered, answers[places])
             judge.hear(x[places])
             bad |= judge.refused
             for name in judge.heard:
@@ -134,13 +134,22 @@ def _affordable(pieces: Pieces) -> int:
     return max(FEWEST, int(MOST_MACS / each))
 
 
-class _Judge:
-    """Hears what the tail from one boundary answers behind each of its codecs."""
+class Judge:
+    """Hears what the tail from one boundary answers behind each of its codecs.
+
+    ``forms``: the pieces before the boundary and those after it, which may be in another form;
+    ``answers``: the labels that the whole net gives the samples.
+    """
 
     def __init__(
-        self, pieces: Pieces, number: int, ways: Mapping[str, Encoding], answers: Labels
+        self,
+        forms: tuple[Pieces, Pieces],
+        number: int,
+        ways: Mapping[str, Encoding],
+        answers: Labels,
     ) -> None:
-        self._pieces, self._number, self._answers = pieces, number, answers
+        self._forms, self._number, self._answers = forms, number, answers
+        pieces = forms[0]
         self._ways = dict(ways)
         self._shape = pieces.net.boundaries[number].shape
         self._changed = dict.fromkeys(ways, 0)
@@ -158,10 +167,10 @@ class _Judge:
     def hear(self, x: Floats) -> None:
         """All of the samples ``x``, batch by batch."""
         give_back()  # what the sessions of the boundary before held
-        pieces = self._pieces
-        head = boundary_values(pieces, self._number) if self._number else None
-        tail, logits = Session(pieces.tail(self._number)), boundary_name(pieces.last, pieces.last)
-        for batch in batches(x, pieces.at_once):
+        before, after = self._forms
+        head = boundary_values(before, self._number) if self._number else None
+        tail, logits = Session(after.tail(self._number)), boundary_name(after.last, after.last)
+        for batch in batches(x, before.at_once):
             values = batch if head is None else next(iter(head.run({INPUT: batch}).values()))
             plain = tail.run({INPUT: values})[logits].argmax(-1)
             for name in self.heard:
@@ -199,7 +208,7 @@ class _Judge:
         heard = done + len(labels)
         of = f"{count}" if heard == count else f"the first {heard} of {count}"
         reason = f"it changes the answers to {changed} of {of} held-out samples"
-        if name == PLAIN:
+        if name == PLAIN and self._forms[0] is self._forms[1]:
             raise GraphError(
                 f"the segments from boundary {self._number} on do not compute what the whole net "
                 f"does: {reason}"

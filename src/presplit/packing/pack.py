@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,18 @@ import numpy.typing as npt
 from presplit import graph
 from presplit.bundle import Bundle, as_input
 from presplit.codecs import USUAL
-from presplit.core.errors import InputError, context
+from presplit.core.errors import GraphError, InputError, SpecError, context
 from presplit.core.memory import give_back
 from presplit.core.plans import Plan
+from presplit.core.protocols import ExitPolicy
 from presplit.core.spec import NAME_PATTERN
 from presplit.core.types import Floats
 from presplit.packing.agree import Reference, agree, of_file
-from presplit.packing.assemble import About, assemble
-from presplit.packing.carried import Carried, carry, chosen, unmeasured
+from presplit.packing.assemble import NO_FORMS, About, Forms, assemble
+from presplit.packing.carried import PLAIN, Carried, carry, chosen, unmeasured
+from presplit.packing.crossing import cross
 from presplit.packing.evidence import Evidence, judge
+from presplit.packing.int8 import INT8, in_int8
 from presplit.packing.whole import Pieces, observe
 from presplit.policies import EXITS
 
@@ -39,6 +43,7 @@ def pack(
     labels: Labels | None = None,
     exit_names: Sequence[str] | None = None,
     policy: str = "confidence",
+    forms: Sequence[str] = (PLAIN,),
     name: str | None = None,
     classes: Sequence[str] = (),
     codecs: Sequence[str] = USUAL,
@@ -56,9 +61,12 @@ def pack(
     the training set; they give the ranges of the boundaries. With ``labels``, int64 ``(n,)``, they
     are also the evidence from which plans are made, for each exit by the rule ``policy`` and for
     each of ``codecs``; without samples only codecs that need no range are offered, and what they
-    cost is not known. float32 is always among them. ``reference``: what to compare with instead of
-    the file in ONNX Runtime: its name and what gives the logits of every output for a batch;
-    ``probe`` are then samples to compare on where ``samples`` are not given.
+    cost is not known. float32 is always among them. ``forms`` with "int8" in it asks for the net in
+    int8 too, for which it needs samples. A net that cannot be quantised, or not without changing
+    more than 5 % of its answers, keeps float32 alone, and its manifest says why
+    (``refused_forms``). ``reference``: what to compare with instead of the file in ONNX Runtime:
+    its name and what gives the logits of every output for a batch; ``probe`` are then samples to
+    compare on where ``samples`` are not given.
 
     The pieces are compared with the reference, at batch 1 and at a larger batch, before anything
     is written. Raises `GraphError` if the graph cannot be read or cut, if pieces differ from it, or
@@ -70,11 +78,13 @@ def pack(
         raise InputError("path: say where the bundle goes; only a file has a place beside it")
     target = Path(path) if path is not None else Path(where).with_suffix(".bundle")
     score, offered = EXITS.find(policy), chosen(codecs)
+    wanted = _wanted(forms, samples)
     called = _called(name or _name(where))
     read = graph.read(source)  # its errors name the file themselves
     with context(where) if where else contextlib.nullcontext():
         row = graph.row(read, exit_names)
         pieces, input_name, input_type = Pieces.of(row), row.graph.input, row.graph.input_type
+        given = row if INT8 in wanted else None
         outputs = row.graph.outputs
         del read, row  # the graph holds all weights once more
         shape = pieces.net.boundaries[0].shape
@@ -91,13 +101,9 @@ def pack(
         agree(pieces, theirs, compared)
         del theirs  # a session holds all weights once more
         give_back()
-        evidence: Evidence | None = None
-        carried: Carried = unmeasured(pieces, offered)
+        measured = _Measured(unmeasured(pieces, offered))
         if x is not None:
-            seen, logits = observe(pieces, x)
-            answers = logits[-1].argmax(-1)
-            carried = carry(pieces, seen, x, answers, offered, judged=y is not None)
-            evidence = None if y is None else judge(policy, score, logits, y)
+            measured = _measure(given, pieces, (x, y), offered, (policy, score))
     about = About(
         name=called,
         versions=versions or {"onnx": importlib.metadata.version("onnx")},
@@ -106,7 +112,69 @@ def pack(
         spec=spec,
         whole_input=is_whole or (x is not None and _is_whole(x)),
     )
-    return assemble(target, pieces, carried, about, evidence=evidence, labels=y)
+    return assemble(
+        target,
+        pieces,
+        measured.carried,
+        about,
+        forms=measured.forms,
+        evidence=measured.evidence,
+        labels=y,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """What samples show: of codecs, of forms and, with labels, of exits in each form."""
+
+    carried: Carried
+    forms: Forms = NO_FORMS
+    evidence: Mapping[str, Evidence] | None = None
+
+
+def _measure(
+    row: graph.Row | None,
+    pieces: Pieces,
+    held: tuple[Floats, Labels | None],
+    codecs: Sequence[str],
+    rule: tuple[str, ExitPolicy],
+) -> _Measured:
+    """What the samples ``held`` with their labels show; ``row`` is given if int8 is wanted."""
+    (x, y), (policy, score) = held, rule
+    seen, logits = observe(pieces, x)
+    answers, found = logits[-1].argmax(-1), {PLAIN: logits}
+    forms = NO_FORMS
+    if row is not None:
+        try:
+            made = in_int8(row, pieces, seen, x, logits)
+        except GraphError as error:
+            forms = replace(NO_FORMS, refused={INT8: str(error)})
+        else:
+            forms = replace(NO_FORMS, made={INT8: made.pieces})
+            seen, found[INT8] = made.same_codes(seen), list(made.logits)
+    carried = carry(pieces, seen, x, answers, codecs, judged=y is not None)
+    if y is None:
+        return _Measured(carried, forms)
+    evidence = {form: judge(policy, score, each, y) for form, each in found.items()}
+    if forms.made:
+        crossed = cross({PLAIN: pieces, **forms.made}, carried, x, answers)
+        forms = replace(forms, crossed=crossed)
+    return _Measured(carried, forms, evidence)
+
+
+def _wanted(forms: Sequence[str], samples: npt.NDArray[Any] | None) -> set[str]:
+    """``forms``, each of a name that there is, float32 among them; int8 needs ``samples``."""
+    wanted = set(forms)
+    if PLAIN not in wanted or wanted - {PLAIN, INT8}:
+        raise SpecError(
+            f"forms: expected {PLAIN}, which is always there, and {INT8} if wanted, got "
+            f"{', '.join(map(str, forms)) or 'none'}"
+        )
+    if INT8 in wanted and samples is None:
+        raise InputError(
+            f"forms: {INT8} needs samples, which show what its codes must reach over; give samples"
+        )
+    return wanted
 
 
 def _fitting(samples: npt.NDArray[Any], shape: tuple[int, ...], *, whole: bool) -> Floats:

@@ -62,24 +62,30 @@ class Pieces:
 
     def leave(self, number: int) -> bytes:
         """The fragment that makes boundary ``number`` an output."""
-        return graph.leave(number, self.net.boundaries[number], last=self.last)
+        left = graph.leave(number, self.net.boundaries[number], last=self.last)
+        return self.fragments.leave[number] + left
 
     def whole(self, *, boundaries: bool) -> list[bytes]:
         """The model of all pieces, with every exit and, if wanted, every boundary as outputs."""
         left = range(1, self.last + 1) if boundaries else [self.last]
         parts = [*self.fragments.segments, *self.fragments.exits.values()]
         pieces = [piece.onnx for piece in parts]
-        return [*self._head(0), *pieces, *map(self.leave, left)]
+        return [*self._entry(0), *pieces, *map(self.leave, left)]
 
     def tail(self, start: int) -> list[bytes]:
         """The model from boundary ``start`` to the logits, entered in float32."""
         pieces = [piece.onnx for piece in self.fragments.segments[start:]]
-        return [*self._head(start), *pieces, self.leave(self.last)]
+        return [*self._entry(start), *pieces, self.leave(self.last)]
 
-    def _head(self, start: int) -> list[bytes]:
+    def head(self, stop: int) -> list[bytes]:
+        """The model from the input to boundary ``stop``, entered and left in float32."""
+        pieces = [piece.onnx for piece in self.fragments.segments[:stop]]
+        return [*self._entry(0), *pieces, self.leave(stop)]
+
+    def _entry(self, start: int) -> list[bytes]:
         boundary = self.net.boundaries[start]
         entry = graph.entry(start, boundary, "float32", (), last=self.last)
-        return [self.fragments.header, entry]
+        return [self.fragments.header, entry, self.fragments.enter[start]]
 
 
 def batches(x: Floats, size: int) -> Iterator[Floats]:
@@ -107,8 +113,11 @@ def observe(pieces: Pieces, x: Floats) -> tuple[list[Seen], list[Floats]]:
 
 def boundary_values(pieces: Pieces, number: int) -> Session:
     """What gives boundary ``number`` (from 1 on) of the inputs, as output of that name alone."""
-    parts = pieces.fragments.segments[:number]
-    boundary = pieces.net.boundaries[0]
-    entry = graph.entry(0, boundary, "float32", (), last=pieces.last)
-    joined = [pieces.fragments.header, entry, *(piece.onnx for piece in parts)]
-    return Session([*joined, pieces.leave(number)])
+    return Session(pieces.head(number))
+
+
+def answers_of(pieces: Pieces, x: Floats) -> list[Floats]:
+    """The logits of every exit for the samples ``x``, as `observe` gives them."""
+    session = Session(pieces.whole(boundaries=False))
+    found = [session.run({INPUT: batch}) for batch in batches(x, pieces.at_once)]
+    return [np.concatenate([each[name] for each in found]) for name in pieces.exits]

@@ -159,7 +159,11 @@ def scenario(
 def _measured(bundle: Bundle) -> list[list[str]]:
     """For each boundary, the codecs whose cost in accuracy is known; float32 costs none."""
     held = bundle.manifest.validation
-    ways = {(way.boundary, way.codec) for way in held.ways} if held else set[tuple[int, str]]()
+    ways = {
+        (way.boundary, way.codec)
+        for way in (held.ways if held else ())
+        if way.form == way.server_form == "float32"
+    }
     return [
         [codec for codec in port.encodings if codec == "float32" or (k, codec) in ways]
         for k, port in enumerate(bundle.manifest.ports)

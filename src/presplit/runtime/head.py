@@ -49,10 +49,10 @@ class Stretch:
     ``shape`` is that of the boundary at the start, ``seconds`` what a run took at opening.
     """
 
-    def __init__(self, bundle: Bundle, cut: Cut, *, threads: int, load: Load) -> None:
+    def __init__(self, bundle: Bundle, cut: Cut, *, form: str, threads: int, load: Load) -> None:
         start, stop, self.exit = cut
         early = [] if self.exit is None or self.exit.after == bundle.net.last else [self.exit.name]
-        model = bundle.runnable(start, stop, exits=early)
+        model = bundle.runnable(start, stop, exits=early, form=form)
         self._input, self._boundary, self._names = model.input, model.boundary, model.logits
         self.shape = bundle.net.boundaries[start].shape
         self._engine = load(model, threads)
@@ -97,12 +97,15 @@ class Head:
     ) -> None:
         check_threads(threads)
         self._net = bundle.net
-        self._stretches: dict[Cut, Stretch] = {}
+        self._stretches: dict[tuple[Cut, str], Stretch] = {}
         for plan in plans:
             fits(plan, bundle)
             for cut in [*cuts(self._net, plan), *_after(self._net, plan)]:
-                if cut not in self._stretches:
-                    self._stretches[cut] = Stretch(bundle, cut, threads=threads, load=load)
+                key = (cut, plan.form)
+                if key not in self._stretches:
+                    self._stretches[key] = Stretch(
+                        bundle, cut, form=plan.form, threads=threads, load=load
+                    )
 
     def __len__(self) -> int:
         """How many engines there are."""
@@ -110,27 +113,32 @@ class Head:
 
     def way(self, plan: Plan) -> tuple[Stretch, ...]:
         """The stretches up to the split of one of the plans, in order."""
-        return tuple(self._stretches[cut] for cut in cuts(self._net, plan))
+        return tuple(self._stretches[cut, plan.form] for cut in cuts(self._net, plan))
 
     def fallback(self, plan: Plan) -> Stretch | None:
         """What runs after the split while the reply is on its way: None if the way holds an exit.
 
         It runs from the split to the next exit.
         """
-        return next((self._stretches[cut] for cut in _after(self._net, plan)), None)
+        after = _after(self._net, plan)
+        return next((self._stretches[cut, plan.form] for cut in after), None)
 
 
 def fits(plan: Plan, bundle: Bundle) -> None:
     """Raise `PlanError` unless ``plan`` can run on ``bundle``.
 
-    Its split, codec, policy and exits must be there, and the exits that run here must tell the same
-    classes apart as the net itself, or an answer's label would mean now this and now that.
+    Its split, codec, policy, forms and exits must be there, and the exits that run here must tell
+    the same classes apart as the net itself, or an answer's label would mean now this and now that.
     """
     check_plan(plan)
     net = bundle.net
     try:
         plan.fits(net)
         EXITS.find(plan.policy)
+        for form in (plan.form, plan.server_form):
+            if form not in bundle.forms:
+                there = ", ".join(bundle.forms)
+                raise SpecError(f"the net has no form {form!r}; there are: {there}")
         if plan.split < net.last:
             CODECS.find(plan.codec)
             bundle.encoding(plan.split, plan.codec)

@@ -15,6 +15,9 @@ from presplit.runtime.engines import Engine
 LEAST_KEEP_BYTES = 64 * 2**20
 KEEP_MODELS = 4
 
+Start = tuple[int, str]
+"""The boundary at which a tail starts, and the form in which it computes."""
+
 
 def enough(model_bytes: int) -> int:
     """How many bytes of models are kept where nobody says: four whole nets, at least 64 MiB.
@@ -37,7 +40,7 @@ class _Place:
 
 
 class Kept:
-    """The engines of a bundle by their split, at most ``keep_bytes`` of models at a time.
+    """The engines of a bundle by where they start, at most ``keep_bytes`` of models at a time.
 
     Bytes are those of the model that an engine was made of; one of ONNX Runtime holds about twice
     as many. An engine that runs is never let go, so the bound is passed while more than that is
@@ -46,14 +49,16 @@ class Kept:
 
     def __init__(
         self,
-        runnable: Callable[[int], Runnable],
+        runnable: Callable[[Start], Runnable],
         load: Callable[[Runnable], Engine],
         keep_bytes: float | None,
     ) -> None:
         self._runnable, self._load = runnable, load
-        self._keep_bytes = enough(len(runnable(0).onnx)) if keep_bytes is None else keep_bytes
+        self._keep_bytes = (
+            enough(len(runnable((0, "float32")).onnx)) if keep_bytes is None else keep_bytes
+        )
         self._lock = threading.Lock()
-        self._places: dict[int, _Place] = {}
+        self._places: dict[Start, _Place] = {}
         self._clock = itertools.count(1)
 
     @property
@@ -64,24 +69,24 @@ class Kept:
 
     @property
     def splits(self) -> tuple[int, ...]:
-        """The splits whose engines are kept, in rising order."""
+        """The splits whose engines are kept, in rising order, once for each form."""
         with self._lock:
-            return tuple(sorted(k for k, place in self._places.items() if place.made))
+            return tuple(sorted(k for (k, _), place in self._places.items() if place.made))
 
     @contextlib.contextmanager
-    def engine(self, split: int) -> Generator[tuple[Runnable, Engine]]:
-        """The engine from boundary ``split``, made now if it is not there; kept while it is used.
+    def engine(self, start: Start) -> Generator[tuple[Runnable, Engine]]:
+        """The engine of the tail from ``start``, kept while it is used.
 
-        Whoever comes first makes it, the others wait.
+        It is made now if it is not there: whoever comes first makes it, the others wait.
         """
         with self._lock:
-            place = self._places.setdefault(split, _Place())
+            place = self._places.setdefault(start, _Place())
             place.users += 1
             place.used = next(self._clock)
         try:
             with place.lock:
                 if place.made is None:
-                    self._make(place, split)
+                    self._make(place, start)
                 made = place.made
             assert made is not None, "made above"
             yield made
@@ -92,9 +97,9 @@ class Kept:
             if gone:
                 give_back()
 
-    def _make(self, place: _Place, split: int) -> None:
+    def _make(self, place: _Place, start: Start) -> None:
         """Fill ``place``; room is made before, so that the peak stays bounded too."""
-        runnable = self._runnable(split)
+        runnable = self._runnable(start)
         with self._lock:
             place.nbytes = len(runnable.onnx)
             self._let_go()

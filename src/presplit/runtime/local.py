@@ -38,15 +38,15 @@ class Answers:
 class Local:
     """A bundle's whole net, run here without a link or a deadline.
 
-    It is made by `Local.open` and is safe for several threads. ``plan`` gives thresholds and
-    policy; ``load`` makes the engines. Raises `PlanError` if the plan does not fit the bundle.
+    It is made by `Local.open` and is safe for several threads. ``plan`` gives thresholds, policy
+    and form; ``load`` makes the engines. Raises `PlanError` if the plan does not fit the bundle.
     """
 
     def __init__(
         self, bundle: Bundle, plan: Plan, *, threads: int = 1, load: Load = ENGINES[DEFAULT]
     ) -> None:
         check_plan(plan)
-        whole = Plan(bundle.net.last, plan.thresholds, policy=plan.policy)
+        whole = Plan(bundle.net.last, plan.thresholds, policy=plan.policy, form=plan.form)
         head = Head(bundle, [whole], threads=threads, load=load)
         self._net, self._thresholds = bundle.net, whole.thresholds
         self._score = EXITS.find(whole.policy)

@@ -26,8 +26,8 @@ class Sending:
         self._upstream = upstream
         self._codec = CODECS.find(plan.codec)
         self._encoding = bundle.encoding(plan.split, plan.codec)
-        self._name = bundle.manifest.model_name(plan.split, plan.codec)
-        self._plain_name = bundle.manifest.model_name(plan.split, PLAIN)
+        self._name = bundle.manifest.model_name(plan.split, plan.codec, plan.server_form)
+        self._plain_name = bundle.manifest.model_name(plan.split, PLAIN, plan.server_form)
         self._classes = bundle.net.exits[-1].classes
         self.shape = bundle.net.boundaries[plan.split].shape
         if upstream is not None:

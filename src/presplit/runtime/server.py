@@ -120,4 +120,4 @@ def first_model(bundle: Bundle) -> str:
     plan = bundle.plan
     if plan is None or plan.split == bundle.net.last:
         return bundle.manifest.model_name(0, "float32")
-    return bundle.manifest.model_name(plan.split, plan.codec)
+    return bundle.manifest.model_name(plan.split, plan.codec, plan.server_form)

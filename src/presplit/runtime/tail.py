@@ -1,8 +1,8 @@
 """The tails of a bundle: from every boundary to the logits, entered by every codec it has.
 
-Decoding happens in front of the engine, so there is one engine for a split whatever the codec. The
-engines that are kept are bounded in bytes: the one that was used least lately goes, and comes back
-when it is asked for again.
+Decoding happens in front of the engine, so there is one engine for a split and a form whatever the
+codec. The engines that are kept are bounded in bytes: the one that was used least lately goes, and
+comes back when it is asked for again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from presplit.core.protocols import Codec
 from presplit.core.types import Boundary, Floats, Runnable
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
 from presplit.runtime.hosted import Array, Contract, Form, Hosted, TooLate, UnknownModel
-from presplit.runtime.kept import Kept
+from presplit.runtime.kept import Kept, Start
 
 T = TypeVar("T")
 
@@ -39,9 +39,10 @@ Big samples come in smaller batches.
 
 @dataclass(frozen=True)
 class Tail:
-    """One way into the net: at boundary ``split``, by ``codec``."""
+    """One way into the net: at boundary ``split``, by ``codec``, computed in ``form``."""
 
     split: int
+    form: str
     codec: Codec
     encoding: Encoding
     shape: tuple[int, ...]
@@ -109,13 +110,14 @@ class Tails:
             values = tail.codec.decode(codes, tail.encoding, tail.shape)
         except MissingLibrary as error:
             raise UnknownModel(f"{tail.contract.name} cannot be decoded here: {error}") from error
-        with self.kept.engine(tail.split) as (runnable, engine):
+        with self.kept.engine((tail.split, tail.form)) as (runnable, engine):
             found = engine.run({runnable.input: values})
         return found[runnable.logits[self._bundle.net.exits[-1].name]]
 
-    def _runnable(self, split: int) -> Runnable:
-        """The model from boundary ``split`` to the logits."""
-        return self._bundle.runnable(split, self._bundle.net.last)
+    def _runnable(self, start: Start) -> Runnable:
+        """The model from a boundary to the logits, in a form."""
+        split, form = start
+        return self._bundle.runnable(split, self._bundle.net.last, form=form)
 
 
 class _Pooled:
@@ -157,16 +159,19 @@ def workers_for(threads: int) -> int:
 
 
 def _tails(bundle: Bundle) -> list[Tail]:
-    """A tail for every boundary but the last and every codec that it can be entered by."""
+    """A tail for every boundary but the last, every codec that enters it, and every form."""
     net = bundle.net
     logits = Form("logits", "float32", (net.exits[-1].classes,), MAX_BATCH)
     found: list[Tail] = []
     for split, port in enumerate(bundle.manifest.ports[: net.last]):
         boundary = net.boundaries[split]
         for codec, encoding in port.encodings.items():
-            name = bundle.manifest.model_name(split, codec)
-            contract = Contract(name, _form(encoding, boundary), logits)
-            found.append(Tail(split, CODECS.find(codec), encoding, boundary.shape, contract))
+            taken = _form(encoding, boundary)
+            for form in bundle.forms:
+                name = bundle.manifest.model_name(split, codec, form)
+                contract = Contract(name, taken, logits)
+                tail = Tail(split, form, CODECS.find(codec), encoding, boundary.shape, contract)
+                found.append(tail)
     return found
 
 

@@ -34,6 +34,7 @@ def export(
     labels: Sequence[str] = (),
     policy: str = "confidence",
     codecs: Sequence[str] = USUAL,
+    forms: Sequence[str] = ("float32",),
     plan: Plan | None = None,
     spec: Mapping[str, Any] | None = None,
 ) -> Bundle:
@@ -44,9 +45,10 @@ def export(
     ``example``: labelled `Samples` held out of the training set, which give the range of every
     boundary for the codecs and the evidence from which plans are made; or just an array or a tensor
     ``(batch, *shape)``, at least one sample, from which no plan with an accuracy can be made.
-    ``codecs`` are those that are tried at each boundary. It is taken as float32; uint8 is scaled to
-    0..1, as in `Samples`. Raises `GraphError` if the net cannot be exported or the graph does not
-    compute what torch does, `InputError` if ``example`` is no array of numbers.
+    ``codecs`` are those that are tried at each boundary; ``forms``: "float32", and "int8" if the
+    net is to be there in int8 too (`presplit.packing.pack`). It is taken as float32; uint8 is
+    scaled to 0..1, as in `Samples`. Raises `GraphError` if the net cannot be exported or the graph
+    does not compute what torch does, `InputError` if ``example`` is no array of numbers.
     """
     held_out = example if isinstance(example, Samples) else None
     given = _inputs(example)
@@ -64,6 +66,7 @@ def export(
         labels=held_out.y if held_out else None,
         exit_names=model.exit_names if isinstance(model, MultiExit) else None,
         policy=policy,
+        forms=forms,
         name=name,
         classes=labels,
         codecs=codecs,
