@@ -17,6 +17,11 @@ def test_every_number_has_a_source_and_a_date(named) -> None:
     assert datetime.date.fromisoformat(named.date)
 
 
+def test_there_are_devices_and_links_of_every_class() -> None:
+    assert len(DEVICES) >= 14 and len(LINKS) >= 12
+    assert all("guess" in named.source for named in DEVICES.values())
+
+
 @pytest.mark.parametrize("shelf", [DEVICES, LINKS], ids=lambda shelf: shelf.kind)
 def test_everything_stands_under_its_own_name(shelf) -> None:
     assert all(named.name == name for name, named in shelf.items())
@@ -25,7 +30,14 @@ def test_everything_stands_under_its_own_name(shelf) -> None:
 def test_devices_stand_from_the_slowest_cpu_board_to_the_fastest() -> None:
     speeds = [
         DEVICES[name].macs_per_s
-        for name in ("raspberry-pi-zero-2", "raspberry-pi-4", "raspberry-pi-5")
+        for name in (
+            "esp32-s3",
+            "cortex-m7",
+            "raspberry-pi-zero-2",
+            "raspberry-pi-3",
+            "raspberry-pi-4",
+            "raspberry-pi-5",
+        )
     ]
     assert speeds == sorted(speeds)
     assert max(DEVICES.values(), key=lambda d: d.macs_per_s).name == "rtx-4090"

@@ -3,7 +3,8 @@
 It is a TCP proxy with a rate, a delay, jitter and outages, changed while it runs.
 
 Bytes are stamped with the time at which a link of that rate and delay would deliver them, and are
-written then. All connections share the rate, each direction has its own. What a proxy cannot do:
+written then, in pieces as `presplit.core.link` reckons with them. All connections share the rate,
+each direction has its own. What a proxy cannot do:
 TCP's own headers are not counted, and packets cannot be lost (``Link.loss`` is not emulated; an
 outage is). asyncio sets TCP_NODELAY on both sides, so nothing waits for more to send.
 
@@ -28,16 +29,10 @@ import msgspec
 from msgspec import Struct, structs
 
 from presplit.core.errors import PresplitError, ServerError, SpecError
-from presplit.core.link import Link
+from presplit.core.link import Link, piece_bytes
 
 QUEUE_S = 0.01
 """How far ahead of the link bytes are taken from a sender: the buffer of a modest network card."""
-CHUNK_S = 0.002
-"""Bytes move in pieces of about this much of the link's time.
-
-So connections share it evenly.
-"""
-MIN_CHUNK, MAX_CHUNK = 1460, 65536
 
 
 class Shaper:
@@ -133,9 +128,7 @@ class Shaper:
         now = asyncio.get_running_loop().time
         arrives = 0.0
         while True:
-            piece = await reader.read(
-                min(MAX_CHUNK, max(MIN_CHUNK, int(self._bps(way) * CHUNK_S / 8)))
-            )
+            piece = await reader.read(piece_bytes(self._bps(way)))
             await self._passing.wait()
             self._free[way] = max(now(), self._free[way]) + 8 * len(piece) / self._bps(way)
             late = self.link.rtt_s / 2 + self.link.jitter_s * self._random.random()
