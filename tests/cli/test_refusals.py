@@ -196,7 +196,7 @@ def test_a_plan_that_does_not_fit_the_bundle(
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        (["--link", "wify"], "no link named 'wify' (nearest: wifi)"),
+        (["--link", "wify"], "no link named 'wify' (nearest: wifi"),
         (["--device", "raspberry-pi"], "no device named 'raspberry-pi' (nearest: raspberry-pi-"),
         (["--server", "moon"], "no device named 'moon'"),
         (["--deadline-s", 0], "deadline"),
@@ -270,7 +270,7 @@ def test_costs_that_cannot_be_written(
     if name == "costs.json":
         (tmp_path / name).mkdir()
     refuses(
-        command("measure", bundle, "--repeats", 1, "--out", tmp_path / name),
+        command("measure", bundle, "--seconds", 0.1, "--out", tmp_path / name),
         f"{name}: cannot be written",
     )
 

@@ -147,7 +147,7 @@ def test_measured_costs_are_what_planning_takes(
     command: Command, bundle: Path, tmp_path: Path
 ) -> None:
     costs = tmp_path / "costs.json"
-    measured = one_object(command("measure", bundle, "--repeats", 3, "--out", costs, "--json"))
+    measured = one_object(command("measure", bundle, "--seconds", 0.2, "--out", costs, "--json"))
     assert measured == json.loads(costs.read_text())
     net = read(bundle).net
     assert (

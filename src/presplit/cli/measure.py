@@ -1,54 +1,212 @@
-"""``presplit measure``: time every segment and exit on this machine, for planning."""
+"""``presplit measure``: what parts of a net take on this machine, and what a link is like."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from presplit.cli.options import Json, show
+from presplit.cli.options import Json, read_costs, show
+
+if TYPE_CHECKING:
+    from presplit.bundle import Bundle
+    from presplit.core.costs import Costs
+    from presplit.core.value import Value
+
+STABLE = 0.02
+"""Medians that are known to this share are called stable."""
 
 
 def measure(
-    bundle: Annotated[Path, typer.Argument(help="A bundle directory.")],
+    bundle: Annotated[Path | None, typer.Argument(help="A bundle directory.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write the costs here, for presplit plan.")
+        Path | None, typer.Option(help="Write what was found here, for presplit plan.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="A device profile whose watts give the energy.")
+        str | None,
+        typer.Option(help="What this machine is: its watts give the energy (name, file, numbers)."),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Rounds; the median counts.")] = 200,
+    seconds: Annotated[
+        float | None, typer.Option(help="About how long at most; default 60, for others 10.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the engine.")] = 1,
+    anchor: Annotated[
+        Path | None,
+        typer.Option(help="Bring these costs, measured here before, to how the machine is now."),
+    ] = None,
+    link: Annotated[
+        str | None,
+        typer.Option(help="Measure the link to the presplit serve at HOST:PORT; no bundle."),
+    ] = None,
+    profiles: Annotated[
+        bool, typer.Option("--profiles", help="List the devices and links that have names.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Measure the time of each segment and exit here, one sample at a time."""
-    import msgspec
+    """Measure what every part of a net takes on this machine, or what a link is like."""
+    if profiles:
+        _list_profiles(as_json=json)
+    elif link is not None:
+        _measure_link(link, seconds or 10.0, out, as_json=json)
+    elif bundle is None:
+        raise typer.BadParameter("give a BUNDLE, or --link HOST:PORT, or --profiles")
+    else:
+        costs = _costs(bundle, device, seconds, threads, anchor)
+        _write(out, costs)
+        from presplit.bundle import read
 
+        _show_costs(read(bundle), costs, as_json=json)
+
+
+def _costs(
+    bundle: Path, device: str | None, seconds: float | None, threads: int, known: Path | None
+) -> Costs:
+    """The costs of the bundle here, all measured or brought here by a few probes."""
     from presplit.bundle import read
-    from presplit.core import units
-    from presplit.core.errors import SpecError
-    from presplit.profiles import DEVICES
+    from presplit.profiles import device_from
+    from presplit.runtime.anchor import anchor
     from presplit.runtime.measure import measure as time_parts
 
     found = read(bundle)
-    profile = DEVICES.find(device) if device else "this machine"
-    costs = time_parts(found, repeats=repeats, threads=threads, device=profile)
-    if out:
-        try:
-            out.write_bytes(msgspec.json.encode(costs) + b"\n")
-        except OSError as error:
-            raise SpecError(f"{out}: cannot be written ({error.strerror})") from error
-    parts = costs.forms["float32"]
+    before = read_costs(known)
+    if before is not None:
+        return anchor(before, found, seconds=10.0 if seconds is None else seconds)
+    return time_parts(
+        found,
+        seconds=60.0 if seconds is None else seconds,
+        threads=threads,
+        device=device_from(device) if device else "this machine",
+    )
+
+
+def _show_costs(bundle: Bundle, costs: Costs, *, as_json: bool) -> None:
+    """A table of heads and tails, then what surrounds them."""
+    import msgspec
+
+    from presplit.core import units
+    from presplit.core.tables import columns_of, table
+
+    lines: list[str] = []
+    for form, parts in costs.forms.items():
+        rows = [
+            {
+                "boundary": str(k),
+                "head p50": units.seconds(head.quantile(0.5)),
+                "p99": units.seconds(head.quantile(0.99)),
+                "tail p50": units.seconds(tail.quantile(0.5)),
+                "tail p99": units.seconds(tail.quantile(0.99)),
+            }
+            for k, (head, tail) in enumerate(zip(parts.head_s, parts.tail_s, strict=True))
+        ]
+        lines += [f"{form}:", table(rows, columns_of(rows))]
+        adds = [
+            f"{exit_.name} {units.seconds(seconds.mean_s)}"
+            for exit_, seconds in zip(bundle.net.exits[:-1], parts.exit_s, strict=False)
+        ]
+        if adds:
+            lines.append(f"exits add: {', '.join(adds)}")
+    whole = costs.forms["float32"].tail_s[0].quantile(0.5)
+    lines.append(f"all: {units.seconds(whole)} on {costs.device} ({costs.processor})")
+    lines.append(_surroundings(costs))
+    precision = costs.precision or 0.0
+    state = "stable" if precision <= STABLE else "not stable when the time was over"
+    lines.append(f"medians are {state}: ± {100 * precision:.1f} %; {costs.clock}")
+    show(msgspec.to_builtins(costs), "\n".join(lines), as_json=as_json)
+
+
+def _surroundings(costs: Costs) -> str:
+    """What an answer, a request, the memory and the energy are, in one line."""
+    from presplit.core import units
+
+    said = [
+        f"an answer adds {units.seconds(costs.answer_s.quantile(0.5))}",
+        f"asking a server {units.seconds(costs.ask_s.quantile(0.5))}",
+    ]
+    if costs.peak_bytes is not None:
+        said.append(f"peak memory {units.data(costs.peak_bytes)}")
+    if costs.energy != "unknown":
+        said.append(f"{costs.power_w:g} W ({costs.energy})")
+    return ", ".join(said)
+
+
+def _measure_link(server: str, seconds: float, out: Path | None, *, as_json: bool) -> None:
+    """Measure the link, and say what it is like."""
+    import msgspec
+
+    from presplit.core import units
+    from presplit.runtime.doors import check_positive
+    from presplit.runtime.measure_link import measure_link
+
+    check_positive("seconds", seconds)
+    found = measure_link(server, seconds=seconds)
+    link = found.link
+    _write(out, link)
+    window = "no waiting after a pause"
+    if link.window_bytes is not None:
+        window = f"{units.data(link.window_bytes)} at once after a pause"
     lines = [
-        f"boundary {k}: head {units.seconds(head.mean_s)}, tail {units.seconds(tail.mean_s)}"
-        for k, (head, tail) in enumerate(zip(parts.head_s, parts.tail_s, strict=True))
+        f"up {link.up_bps / 1e6:.3g} Mbit/s, down {link.down_bps / 1e6:.3g} Mbit/s",
+        f"round trip {units.seconds(link.rtt_s)}, each way late by up to "
+        f"{units.seconds(link.jitter_s)}; {window}",
+        f"{found.stalls} of {found.trips} requests stalled",
     ]
-    lines += [
-        f"exit {e.name}: {units.seconds(s.mean_s)}"
-        for e, s in zip(found.net.exits, parts.exit_s, strict=True)
-        if s.mean_s
+    if out is not None:
+        lines.append(f"presplit plan BUNDLE --link {out} plans for it")
+    show(msgspec.to_builtins(link), "\n".join(lines), as_json=as_json)
+
+
+def _list_profiles(*, as_json: bool) -> None:
+    """Every named device and link, with where its numbers are from."""
+    import msgspec
+
+    from presplit.core import units
+    from presplit.core.tables import columns_of, table
+    from presplit.profiles import DEVICES, LINKS
+
+    devices = [
+        {
+            "device": each.name,
+            "MACs/s": units.count(each.macs_per_s),
+            "memory": units.data(each.memory_bytes),
+            "power": f"{each.power_w:g} W",
+            "a call": units.seconds(each.overhead_s),
+        }
+        for each in DEVICES.values()
     ]
-    lines.append(f"all: {units.seconds(parts.tail_s[0].mean_s)} on {costs.device}")
-    result: dict[str, Any] = msgspec.to_builtins(costs)
-    show(result, "\n".join(lines), as_json=json)
+    links = [
+        {
+            "link": each.name,
+            "up": f"{each.up_bps / 1e6:g} Mbit/s",
+            "down": f"{each.down_bps / 1e6:g} Mbit/s",
+            "round trip": units.seconds(each.rtt_s),
+            "jitter": units.seconds(each.jitter_s),
+            "loss": f"{100 * each.loss:g} %",
+            "power": f"{each.power_w:g} W",
+        }
+        for each in LINKS.values()
+    ]
+    text = [
+        table(devices, columns_of(devices)),
+        table(links, columns_of(links)),
+        "All are guesses; --json has the source and the date of each.",
+    ]
+    result: dict[str, Any] = {
+        "devices": [msgspec.to_builtins(each) for each in DEVICES.values()],
+        "links": [msgspec.to_builtins(each) for each in LINKS.values()],
+    }
+    show(result, "\n\n".join(text), as_json=as_json)
+
+
+def _write(out: Path | None, value: Value) -> None:
+    """Write ``value`` to the file ``out``, if one was given; raises `SpecError` if it cannot be."""
+    import msgspec
+
+    from presplit.core.errors import SpecError
+
+    if out is None:
+        return
+    try:
+        out.write_bytes(msgspec.json.encode(value) + b"\n")
+    except OSError as error:
+        raise SpecError(f"{out}: cannot be written ({error.strerror})") from error

@@ -75,6 +75,18 @@ class Parts(Value, frozen=True):
         whole = self.tail_s[0].quantile(0.5)
         return self.head_s[stop].moved(self.tail_s[start].quantile(0.5) - whole)
 
+    def scaled(self, factor: float, call_s: float = 0.0) -> Parts:
+        """The same where all takes ``factor`` times as long and each stretch ``call_s`` more.
+
+        >>> parts = Parts.added([Times.of(1)], [Times.of(0.5)]).scaled(2, call_s=0.25)
+        >>> parts.head_s[1].mean_s, parts.head_s[0].mean_s, parts.exit_s[0].mean_s
+        (2.25, 0.0, 1.0)
+        """
+        heads = [each.scaled(factor).moved(call_s) for each in self.head_s[1:]]
+        tails = [each.scaled(factor).moved(call_s) for each in self.tail_s[:-1]]
+        exits = [each.scaled(factor) for each in self.exit_s]
+        return Parts((NOTHING, *heads), (*tails, NOTHING), tuple(exits))
+
 
 class Costs(Value, frozen=True):
     """What each part of a net costs on one device; counting and measuring make the same type.
@@ -82,9 +94,12 @@ class Costs(Value, frozen=True):
     ``forms`` has the times for each form in which the net computes. ``encode_s[codec][k]`` is what
     it takes to encode boundary k, ``decode_s`` what decoding it adds to the tail where this is the
     server: nothing if the codec is not there. ``answer_s`` is what an answer takes besides its
-    engines. Energy is ``power_w`` times the time of computing; ``energy`` says where the watts are
-    from. ``peak_bytes`` is the most memory in use, ``processor`` and ``engine`` what ran,
-    ``clock`` the state of the processor when it was measured, in words.
+    engines, ``ask_s`` what asking a server takes besides the link and the server's engines: making,
+    sending and reading the messages of both ends. Energy is ``power_w`` times the time of
+    computing; ``energy`` says where the watts are from. ``peak_bytes`` is the most memory in use,
+    ``processor`` and ``engine`` what ran, ``clock`` the state of the processor when it was
+    measured, in words. ``precision`` is how well the medians are known, the half width of their 95
+    % interval as a share of the median, for the worst of them.
     """
 
     device: str
@@ -96,11 +111,13 @@ class Costs(Value, frozen=True):
     encode_s: dict[str, tuple[Times, ...]] = {}
     decode_s: dict[str, tuple[Times, ...]] = {}
     answer_s: Times = NOTHING
+    ask_s: Times = NOTHING
     threads: Annotated[int, Meta(ge=1)] = 1
     peak_bytes: NonNegative | None = None
     processor: str = ""
     engine: str = ""
     clock: str = ""
+    precision: NonNegative | None = None
 
     def encoding_s(self, codec: str, boundary: int) -> Times:
         """What it takes to encode ``boundary``."""

@@ -59,6 +59,14 @@ class Times(Value, frozen=True):
         """Every draw later by ``seconds``, earlier if they are negative, but never below 0."""
         return Times(tuple(np.maximum(self.array + seconds, 0.0).tolist()))
 
+    def scaled(self, factor: float) -> Times:
+        """Every draw ``factor`` times as long.
+
+        >>> Times((0.25, 0.5)).scaled(2).draws_s
+        (0.5, 1.0)
+        """
+        return Times(tuple((self.array * factor).tolist()))
+
     def __add__(self, other: Times) -> Times:
         """The sum of independent times; as many draws as the larger of both has."""
         mine, theirs = self.array, other.array

@@ -19,6 +19,7 @@ import argparse
 import asyncio
 import contextlib
 import random
+import selectors
 import signal
 import socket
 import struct
@@ -238,6 +239,11 @@ async def _obey_standard_input(shaper: Shaper) -> None:
             print(error, file=sys.stderr, flush=True)
 
 
+def _exact_loop() -> asyncio.AbstractEventLoop:
+    """A loop whose waits are as long as they are asked to be."""
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a shaper from the command line; exit code 2 and one sentence for what a user can mend."""
     parser = argparse.ArgumentParser(
@@ -258,7 +264,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rtt_s=chosen.rtt_s,
             jitter_s=chosen.jitter_s,
         )
-        asyncio.run(_run(chosen.target, link, chosen.port))
+        # The usual loop rounds each wait up to a whole millisecond; this one does not.
+        with asyncio.Runner(loop_factory=_exact_loop) as runner:
+            runner.run(_run(chosen.target, link, chosen.port))
     except PresplitError as error:
         print(error, file=sys.stderr)
         return 2

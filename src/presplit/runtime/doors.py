@@ -38,8 +38,18 @@ def check_count(key: str, count: Any) -> None:
 
 def check_keep_bytes(keep_bytes: Any) -> None:
     """Raise `SpecError` unless ``keep_bytes`` is None or a finite number above 0."""
-    if keep_bytes is None:
-        return
-    number = not isinstance(keep_bytes, bool) and isinstance(keep_bytes, numbers.Real)
-    if not number or not 0 < float(keep_bytes) < math.inf:
-        raise SpecError(f"keep_bytes must be a finite number above 0, or None, got {keep_bytes!r}")
+    if keep_bytes is not None:
+        check_positive("keep_bytes", keep_bytes)
+
+
+def check_positive(key: str, value: Any) -> None:
+    """Raise `SpecError` naming ``key`` unless ``value`` is a finite number above 0.
+
+    >>> check_positive("seconds", 0)
+    Traceback (most recent call last):
+        ...
+    presplit.core.errors.SpecError: seconds must be a finite number above 0, got 0
+    """
+    number = not isinstance(value, bool) and isinstance(value, numbers.Real)
+    if not number or not 0 < float(value) < math.inf:
+        raise SpecError(f"{key} must be a finite number above 0, got {value!r}")

@@ -17,6 +17,7 @@ from presplit.runtime.address import is_loopback
 from presplit.runtime.admission import PLACES_PER_WORKER, admitted
 from presplit.runtime.batching import batched
 from presplit.runtime.doors import check_keep_bytes, check_threads
+from presplit.runtime.echo import echoing
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
 from presplit.runtime.head import fits
 from presplit.runtime.hosted import Hosted
@@ -78,7 +79,7 @@ def serve(
     found = bundle if isinstance(bundle, Bundle) else read(bundle)
     if found.plan is not None:
         fits(found.plan, found)
-    hosted = hosting(found, threads=threads, keep_bytes=keep_bytes, load=load)
+    hosted = echoing(hosting(found, threads=threads, keep_bytes=keep_bytes, load=load))
     asyncio.run(_serve(hosted, first_model(found), host=host, port=port, ready=ready))
 
 

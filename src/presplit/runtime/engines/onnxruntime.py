@@ -107,6 +107,11 @@ def load(runnable: Runnable, threads: int) -> Engine:
     return Engine(runnable.onnx, threads=threads)
 
 
+def version() -> str:
+    """The version of ONNX Runtime that is installed; raises `MissingLibrary`."""
+    return str(library("onnxruntime", **NEED).__version__)
+
+
 def _errors() -> tuple[type[Exception], ...]:
     """Every exception that ONNX Runtime raises; they share no class of their own."""
     state = library("onnxruntime.capi.onnxruntime_pybind11_state", **NEED)
