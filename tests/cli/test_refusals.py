@@ -279,6 +279,26 @@ def test_a_device_without_a_profile(command: Command, bundle: Path) -> None:
     refuses(command("measure", bundle, "--device", "abacus"), "no device named 'abacus'")
 
 
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ([], "give a BUNDLE, or --link HOST:PORT, or --profiles"),
+        (["--link", "nowhere"], "server must be HOST:PORT"),
+        (["--link", "127.0.0.1:1", "--seconds", 0], "seconds must be a finite number above 0"),
+    ],
+)
+def test_nothing_that_can_be_measured(command: Command, options: list, part: str) -> None:
+    refuses(command("measure", *options), part)
+
+
+def test_costs_to_be_brought_here_that_are_none(
+    command: Command, bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "costs.json").write_text("{}")
+    refuses(command("measure", bundle, "--anchor", tmp_path / "costs.json"), "not a file of measur")
+    refuses(command("measure", bundle, "--seconds", -1), "seconds must be a finite number above 0")
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "example.com"])
 def test_an_address_that_others_can_reach(command: Command, bundle: Path, host: str) -> None:
     refuses(command("serve", bundle, "--host", host), host)

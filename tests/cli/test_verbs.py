@@ -14,6 +14,8 @@ import numpy as np
 
 from presplit import plan
 from presplit.bundle import read, write_plan
+from presplit.lab.processes import running
+from presplit.profiles import link_from
 from presplit.train import runs
 from presplit.train.nets.to_onnx import to_onnx
 
@@ -160,6 +162,47 @@ def test_measured_costs_are_what_planning_takes(
     assert (
         set(planned) == {"plan", "baselines"} and planned["plan"]["expected"]["how"] == "measured"
     )
+
+
+def test_measured_costs_are_brought_to_how_the_machine_is_now(
+    command: Command, bundle: Path, images: Path, tmp_path: Path
+) -> None:
+    costs, new = tmp_path / "costs.json", tmp_path / "new.json"
+    one_object(
+        command("measure", bundle, "--seconds", 0.5, "--samples", images, "--out", costs, "--json")
+    )
+    code, out, problem = command(
+        "measure", bundle, "--anchor", costs, "--seconds", 0.5, "--out", new
+    )
+    if code == 2:  # a machine that was busy only a moment ago
+        assert "the probes disagree" in problem and "measure the bundle anew" in problem
+    else:
+        assert "boundary" in out and "exits add: block1 " in out
+        before, now = json.loads(costs.read_text()), json.loads(new.read_text())
+        assert now["when"] >= before["when"] and now["device"] == before["device"]
+
+
+def test_a_measured_link_is_what_planning_takes(
+    command: Command, bundle: Path, tmp_path: Path
+) -> None:
+    with running("presplit", "serve", str(bundle), "--json") as (address, _):
+        code, out, problem = command(
+            "measure", "--link", address, "--seconds", 0.5, "--out", tmp_path / "link.json"
+        )
+    assert code == 0, problem
+    assert "Mbit/s" in out and "round trip" in out and "requests stalled" in out
+    link = link_from(str(tmp_path / "link.json"))
+    assert link.name == address and link.rtt_draws is not None
+    assert plan.search(read(bundle), device="laptop-cpu", link=link, server="server-cpu").expected
+
+
+def test_profiles_are_listed_with_their_sources(command: Command) -> None:
+    found = one_object(command("measure", "--profiles", "--json"))
+    assert {"raspberry-pi-4", "cortex-m7"} <= {each["name"] for each in found["devices"]}
+    assert {"nb-iot", "satellite"} <= {each["name"] for each in found["links"]}
+    assert all(each["source"] and each["date"] for row in found.values() for each in row)
+    code, out, _ = command("measure", "--profiles")
+    assert code == 0 and "raspberry-pi-4" in out and "All are guesses" in out
 
 
 def test_a_saved_plan_is_in_the_bundle_until_another_export_takes_its_place(

@@ -11,13 +11,13 @@ import pytest
 
 from presplit.bundle import Bundle
 from presplit.core.costs import Costs, Device
-from presplit.core.errors import PlanError, SpecError
+from presplit.core.errors import InputError, PlanError, SpecError
 from presplit.core.times import NOTHING
 from presplit.core.types import Runnable
 from presplit.runtime import measure, seconds_of
 from presplit.runtime.anchor import anchor
 from presplit.runtime.engines import ENGINES, Arrays, Engine, Stop
-from presplit.runtime.measure import time_parts
+from presplit.runtime.measure import boundary_values, time_parts
 
 PI = Device("pi", macs_per_s=1e9, memory_bytes=1e9, power_w=4.0)
 
@@ -182,6 +182,19 @@ def test_probes_that_disagree_ask_for_a_new_measurement(bundle: Bundle, costs: C
 def test_costs_of_another_net_are_not_brought_here(slow_bundle: Bundle, costs: Costs) -> None:
     with pytest.raises(PlanError, match="the costs are of another net than this one of 5 segments"):
         anchor(costs, slow_bundle)
+
+
+def test_a_sample_is_what_is_computed_and_another_shape_is_refused(bundle: Bundle) -> None:
+    load = ENGINES["onnxruntime"]
+    sample = np.linspace(-1, 1, 16, dtype=np.float32)
+    values = boundary_values(bundle, 1, load, sample)
+    assert (values[0] == sample[np.newaxis]).all()
+    whole = bundle.runnable(0, 3)
+    assert whole.boundary is not None
+    expected = load(whole, 1).run({whole.input: sample[np.newaxis]})[whole.boundary]
+    assert np.allclose(values[3], expected, atol=1e-5)
+    with pytest.raises(InputError, match=r"'sample' must have shape \(1, 16\), got \(1, 3\)"):
+        time_parts(bundle, sample=sample[:3])
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), True, "2"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from presplit.cli.options import Json, read_costs, show
+from presplit.cli.options import Json, read_costs, read_samples, show
 
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
@@ -31,6 +31,10 @@ def measure(
         float | None, typer.Option(help="About how long at most; default 60, for others 10.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the engine.")] = 1,
+    samples: Annotated[
+        Path | None,
+        typer.Option(help="A .npy file; its first sample is taken in place of noise."),
+    ] = None,
     anchor: Annotated[
         Path | None,
         typer.Option(help="Bring these costs, measured here before, to how the machine is now."),
@@ -48,36 +52,51 @@ def measure(
     if profiles:
         _list_profiles(as_json=json)
     elif link is not None:
-        _measure_link(link, seconds or 10.0, out, as_json=json)
+        _measure_link(link, 10.0 if seconds is None else seconds, out, as_json=json)
     elif bundle is None:
         raise typer.BadParameter("give a BUNDLE, or --link HOST:PORT, or --profiles")
     else:
-        costs = _costs(bundle, device, seconds, threads, anchor)
-        _write(out, costs)
         from presplit.bundle import read
 
-        _show_costs(read(bundle), costs, as_json=json)
+        found = read(bundle)
+        if anchor is not None:
+            costs = _anchored(found, anchor, seconds)
+        else:
+            costs = _costs(found, device, seconds, threads, samples)
+        _write(out, costs)
+        _show_costs(found, costs, as_json=json)
 
 
 def _costs(
-    bundle: Path, device: str | None, seconds: float | None, threads: int, known: Path | None
+    bundle: Bundle, device: str | None, seconds: float | None, threads: int, samples: Path | None
 ) -> Costs:
-    """The costs of the bundle here, all measured or brought here by a few probes."""
-    from presplit.bundle import read
+    """The costs of the bundle here, all of them measured."""
+    from presplit.bundle import as_input
+    from presplit.core.errors import context
     from presplit.profiles import device_from
-    from presplit.runtime.anchor import anchor
     from presplit.runtime.measure import measure as time_parts
 
-    found = read(bundle)
-    before = read_costs(known)
-    if before is not None:
-        return anchor(before, found, seconds=10.0 if seconds is None else seconds)
+    sample = None
+    if samples is not None:
+        with context(str(samples)):
+            first = read_samples(samples)[:1]
+            sample = as_input(first, whole=bundle.manifest.whole_input)[0]
     return time_parts(
-        found,
+        bundle,
         seconds=60.0 if seconds is None else seconds,
         threads=threads,
         device=device_from(device) if device else "this machine",
+        sample=sample,
     )
+
+
+def _anchored(bundle: Bundle, known: Path, seconds: float | None) -> Costs:
+    """The costs in the file ``known``, brought by a few probes to how this machine is now."""
+    from presplit.runtime.anchor import anchor
+
+    before = read_costs(known)
+    assert before is not None, "a file was given"
+    return anchor(before, bundle, seconds=10.0 if seconds is None else seconds)
 
 
 def _show_costs(bundle: Bundle, costs: Costs, *, as_json: bool) -> None:

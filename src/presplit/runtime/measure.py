@@ -23,15 +23,17 @@ import numpy.typing as npt
 from presplit.bundle import Bundle
 from presplit.codecs import CODECS
 from presplit.core.costs import Costs, Device, Parts
+from presplit.core.errors import MissingLibrary
 from presplit.core.memory import give_back
 from presplit.core.plans import Plan
 from presplit.core.times import NOTHING, Times
-from presplit.core.types import Runnable
+from presplit.core.types import Floats, Runnable
 from presplit.core.value import DAY_S
 from presplit.runtime import machine
 from presplit.runtime.doors import check_count, check_positive, check_threads
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
 from presplit.runtime.engines.onnxruntime import version
+from presplit.runtime.hosted import Form
 from presplit.runtime.rounds import Clock, Run, Timed, kept, timed
 
 GROUP_BYTES = 2**28
@@ -63,6 +65,7 @@ def measure(
     seconds: float = 60.0,
     threads: int = 1,
     device: Device | str = "this machine",
+    sample: Floats | None = None,
     load: Load = ENGINES[DEFAULT],
     root: Path = machine.ROOT,
     clock: Clock = time.perf_counter,
@@ -71,16 +74,20 @@ def measure(
 
     It ends when all medians are stable, or after about so many ``seconds``: `Costs.precision` says
     how well they are known. ``device`` names this machine in the result; a `Device` also gives the
-    watts where the processor's own counters below ``root`` cannot be read. ``load`` makes the
-    engines, and ``clock`` tells the time. Raises `SpecError` if a number is out of its range.
+    watts where the processor's own counters below ``root`` cannot be read. ``sample``, float32 of
+    the net's input without a batch, is what is computed and encoded, noise if None: codecs that
+    squeeze take longer for noise. ``load`` makes the engines, and ``clock`` tells the time. Raises
+    `SpecError` if a number is out of its range, `InputError` for another sample.
     """
     check_positive("seconds", seconds)
     check_threads(threads)
-    costs = time_parts(bundle, seconds=seconds, threads=threads, load=load, clock=clock)
+    costs = time_parts(
+        bundle, seconds=seconds, threads=threads, sample=sample, load=load, clock=clock
+    )
     name, profile = (device, None) if isinstance(device, str) else (device.name, device.power_w)
     whole = bundle.runnable(0, bundle.net.last)
     engine = load(whole, threads)
-    first = _input(bundle)
+    first = _input(bundle, sample)
     drawn = machine.watts(lambda: engine.run({whole.input: first}), root=root, clock=clock)
     energy = "profile" if profile is not None else "unknown"
     return msgspec.structs.replace(
@@ -101,6 +108,7 @@ def time_parts(
     *,
     seconds: float = 60.0,
     threads: int = 1,
+    sample: Floats | None = None,
     load: Load = ENGINES[DEFAULT],
     clock: Clock = time.perf_counter,
     group_bytes: float = GROUP_BYTES,
@@ -108,7 +116,8 @@ def time_parts(
     """The times of `measure` alone, without what surrounds them: memory, energy, asking."""
     from presplit.runtime.edge import Edge
 
-    probes = _probes(bundle, threads, load)
+    values = boundary_values(bundle, threads, load, sample)
+    probes = _probes(bundle, values)
     found: dict[Part, tuple[Timed, int]] = {}
     for group in _groups(probes, group_bytes):
         share = seconds * len(group) / len(probes)
@@ -142,12 +151,14 @@ def seconds_of(
 
 def forms_of(bundle: Bundle) -> tuple[str, ...]:
     """The forms in which ``bundle`` computes."""
-    return tuple(getattr(bundle.manifest, "forms", ())) or ("float32",)
+    return tuple(getattr(bundle, "forms", ("float32",)))
 
 
-def boundary_values(bundle: Bundle, threads: int, load: Load) -> list[Array]:
+def boundary_values(
+    bundle: Bundle, threads: int, load: Load, sample: Floats | None = None
+) -> list[Array]:
     """One sample's values at every boundary, ``(1, *shape)``, one segment after another."""
-    values = [_input(bundle)]
+    values = [_input(bundle, sample)]
     for k in range(bundle.net.last):
         runnable = bundle.runnable(k, k + 1)
         assert runnable.boundary is not None, "it stops beyond its start"
@@ -166,18 +177,21 @@ def stretch(bundle: Bundle, part: Part) -> tuple[Runnable, int]:
     return bundle.runnable(0, exit_.after, exits=[exit_.name], form=form), 0
 
 
-def _input(bundle: Bundle) -> Array:
-    """One made-up sample: its values say nothing, and engines take as long for any."""
-    shape = (1, *bundle.net.boundaries[0].shape)
+def _input(bundle: Bundle, sample: Floats | None) -> Array:
+    """The sample as a batch of one, or one that is made up: engines take as long for any."""
+    shape = bundle.net.boundaries[0].shape
+    if sample is not None:
+        Form("sample", "float32", shape).check(sample[np.newaxis])
+        return sample[np.newaxis]
     random = np.random.default_rng(0)
     if bundle.manifest.whole_input:
-        return random.integers(0, 2, shape).astype(np.float32)
-    return random.random(shape, dtype=np.float32)
+        return random.integers(0, 2, (1, *shape)).astype(np.float32)
+    return random.random((1, *shape), dtype=np.float32)
 
 
-def _probes(bundle: Bundle, threads: int, load: Load) -> list[Probe]:
+def _probes(bundle: Bundle, values: Sequence[Array]) -> list[Probe]:
     """All that is to be timed, what belongs together side by side."""
-    net, values = bundle.net, boundary_values(bundle, threads, load)
+    net = bundle.net
     found: list[Probe] = []
     for form in forms_of(bundle):
         for k in range(1, net.last + 1):
@@ -200,9 +214,15 @@ def _probes(bundle: Bundle, threads: int, load: Load) -> list[Probe]:
 
 
 def _codec_probes(bundle: Bundle, name: str, boundary: int, values: Array) -> Iterator[Probe]:
-    """Encoding and decoding at one boundary; nothing where these values are not carried."""
+    """Encoding and decoding at one boundary, as the edge and the server do it.
+
+    Nothing where these values are not carried, or the codec's library is not here.
+    """
     codec, encoding = CODECS.find(name), bundle.encoding(boundary, name)
-    codes = codec.encode(values, encoding)
+    try:
+        codes = codec.encode(values, encoding)
+    except MissingLibrary:
+        return
     if codes is None:
         return
     yield Probe(("encode", name, boundary), None, values, lambda: codec.encode(values, encoding))
