@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,8 @@ MOST_MACS = 10**12
 """Multiply-accumulates that judging may cost in all, about a minute."""
 FEWEST = 16
 """Samples that even the largest net is judged on."""
+SIZED_ON = 250
+"""Of these, so many are also encoded one by one, to see how long their payloads are."""
 PLAIN = "float32"
 """The codec that loses nothing, always offered."""
 
@@ -45,7 +48,7 @@ class Carried:
 
     ``encodings[k]``: the codecs that boundary k offers; ``refused[k]``: those that it does not,
     with the reason; ``answers[k, codec]``: int64 ``(m,)``, the labels given to the samples
-    ``places``; ``sizes[k, codec]``: ``(m,)``, the bytes of each of them where they vary.
+    ``places``; ``sizes[k, codec]``: the bytes of some of them, one by one, where they vary.
     """
 
     encodings: tuple[dict[str, Encoding], ...]
@@ -152,6 +155,7 @@ class Judge:
         pieces = forms[0]
         self._ways = dict(ways)
         self._shape = pieces.net.boundaries[number].shape
+        self._each = max(1, len(answers) // SIZED_ON)
         self._changed = dict.fromkeys(ways, 0)
         self.refused: dict[str, str] = {}
         self.labels: dict[str, list[Labels]] = {name: [] for name in ways}
@@ -185,7 +189,8 @@ class Judge:
         elif inner != name and inner in self.refused:
             self.refused[name] = self.refused[inner]
         elif inner != name and inner in self._ways:  # what it decodes to is the same
-            self._through(name, values)
+            for number in range(0, len(values), self._each):
+                self._encoded(name, values[number : number + 1])
             self._take(name, self.labels[inner][-1])
         else:
             decoded = self._decoded(name, values)
@@ -224,13 +229,18 @@ class Judge:
         return values if codes is None else codec.decode(codes, encoding, self._shape)
 
     def _through(self, name: str, values: Floats) -> Floats:
-        """The same for a native codec, one sample at a time; notes how long payloads are."""
+        """The same for a native codec, one sample at a time."""
         codec, encoding = CODECS[name], self._ways[name]
         found: list[Floats] = []
         for number in range(len(values)):
             one = values[number : number + 1]
-            codes = codec.encode(one, encoding)
-            if name in self.sizes:
-                self.sizes[name].append(one.nbytes if codes is None else codes.nbytes)
+            codes = self._encoded(name, one)
             found.append(one if codes is None else codec.decode(codes, encoding, self._shape))
         return np.concatenate(found)
+
+    def _encoded(self, name: str, one: Floats) -> npt.NDArray[Any] | None:
+        """The payload of one sample; notes how long it is, if that varies."""
+        codes = CODECS[name].encode(one, self._ways[name])
+        if name in self.sizes:
+            self.sizes[name].append(one.nbytes if codes is None else codes.nbytes)
+        return codes
