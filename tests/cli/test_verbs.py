@@ -16,6 +16,7 @@ from presplit import plan
 from presplit.bundle import read, write_plan
 from presplit.lab.processes import running
 from presplit.profiles import link_from
+from presplit.core.plans import Plan, PlanTable, Row
 from presplit.train import runs
 from presplit.train.nets.to_onnx import to_onnx
 
@@ -270,6 +271,35 @@ def test_a_threshold_decides_which_exit_answers(
     for threshold, exit_ in ((0.0, "block1"), (1.01, "final")):
         found = said_by(command, bundle, images, "--threshold", f"block1={threshold}")
         assert {answer["exit"] for answer in found} == {exit_}
+
+
+def test_a_table_is_chosen_from_where_there_is_one(
+    command: Command, bundle: Path, images: Path, tmp_path: Path
+) -> None:
+    """Unless the plan is given or asked for."""
+    own, path = read(bundle), shutil.copytree(bundle, tmp_path / "planned.bundle")
+    rows = [
+        Row(Plan(own.net.last), 0.001, 0.0, 0.0, 0.0, 0.9),
+        Row(Plan(own.net.last, {"block1": 0.0}), 0.0001, 0.0, 0.0, 0.0, 0.9),
+    ]
+    write_plan(read(path), Plan(2), table=PlanTable(tuple(rows)))
+    for options, row, split, exit_ in (
+        ([], 1, own.net.last, "block1"),
+        (["--dynamic", "--deadline-s", 5, "--slow", 2], 1, own.net.last, "block1"),
+        (["--fixed"], None, 2, "block1"),
+        (["--split", own.net.last], None, own.net.last, "final"),
+    ):
+        found = said_by(command, path, images, *options)
+        said = {(answer["row"], answer["split"], answer["exit"]) for answer in found}
+        assert said == {(row, split, exit_)}
+    for options, part in (
+        (["--dynamic", "--split", 1], "--dynamic chooses the plan itself: leave --split"),
+        (["--slow", 0.5], "--slow: factor must be a number from 1 to 10000, got 0.5"),
+    ):
+        code, out, problem = command("run", path, images, *options)
+        assert (code, out) == (2, "") and part in problem
+    code, out, problem = command("run", bundle, images, "--dynamic")
+    assert (code, out) == (2, "") and "carries no table to choose from; make one with" in problem
 
 
 def test_a_rate_spaces_the_questions(command: Command, bundle: Path, images: Path) -> None:

@@ -14,6 +14,7 @@ from presplit.core.errors import context
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
     from presplit.core.types import Floats
+    from presplit.runtime.engines import Load
 
 FAR = 50
 """Spans that differ by more than so many times are told.
@@ -46,25 +47,36 @@ def run(
     deadline_s: Annotated[
         float | None, typer.Option(help="Deadline of each answer, in seconds.")
     ] = None,
+    dynamic: Annotated[
+        bool | None,
+        typer.Option(
+            "--dynamic/--fixed",
+            help="Choose a row of the bundle's table before each answer (done if it has one), or "
+            "keep to one plan.",
+        ),
+    ] = None,
     streams: Annotated[int, typer.Option(min=1, help="Samples answered at once.")] = 1,
     rate: Annotated[
         float | None, typer.Option(min=0.01, help="Samples a second, as a camera gives them.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one engine.")] = 1,
+    slow: Annotated[
+        float | None,
+        typer.Option(metavar="FACTOR", help="To try: as on a device so many times as slow."),
+    ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Lines of JSON are what it prints anyway.")
     ] = True,
 ) -> None:
     """Answer every sample in order, one JSON object a line.
 
-    Its fields are sample, label, exit, where, why, elapsed_s, up_bytes, t_s.
+    Its fields are sample, label, exit, where, why, elapsed_s, up_bytes, degraded, split, row (of
+    the bundle's table, if it chooses from one) and t_s.
 
     If the bundle names its classes, ``class`` is the label's name.
     Without a plan in the bundle and without --split, all is answered on the edge.
     """
-    import sys
     import time
-    from collections import Counter
     from concurrent.futures import ThreadPoolExecutor
     from json import dumps
 
@@ -73,35 +85,27 @@ def run(
 
     found = read(bundle)
     images = _images(samples, found)
-    plan = plan_with(
-        found,
-        split=split,
-        codec=codec,
-        threshold=threshold,
-        deadline_s=deadline_s,
-    )
+    dynamic = _chooses(found, dynamic, given=bool(split is not None or codec or threshold))
+    plan = table = None
+    if dynamic:
+        table = found.table
+    else:
+        plan = plan_with(
+            found, split=split, codec=codec, threshold=threshold, deadline_s=deadline_s
+        )
     if split is not None and not threshold and found.plan and found.plan.thresholds:
         say(
             f"--split {split}: the plan's thresholds belong to its split {found.plan.split}; none "
             "is used here"
         )
-    names, whys = found.manifest.labels, Counter[str]()
+    names, given = found.manifest.labels, list[dict[str, Any]]()
     if note := _another_scale(found, images):
         say(f"{samples}: {note}")
-    with (
-        Edge.open(found, server=server, plan=plan, threads=threads) as edge,
-        ThreadPoolExecutor(streams) as pool,
-    ):
-        if server is not None and plan.split == found.net.last:
-            say(
-                f"{server} is not asked: all stays on the edge, by the plan or for want of one; "
-                "give --split, or save a plan with presplit plan --save"
-            )
-        if server is None and plan.split < found.net.last:
-            say(
-                "no --server was given: what would be sent is answered by the exit that ran here "
-                "(why: link_down)"
-            )
+    opened = Edge.open(
+        found, server=server, plan=plan, table=table, threads=threads, load=_load(slow)
+    )
+    with opened as edge, ThreadPoolExecutor(streams) as pool:
+        _say_who_answers(server, stays=plan is not None and plan.split == found.net.last)
         began = time.monotonic()
 
         def one(number: int) -> dict[str, Any]:
@@ -109,16 +113,43 @@ def run(
                 time.sleep(max(0.0, began + number / rate - time.monotonic()))
             asked_s = time.monotonic() - began
             with context(f"{samples}: sample {number}"):
-                answer = edge.answer(images[number])
+                answer = edge.answer(images[number], deadline_s=deadline_s)
             named = {"class": names[answer.label]} if answer.label < len(names) else {}
             return {"sample": number, **named, **answer.to_builtins(), "t_s": asked_s}
 
         for answer in pool.map(one, range(len(images))):
-            whys[answer["why"]] += 1
+            given.append(answer)
             print(dumps(answer), flush=True)
+    _sum_up(given, server, took_s=time.monotonic() - began)
+
+
+def _say_who_answers(server: str | None, *, stays: bool) -> None:
+    """Say what a user may not expect; ``stays`` is True if the plan keeps all on the edge."""
+    if server is not None and stays:
+        say(
+            f"{server} is not asked: all stays on the edge, by the plan or for want of one; "
+            "give --split, or save a plan with presplit plan --save"
+        )
+    if server is None and not stays:
+        say(
+            "no --server was given: what would be sent is answered by the exit that ran here "
+            "(why: link_down)"
+        )
+
+
+def _sum_up(given: list[dict[str, Any]], server: str | None, *, took_s: float) -> None:
+    """Say how many answers were given why and by which rows, and what may be wrong."""
+    import sys
+    from collections import Counter
+
+    whys = Counter[str](answer["why"] for answer in given)
+    rows = Counter[int](answer["row"] for answer in given if answer["row"] is not None)
     counts = ", ".join(f"{count} {why}" for why, count in whys.most_common())
-    took = time.monotonic() - began
-    say(f"{len(images)} answers in {took:.2f} s ({counts}); torch loaded: {'torch' in sys.modules}")
+    torch = "torch" in sys.modules
+    say(f"{len(given)} answers in {took_s:.2f} s ({counts}); torch loaded: {torch}")
+    if rows:
+        used = ", ".join(f"{count} by row {row}" for row, count in sorted(rows.items()))
+        say(f"of the table: {used}")
     if server and whys["link_down"]:
         say(
             f"{server} could not be reached for {whys['link_down']} of them: is presplit serve "
@@ -128,6 +159,39 @@ def run(
         say(f"the server, or the engine here, failed for {whys['failed']} of them: see its output")
     if whys["refused"]:
         say(f"{server} refused: it hosts another bundle, or is no tail server of this one")
+
+
+def _chooses(bundle: Bundle, dynamic: bool | None, *, given: bool) -> bool:
+    """True if a row of the bundle's table is chosen before each answer.
+
+    ``given`` is True if options say what the plan is. Raises `PlanError` if ``dynamic`` cannot be.
+    """
+    from presplit.core.errors import PlanError
+
+    if dynamic and given:
+        raise PlanError(
+            "--dynamic chooses the plan itself: leave --split, --codec, --threshold out"
+        )
+    if dynamic and bundle.table is None:
+        raise PlanError(
+            f"{bundle.path}: carries no table to choose from; make one with presplit plan --table "
+            "--save"
+        )
+    if dynamic is None:
+        return bundle.table is not None and not given
+    return dynamic
+
+
+def _load(slow: float | None) -> Load:
+    """What makes the engines: those of this machine, or slower ones."""
+    from presplit.runtime.engines import DEFAULT, ENGINES
+
+    if slow is None:
+        return ENGINES[DEFAULT]
+    from presplit.lab.slow_device import Slowed
+
+    with context("--slow"):
+        return Slowed(slow)
 
 
 def _images(path: Path, bundle: Bundle) -> Floats:
