@@ -213,7 +213,7 @@ def test_a_saved_plan_is_in_the_bundle_until_another_export_takes_its_place(
     shutil.copytree(bundle, path)
     before = read(path)
     planned = one_object(
-        command("plan", path, "--link", "lte", "--deadline-s", 0.5, "--save", "--json")
+        command("plan", path, "--link", "lte", "--deadline", "500ms", "--save", "--json")
     )
     after = read(path)
     assert after.plan is not None and after.plan.split == planned["plan"]["split"]

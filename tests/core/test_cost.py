@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import msgspec
-import numpy as np
 import pytest
 
 from presplit.core.cost import (
@@ -12,7 +11,6 @@ from presplit.core.cost import (
     Outcome,
     answer_by,
     counted,
-    expect,
     outcomes,
 )
 from presplit.core.costs import Costs, Device, Parts
@@ -91,15 +89,15 @@ def test_queue_and_codec_delay_only_what_is_sent() -> None:
     assert slow_rest.time.mean_s == pytest.approx(rest.time.mean_s + 1.25)
 
 
-def test_many_plans_are_weighed_at_once_as_each_alone() -> None:
-    found = [Outcome(Times((0.1, 0.3)), 1.0, 0.0), Outcome(Times.of(0.2), 2.0, 8.0)]
-    shares = np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
-    together = expect(found, shares)
-    np.testing.assert_allclose(together.mean_s, 0.2)
-    np.testing.assert_allclose(together.p50_s, [0.1, 0.2, 0.2])
-    np.testing.assert_allclose(together.p99_s, [0.3, 0.3, 0.2])
-    np.testing.assert_allclose(together.joules, [1.0, 1.5, 2.0])
-    np.testing.assert_allclose(together.up_bytes, [0.0, 4.0, 8.0])
+def test_a_way_s_mean_bounds_and_odds_are_those_of_its_composed_time() -> None:
+    way = Outcome((Times((0.1, 0.3)), Times((0.2, 0.4)), Times.of(1.0)), 1.0, 8.0)
+    assert way.mean_s == pytest.approx(way.time.mean_s) == pytest.approx(1.5)
+    assert way.bounds_s == (pytest.approx(1.3), pytest.approx(1.7))
+    for seconds in (1.2, 1.4, 1.6, 1.8):
+        assert way.within(seconds) == way.time.within(seconds)
+    both = way.then(Outcome((Times.of(0.5),), 2.0, 4.0))
+    assert (both.joules, both.up_bytes) == (3.0, 12.0)
+    assert both.mean_s == pytest.approx(2.0)
 
 
 def test_only_who_asks_a_server_keeps_a_margin_back() -> None:

@@ -274,8 +274,8 @@ def test_a_set_without_key_and_value_is_refused(tmp_path, assignment):
         ),
         ("[exits]\nafter = ['a']\nhidden = -1", r"exits.hidden: expected `int` >= 0, got -1"),
         (
-            "[plan]\nmax_accuracy_drop = 2",
-            r"plan.max_accuracy_drop: expected `float` <= 1.0, got 2",
+            "[plan]\nmax_drop = 2",
+            r"plan.max_drop: expected `float` <= 1.0, got 2",
         ),
         ("name = 'a'\nseed 3", r"not TOML: .*line 2"),
         ("name = 'a'\nseed =", r"not TOML: .*line 2"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -18,19 +19,26 @@ from presplit.core.costs import Costs, Parts
 from presplit.core.errors import PlanError
 from presplit.core.link import Link
 from presplit.core.plans import Plan
-from presplit.core.times import Times
+from presplit.core.times import Times, total
 from presplit.core.types import Boundary, Exit, Net
 from presplit.plan.evaluate import LEVELS
+from presplit.plan.limits import Limits
 from presplit.plan.scenario import Scenario
 from presplit.plan.search import choose, plans
 
+PAIRS = list(itertools.product(("float32", "int8"), repeat=2))
+REPEATED = 6
+"""Every time has 1, 2 or 3 draws: each is repeated so that all weigh alike."""
 CLOSE = 1e-9
 """Relative: both sides add the same few float64 terms, in another order."""
 
 
 @st.composite
 def situations(draw: st.DrawFn) -> Scenario:
-    """Nets of 1-4 segments, 0-2 early exits, 1-8 samples, costs from a microsecond to a second."""
+    """Nets of 1-4 segments, 0-2 early exits, 1-8 samples, costs from a microsecond to a second.
+
+    Every time has one to three draws; a second form of edge and server is there or not.
+    """
     last = draw(st.integers(1, 4))
     early = sorted(draw(st.sets(st.integers(0, last - 1), max_size=2)))
     samples = draw(st.integers(1, 8))
@@ -42,18 +50,27 @@ def situations(draw: st.DrawFn) -> Scenario:
     def whole(count: int) -> tuple[int, ...]:
         return tuple(draw(st.lists(st.integers(0, 1000), min_size=count, max_size=count)))
 
-    def costs() -> Costs:
-        parts = Parts.added(
-            [Times.of(each) for each in numbers(last, 1e-6, 1)],
-            [*map(Times.of, numbers(exits - 1, 0, 0.1)), Times.of(0)],
-        )
-        return Costs("any", {"float32": parts}, "counted", "", power_w=numbers(1, 0, 10)[0])
+    def times(count: int, low: float, high: float) -> list[Times]:
+        return [Times.of(numbers(draw(st.integers(1, 3)), low, high)) for _ in range(count)]
 
-    scores = np.array([numbers(samples, 0, 1) for _ in range(exits)], dtype=np.float32)
-    hits = np.array(
-        draw(st.lists(st.booleans(), min_size=exits * samples, max_size=exits * samples))
-    )
+    forms = draw(st.sampled_from([("float32",), ("float32", "int8")]))
+
+    def costs() -> Costs:
+        parts = {
+            form: Parts.added(times(last, 1e-6, 1), [*times(exits - 1, 0, 0.1), Times.of(0)])
+            for form in forms
+        }
+        return Costs("any", parts, "counted", "", power_w=numbers(1, 0, 10)[0])
+
+    def evidence() -> tuple[np.ndarray, np.ndarray]:
+        scores = np.array([numbers(samples, 0, 1) for _ in range(exits)], dtype=np.float32)
+        flags = draw(st.lists(st.booleans(), min_size=exits * samples, max_size=exits * samples))
+        return scores, np.array(flags).reshape(exits, samples)
+
+    held = {form: evidence() for form in forms}
     sizes = whole(last + 1)
+    mixed = {(split, "int8", *pair) for split in range(last) for pair in PAIRS if "int8" in pair}
+    known = mixed if len(forms) == 2 else set()
     return Scenario(
         net=Net(
             tuple(Boundary(f"b{k}", (size + 1,)) for k, size in enumerate(sizes)),
@@ -68,9 +85,13 @@ def situations(draw: st.DrawFn) -> Scenario:
         exit_macs=(*whole(exits - 1), 0),
         exit_weights=(*whole(exits - 1), 0),
         payload_bytes=tuple({"float32": 4 * size + 4, "int8": size + 1} for size in sizes),
-        scores=scores,
-        hits=hits.reshape(exits, samples),
-        worth={(0, "int8"): np.array(numbers(samples, 0, 1))},
+        scores={form: each[0] for form, each in held.items()},
+        hits={form: each[1] for form, each in held.items()},
+        worth={
+            key: np.array(numbers(samples, 0, 1))
+            for key in sorted({(0, "int8", "float32", "float32"), *known})
+        },
+        queue=times(1, 0, 0.01)[0],
     )
 
 
@@ -83,101 +104,131 @@ def grid(scores: np.ndarray) -> list[float]:
 
 
 def all_plans(s: Scenario) -> list[Plan]:
-    """Every split, every codec, and for every exit on the edge "never" or one of its thresholds."""
+    """Every split, form and codec, and for every exit on the edge "never" or a threshold of it.
+
+    At the last split nothing travels. A way to travel is there if what it costs was measured, or
+    if it costs nothing.
+    """
     found = []
-    for split in range(s.net.last + 1):
+    for split, form in itertools.product(range(s.net.last + 1), s.scores):
         names = [e.name for e in s.net.exits[:-1] if e.after <= split]
-        rules = [[None, *grid(s.scores[e])] for e in range(len(names))]
-        for codec in ["float32"] if split == s.net.last else s.payload_bytes[split]:
-            for choice in itertools.product(*rules):
-                thresholds = {
-                    name: t for name, t in zip(names, choice, strict=True) if t is not None
-                }
-                found.append(Plan(split, thresholds, codec))
+        rules = [[None, *grid(s.scores[form][e])] for e in range(len(names))]
+        ways = [("float32", form)]
+        if split < s.net.last:
+            ways = [
+                (codec, server_form)
+                for codec in s.payload_bytes[split]
+                for server_form in s.server.forms
+                if (split, codec, form, server_form) in s.worth
+                or (form == server_form == "float32" and (split, codec) != (0, "int8"))
+            ]
+        for (codec, server_form), choice in itertools.product(ways, itertools.product(*rules)):
+            thresholds = {name: t for name, t in zip(names, choice, strict=True) if t is not None}
+            plan = Plan(split, thresholds, codec, form=form, server_form=server_form)
+            found.append(plan)
     return found
 
 
-def follow(s: Scenario, plan: Plan, sample: int) -> dict[str, float]:
+@dataclass
+class Way:
+    """How one sample ends: draws of its time, as the formula of costs composes them, and the rest.
+
+    Sums of means are exact whatever the composition, so they are kept beside.
+    """
+
+    steps: list[Times]
+    joules: float
+    macs: int
+    hit: float
+    up_bytes: float = 0
+    edge: int = 1
+    sending: tuple[Times, ...] = ()
+
+    @property
+    def mean_s(self) -> float:
+        return sum(step.mean_s for step in (*self.steps, *self.sending))
+
+    @property
+    def draws(self) -> np.ndarray:
+        here = total([step for step in self.steps if step != Times.of(0)])
+        return (here + total(self.sending) if self.sending else here).array
+
+
+def follow(s: Scenario, plan: Plan, sample: int) -> Way:
     """One sample's way through the net, a step at a time."""
-    seconds = joules = macs = 0.0
-    watts, edge, server = s.edge.power_w, s.edge.forms["float32"], s.server.forms["float32"]
-    for at in range(plan.split + 1):
-        here = [(e, x.name) for e, x in enumerate(s.net.exits[:-1]) if x.after == at]
-        for e, name in [(e, name) for e, name in here if name in plan.thresholds]:
-            seconds += edge.exit_s[e].mean_s
-            joules += edge.exit_s[e].mean_s * watts
-            macs += s.exit_macs[e]
-            if s.scores[e, sample] >= plan.thresholds[name]:
-                return {
-                    "s": seconds,
-                    "j": joules,
-                    "macs": macs,
-                    "bytes": 0,
-                    "edge": 1,
-                    "hit": s.hits[e, sample],
-                }
-        if at < plan.split:
-            seconds += edge.stretch_s(at, at + 1).mean_s
-            joules += watts * edge.stretch_s(at, at + 1).mean_s
-            macs += s.segment_macs[at]
+    steps, macs, done = [s.edge.answer_s], 0, 0
+    watts, edge, server = s.edge.power_w, s.edge.forms[plan.form], s.server.forms[plan.server_form]
+    for e, exit_ in enumerate(s.net.exits[:-1]):
+        if exit_.after > plan.split or exit_.name not in plan.thresholds:
+            continue
+        steps += [edge.stretch_s(done, exit_.after), edge.exit_s[e]]
+        macs += sum(s.segment_macs[done : exit_.after]) + s.exit_macs[e]
+        done = exit_.after
+        if s.scores[plan.form][e, sample] >= plan.thresholds[exit_.name]:
+            spent = watts * sum(step.mean_s for step in steps)
+            return Way(steps, spent, macs, s.hits[plan.form][e, sample])
+    extra_j = 0.0
+    if plan.split < s.net.last:
+        idle = [e for e, x in enumerate(s.net.exits[:-1]) if 0 < x.after <= plan.split]
+        if idle and s.net.exits[idle[-1]].name not in plan.thresholds:
+            e = idle[-1]  # the deepest exit on the way is held though it may not answer
+            steps += [edge.stretch_s(done, s.net.exits[e].after), edge.exit_s[e]]
+            macs += sum(s.segment_macs[done : s.net.exits[e].after]) + s.exit_macs[e]
+            done = s.net.exits[e].after
+        elif not idle and not plan.thresholds:
+            # Nothing is held: the next exit runs while the reply is on its way.
+            e = min(e for e in range(len(s.net.exits)) if s.net.exits[e].after > plan.split)
+            stop = s.net.exits[e].after
+            meanwhile = edge.stretch_s(plan.split, stop).mean_s + edge.exit_s[e].mean_s
+            extra_j = watts * meanwhile
+            macs += sum(s.segment_macs[plan.split : stop]) + s.exit_macs[e]
+    steps.append(edge.stretch_s(done, plan.split))
+    macs += sum(s.segment_macs[done : plan.split])
+    joules = watts * sum(step.mean_s for step in steps) + extra_j
     if plan.split == s.net.last:
-        return {
-            "s": seconds,
-            "j": joules,
-            "bytes": 0,
-            "edge": 1,
-            "macs": macs,
-            "hit": s.hits[-1, sample],
-        }
-    run = [e for e in s.net.exits[:-1] if e.after <= plan.split and e.name in plan.thresholds]
-    idle = [e for e in s.net.exits[:-1] if 0 < e.after <= plan.split]
-    if idle and idle[-1] not in run:  # the deepest exit on the way is held though it may not answer
-        e = s.net.exits.index(idle[-1])
-        seconds += edge.exit_s[e].mean_s
-        joules += edge.exit_s[e].mean_s * watts
-        macs += s.exit_macs[e]
-    elif not idle and not run:  # nothing is held: the next exit runs while the reply is on its way
-        at = plan.split
-        e = min(e for e in range(len(s.net.exits)) if s.net.exits[e].after > plan.split)
-        for at in range(plan.split, s.net.exits[e].after):
-            joules += watts * edge.stretch_s(at, at + 1).mean_s
-            macs += s.segment_macs[at]
-        joules += edge.exit_s[e].mean_s * watts
-        macs += s.exit_macs[e]
-    answer = {"macs": macs, "hit": s.values(plan.split, plan.codec)[-1, sample]}
+        return Way(steps, joules, macs, s.hits[plan.form][-1, sample])
     payload = s.payload_bytes[plan.split][plan.codec]
     sending = (payload + WIRE_BYTES) * 8 / s.link.up_bps
-    seconds += sending + s.link.rtt_s + REPLY_BYTES * 8 / s.link.down_bps
-    for segment in range(plan.split, s.net.last):
-        seconds += server.stretch_s(segment, segment + 1).mean_s
-    return {
-        "s": seconds,
-        "j": joules + sending * s.link.power_w,
-        "bytes": payload,
-        "edge": 0,
-        **answer,
-    }
+    travel = sending + s.link.rtt_s + REPLY_BYTES * 8 / s.link.down_bps
+    way = (Times.of(0), Times.of(travel), s.queue, Times.of(0), server.tail_s[plan.split])
+    worth = s.worth.get(
+        (plan.split, plan.codec, plan.form, plan.server_form), s.hits["float32"][-1]
+    )
+    joules += sending * s.link.power_w
+    return Way(steps, joules, macs, worth[sample], payload, 0, way)
 
 
 def brute_force(s: Scenario, plan: Plan) -> dict[str, float]:
-    """The plan's estimate as plain averages and ranks over the samples."""
-    ways = [follow(s, plan, sample) for sample in range(s.scores.shape[1])]
-    ordered = sorted(way["s"] for way in ways)
-    average = {key: sum(float(way[key]) for way in ways) / len(ways) for key in ways[0]}
+    """The plan's estimate as plain averages and ranks over the samples and their draws."""
+    ways = [follow(s, plan, sample) for sample in range(s.samples)]
+
+    def average(name: str) -> float:
+        return sum(float(getattr(way, name)) for way in ways) / len(ways)
+
+    draws = [each for way in ways for each in np.repeat(way.draws, REPEATED // len(way.draws))]
+    assert len(draws) == REPEATED * len(ways)
+    ordered = sorted(draws)
     return {
-        "mean_s": average["s"],
-        "p50_s": ordered[math.ceil(0.5 * len(ways)) - 1],
-        "p99_s": ordered[math.ceil(0.99 * len(ways)) - 1],
-        "accuracy": average["hit"],
-        "edge_share": average["edge"],
-        "up_bytes": average["bytes"],
-        "energy_j": average["j"],
-        "macs": average["macs"],
+        "mean_s": average("mean_s"),
+        "p50_s": ordered[math.ceil(0.5 * len(draws)) - 1],
+        "p99_s": ordered[math.ceil(0.99 * len(draws)) - 1],
+        "accuracy": average("hit"),
+        "edge_share": average("edge"),
+        "up_bytes": average("up_bytes"),
+        "energy_j": average("joules"),
+        "macs": average("macs"),
+        "draws": ordered,
     }
 
 
 def key(plan: Plan) -> tuple[object, ...]:
-    return plan.split, plan.codec, tuple(sorted(plan.thresholds.items()))
+    return (
+        plan.split,
+        plan.codec,
+        plan.form,
+        plan.server_form,
+        tuple(sorted(plan.thresholds.items())),
+    )
 
 
 def head_bytes(s: Scenario, plan: Plan) -> int:
@@ -192,7 +243,8 @@ def head_bytes(s: Scenario, plan: Plan) -> int:
             following = min(e for e, exit_ in enumerate(s.net.exits) if exit_.after > plan.split)
             loaded.add(following)
             reached = s.net.exits[following].after
-    return 4 * (sum(s.segment_weights[:reached]) + sum(s.exit_weights[e] for e in loaded))
+    width = 4 if plan.form == "float32" else 1
+    return width * (sum(s.segment_weights[:reached]) + sum(s.exit_weights[e] for e in loaded))
 
 
 def by(s: Scenario, plan: Plan, deadline_s: float) -> float:
@@ -200,55 +252,73 @@ def by(s: Scenario, plan: Plan, deadline_s: float) -> float:
     return deadline_s if plan.split == s.net.last else deadline_s - 0.005
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(situations())
 def test_every_plan_is_evaluated_as_brute_force_evaluates_it(s: Scenario) -> None:
-    evaluated = {key(plan): plan.expected for plan in plans(s)}
+    evaluated = {key(plan): plan.expected for plan in plans(s, deadline_s=0.5)}
     everything = all_plans(s)
     assert sorted(map(str, evaluated)) == sorted(str(key(plan)) for plan in everything)
     for plan in everything:
         expected = evaluated[key(plan)]
         assert expected is not None
-        for name, value in brute_force(s, plan).items():
-            assert getattr(expected, name) == pytest.approx(value, rel=CLOSE, abs=1e-12), (
-                plan,
-                name,
-            )
+        numbers = brute_force(s, plan)
+        draws = np.array(numbers.pop("draws"))
+        for name, value in numbers.items():
+            got = getattr(expected, name)
+            assert got == pytest.approx(value, rel=CLOSE, abs=1e-12), (plan, name)
+        near = np.abs(draws - by(s, plan, 0.5)) < CLOSE
+        in_time = (draws <= by(s, plan, 0.5)).mean()
+        assert near.any() or expected.in_time == pytest.approx(in_time)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     situations(),
     st.sampled_from([0.0, 0.005, 0.2, 1.0]),
     st.one_of(st.none(), st.floats(0.05, 1.2)),
+    st.sampled_from([0.5, 0.9, 0.99, 1.0]),
+    st.one_of(st.none(), st.floats(0.1, 1.0)),
 )
 def test_no_allowed_plan_is_better_than_the_chosen_one(
-    s: Scenario, drop: float, share: float | None
+    s: Scenario, drop: float, share: float | None, reliability: float, energy: float | None
 ) -> None:
     tried = [(plan, brute_force(s, plan)) for plan in all_plans(s)]
-    deadline_s = None if share is None else share * max(numbers["p99_s"] for _, numbers in tried)
-    # A plan that meets the deadline only by rounding may fall on either side: not what this law is
-    # about.
-    assume(
-        deadline_s is None
-        or all(abs(n["p99_s"] - by(s, p, deadline_s)) > CLOSE * deadline_s for p, n in tried)
-    )
-    least = s.hits[-1].mean() - drop - CLOSE
-    allowed = [
-        (plan, numbers)
-        for plan, numbers in tried
-        if numbers["accuracy"] >= least
-        and (deadline_s is None or numbers["p99_s"] <= by(s, plan, deadline_s))
-        and head_bytes(s, plan) <= s.memory_bytes
-    ]
+    limits = Limits(max_drop=drop, confidence=None)
+    if share is not None:
+        slowest = max(numbers["p99_s"] for _, numbers in tried)
+        limits = limits.merged(deadline_s=share * slowest + 1e-3, reliability=reliability)
+        # What is in time only by rounding may fall on either side: not what this law is about.
+        assume(
+            all(
+                np.abs(np.array(n["draws"]) - by(s, p, limits.deadline_s)).min() > CLOSE
+                for p, n in tried
+            )
+        )
+    if energy is not None:
+        most = max(numbers["energy_j"] for _, numbers in tried)
+        limits = limits.merged(max_energy_j=energy * most * (1 + 1e-6))
+    allowed = [(plan, numbers) for plan, numbers in tried if keeps(s, plan, numbers, limits)]
     if not allowed:
-        with pytest.raises(PlanError, match="no plan (has a p99 within|fits the device)"):
-            choose(s, deadline_s=deadline_s, max_accuracy_drop=drop)
+        with pytest.raises(PlanError, match="no plan "):
+            choose(s, limits)
         return
-    best = choose(s, deadline_s=deadline_s, max_accuracy_drop=drop)
+    best = choose(s, limits)
     assert key(best) in {key(plan) for plan, _ in allowed}
     assert best.expected is not None
     assert (
         best.expected.mean_s
         <= min(numbers["mean_s"] for _, numbers in allowed) * (1 + CLOSE) + 1e-12
     )
+
+
+def keeps(s: Scenario, plan: Plan, numbers: dict[str, float], limits: Limits) -> bool:
+    """Whether a plan with these numbers keeps to the limits."""
+    assert limits.max_drop is not None
+    if limits.deadline_s is not None:
+        in_time = np.array(numbers["draws"]) <= by(s, plan, limits.deadline_s)
+        if in_time.mean() < limits.reliability - CLOSE:
+            return False
+    if limits.max_energy_j is not None and numbers["energy_j"] > limits.max_energy_j:
+        return False
+    right = numbers["accuracy"] >= s.accuracy - limits.max_drop - CLOSE
+    return right and head_bytes(s, plan) <= s.memory_bytes

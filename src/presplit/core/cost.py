@@ -11,18 +11,15 @@ with no exits it is the rule of dynamic split computing (arXiv 2205.11269):
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from presplit.core.costs import Costs, Device, Parts
 from presplit.core.link import Link
-from presplit.core.times import NOTHING, Times, mixed_quantile, total
+from presplit.core.times import NOTHING, Times, total
 from presplit.core.types import Net
-
-Array = npt.NDArray[np.float64]
 
 WIRE_BYTES = 91
 """Request bytes on a warm connection besides the payload.
@@ -53,11 +50,47 @@ def answer_by(deadline_s: float, *, asks: bool) -> float:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One way a sample can end: its time, the edge's energy in joules, its bytes sent."""
+    """One way a sample can end: what it takes step by step, the edge's joules, its bytes sent.
 
-    time: Times
+    The steps are independent; their sum is composed only where a distribution is asked for.
+    """
+
+    steps: tuple[Times, ...]
     joules: float
     up_bytes: float
+
+    @functools.cached_property
+    def mean_s(self) -> float:
+        """The mean of the sum."""
+        return sum(step.mean_s for step in self.steps)
+
+    @functools.cached_property
+    def time(self) -> Times:
+        """The sum of the steps."""
+        return total(self.steps)
+
+    @functools.cached_property
+    def bounds_s(self) -> tuple[float, float]:
+        """The least and the most that the sum can be."""
+        least = [min(step.draws_s) for step in self.steps]
+        most = [max(step.draws_s) for step in self.steps]
+        return sum(least), sum(most)
+
+    def within(self, seconds: float) -> float:
+        """The probability (0..1) to be over by then; a sum that is sure is not composed.
+
+        >>> Outcome((Times((0.1, 0.2)), Times.of(0.1)), 0.0, 0.0).within(0.25)
+        0.5
+        """
+        least, most = self.bounds_s
+        if seconds < least:
+            return 0.0
+        return 1.0 if seconds >= most else self.time.within(seconds)
+
+    def then(self, more: Outcome) -> Outcome:
+        """This and, after it, ``more``."""
+        joules, up_bytes = self.joules + more.joules, self.up_bytes + more.up_bytes
+        return Outcome((self.time, more.time), joules, up_bytes)
 
 
 def outcomes(
@@ -80,33 +113,77 @@ def outcomes(
     exit is sent, or at ``split == net.last`` answers at the last exit. The edge computes in
     ``form``, the server in ``server_form``.
     """
+    *early, last = on_edge(net, split=split, used=used, edge=edge, form=form)
+    if split == net.last:
+        return [*early, last]
+    way = asked(
+        split,
+        edge=edge,
+        server=server,
+        link=link,
+        codec=codec,
+        payload_bytes=payload_bytes,
+        server_form=server_form,
+        queue=queue,
+    )
+    return [*early, last.then(way)]
+
+
+def on_edge(
+    net: Net, *, split: int, used: Container[str], edge: Costs, form: str = "float32"
+) -> list[Outcome]:
+    """What the edge does for a sample that leaves at each exit in ``used``.
+
+    The last one is for a sample that leaves at none: up to where the boundary at ``split`` is
+    there, or to the net's own answer if ``split`` is its last boundary.
+    """
     watts, parts = edge.power_w, edge.forms[form]
     found: list[Outcome] = []
-    time, done = edge.answer_s, 0
+    steps, done = [edge.answer_s], 0
     for number, exit_ in enumerate(net.exits[:-1]):
         if exit_.after > split or exit_.name not in used:
             continue
-        time = total([time, parts.stretch_s(done, exit_.after), parts.exit_s[number]])
+        steps = [*steps, parts.stretch_s(done, exit_.after), parts.exit_s[number]]
         done = exit_.after
-        found.append(Outcome(time, time.mean_s * watts, 0.0))
+        found.append(_computed(steps, watts))
     held = holding_exit(net, split, used)
     if held is not None and net.exits[held].after <= split:
-        time = total([time, parts.stretch_s(done, net.exits[held].after), parts.exit_s[held]])
+        steps = [*steps, parts.stretch_s(done, net.exits[held].after), parts.exit_s[held]]
         done = net.exits[held].after
-    time = time + parts.stretch_s(done, split)
-    joules = time.mean_s * watts
-    if split == net.last:
-        return [*found, Outcome(time, joules, 0.0)]
+    last = _computed([*steps, parts.stretch_s(done, split)], watts)
     if held is not None and net.exits[held].after > split:
         # It runs while the reply is on its way: that costs energy and no time.
-        meanwhile = parts.stretch_s(split, net.exits[held].after) + parts.exit_s[held]
-        joules += meanwhile.mean_s * watts
+        meanwhile = [parts.stretch_s(split, net.exits[held].after), parts.exit_s[held]]
+        last = dataclasses.replace(last, joules=last.joules + _computed(meanwhile, watts).joules)
+    return [*found, last]
+
+
+def asked(
+    split: int,
+    *,
+    edge: Costs,
+    server: Costs,
+    link: Link,
+    codec: str,
+    payload_bytes: float,
+    server_form: str = "float32",
+    queue: Times = NOTHING,
+) -> Outcome:
+    """What it takes to send the boundary at ``split`` and to get the server's answer."""
     sent_bytes = payload_bytes + WIRE_BYTES
     encoding = edge.encoding_s(codec, split)
     there = [queue, server.decoding_s(codec, split), server.forms[server_form].tail_s[split]]
-    joules += encoding.mean_s * watts + link.up_s(sent_bytes) * link.power_w
-    time = total([time, encoding, link.time(sent_bytes, REPLY_BYTES), *there])
-    return [*found, Outcome(time, joules, payload_bytes)]
+    return Outcome(
+        (encoding, link.time(sent_bytes, REPLY_BYTES), *there),
+        encoding.mean_s * edge.power_w + link.up_s(sent_bytes) * link.power_w,
+        payload_bytes,
+    )
+
+
+def _computed(steps: Sequence[Times], watts: float) -> Outcome:
+    """Steps that the edge computes itself, at so many watts."""
+    steps = [step for step in steps if step != NOTHING]
+    return Outcome(tuple(steps), sum(step.mean_s for step in steps) * watts, 0.0)
 
 
 def holding_exit(net: Net, split: int, used: Container[str]) -> int | None:
@@ -160,40 +237,6 @@ def edge_macs(
     reached = split if held is None else max(split, net.exits[held].after)
     own = 0 if held is None else exit_macs[held]
     return [*found, sum(segment_macs[:reached]) + exits + own]
-
-
-@dataclass(frozen=True, eq=False)
-class Expected:
-    """What many plans are expected to take that differ only in the shares that end each way.
-
-    Every array is ``(plans,)``: seconds, joules and bytes of one sample.
-    """
-
-    mean_s: Array
-    p50_s: Array
-    p99_s: Array
-    joules: Array
-    up_bytes: Array
-
-
-def expect(found: Sequence[Outcome], shares: Array) -> Expected:
-    """The expectation over the outcomes ``found``.
-
-    ``shares``: ``(plans, outcomes)``, what each outcome weighs in each plan; rows sum to 1.
-
-    >>> fast, slow = Outcome(Times.of(0.001), 0.1, 0), Outcome(Times.of(0.02), 0.2, 64)
-    >>> some = expect([fast, slow], np.array([[0.75, 0.25]]))
-    >>> some.p50_s.tolist(), some.p99_s.tolist(), some.up_bytes.tolist()
-    ([0.001], [0.02], [16.0])
-    """
-    times = [outcome.time for outcome in found]
-    return Expected(
-        mean_s=shares @ np.array([time.mean_s for time in times]),
-        p50_s=mixed_quantile(times, shares, 0.5),
-        p99_s=mixed_quantile(times, shares, 0.99),
-        joules=shares @ np.array([outcome.joules for outcome in found]),
-        up_bytes=shares @ np.array([outcome.up_bytes for outcome in found]),
-    )
 
 
 def counted(

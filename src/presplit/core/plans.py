@@ -28,6 +28,17 @@ class Estimate(Value, frozen=True):
     how: str
     all_edge: bool = False
     """True if the split is the net's last boundary, so that no server is ever asked."""
+    in_time: Share | None = None
+    """The probability that an answer is there by the plan's deadline."""
+    samples: Annotated[int, Meta(ge=0)] = 0
+    """How many held-out samples the accuracy was measured on."""
+    accuracy_low: Share = 0.0
+    accuracy_high: Share = 1.0
+    """Between these the accuracy on all such data lies, with 95 % confidence."""
+    why: tuple[str, ...] = ()
+    """In sentences: why the plan won, what limits it, what its promise rests on."""
+    beside: dict[str, Estimate] = {}
+    """What one could do instead, by its name."""
 
 
 class Plan(Value, frozen=True):

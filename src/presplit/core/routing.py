@@ -8,6 +8,7 @@ combinations of thresholds at once by cumulative histograms is ours.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,6 +59,44 @@ def grid(scores: Floats, most: int) -> Floats:
     return np.unique(np.sort(scores)[ranks])
 
 
+class Cells:
+    """Samples sorted into the cells of a grid of thresholds, so that all are weighed at once.
+
+    ``scores``: ``(early exits, n)``; ``grids``: rising thresholds for each early exit, exits beyond
+    the grids are left out. ``shape`` has one axis for each exit, indexed by its threshold in the
+    grid, "never" last.
+    """
+
+    def __init__(self, scores: Floats, grids: Sequence[Floats]) -> None:
+        self.shape = tuple(len(rising) + 1 for rising in grids)
+        self.samples = np.shape(scores)[1]
+        # A sample reaches thresholds 0..level-1 of an exit, so it stays there under t if
+        # level <= t.
+        levels: list[npt.NDArray[np.int64]] = [
+            np.searchsorted(rising, of_exit, side="right")
+            for rising, of_exit in zip(grids, scores, strict=False)
+        ]
+        self._cells: list[npt.NDArray[np.int64]] = [np.zeros(self.samples, np.int64)]
+        for level, size in zip(levels, self.shape, strict=True):
+            self._cells.append(self._cells[-1] * size + level)
+
+    def staying(self, count: int, weights: npt.NDArray[np.generic]) -> Array:
+        """The weight of the samples that leave at none of the first ``count`` exits.
+
+        ``weights``: ``(n,)``. The axes of the other exits have length 1.
+        """
+        shape = self.shape[:count]
+        counted = np.bincount(self._cells[count], weights.astype(np.float64), math.prod(shape))
+        total: Array = counted.astype(np.float64).reshape(shape)
+        for axis in range(count):
+            total = total.cumsum(axis)
+        return total.reshape(shape + (1,) * (len(self.shape) - count))
+
+    def leaving(self, exit_: int, weights: npt.NDArray[np.generic]) -> Array:
+        """The weight of the samples that leave at ``exit_``."""
+        return self.staying(exit_, weights) - self.staying(exit_ + 1, weights)
+
+
 @dataclass(frozen=True, eq=False)
 class Weighed:
     """What all combinations of thresholds give, from `weigh`.
@@ -82,30 +121,13 @@ def weigh(scores: Floats, values: npt.NDArray[np.generic], grids: Sequence[Float
     >>> found.right.tolist(), found.shares[0].tolist()  # thresholds 0.2, 0.9, never
     ([0.5, 1.0, 1.0], [1.0, 0.5, 0.0])
     """
-    shape = tuple(len(rising) + 1 for rising in grids)
-    samples = np.shape(values)[1]
-    # A sample reaches thresholds 0..level-1 of an exit, so it stays there under t if level <= t.
-    levels: list[npt.NDArray[np.int64]] = [
-        np.searchsorted(rising, of_exit, side="right")
-        for rising, of_exit in zip(grids, scores, strict=False)
-    ]
-
-    def staying(count: int, weights: npt.NDArray[np.generic]) -> Array:
-        """The weight of the samples that leave at none of the first ``count`` exits."""
-        if count == 0:
-            return np.full((1,) * len(shape), weights.sum(), dtype=np.float64)
-        total = np.zeros(shape[:count])
-        np.add.at(total, tuple(levels[:count]), weights)
-        for axis in range(count):
-            total = total.cumsum(axis)
-        return total.reshape(shape[:count] + (1,) * (len(shape) - count))
-
-    early, ones = range(len(grids)), np.ones(samples)
-    leave = [staying(exit_, ones) - staying(exit_ + 1, ones) for exit_ in early]
-    right = staying(len(grids), values[-1])
+    cells, early, ones = Cells(scores, grids), range(len(grids)), np.ones(np.shape(values)[1])
+    leave = [cells.leaving(exit_, ones) for exit_ in early]
+    right = cells.staying(len(grids), values[-1])
     for exit_ in early:
-        right = right + staying(exit_, values[exit_]) - staying(exit_ + 1, values[exit_])
-    shares = [*leave, staying(len(grids), ones)]
+        right = right + cells.leaving(exit_, values[exit_])
+    shares = [*leave, cells.staying(len(grids), ones)]
     return Weighed(
-        tuple(np.broadcast_to(part / samples, shape) for part in shares), right / samples
+        tuple(np.broadcast_to(part / cells.samples, cells.shape) for part in shares),
+        right / cells.samples,
     )

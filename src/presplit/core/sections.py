@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from presplit.core.errors import SpecError
 from presplit.core.recipe import Size, Text, Training
-from presplit.core.value import Deadline, Positive, Share, Value
+from presplit.core.value import Deadline, NonNegative, Positive, Share, Value
 
 NAME_PATTERN = r"\A[a-z0-9][a-z0-9_-]{0,62}\Z"
 """What a net may be called.
@@ -181,18 +181,23 @@ class Exits(Value, frozen=True):
 
 
 class Planning(Value, frozen=True):
-    """``[plan]``: for which profiles, deadline and loss of accuracy the net is planned.
+    """``[plan]``: for which profiles the net is planned, and what a plan must keep to.
 
-    The deadline is in seconds, the loss in 0..1.
-
-    A profile that is None is named when planning.
+    The limits are those of `presplit.plan.Limits`: seconds, shares in 0..1, joules and bytes. What
+    is None is said when planning, or left to its default.
     """
 
     device: Text | None = None
     link: Text | None = None
     server: Text | None = None
     deadline_s: Deadline | None = None
-    max_accuracy_drop: Share = 0.005
+    reliability: Share | None = None
+    min_accuracy: Share | None = None
+    max_drop: Share | None = None
+    confidence: Share | Literal["none"] | None = None
+    max_energy_j: NonNegative | None = None
+    max_memory_bytes: NonNegative | None = None
+    max_up_bytes: NonNegative | None = None
 
 
 class Spec(Value, frozen=True):

@@ -1,9 +1,47 @@
-"""Numbers as people read them: three significant digits and the unit that fits.
+"""Numbers as people read and write them: three significant digits and the unit that fits.
 
-Plans and reports both print numbers this way.
+Plans and reports both print numbers this way, and the command takes them this way.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from presplit.core.errors import SpecError
+
+SECONDS: Mapping[str, float] = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "min": 60.0}
+BYTES: Mapping[str, float] = {
+    "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30
+}  # fmt: skip
+JOULES: Mapping[str, float] = {"J": 1.0, "mJ": 1e-3, "uJ": 1e-6, "µJ": 1e-6}
+SHARES: Mapping[str, float] = {"%": 0.01}
+
+
+def number(text: str, units: Mapping[str, float], what: str) -> float:
+    """The number in ``text``, with or without one of ``units``, in the unit that counts as 1.
+
+    Raises `SpecError` that begins with ``what`` for anything else, and for what is negative.
+
+    >>> number("50ms", SECONDS, "--deadline"), number("0.5", SECONDS, "--deadline")
+    (0.05, 0.5)
+    >>> number("2 MB", BYTES, "--max-bytes"), number("0.5%", SHARES, "--max-drop")
+    (2000000.0, 0.005)
+    """
+    bare = text.strip()
+    unit = next((u for u in sorted(units, key=len, reverse=True) if bare.endswith(u)), "")
+    digits = bare.removesuffix(unit).strip()
+    try:
+        value = float(digits) * units.get(unit, 1.0)
+    except ValueError:
+        value = math.nan
+    plain = digits.replace(".", "", 1).replace("e-", "", 1).replace("e", "", 1).isdigit()
+    if not plain or not math.isfinite(value):
+        raise SpecError(
+            f"{what}: expected a number, plain or in one of {', '.join(units)}, got {text!r}"
+        )
+    # The nearest number to what was written: 50 * 0.001 is not quite 0.05.
+    return float(f"{value:.15g}")
 
 
 def seconds(value: float) -> str:

@@ -2,17 +2,19 @@
 
 A plan's times come from `presplit.core.cost`, its shares and its accuracy from held-out scores: a
 sample leaves at the first exit whose score reaches its threshold; otherwise the net's own
-classifier answers, on the server or at the end of the edge. Only the shares depend on the
-thresholds, so the formula is asked once for each split, codec and set of exits in use, and the
-thresholds are weighed all at once.
+classifier answers, on the server or at the end of the edge. Shares depend on the thresholds and the
+form of the head alone, so they are weighed once for all codecs and forms of the tail; means,
+energy, bytes, accuracy and the probability to be in time are linear in them. Only what is asked for
+is composed from distributions.
 
 The thresholds of an exit are quantiles of its own held-out scores, from the lowest (everything
-leaves there) to the highest, and "never" (the exit answers nothing). What a codec costs in accuracy
-is what the bundle measured. What is left out: links have no jitter and no loss, servers no queue.
+leaves there) to the highest, and "never" (the exit answers nothing). What a codec or a form costs
+in accuracy is what the bundle measured.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,10 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from presplit.core import cost
+from presplit.core.cost import Outcome
 from presplit.core.errors import PlanError
 from presplit.core.plans import Estimate, Plan
-from presplit.core.routing import Weighed, grid, weigh
+from presplit.core.routing import Cells, grid
+from presplit.core.times import Times, mixed_quantile
 from presplit.core.types import Floats
+from presplit.plan.risk import interval
 from presplit.plan.scenario import BYTES_PER_WEIGHT, Scenario
 
 LEVELS = 21
@@ -38,136 +43,271 @@ MOST_EXITS = 12
 """At most so many early exits: the search tries every subset of them."""
 
 Array = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Where samples leave and what they get right, for every combination of thresholds.
+
+    All is the same for every split behind the same exits. ``thresholds`` is ``(plans, exits)``,
+    "never" is infinite; ``shares`` ``(plans, exits + 1)``, the last those that leave at none;
+    ``right`` ``(plans,)``: the share that an exit answers rightly; ``used`` ``(plans,)``: which of
+    ``subsets`` (numbers of the exits in use) a plan belongs to.
+    """
+
+    cells: Cells
+    thresholds: Floats
+    shares: Array
+    right: Array
+    used: Rows
+    subsets: tuple[tuple[int, ...], ...]
+
+    def carried(self, values: Array) -> Array:
+        """What the samples that leave at no exit add to the share of right answers."""
+        staying = self.cells.staying(len(self.cells.shape), values)
+        return staying.ravel() / self.cells.samples
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """What the edge does under every combination of thresholds, up to one split in one form.
+
+    The arrays are ``(plans,)``: mean seconds, joules and multiplications of a sample; ``ends`` are
+    the ways it can end for each of the subsets of exits in use, ``weights_bytes`` what they hold.
+    """
+
+    split: int
+    form: str
+    weights: Weights
+    ends: tuple[list[Outcome], ...]
+    weights_bytes: tuple[int, ...]
+    mean_s: Array
+    joules: Array
+    macs: Array
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Plans that differ in nothing but the values of their thresholds.
+    """Plans that differ in nothing but their thresholds: a head, and a way to go on from it.
 
-    ``thresholds`` is ``(plans, exits)`` in the order of ``exits``; every other array is
-    ``(plans,)``.
+    ``way`` is None where the edge itself computes to the end. What is asked for is computed then;
+    every array is ``(plans,)``.
     """
 
-    split: int
+    found: Scenario
+    head: Head
     codec: str
-    exits: tuple[str, ...]
-    all_edge: bool
-    head_bytes: int
-    thresholds: Floats
-    mean_s: Array
-    p50_s: Array
-    p99_s: Array
-    accuracy: Array
-    edge_share: Array
-    up_bytes: Array
-    energy_j: Array
-    macs: Array
+    server_form: str
+    way: Outcome | None
 
-    def plan(self, row: int, *, policy: str, how: str, deadline_s: float | None) -> Plan:
-        """The plan in ``row``, with what is expected of it."""
-        expected = Estimate(
-            mean_s=float(self.mean_s[row]),
-            p50_s=float(self.p50_s[row]),
-            p99_s=float(self.p99_s[row]),
-            accuracy=float(self.accuracy[row]),
-            edge_share=float(self.edge_share[row]),
-            up_bytes=float(self.up_bytes[row]),
-            energy_j=float(self.energy_j[row]),
-            macs=float(self.macs[row]),
-            how=how,
-            all_edge=self.all_edge,
-        )
-        thresholds = {
-            name: float(self.thresholds[row, column]) for column, name in enumerate(self.exits)
-        }
-        return Plan(
-            self.split,
-            thresholds,
-            self.codec,
-            policy,
-            deadline_s=deadline_s,
-            expected=expected,
-        )
+    @property
+    def split(self) -> int:
+        """Where the net is cut."""
+        return self.head.split
+
+    @property
+    def asked(self) -> Array:
+        """The share of samples that ask the server."""
+        shares = self.head.weights.shares[:, -1]
+        return np.zeros(len(shares)) if self.way is None else shares
+
+    @property
+    def mean_s(self) -> Array:
+        """The mean time of an answer."""
+        return self.head.mean_s + (0.0 if self.way is None else self.asked * self.way.mean_s)
+
+    @property
+    def joules(self) -> Array:
+        """The edge's energy for one sample."""
+        return self.head.joules + (0.0 if self.way is None else self.asked * self.way.joules)
+
+    @property
+    def up_bytes(self) -> Array:
+        """What one sample sends."""
+        return self.asked * (0.0 if self.way is None else self.way.up_bytes)
+
+    @property
+    def weights_bytes(self) -> Array:
+        """The bytes of the weights that the edge holds."""
+        return np.array(self.head.weights_bytes)[self.head.weights.used]
+
+    def accuracy(self) -> Array:
+        """The share of held-out samples that are answered rightly."""
+        worth = self.found.values(self.split, self.codec, self.head.form, self.server_form)
+        return np.clip(self.head.weights.right + self.head.weights.carried(worth), 0, 1)
+
+    def within(self, rows: Rows, seconds: float, *, bound: bool = False) -> Array:
+        """The probability to be over by then, for ``rows``.
+
+        With ``bound`` no distribution is composed, and it is at most as large as what is given.
+        """
+        found = np.empty(len(rows))
+        for number, here in self._by_subset(rows):
+            odds = [
+                (float(end.bounds_s[0] <= seconds) if bound else end.within(seconds))
+                for end in self._ends(number)[:-1]
+            ]
+            odds.append(self._last_within(number, seconds, bound=bound))
+            found[here] = self._shares(rows[here], number) @ np.array(odds)
+        return found
+
+    def quantile(self, rows: Rows, q: float) -> Array:
+        """The time that a share ``q`` of answers does not exceed, for ``rows``."""
+        found = np.empty(len(rows))
+        for number, here in self._by_subset(rows):
+            found[here] = mixed_quantile(self.times(number), self._shares(rows[here], number), q)
+        return found
+
+    def times(self, subset: int) -> list[Times]:
+        """The time of every way a sample can end."""
+        *early, last = self._ends(subset)
+        return [*(end.time for end in early), self._last(last).time]
+
+    def plans(self, rows: Rows, *, deadline_s: float | None = None) -> list[Plan]:
+        """The plans in ``rows``, with what is expected of them."""
+        p50, p99 = self.quantile(rows, 0.5), self.quantile(rows, 0.99)
+        in_time = None
+        if deadline_s is not None:
+            in_time = self.within(rows, cost.answer_by(deadline_s, asks=self.way is not None))
+        mean_s, accuracy, joules = self.mean_s, self.accuracy(), self.joules
+        weights, asked, sent = self.head.weights, self.asked, self.up_bytes
+        lossy = (self.split, self.codec, self.head.form, self.server_form) in self.found.worth
+        plans: list[Plan] = []
+        for place, row in enumerate(rows):
+            samples = self.found.samples
+            if lossy and asked[row] > 0 and self.found.judged is not None:
+                samples = len(self.found.judged)
+            low, high = interval(float(accuracy[row]), samples)
+            expected = Estimate(
+                mean_s=float(mean_s[row]),
+                p50_s=p50[place],
+                p99_s=p99[place],
+                accuracy=float(accuracy[row]),
+                edge_share=max(0.0, 1 - float(asked[row])),
+                up_bytes=float(sent[row]),
+                energy_j=float(joules[row]),
+                macs=float(self.head.macs[row]),
+                how=self.found.how,
+                all_edge=self.way is None,
+                in_time=None if in_time is None else min(1.0, float(in_time[place])),
+                samples=samples,
+                accuracy_low=low,
+                accuracy_high=high,
+            )
+            thresholds = zip(self.found.early, weights.thresholds[row], strict=False)
+            plan = Plan(
+                self.split,
+                {exit_.name: float(t) for exit_, t in thresholds if np.isfinite(t)},
+                self.codec,
+                self.found.policy,
+                form=self.head.form,
+                server_form=self.server_form,
+                deadline_s=deadline_s,
+                expected=expected,
+            )
+            plans.append(plan)
+        return plans
+
+    def _by_subset(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
+        used = self.head.weights.used[rows]
+        for number in np.unique(used):
+            yield int(number), np.flatnonzero(used == number)
+
+    def _ends(self, subset: int) -> list[Outcome]:
+        return self.head.ends[subset]
+
+    def _shares(self, rows: Rows, subset: int) -> Array:
+        columns = (*self.head.weights.subsets[subset], -1)
+        return self.head.weights.shares[rows][:, columns]
+
+    def _last(self, end: Outcome) -> Outcome:
+        return end if self.way is None else end.then(self.way)
+
+    def _last_within(self, subset: int, seconds: float, *, bound: bool) -> float:
+        """The probability of a sample that leaves at no exit to be over by then."""
+        last = self._ends(subset)[-1]
+        least, most = last.bounds_s
+        if self.way is not None:
+            least, most = least + self.way.bounds_s[0], most + self.way.bounds_s[1]
+        slack = 1e-12 * most  # sums in another order
+        if bound or seconds < least - slack:
+            return float(least - slack <= seconds)
+        return 1.0 if seconds > most + slack else self._last(last).time.within(seconds)
 
 
-def evaluate(found: Scenario) -> Iterator[Block]:
-    """Every plan of the grid: split by split, codec by codec, exits in use by exits in use."""
+def evaluate(found: Scenario, grids: Sequence[Floats] | None = None) -> Iterator[Block]:
+    """Every plan of the grid: by split and form of the head, then by codec and form of the tail.
+
+    ``grids``: the thresholds to try for each early exit, if not those of the module.
+    """
     if len(found.early) > MOST_EXITS:
         raise PlanError(
             f"the search takes at most {MOST_EXITS} early exits, this net has {len(found.early)}"
         )
-    grids = _grids(found)
+
+    @functools.cache
+    def weights(count: int, form: str) -> Weights:
+        rising = _grids(found, form) if grids is None else grids
+        return _weights(found, form, list(rising[:count]))
+
     for split in range(found.net.last + 1):
         count = sum(exit_.after <= split for exit_ in found.early)
-        # Nothing travels at the last boundary, so there is one codec to speak of: the plain one.
-        alone = split == found.net.last
-        codecs = {"float32": 0} if alone else found.payload_bytes[split]
-        for codec, payload_bytes in codecs.items():
-            scores, values = found.scores[:count], found.values(split, codec)
-            weighed = weigh(scores, np.vstack([values[:count], values[-1:]]), grids[:count])
-            for used in _subsets(count):
-                yield _block(found, split, codec, payload_bytes, used, grids[:count], weighed)
+        for form in found.forms:
+            ways = found.ways(split, form)
+            if ways:
+                head = _head(found, split, form, weights(count, form))
+                for codec, server_form in ways:
+                    travels = split < found.net.last
+                    way = found.sent(split, codec, server_form) if travels else None
+                    yield Block(found, head, codec, server_form, way)
 
 
-def _grids(found: Scenario) -> list[Floats]:
+def _grids(found: Scenario, form: str) -> list[Floats]:
     """The thresholds to try for each early exit."""
     count = len(found.early)
     levels = LEVELS
     if count:
         levels = min(LEVELS, max(1, int(MOST_COMBINATIONS ** (1 / count)) - 1))
-    return [grid(found.scores[number], levels) for number in range(count)]
+    return [grid(found.scores[form][number], levels) for number in range(count)]
 
 
-def _subsets(count: int) -> Iterator[tuple[int, ...]]:
-    """Every set of early exits that may be in use, out of the first ``count``."""
-    for size in range(count + 1):
-        yield from itertools.combinations(range(count), size)
+def _weights(found: Scenario, form: str, grids: list[Floats]) -> Weights:
+    """All combinations of the thresholds ``grids`` of the first exits, weighed."""
+    count, ones = len(grids), np.ones(found.samples)
+    cells = Cells(found.scores[form], grids)
+    shares = [cells.leaving(e, ones) for e in range(count)] + [cells.staying(count, ones)]
+    right = np.zeros(cells.shape)
+    for e in range(count):
+        right = right + cells.leaving(e, found.hits[form][e].astype(np.float64))
+    levels = [np.append(rising, np.float32(np.inf)) for rising in grids]
+    thresholds = np.array(list(itertools.product(*levels)), np.float32)
+    subsets = [s for size in range(count + 1) for s in itertools.combinations(range(count), size)]
+    order = {sum(1 << e for e in subset): number for number, subset in enumerate(subsets)}
+    codes = np.isfinite(thresholds) @ (1 << np.arange(count, dtype=np.int64))
+    used = np.array([order[code] for code in range(1 << count)], np.int64)[codes]
+    flat = [np.broadcast_to(share, cells.shape).ravel() / cells.samples for share in shares]
+    right = np.broadcast_to(right, cells.shape).ravel() / cells.samples
+    return Weights(cells, thresholds, np.stack(flat, axis=1), right, used, tuple(subsets))
 
 
-def _block(
-    found: Scenario,
-    split: int,
-    codec: str,
-    payload_bytes: float,
-    used: tuple[int, ...],
-    grids: Sequence[Floats],
-    weighed: Weighed,
-) -> Block:
-    """The plans that use the exits ``used``: all combinations of their thresholds."""
-    names = tuple(found.early[e].name for e in used)
-    # The last index of each axis is "never"; the others are the grid's thresholds.
-    part = tuple(
-        slice(0, len(rising)) if e in used else slice(len(rising), None)
-        for e, rising in enumerate(grids)
-    )
-    shares = np.stack([weighed.shares[where][part].ravel() for where in (*used, -1)], axis=1)
-    outcomes = cost.outcomes(
-        found.net,
-        split=split,
-        used=names,
-        edge=found.edge,
-        server=found.server,
-        link=found.link,
-        codec=codec,
-        payload_bytes=payload_bytes,
-    )
-    expected = cost.expect(outcomes, shares)
-    return Block(
-        split=split,
-        codec=codec,
-        exits=names,
-        all_edge=split == found.net.last,
-        head_bytes=_head_bytes(found, split, names),
-        thresholds=np.array(list(itertools.product(*(grids[e] for e in used))), dtype=np.float32),
-        mean_s=expected.mean_s,
-        p50_s=expected.p50_s,
-        p99_s=expected.p99_s,
-        accuracy=np.clip(weighed.right[part].ravel(), 0, 1),
-        edge_share=np.ones(len(shares)) if split == found.net.last else 1 - shares[:, -1],
-        up_bytes=expected.up_bytes,
-        energy_j=expected.joules,
-        macs=shares @ _edge_macs(found, split, names),
-    )
+def _head(found: Scenario, split: int, form: str, weights: Weights) -> Head:
+    """What the edge does up to ``split``, subset of exits by subset of exits."""
+    plans = len(weights.used)
+    mean_s, joules, macs = np.empty(plans), np.empty(plans), np.empty(plans)
+    ends: list[list[Outcome]] = []
+    held: list[int] = []
+    for number, subset in enumerate(weights.subsets):
+        rows = np.flatnonzero(weights.used == number)
+        names = tuple(found.early[e].name for e in subset)
+        edge = found.ends(split, names, form)
+        shares = weights.shares[rows][:, (*subset, -1)]
+        mean_s[rows] = shares @ np.array([end.mean_s for end in edge])
+        joules[rows] = shares @ np.array([end.joules for end in edge])
+        macs[rows] = shares @ _edge_macs(found, split, names)
+        ends.append(edge)
+        held.append(_weights_bytes(found, split, names, form))
+    return Head(split, form, weights, tuple(ends), tuple(held), mean_s, joules, macs)
 
 
 def _edge_macs(found: Scenario, split: int, names: tuple[str, ...]) -> Array:
@@ -185,10 +325,10 @@ def _edge_macs(found: Scenario, split: int, names: tuple[str, ...]) -> Array:
     return np.array(macs)
 
 
-def _head_bytes(found: Scenario, split: int, names: tuple[str, ...]) -> int:
+def _weights_bytes(found: Scenario, split: int, names: tuple[str, ...], form: str) -> int:
     """Bytes of the weights that the edge holds, those that only serve to hold an answer too."""
     held = cost.holding_exit(found.net, split, names)
     reached = split if held is None else max(split, found.net.exits[held].after)
     exits = [e for e, exit_ in enumerate(found.net.exits) if exit_.name in names or e == held]
     weights = sum(found.segment_weights[:reached]) + sum(found.exit_weights[e] for e in exits)
-    return BYTES_PER_WEIGHT * weights
+    return BYTES_PER_WEIGHT.get(form, 4) * weights

@@ -9,70 +9,78 @@ from presplit.core.plans import Estimate, Plan
 from presplit.core.tables import Column, table
 from presplit.core.types import Net
 
-_ROWS: tuple[tuple[str, Callable[[Estimate], str]], ...] = (
-    ("mean time", lambda e: units.seconds(e.mean_s)),
-    ("p50 time", lambda e: units.seconds(e.p50_s)),
-    ("p99 time", lambda e: units.seconds(e.p99_s)),
+Show = Callable[[Estimate], str]
+
+_COLUMNS: tuple[tuple[str, Show], ...] = (
+    ("mean", lambda e: units.seconds(e.mean_s)),
+    ("p50", lambda e: units.seconds(e.p50_s)),
+    ("p99", lambda e: units.seconds(e.p99_s)),
     ("accuracy", lambda e: units.percent(e.accuracy)),
-    ("answered on the edge", lambda e: units.percent(e.edge_share)),
-    ("sent per sample", lambda e: units.data(e.up_bytes)),
-    ("edge energy per sample", lambda e: units.joules(e.energy_j) if e.energy_j else "unknown"),
-    ("edge MACs per sample", lambda e: units.count(e.macs)),
+    ("on the edge", lambda e: units.percent(e.edge_share)),
+    ("sent", lambda e: units.data(e.up_bytes)),
+    ("energy", lambda e: units.joules(e.energy_j) if e.energy_j else "unknown"),
+    ("edge MACs", lambda e: units.count(e.macs)),
 )
 
 
-def explain(
-    plan: Plan, *, net: Net | None = None, baselines: Mapping[str, Plan] | None = None
-) -> str:
-    """Plain text: what the plan does, what is expected of it, and whether to split at all.
+def explain(plan: Plan, *, net: Net | None = None) -> str:
+    """Plain text: what the plan does, what is expected of it, why it won, and what else there is.
 
-    ``net`` adds the name of the boundary; ``baselines`` (see `presplit.plan.baselines`) adds a
-    column for each.
+    ``net`` adds the name of the boundary.
 
     >>> expected = Estimate(
     ...     mean_s=0.0101, p50_s=0.004, p99_s=0.031, accuracy=0.985, edge_share=0.7,
-    ...     up_bytes=60.0, energy_j=0.02, macs=1.5e6, how="counted",
+    ...     up_bytes=60.0, energy_j=0.02, macs=1.5e6, how="counted", in_time=0.999,
+    ...     samples=500, accuracy_low=0.97, accuracy_high=0.989,
     ... )
     >>> print(explain(Plan(2, {"early": 0.9}, "int8", deadline_s=0.05, expected=expected)))
     Split at boundary 2, sent as int8.
     An answer is given early by exit 'early' when its confidence is at least 0.9000.
-    Deadline: 50 ms.
+    Deadline: 50 ms, kept by 99.90 % of the answers.
+    Accuracy 98.50 % (97.00 to 98.90 on 500 held-out samples).
     <BLANKLINE>
-                               plan
-    ----------------------  -------
-    mean time               10.1 ms
-    p50 time                   4 ms
-    p99 time                  31 ms
-    accuracy                98.50 %
-    answered on the edge    70.00 %
-    sent per sample            60 B
-    edge energy per sample    20 mJ
-    edge MACs per sample      1.5 M
+             mean   p50    p99  accuracy  on the edge  sent  energy  edge MACs
+    ----  -------  ----  -----  --------  -----------  ----  ------  ---------
+    plan  10.1 ms  4 ms  31 ms   98.50 %      70.00 %  60 B   20 mJ      1.5 M
     <BLANKLINE>
-    Times of computing are counted; the link is its profile's, without jitter, loss or queues, \
-and energy is
-    what the profiles' watts give; accuracy is on held-out samples.
+    All is for one sample. Times of computing are counted, the link is as its profile or its
+    measurement says, energy is what the device's watts give.
     """
     lines = [_headline(plan, net), *_rules(plan)]
+    expected = plan.expected
     if plan.deadline_s is not None:
-        lines.append(f"Deadline: {units.seconds(plan.deadline_s)}.")
-    beside = baselines or {}
-    if beside:
-        lines += _gain(plan, beside)
-    shown = {
-        name: p.expected for name, p in {"plan": plan, **beside}.items() if p.expected is not None
-    }
-    if shown:
-        lines += ["", _columns(shown)]
-    if plan.expected is not None:
-        how = plan.expected.how
-        lines += [
+        kept = ""
+        if expected is not None and expected.in_time is not None:
+            kept = f", kept by {units.percent(expected.in_time)} of the answers"
+        lines.append(f"Deadline: {units.seconds(plan.deadline_s)}{kept}.")
+    if expected is None:
+        return "\n".join(lines)
+    if expected.samples:
+        low, high = f"{100 * expected.accuracy_low:.2f}", f"{100 * expected.accuracy_high:.2f}"
+        lines.append(
+            f"Accuracy {units.percent(expected.accuracy)} ({low} to {high} on "
+            f"{expected.samples:,} held-out samples)."
+        )
+    lines += [*_gain(expected), *expected.why, "", compared({"plan": expected, **expected.beside})]
+    return "\n".join(
+        [
+            *lines,
             "",
-            f"Times of computing are {how}; the link is its profile's, without jitter, loss or "
-            "queues, and energy is",
-            "what the profiles' watts give; accuracy is on held-out samples.",
+            f"All is for one sample. Times of computing are {expected.how}, the link is as its "
+            "profile or its",
+            "measurement says, energy is what the device's watts give.",
         ]
-    return "\n".join(lines)
+    )
+
+
+def compared(shown: Mapping[str, Estimate]) -> str:
+    """A table with a line for each of these ways, what it takes and gives for one sample."""
+    rows = [
+        {"way": name, **{title: show(each) for title, show in _COLUMNS}}
+        for name, each in shown.items()
+    ]
+    columns = [Column(title, title, str) for title, _ in _COLUMNS]
+    return table(rows, [Column("way", "", str, text=True), *columns])
 
 
 def _headline(plan: Plan, net: Net | None) -> str:
@@ -90,6 +98,8 @@ def _headline(plan: Plan, net: Net | None) -> str:
     if net is not None:
         place += f" ({net.boundaries[plan.split].name}) of 0..{net.last}"
     where = f"Split at {place}, sent as {plan.codec}."
+    if (plan.form, plan.server_form) != ("float32", "float32"):
+        where += f" The edge computes in {plan.form}, the server in {plan.server_form}."
     if expected is not None and expected.edge_share == 1:
         where += " Every held-out sample was answered before it; what is not goes on there."
     return where
@@ -104,28 +114,15 @@ def _rules(plan: Plan) -> list[str]:
     ]
 
 
-def _gain(plan: Plan, baselines: Mapping[str, Plan]) -> list[str]:
-    """How the plan's mean time compares with each baseline's."""
-    if plan.expected is None:
-        return []
-    own = plan.expected.mean_s
+def _gain(expected: Estimate) -> list[str]:
+    """How the plan's mean time compares with all on the edge and with the raw input sent."""
     told: list[str] = []
-    for name, other in baselines.items():
-        if other.expected is None or own == 0:
+    for name in ("all-edge", "all-server"):
+        other = expected.beside.get(name)
+        if other is None or expected.mean_s == 0:
             continue
-        ratio = other.expected.mean_s / own
+        ratio = other.mean_s / expected.mean_s
         times = f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
-        told.append(
-            f"as fast as {name}" if abs(ratio - 1) < 0.005 else f"{times} times as fast as {name}"
-        )
+        same = abs(ratio - 1) < 0.005
+        told.append(f"as fast as {name}" if same else f"{times} times as fast as {name}")
     return [f"On average it is {' and '.join(told)}."] if told else []
-
-
-def _columns(shown: Mapping[str, Estimate]) -> str:
-    """A table with one row for each number and one column for each plan."""
-    rows = [
-        {"what": title, **{name: show(expected) for name, expected in shown.items()}}
-        for title, show in _ROWS
-    ]
-    columns = [Column("what", "", str, text=True), *(Column(name, name, str) for name in shown)]
-    return table(rows, columns)

@@ -7,6 +7,7 @@ Costs are measured if they are given, otherwise counted from the multiply-accumu
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +15,26 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from presplit.bundle import Bundle, read
+from presplit.bundle import Bundle, judged_places, read
 from presplit.core import cost
+from presplit.core.cost import Outcome
 from presplit.core.costs import Costs, Device
+from presplit.core.encoding import Cast, Compressed, Encoding
 from presplit.core.errors import PlanError
 from presplit.core.link import Link
+from presplit.core.times import NOTHING, Times
 from presplit.core.types import Exit, Floats, Net
 from presplit.profiles import DEVICES, LINKS
 
-BYTES_PER_WEIGHT = 4
-"""Weights are float32 in memory."""
+PLAIN = "float32"
+"""The form and the codec that change nothing."""
+BYTES_PER_WEIGHT: Mapping[str, int] = {PLAIN: 4, "int8": 1, "bfloat16": 2}
+"""What a weight takes in memory in each form."""
+
+EXACT = ("float32", "int8", "int16", "int32")
+"""What values may be cast to unchanged: a cast to integers is offered for whole numbers alone."""
+
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +44,13 @@ class Scenario:
     ``segment_macs`` and ``segment_weights`` have one entry for each segment, ``exit_macs`` and
     ``exit_weights`` one for each exit (0 for the last, whose layers are the last segment's);
     ``payload_bytes[k]`` maps the codecs by which boundary k may travel to the bytes of one encoded
-    sample: those whose cost in accuracy was measured. ``scores`` float32 and ``hits`` bool are
-    ``(exits, samples)``; ``worth[k, codec]``, float64 ``(samples,)``, is what the net's own answers
-    are worth when boundary k travels so, the hits themselves where it is not there.
+    sample: those whose cost in accuracy was measured. ``scores[form]`` float32 and ``hits[form]``
+    bool are ``(exits, samples)``, for each form in which the edge may compute.
+
+    ``worth[k, codec, form, server_form]``, float64 ``(samples,)``, is what the net's own answers
+    are worth when an edge that computes in ``form`` sends boundary k so; where it is not there, and
+    both forms are the same, the answers are the edge's own. It was found on the samples ``judged``
+    (all, if None). ``queue`` is what a request waits for at the server.
     """
 
     net: Net
@@ -48,10 +63,16 @@ class Scenario:
     exit_macs: tuple[int, ...]
     exit_weights: tuple[int, ...]
     payload_bytes: tuple[Mapping[str, float], ...]
-    scores: Floats
-    hits: npt.NDArray[np.bool_]
-    worth: Mapping[tuple[int, str], npt.NDArray[np.float64]]
+    scores: Mapping[str, Floats]
+    hits: Mapping[str, Bools]
+    worth: Mapping[tuple[int, str, str, str], npt.NDArray[np.float64]]
     policy: str = "confidence"
+    judged: npt.NDArray[np.int64] | None = None
+    queue: Times = NOTHING
+    memo: dict[tuple[object, ...], list[Outcome]] = dataclasses.field(
+        default_factory=dict, init=False, repr=False
+    )
+    """Ways a sample can end that were asked for before: they do not depend on the samples."""
 
     @property
     def early(self) -> tuple[Exit, ...]:
@@ -61,15 +82,87 @@ class Scenario:
         """
         return self.net.exits[:-1]
 
-    def values(self, split: int, codec: str) -> npt.NDArray[np.float64]:
-        """What every exit's answers are worth if ``split`` travels by ``codec``.
+    @property
+    def samples(self) -> int:
+        """How many held-out samples there are."""
+        return self.hits[PLAIN].shape[1]
 
-        float64 ``(exits, samples)``: the early exits answer before anything travels.
+    @property
+    def accuracy(self) -> float:
+        """That of the net's own classifier, nothing left out."""
+        return float(self.hits[PLAIN][-1].mean())
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The forms in which the edge may compute: both their times and their answers are known."""
+        return tuple(form for form in self.scores if form in self.edge.forms)
+
+    def ways(self, split: int, form: str) -> list[tuple[str, str]]:
+        """The codecs and forms of the tail by which a head in ``form`` may go on from ``split``.
+
+        At the last boundary nothing travels: there is the plain codec alone.
         """
-        values = self.hits.astype(np.float64)
-        if (split, codec) in self.worth:
-            values[-1] = self.worth[split, codec]
-        return values
+        if split == self.net.last:
+            return [(PLAIN, form)]
+        offered = [(c, server) for c in self.payload_bytes[split] for server in self.server.forms]
+        return [
+            (codec, server)
+            for codec, server in offered
+            if (split, codec, form, server) in self.worth
+            or (form == server == PLAIN and not self.lossy(split, codec))
+        ]
+
+    def lossy(self, split: int, codec: str) -> bool:
+        """Whether answers may change because ``split`` travels by ``codec``."""
+        return (split, codec, PLAIN, PLAIN) in self.worth
+
+    def values(
+        self, split: int, codec: str, form: str = PLAIN, server_form: str = PLAIN
+    ) -> npt.NDArray[np.float64]:
+        """What the net's own answers are worth if ``split`` travels so, float64 ``(samples,)``."""
+        found = self.worth.get((split, codec, form, server_form))
+        return self.hits[form][-1].astype(np.float64) if found is None else found
+
+    def part(self, places: npt.NDArray[np.int64]) -> Scenario:
+        """The same with the evidence of these samples alone."""
+        judged = self.judged
+        if judged is not None:
+            judged = np.flatnonzero(np.isin(places, judged))
+        found = dataclasses.replace(
+            self,
+            scores={form: each[:, places] for form, each in self.scores.items()},
+            hits={form: each[:, places] for form, each in self.hits.items()},
+            worth={key: each[places] for key, each in self.worth.items()},
+            judged=judged,
+        )
+        object.__setattr__(found, "memo", self.memo)
+        return found
+
+    def ends(self, split: int, used: tuple[str, ...], form: str) -> list[Outcome]:
+        """What the edge does for each way to end, as `presplit.core.cost.on_edge` says it."""
+        key = (split, used, form)
+        if key not in self.memo:
+            self.memo[key] = cost.on_edge(
+                self.net, split=split, used=used, edge=self.edge, form=form
+            )
+        return self.memo[key]
+
+    def sent(self, split: int, codec: str, server_form: str) -> Outcome:
+        """What it takes to ask the server, as `presplit.core.cost.asked` says it."""
+        key = ("sent", split, codec, server_form)
+        if key not in self.memo:
+            way = cost.asked(
+                split,
+                edge=self.edge,
+                server=self.server,
+                link=self.link,
+                codec=codec,
+                payload_bytes=self.payload_bytes[split][codec],
+                server_form=server_form,
+                queue=self.queue,
+            )
+            self.memo[key] = [way]
+        return self.memo[key][0]
 
     @property
     def how(self) -> str:
@@ -86,6 +179,7 @@ def scenario(
     server: str | Device,
     edge_costs: Costs | None = None,
     server_costs: Costs | None = None,
+    queue: Times = NOTHING,
 ) -> Scenario:
     """The scenario of ``bundle`` on ``device``, with ``server`` behind ``link``.
 
@@ -141,19 +235,36 @@ def scenario(
         exit_macs=exit_macs,
         exit_weights=tuple(part.weights if part else 0 for part in exits),
         payload_bytes=tuple(
-            {codec: bundle.payload_bytes(k, codec) for codec in found}
-            for k, found in enumerate(measured)
+            {codec: bundle.payload_bytes(k, codec) for codec in codecs}
+            for k, codecs in enumerate(measured)
         ),
-        scores=scores,
-        hits=hits,
+        scores={PLAIN: scores},
+        hits={PLAIN: hits},
         worth={
-            (k, codec): bundle.worth(k, codec)
+            (k, codec, PLAIN, PLAIN): bundle.worth(k, codec)
             for k in range(net.last)
             for codec in measured[k]
-            if codec != "float32"
+            if _loses(bundle.encoding(k, codec))
         },
         policy=manifest.validation.policy if manifest.validation else "confidence",
+        judged=_judged(bundle, scores.shape[1]),
+        queue=queue,
     )
+
+
+def _loses(encoding: Encoding) -> bool:
+    """Whether values may come back changed."""
+    if isinstance(encoding, Compressed):
+        return _loses(encoding.codes)
+    return not (isinstance(encoding, Cast) and encoding.dtype in EXACT)
+
+
+def _judged(bundle: Bundle, samples: int) -> npt.NDArray[np.int64] | None:
+    """The samples on which codecs were judged; None if on all."""
+    held = bundle.manifest.validation
+    if held is None or not 0 < held.judged < samples:
+        return None
+    return judged_places(samples, held.judged)
 
 
 def _measured(bundle: Bundle) -> list[list[str]]:

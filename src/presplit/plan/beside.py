@@ -1,0 +1,154 @@
+"""What else one could do, beside the plan: the ways that need no planner, and why the plan won.
+
+All on the edge, all on the server with the raw input or by any codec of it, and the same with the
+dense net where its bundle is given, besides its best single split without exits, which is what
+Neurosurgeon (ASPLOS 2017) finds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import msgspec
+import numpy as np
+
+from presplit.core import units
+from presplit.core.plans import Estimate, Plan
+from presplit.plan.cautious import cautious
+from presplit.plan.choose import Choice, Keep, everything, fastest
+from presplit.plan.evaluate import Block, evaluate
+from presplit.plan.limits import Limits
+from presplit.plan.risk import fewest
+from presplit.plan.scenario import PLAIN, Scenario
+
+
+def choice(found: Scenario, limits: Limits, keep: Keep = everything) -> Choice | None:
+    """The best plan under ``limits``, promised or plain as they say; None if there is none."""
+    if limits.confidence is None:
+        return fastest(found, limits, keep=keep)
+    return cautious(found, limits, keep=keep)
+
+
+def ways(
+    found: Scenario, *, deadline_s: float | None = None, dense: Scenario | None = None
+) -> dict[str, Plan]:
+    """What one would do without a planner, whether or not it keeps to any limit.
+
+    The names: ``all-edge``, ``all-edge int8``, ``all-server``, ``all-server CODEC``; those of the
+    net that ``dense`` describes begin with ``dense``, and ``dense split`` is its fastest split.
+    """
+    named = dict(_alone(found))
+    if dense is not None:
+        named |= {f"dense {name}": block for name, block in _alone(dense)}
+        splits = [b for b in _without_exits(dense) if 0 < b.split < dense.net.last]
+        if splits:
+            named["dense split"] = min(splits, key=_mean_s)
+    rows = np.array([0])
+    return {name: block.plans(rows, deadline_s=deadline_s)[0] for name, block in named.items()}
+
+
+def _without_exits(found: Scenario) -> Iterable[Block]:
+    """Every split and codec, no exit answering."""
+    return evaluate(found, [np.array([], np.float32)] * len(found.early))
+
+
+def _mean_s(block: Block) -> float:
+    return float(block.mean_s[0])
+
+
+def _alone(found: Scenario) -> Iterable[tuple[str, Block]]:
+    """The blocks in which the edge or the server does everything."""
+    for block in _without_exits(found):
+        form = block.head.form
+        if block.split == found.net.last:
+            yield ("all-edge" if form == PLAIN else f"all-edge {form}"), block
+        elif block.split == 0 and form == PLAIN:
+            tail = "" if block.server_form == PLAIN else f" in {block.server_form}"
+            codec = "" if block.codec == PLAIN else f" {block.codec}"
+            yield f"all-server{codec}{tail}", block
+
+
+def told(found: Scenario, best: Choice, limits: Limits, others: Mapping[str, Plan]) -> Plan:
+    """The plan of ``best`` with the reasons why it won and what stands beside it."""
+    plan = best.plan(deadline_s=limits.deadline_s)
+    assert plan.expected is not None
+    why = (
+        *_runner_up(found, best, limits),
+        *_binding(found, best, limits),
+        *_caution(found, best, limits),
+    )
+    beside = {name: other.expected for name, other in others.items() if other.expected is not None}
+    expected: Estimate = msgspec.structs.replace(plan.expected, why=why, beside=beside)
+    return msgspec.structs.replace(plan, expected=expected)
+
+
+def _runner_up(found: Scenario, best: Choice, limits: Limits) -> list[str]:
+    """What the best plan with another split lost."""
+    other = choice(found, limits, lambda block: block.split != best.block.split)
+    if other is None:
+        return ["No plan with another split keeps to all limits."]
+    plan = other.plan(deadline_s=None)
+    assert plan.expected is not None
+    more = plan.expected.mean_s - best.rank[0]
+    lost = "as fast" if more <= 1e-12 else f"{units.seconds(more)} slower on average"
+    return [f"The next best plan with another split, {_named(plan, other.block)}, is {lost}."]
+
+
+def _named(plan: Plan, block: Block) -> str:
+    """A plan in a few words."""
+    exits = f" with {len(plan.thresholds)} exits" if plan.thresholds else ""
+    if block.way is None:
+        return f"all on the edge{exits}"
+    return f"split {plan.split} sent as {plan.codec}{exits}"
+
+
+def _binding(found: Scenario, best: Choice, limits: Limits) -> list[str]:
+    """Which limits the plan would be faster without."""
+    lifted: dict[str, Limits] = {}
+    if limits.deadline_s is not None:
+        lifted["the deadline"] = limits.merged(deadline_s=None, reliability=0.99)
+    for name, field in (
+        ("the energy", "max_energy_j"),
+        ("the memory", "max_memory_bytes"),
+        ("the bytes", "max_up_bytes"),
+    ):
+        if getattr(limits, field) is not None:
+            lifted[name] = limits.merged(**{field: None})
+    lifted["the accuracy"] = limits.merged(max_drop=1.0, min_accuracy=None, confidence=None)
+    lines: list[str] = []
+    for name, fewer in lifted.items():
+        freer = choice(found, fewer)
+        if freer is not None and freer.rank[0] < best.rank[0] * (1 - 1e-9):
+            lines.append(f"{name} ({units.seconds(freer.rank[0])})")
+    roomy = choice(dataclasses.replace(found, memory_bytes=float("inf")), limits)
+    if roomy is not None and roomy.rank[0] < best.rank[0] * (1 - 1e-9):
+        lines.append(f"the device's memory ({units.seconds(roomy.rank[0])})")
+    return [f"It would be faster without the limit of {', '.join(lines)}."] if lines else []
+
+
+def _caution(found: Scenario, best: Choice, limits: Limits) -> list[str]:
+    """What the promise of accuracy rests on, and what caution costs."""
+    if limits.confidence is None:
+        return ["The accuracy is that of the held-out samples, believed as they are: no promise."]
+    lines: list[str] = []
+    if limits.drop is not None:
+        lines.append(
+            f"With a confidence of {limits.confidence:g} at most {100 * limits.drop:g} points of "
+            "accuracy are lost."
+        )
+        needs = fewest(limits.drop, limits.confidence)
+        judging = found.samples - len(range(0, found.samples, 5))
+        if judging < needs <= 2**52:
+            lines.append(
+                f"{found.samples:,} held-out samples are few: {judging:,} of them judge, and "
+                f"{needs:,} without a single loss are needed before an exit or a lossy codec can "
+                "be trusted so far; so the plan is cautious."
+            )
+    plain = fastest(found, limits)
+    if plain is not None and plain.rank[0] < best.rank[0] * (1 - 1e-9):
+        lines.append(
+            f"Believing the samples as they are (confidence none) would give a plan of "
+            f"{units.seconds(plain.rank[0])} on average, without a promise."
+        )
+    return lines

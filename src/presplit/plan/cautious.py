@@ -1,0 +1,197 @@
+"""The fastest plan whose promise of accuracy holds with the confidence that was asked.
+
+A search over many plans finds the luckiest one, so what it promises must not be judged by the
+samples that it searched. A fifth of the held-out samples designs: it says which split, exits, codec
+and forms are best, and which common thresholds to try. The others judge: from "no exit answers" on,
+the thresholds of all exits in use are lowered together, step by step, until a test no longer
+believes the promise. Tests in a fixed sequence that ends with the first failure need no correction
+for their number (Learn then Test, arXiv 2110.01052; for early exits arXiv 2405.20915). Where the
+design loses something by its codec or form, a second sequence without such losses is tried too, and
+each gets half of the risk. Plans that answer as the net's own classifier does lose nothing, so they
+need no test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from presplit.core.routing import route
+from presplit.core.types import Floats
+from presplit.plan.choose import Choice, Keep, Mask, everything, fastest
+from presplit.plan.evaluate import Block
+from presplit.plan.limits import Limits
+from presplit.plan.risk import drops_at_most, right_at_least
+from presplit.plan.scenario import PLAIN, Scenario
+
+DESIGN = 5
+"""Every so many held-out samples, one designs; the others judge."""
+STEPS = 100
+"""Steps from "no exit answers" to "every sample leaves at the first exit"."""
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is designed and then judged: all of a plan but its thresholds."""
+
+    split: int
+    codec: str
+    form: str
+    server_form: str
+    exits: tuple[int, ...]
+
+    @classmethod
+    def of(cls, choice: Choice) -> Kind:
+        """The kind of a plan."""
+        block, weights = choice.block, choice.block.head.weights
+        exits = weights.subsets[int(weights.used[choice.row])]
+        return cls(block.split, block.codec, block.head.form, block.server_form, exits)
+
+    def plain(self, found: Scenario) -> bool:
+        """Whether what leaves at no exit is answered as the net's own classifier answers it."""
+        return plain(found, self.split, self.codec, self.form, self.server_form)
+
+
+def plain(found: Scenario, split: int, codec: str, form: str, server_form: str) -> bool:
+    """Whether a sample that leaves at no exit gets the answer of the net's own classifier."""
+    return form == server_form == PLAIN and (split, codec, form, server_form) not in found.worth
+
+
+def cautious(found: Scenario, limits: Limits, *, keep: Keep = everything) -> Choice | None:
+    """The fastest plan that keeps to ``limits`` with their confidence; None if there is none.
+
+    ``keep`` says which plans may be chosen at all.
+    """
+    assert limits.confidence is not None
+    places = np.arange(found.samples)
+    design = found.part(places[::DESIGN])
+    judge = found.part(places[places % DESIGN != 0])
+    half = limits.merged(max_drop=None if limits.drop is None else limits.drop / 2)
+    kinds: list[Kind] = []
+    for also in (everything, _plain_alone):
+        best = fastest(design, half, keep=both(keep, also))
+        if best is not None and Kind.of(best) not in kinds:
+            kinds.append(Kind.of(best))
+    kinds = kinds[:1] if kinds and kinds[0].plain(found) else kinds
+    alpha = (1 - limits.confidence) / max(1, len(kinds))
+    # What is believed is chosen from by its time on all samples; their accuracy was judged.
+    timing = limits.merged(max_drop=1.0, min_accuracy=None, confidence=None)
+    tried: list[Choice | None] = []
+    if believed_plain(judge, limits, alpha):
+        tried.append(fastest(found, timing, keep=both(keep, _untouched)))
+    for kind in kinds:
+        thresholds = _believed(design, judge, kind, limits, alpha)
+        # Who leaves earlier takes less of everything: the last one is the best with exits.
+        ends = {*thresholds[:1], *thresholds[-1:]}
+        tried += [_at(found, timing, kind, each, keep) for each in ends]
+    choices = [choice for choice in tried if choice is not None]
+    return min(choices, key=lambda choice: choice.rank, default=None)
+
+
+def both(one: Keep, other: Keep) -> Keep:
+    """Plans that both keep."""
+    return lambda block: one(block) & other(block)
+
+
+def believed_plain(judge: Scenario, limits: Limits, alpha: float) -> bool:
+    """Whether the net's own classifier is as accurate as asked."""
+    if limits.min_accuracy is None:
+        return True
+    right = int(judge.hits[PLAIN][-1].sum())
+    floor = limits.min_accuracy
+    return right_at_least(floor, samples=judge.samples, right=right, alpha=alpha)
+
+
+def _plain_alone(block: Block) -> bool:
+    form = block.head.form
+    return plain(block.found, block.split, block.codec, form, block.server_form)
+
+
+def _untouched(block: Block) -> Mask:
+    """Plans that answer every sample as the net's own classifier does."""
+    silent: Mask = np.all(np.isinf(block.head.weights.thresholds), axis=1)
+    return silent & _plain_alone(block)
+
+
+def _believed(
+    design: Scenario, judge: Scenario, kind: Kind, limits: Limits, alpha: float
+) -> list[float]:
+    """The common thresholds of which the promise is believed, from the safest on."""
+    scores = design.scores[kind.form][list(kind.exits)]
+    steps = [np.inf]
+    if kind.exits:
+        ranks = np.linspace(1, 0, STEPS + 1)
+        steps += np.quantile(scores.max(axis=0), ranks, method="higher").tolist()
+    found: list[float] = []
+    for threshold in dict.fromkeys(steps):
+        if not _holds(judge, kind, threshold, limits, alpha):
+            break
+        found.append(threshold)
+    return found
+
+
+def _holds(judge: Scenario, kind: Kind, threshold: float, limits: Limits, alpha: float) -> bool:
+    """Whether the samples that judge believe the promise at this threshold."""
+    worth, places = answers(judge, kind, [threshold] * len(kind.exits))
+    own = judge.hits[PLAIN][-1][places].astype(np.float64)
+    samples, losses, gains = len(places), int((worth < own).sum()), int((worth > own).sum())
+    if limits.min_accuracy is not None:
+        right = samples - int((worth < 1).sum())
+        if not right_at_least(limits.min_accuracy, samples=samples, right=right, alpha=alpha):
+            return False
+    if limits.drop is None:
+        return True
+    if kind.plain(judge) and threshold == np.inf:
+        return True
+    return drops_at_most(limits.drop, samples=samples, losses=losses, gains=gains, alpha=alpha)
+
+
+def answers(
+    found: Scenario, kind: Kind, thresholds: Sequence[float]
+) -> tuple[npt.NDArray[np.float64], Rows]:
+    """What the answers of a plan are worth, and to which samples it is known.
+
+    A codec or form that loses something is known on the samples on which it was judged.
+    """
+    places = np.arange(found.samples)
+    if found.judged is not None and not kind.plain(found):
+        places = found.judged
+    exits = list(kind.exits)
+    leaves = route(found.scores[kind.form][exits][:, places], thresholds)
+    own = found.values(kind.split, kind.codec, kind.form, kind.server_form)
+    rows = [*(found.hits[kind.form][e] for e in exits), own]
+    values = np.stack(rows).astype(np.float64)[:, places]
+    return values[leaves, np.arange(len(places))], places
+
+
+def _at(
+    found: Scenario, limits: Limits, kind: Kind, threshold: float, allowed: Keep
+) -> Choice | None:
+    """The fastest plan with that threshold for the exits of ``kind``.
+
+    Where nothing is lost besides what exits lose, any split behind them answers alike.
+    """
+    grids: list[Floats] = [np.array([threshold], np.float32)] * len(found.early)
+    free = kind.plain(found)
+
+    def keep(block: Block) -> Mask | bool:
+        weights = block.head.weights
+        codes = [number for number, exits in enumerate(weights.subsets) if exits == kind.exits]
+        if block.head.form != kind.form or not codes:
+            return False
+        same = (block.split, block.codec, block.server_form) == (
+            kind.split,
+            kind.codec,
+            kind.server_form,
+        )
+        return (weights.used == codes[0]) & (_plain_alone(block) if free else same)
+
+    if threshold == np.inf:
+        grids = [np.array([], np.float32)] * len(found.early)
+        kind = Kind(kind.split, kind.codec, kind.form, kind.server_form, ())
+    return fastest(found, limits, keep=both(allowed, keep), grids=grids)
