@@ -177,7 +177,7 @@ def test_a_threshold_that_is_no_number(
         (["--split", 0, "--threshold", "block1=0.5"], "no exit 'block1' at or before split 0"),
         (["--split", 99], "split must be in 0.."),
         (["--split", -1], "split"),
-        (["--split", 1, "--codec", "int4"], "no codec named 'int4'"),
+        (["--split", 1, "--codec", "int3"], "no codec named 'int3'"),
         (["--deadline-s", 0], "deadline"),
         (["--deadline-s", -1], "deadline"),
         (["--deadline-s", "nan"], "deadline"),

@@ -213,15 +213,17 @@ def test_a_saved_plan_is_in_the_bundle_until_another_export_takes_its_place(
     shutil.copytree(bundle, path)
     before = read(path)
     planned = one_object(
-        command("plan", path, "--link", "lte", "--deadline", "500ms", "--save", "--json")
+        command("plan", path, "--link", "lte", "--deadline", "500ms", "--table", "--save", "--json")
     )
     after = read(path)
     assert after.plan is not None and after.plan.split == planned["plan"]["split"]
     assert after.manifest.model_hash == before.manifest.model_hash
     where = {"device": "raspberry-pi-4", "link": "lte", "server": "server-cpu", "deadline_s": 0.5}
     assert write_plan(str(path), plan.search(path, **where)).plan == after.plan
-    code, text, _ = command("plan", path)
+    assert after.manifest.table == plan.table(path, **where)
+    code, text, _ = command("plan", path, "--front", "--table", "--server-load", 1)
     assert code == 0 and "edge" in text and "server" in text
+    assert "With the round trip, the device and the server as planned:" in text
     exported = command("export", run, "--out", path, "--json")
     assert "own.bundle carried a plan, made for what was there before" in exported[2]
     assert read(path).plan is None

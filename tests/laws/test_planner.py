@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +19,13 @@ from presplit.core.cost import REPLY_BYTES, WIRE_BYTES
 from presplit.core.costs import Costs, Parts
 from presplit.core.errors import PlanError
 from presplit.core.link import Link
-from presplit.core.plans import Plan
+from presplit.core.plans import Conditions, Plan, Row
 from presplit.core.times import Times, total
 from presplit.core.types import Boundary, Exit, Net
+from presplit.plan.envelope import WITHIN, Box, table_of
 from presplit.plan.evaluate import LEVELS
 from presplit.plan.limits import Limits
+from presplit.plan.pareto import front_of
 from presplit.plan.scenario import Scenario
 from presplit.plan.search import choose, plans
 
@@ -322,3 +325,82 @@ def keeps(s: Scenario, plan: Plan, numbers: dict[str, float], limits: Limits) ->
         return False
     right = numbers["accuracy"] >= s.accuracy - limits.max_drop - CLOSE
     return right and head_bytes(s, plan) <= s.memory_bytes
+
+
+NUMBERS = ("mean_s", "p50_s", "p99_s", "accuracy", "energy_j", "up_bytes")
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(situations())
+def test_the_front_holds_a_plan_at_least_as_good_as_any_and_none_that_is_beaten(
+    s: Scenario,
+) -> None:
+    def criteria(numbers: Mapping[str, float]) -> np.ndarray:
+        return np.array([numbers[n] * (-1 if n == "accuracy" else 1) for n in NUMBERS])
+
+    tried = [(p, brute_force(s, p)) for p in all_plans(s) if head_bytes(s, p) <= s.memory_bytes]
+    front = front_of(s)
+    assert bool(front) == bool(tried)
+    if not tried:
+        return
+    # Numbers of the front are those of brute force, by the law above.
+    numbers = {key(p): criteria(n) for p, n in tried}
+    members = np.stack([numbers[key(p)] for p in front])
+    slack = 1e-8 * np.abs(members) + 1e-12
+    for plan, own in numbers.items():
+        assert (members <= own + slack).all(axis=1).any(), plan
+    for row in members:
+        beaten = (members <= row).all(axis=1) & (members < row - 1e-8 * np.abs(row)).any(axis=1)
+        assert not beaten.any()
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(situations(), st.sampled_from([0.0, 0.2, 1.0]), st.integers(0, 2**32 - 1))
+def test_under_any_conditions_the_table_holds_one_of_the_best_plans(
+    s: Scenario, drop: float, seed: int
+) -> None:
+    allowed = [
+        plan
+        for plan in all_plans(s)
+        if np.mean([follow(s, plan, n).hit for n in range(s.samples)]) >= s.accuracy - drop - CLOSE
+        and head_bytes(s, plan) <= s.memory_bytes
+    ]
+    limits = Limits(max_drop=drop, confidence=None)
+    if not allowed:
+        with pytest.raises(PlanError, match="no plan "):
+            table_of(s, limits)
+        return
+    found = table_of(s, limits)
+    assert found.usual == Conditions(up_bps=s.link.up_bps, rtt_s=s.link.rtt_s)
+    keys = {key(plan) for plan in allowed}
+    assert all(key(row.plan) in keys for row in found.rows)
+    box, random = Box.around(s.link), np.random.default_rng(seed)
+    every = [by_hand(s, plan) for plan in allowed]
+
+    def drawn(low: float, high: float) -> float:
+        return float(np.exp(random.uniform(np.log(low), np.log(high))))
+
+    for _ in range(20):
+        now = Conditions(
+            up_bps=drawn(*box.up_bps),
+            rtt_s=drawn(*box.rtt_s),
+            server_factor=drawn(*box.server_factor),
+            device_factor=drawn(*box.device_factor),
+        )
+        best = min(row.mean_s(now) for row in every)
+        assert found.rows[found.best(now)].mean_s(now) <= best * (1 + WITHIN) + 1e-12
+
+
+def by_hand(s: Scenario, plan: Plan) -> Row:
+    """A plan's parts, averaged over the samples."""
+    ways = [follow(s, plan, sample) for sample in range(s.samples)]
+    sent = [way for way in ways if way.sending]
+    there = [way.sending[2].mean_s + way.sending[4].mean_s for way in sent]
+    return Row(
+        plan,
+        edge_s=float(np.mean([sum(step.mean_s for step in way.steps) for way in ways])),
+        asked=len(sent) / len(ways),
+        up_bytes=sent[0].up_bytes + WIRE_BYTES if sent else 0,
+        tail_s=there[0] if sent else 0,
+        accuracy=0.5,
+    )

@@ -12,6 +12,12 @@ from presplit.core import units
 
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
+    from presplit.core.link import Link
+    from presplit.core.plans import PlanTable
+    from presplit.core.times import Times
+
+MOMENTARY = ("reliability", "max_energy_j")
+"""Limits that depend on the conditions of a moment, so that a table cannot promise them."""
 
 
 def plan(
@@ -58,7 +64,19 @@ def plan(
     against: Annotated[
         Path | None, typer.Option(help="The bundle of a dense net to compare with.")
     ] = None,
-    save: Annotated[bool, typer.Option("--save", help="Put the plan into the bundle.")] = False,
+    server_load: Annotated[
+        float | None, typer.Option(min=0, help="Requests a second that the server gets in all.")
+    ] = None,
+    server_workers: Annotated[int, typer.Option(min=1, help="Workers that serve them.")] = 1,
+    front: Annotated[
+        bool, typer.Option("--front", help="List every plan that no other beats in everything.")
+    ] = False,
+    table: Annotated[
+        bool, typer.Option("--table", help="List the plans that an edge may change between.")
+    ] = False,
+    save: Annotated[
+        bool, typer.Option("--save", help="Put the plan, and the table if asked, into the bundle.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Search all splits, exits, thresholds, codecs and forms; compare with not splitting.
@@ -89,17 +107,24 @@ def plan(
         **{name: asked.pop(name) for name in ("device", "link", "server")},
         "edge_costs": read_costs(edge_costs),
         "server_costs": read_costs(server_costs),
-        "against": None if against is None else read(against),
     }
-    best = search(found, **around, **asked)
+    around["queue"] = queue(found, around, server_load, server_workers)
+    best = search(found, **around, **asked, against=None if against is None else read(against))
+    result: dict[str, Any] = {"plan": msgspec.to_builtins(best)}
     beside = baselines(found, **around, deadline_s=asked.get("deadline_s"))
+    result["baselines"] = {name: msgspec.to_builtins(other) for name, other in beside.items()}
+    text = explain(best, net=found.net)
+    if front:
+        result["front"], shown = listed_front(found, around, asked)
+        text += f"\n\n{shown}"
+    rows = None
+    if table:
+        rows = table_for(found, around, asked)
+        result["table"], shown = listed_table(rows, around["link"])
+        text += f"\n\n{shown}"
     if save:
-        write_plan(found, best)
-    result = {
-        "plan": msgspec.to_builtins(best),
-        "baselines": {name: msgspec.to_builtins(other) for name, other in beside.items()},
-    }
-    show(result, explain(best, net=found.net), as_json=json)
+        write_plan(found, best, table=rows)
+    show(result, text, as_json=json)
     if save:
         alone = best.split == found.net.last
         served = (
@@ -108,6 +133,51 @@ def plan(
             else f"presplit serve {bundle}, and presplit run {bundle} SAMPLES --server HOST:PORT"
         )
         say(f"The plan is in {bundle}. Next: {served}")
+
+
+def queue(found: Bundle, around: dict[str, Any], load_per_s: float | None, workers: int) -> Times:
+    """What a request waits for: as if each were for the whole net, in its slowest form."""
+    from presplit.core.times import NOTHING
+    from presplit.plan import wait
+    from presplit.plan.scenario import scenario
+
+    if load_per_s is None:
+        return NOTHING
+    server = scenario(found, **around).server
+    service_s = max(parts.tail_s[0].mean_s for parts in server.forms.values())
+    return wait(load_per_s=load_per_s, service_s=service_s, workers=workers)
+
+
+def listed_front(found: Bundle, around: dict[str, Any], asked: dict[str, Any]) -> tuple[Any, str]:
+    """The front, as it is for programs and for people."""
+    import msgspec
+
+    from presplit.plan import front
+    from presplit.plan.explain import compared, named
+
+    plans = front(found, **around, deadline_s=asked.get("deadline_s"))
+    shown = {f"{number}. {named(p)}": p.expected for number, p in enumerate(plans, 1) if p.expected}
+    return [msgspec.to_builtins(each) for each in plans], compared(shown)
+
+
+def table_for(found: Bundle, around: dict[str, Any], asked: dict[str, Any]) -> PlanTable:
+    """The table for an edge, under those limits that do not depend on the conditions."""
+    from presplit.plan import table
+
+    kept = {name: value for name, value in asked.items() if name not in MOMENTARY}
+    return table(found, **around, **kept)
+
+
+def listed_table(rows: PlanTable, link: str | Link) -> tuple[Any, str]:
+    """The table, as it is for programs and for people."""
+    import msgspec
+
+    from presplit.plan.envelope import turns
+    from presplit.plan.explain import told_table
+    from presplit.profiles import LINKS
+
+    known = LINKS.find(link) if isinstance(link, str) else link
+    return msgspec.to_builtins(rows), told_table(rows, turns(rows, known))
 
 
 def wished(bundle: Bundle, **said: Any) -> dict[str, Any]:

@@ -62,6 +62,15 @@ def data(value: float) -> str:
     return _scaled(value, (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0)))
 
 
+def rate(value: float) -> str:
+    """Bits a second.
+
+    >>> rate(3.1e6), rate(250)
+    ('3.1 Mbit/s', '250 bit/s')
+    """
+    return _scaled(value, (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3), ("bit/s", 1.0)))
+
+
 def joules(value: float) -> str:
     """An energy.
 

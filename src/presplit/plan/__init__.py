@@ -3,8 +3,21 @@
 All is found by exact search over one cost formula.
 """
 
+from presplit.plan.envelope import Box
 from presplit.plan.explain import explain
 from presplit.plan.limits import Limits
+from presplit.plan.lists import front, table
+from presplit.plan.queueing import wait
 from presplit.plan.search import baselines, candidates, search
 
-__all__ = ["Limits", "baselines", "candidates", "explain", "search"]
+__all__ = [
+    "Box",
+    "Limits",
+    "baselines",
+    "candidates",
+    "explain",
+    "front",
+    "search",
+    "table",
+    "wait",
+]

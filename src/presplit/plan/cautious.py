@@ -13,7 +13,7 @@ need no test.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from presplit.core.routing import route
 from presplit.core.types import Floats
 from presplit.plan.choose import Choice, Keep, Mask, everything, fastest
-from presplit.plan.evaluate import Block
+from presplit.plan.evaluate import Block, evaluate
 from presplit.plan.limits import Limits
 from presplit.plan.risk import drops_at_most, right_at_least
 from presplit.plan.scenario import PLAIN, Scenario
@@ -68,10 +68,7 @@ def cautious(found: Scenario, limits: Limits, *, keep: Keep = everything) -> Cho
     ``keep`` says which plans may be chosen at all.
     """
     assert limits.confidence is not None
-    places = np.arange(found.samples)
-    design = found.part(places[::DESIGN])
-    judge = found.part(places[places % DESIGN != 0])
-    half = limits.merged(max_drop=None if limits.drop is None else limits.drop / 2)
+    design, judge, half = _apart(found, limits)
     kinds: list[Kind] = []
     for also in (everything, _plain_alone):
         best = fastest(design, half, keep=both(keep, also))
@@ -169,19 +166,67 @@ def answers(
     return values[leaves, np.arange(len(places))], places
 
 
+def judged_blocks(
+    found: Scenario, limits: Limits, kinds: Callable[[Scenario, Limits], Sequence[Choice]]
+) -> list[tuple[Block, Mask]]:
+    """All plans whose promise is believed, of the kinds that ``kinds`` designs, block by block.
+
+    All sequences of tests share the risk.
+    """
+    assert limits.confidence is not None
+    design, judge, half = _apart(found, limits)
+    # Kinds that lose nothing besides their exits are judged by the exits alone.
+    tested: dict[Kind, list[Kind]] = {}
+    for kind in {Kind.of(each): None for each in kinds(design, half)}:
+        alike = Kind(found.net.last, PLAIN, PLAIN, PLAIN, kind.exits) if kind.plain(found) else kind
+        tested.setdefault(alike, []).append(kind)
+    alpha = (1 - limits.confidence) / max(1, len(tested))
+    blocks: list[tuple[Block, Mask]] = []
+    for alike in tested:
+        thresholds = _believed(design, judge, alike, limits, alpha)
+        for threshold in thresholds[-1:]:
+            grids, keep = _only(found, alike, threshold)
+            blocks += [(block, _mask(block, keep)) for block in evaluate(found, grids)]
+    if believed_plain(judge, limits, alpha):
+        none = [np.array([], np.float32)] * len(found.early)
+        blocks += [(block, _mask(block, _untouched)) for block in evaluate(found, none)]
+    return blocks
+
+
+def _mask(block: Block, keep: Keep) -> Mask:
+    return np.ones(len(block.head.mean_s), np.bool_) & keep(block)
+
+
+def _apart(found: Scenario, limits: Limits) -> tuple[Scenario, Scenario, Limits]:
+    """The samples that design, those that judge, and what is designed for: half of the loss."""
+    places = np.arange(found.samples)
+    design = found.part(places[::DESIGN])
+    judge = found.part(places[places % DESIGN != 0])
+    half = None if limits.drop is None else limits.drop / 2
+    return design, judge, limits.merged(max_drop=half, confidence=None)
+
+
 def _at(
     found: Scenario, limits: Limits, kind: Kind, threshold: float, allowed: Keep
 ) -> Choice | None:
-    """The fastest plan with that threshold for the exits of ``kind``.
+    """The fastest plan with that threshold for the exits of ``kind``."""
+    grids, keep = _only(found, kind, threshold)
+    return fastest(found, limits, keep=both(allowed, keep), grids=grids)
+
+
+def _only(found: Scenario, kind: Kind, threshold: float) -> tuple[list[Floats], Keep]:
+    """The thresholds, and which plans, that are of ``kind`` with that threshold.
 
     Where nothing is lost besides what exits lose, any split behind them answers alike.
     """
+    free, exits = kind.plain(found), kind.exits
     grids: list[Floats] = [np.array([threshold], np.float32)] * len(found.early)
-    free = kind.plain(found)
+    if threshold == np.inf:
+        exits, grids = (), [np.array([], np.float32)] * len(found.early)
 
     def keep(block: Block) -> Mask | bool:
         weights = block.head.weights
-        codes = [number for number, exits in enumerate(weights.subsets) if exits == kind.exits]
+        codes = [number for number, used in enumerate(weights.subsets) if used == exits]
         if block.head.form != kind.form or not codes:
             return False
         same = (block.split, block.codec, block.server_form) == (
@@ -191,7 +236,4 @@ def _at(
         )
         return (weights.used == codes[0]) & (_plain_alone(block) if free else same)
 
-    if threshold == np.inf:
-        grids = [np.array([], np.float32)] * len(found.early)
-        kind = Kind(kind.split, kind.codec, kind.form, kind.server_form, ())
-    return fastest(found, limits, keep=both(allowed, keep), grids=grids)
+    return grids, keep

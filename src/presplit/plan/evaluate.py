@@ -236,10 +236,13 @@ class Block:
         return 1.0 if seconds > most + slack else self._last(last).time.within(seconds)
 
 
-def evaluate(found: Scenario, grids: Sequence[Floats] | None = None) -> Iterator[Block]:
+def evaluate(
+    found: Scenario, grids: Sequence[Floats] | None = None, *, levels: int | None = None
+) -> Iterator[Block]:
     """Every plan of the grid: by split and form of the head, then by codec and form of the tail.
 
-    ``grids``: the thresholds to try for each early exit, if not those of the module.
+    ``grids``: the thresholds to try for each early exit, if not those of the module; ``levels``: at
+    most so many of those for each.
     """
     if len(found.early) > MOST_EXITS:
         raise PlanError(
@@ -248,7 +251,7 @@ def evaluate(found: Scenario, grids: Sequence[Floats] | None = None) -> Iterator
 
     @functools.cache
     def weights(count: int, form: str) -> Weights:
-        rising = _grids(found, form) if grids is None else grids
+        rising = _grids(found, form, levels) if grids is None else grids
         return _weights(found, form, list(rising[:count]))
 
     for split in range(found.net.last + 1):
@@ -263,12 +266,12 @@ def evaluate(found: Scenario, grids: Sequence[Floats] | None = None) -> Iterator
                     yield Block(found, head, codec, server_form, way)
 
 
-def _grids(found: Scenario, form: str) -> list[Floats]:
+def _grids(found: Scenario, form: str, most: int | None) -> list[Floats]:
     """The thresholds to try for each early exit."""
     count = len(found.early)
     levels = LEVELS
     if count:
-        levels = min(LEVELS, max(1, int(MOST_COMBINATIONS ** (1 / count)) - 1))
+        levels = min(LEVELS, max(1, int(MOST_COMBINATIONS ** (1 / count)) - 1), most or LEVELS)
     return [grid(found.scores[form][number], levels) for number in range(count)]
 
 

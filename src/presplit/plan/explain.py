@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from presplit.core import units
-from presplit.core.plans import Estimate, Plan
+from presplit.core.plans import Estimate, Plan, PlanTable
 from presplit.core.tables import Column, table
 from presplit.core.types import Net
+from presplit.plan.scenario import PLAIN
 
 Show = Callable[[Estimate], str]
 
@@ -81,6 +82,31 @@ def compared(shown: Mapping[str, Estimate]) -> str:
     ]
     columns = [Column(title, title, str) for title, _ in _COLUMNS]
     return table(rows, [Column("way", "", str, text=True), *columns])
+
+
+def named(plan: Plan) -> str:
+    """A plan in a few words.
+
+    >>> named(Plan(2, {"early": 0.9}, "int8"))
+    'split 2, int8, early >= 0.9'
+    """
+    rules = [f"{name} >= {threshold:.4g}" for name, threshold in plan.thresholds.items()]
+    alone = plan.expected is not None and plan.expected.all_edge
+    forms = [] if (plan.form, plan.server_form) == (PLAIN, PLAIN) else [f"edge in {plan.form}"]
+    if forms and not alone:
+        forms.append(f"server in {plan.server_form}")
+    way = ["all on the edge"] if alone else [f"split {plan.split}", plan.codec]
+    return ", ".join([*way, *forms, *rules])
+
+
+def told_table(found: PlanTable, turns: Sequence[tuple[float, int]]) -> str:
+    """The rows of a table, and from which rate on each is the best where all else is as planned."""
+    lines = ["Plans to change between as conditions change:"]
+    lines += [f"  {number}. {named(row.plan)}" for number, row in enumerate(found.rows, 1)]
+    lines.append("With the round trip, the device and the server as planned:")
+    for up_bps, row in turns:
+        lines.append(f"  from {units.rate(up_bps)} up: {named(found.rows[row].plan)}")
+    return "\n".join(lines)
 
 
 def _headline(plan: Plan, net: Net | None) -> str:

@@ -1,0 +1,258 @@
+"""A short table of plans, each the best somewhere in a box of conditions.
+
+What a plan takes on average is linear in the device's factor, the round trip, the inverse of the
+rate and the server's factor, so the best of all plans is a lower envelope of planes. Within a block
+only the lower left hull of (time on the edge, share that asks) can be on it; of what is left, a box
+is halved until in each part some plan of the table is proved to be within `WITHIN` of every other:
+a difference of planes is nowhere larger than at the corners. Source of the idea: dynamic split
+computing (arXiv 2205.11269), which looks a split up by the rate; here every condition counts.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from presplit.core.cost import WIRE_BYTES
+from presplit.core.link import Link
+from presplit.core.plans import Conditions, PlanTable, Row
+from presplit.plan.cautious import judged_blocks
+from presplit.plan.choose import ROUNDING, Choice, Mask, allowed_but_time, why_none
+from presplit.plan.evaluate import Array, Block, Rows, evaluate
+from presplit.plan.limits import Limits
+from presplit.plan.scenario import Scenario
+
+WITHIN = 0.005
+"""Everywhere in the box the table's best is at most by this share slower than the best plan."""
+MOST_ROWS = 32
+LEAST_S = 1e-12
+"""Added to every time, so that no time at all can be compared too."""
+MOST_PARTS = 4_000
+"""Parts into which the box is divided at most, those first in which most may be lost."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """The conditions that the table is for: least and most of each."""
+
+    up_bps: tuple[float, float]
+    rtt_s: tuple[float, float]
+    server_factor: tuple[float, float] = (0.5, 8.0)
+    device_factor: tuple[float, float] = (0.5, 8.0)
+
+    @classmethod
+    def around(cls, link: Link) -> Box:
+        """From a hundredth to ten times the rate, from a quarter to ten times the round trip."""
+        rtt_s = max(link.rtt_s, 1e-4)
+        return cls((link.up_bps / 100, link.up_bps * 10), (rtt_s / 4, rtt_s * 10))
+
+    @property
+    def corners(self) -> Array:
+        """The least and the most of what times are linear in, ``(2, 4)``."""
+        sides = (
+            self.device_factor,
+            self.rtt_s,
+            (1 / self.up_bps[1], 1 / self.up_bps[0]),
+            self.server_factor,
+        )
+        return np.array(sides).T
+
+
+@dataclass(frozen=True, eq=False)
+class Planes:
+    """Plans as planes: seconds for each of the four, ``(plans, 4)``, and where each is from."""
+
+    seconds: Array
+    places: list[tuple[Block, int]]
+
+
+def table_of(found: Scenario, limits: Limits | None = None, box: Box | None = None) -> PlanTable:
+    """At most 32 plans that keep the accuracy, the memory and the bytes of ``limits``.
+
+    Everywhere in the box the best of them is within `WITHIN` of the best of all such plans; where
+    more than 32 were needed, those go that are missed least. A deadline is carried, not
+    promised: what is in time depends on the conditions. Raises `PlanError` if there is no plan.
+    """
+    limits = Limits() if limits is None else limits
+    box = Box.around(found.link) if box is None else box
+    planes = _planes(found, limits, box)
+    if not planes.places:
+        raise why_none(found, limits)
+    chosen = _chosen(planes, box)
+    rows = [_row(*planes.places[at], planes.seconds[at], limits.deadline_s) for at in chosen]
+    usual = Conditions(up_bps=found.link.up_bps, rtt_s=found.link.rtt_s)
+    return PlanTable(tuple(sorted(rows, key=lambda row: (row.asked, row.plan.split))), usual)
+
+
+def turns(found: PlanTable, link: Link, box: Box | None = None) -> list[tuple[float, int]]:
+    """From which rate on which row is the best, all else as planned: ``(up_bps, row)``, rising.
+
+    The first rate is the least of the box.
+    """
+    low, high = (Box.around(link) if box is None else box).up_bps
+
+    def best(up_bps: float) -> int:
+        return found.best(Conditions(up_bps=up_bps, rtt_s=link.rtt_s))
+
+    rates = np.geomspace(low, high, 400).tolist()
+    told = [(low, best(low))]
+    for before, after in itertools.pairwise(rates):
+        if best(after) != told[-1][1]:
+            told.append((_turn(best, before, after), best(after)))
+    return told
+
+
+def _turn(best: Callable[[float], int], low: float, high: float) -> float:
+    """The rate between both from which on the row of ``high`` is the best."""
+    wanted = best(high)
+    while high - low > 1e-4 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if best(middle) == wanted else (middle, high)
+    return high
+
+
+def _planes(found: Scenario, limits: Limits, box: Box) -> Planes:
+    """Every plan that may be the best somewhere: the hulls of all blocks."""
+    seconds: list[Array] = [np.empty((0, 4))]
+    places: list[tuple[Block, int]] = []
+    for block, allowed in _allowed(found, limits, box):
+        rows = np.flatnonzero(allowed & allowed_but_time(block, limits.merged(max_energy_j=None)))
+        if len(rows):
+            mine = _parts(block, rows)
+            hull = lower_left(mine[:, 0], mine[:, 1])
+            seconds.append(mine[hull])
+            places += [(block, int(row)) for row in rows[hull]]
+    return Planes(np.vstack(seconds), places)
+
+
+def _allowed(found: Scenario, limits: Limits, box: Box) -> Sequence[tuple[Block, Mask]]:
+    """The plans whose accuracy is believed."""
+    if limits.confidence is not None:
+        return judged_blocks(found, limits, _designed(box))
+    floor = limits.floor(found.accuracy) - ROUNDING
+    return [(block, block.accuracy() >= floor) for block in evaluate(found)]
+
+
+def _designed(box: Box) -> Callable[[Scenario, Limits], Sequence[Choice]]:
+    """What designs the kinds of plans that are judged: the table of the samples that design."""
+
+    def kinds(design: Scenario, half: Limits) -> Sequence[Choice]:
+        planes = _planes(design, half, box)
+        if not planes.places:
+            return []
+        chosen = _chosen(planes, box)
+        return [Choice(*planes.places[at], (0.0, 0.0, 0, 0.0)) for at in chosen]
+
+    return kinds
+
+
+def _chosen(planes: Planes, box: Box) -> list[int]:
+    """The numbers of the planes that make the table."""
+    chosen, seen = _best_somewhere(planes.seconds, box.corners)
+    return _fewest_missed(planes.seconds, chosen, seen)
+
+
+def _parts(block: Block, rows: Rows) -> Array:
+    """Seconds for the device's factor, the round trip, the inverse rate, the server's factor."""
+    head, asked = block.head.mean_s[rows], block.asked[rows]
+    found = np.zeros((len(rows), 4))
+    found[:, 0] = head
+    if block.way is not None:
+        encoding, _link, *there = block.way.steps
+        found[:, 0] += asked * encoding.mean_s
+        found[:, 1] = asked
+        found[:, 2] = asked * 8 * (block.way.up_bytes + WIRE_BYTES)
+        found[:, 3] = asked * sum(step.mean_s for step in there)
+    return found
+
+
+def lower_left(x: Array, y: Array) -> Rows:
+    """The points that are least for some weights of x and y, both above 0.
+
+    >>> x, y = np.array([0.0, 1.0, 2.0, 1.0, 3.0]), np.array([2.0, 1.5, 0.0, 0.9, 0.0])
+    >>> lower_left(x, y).tolist()
+    [0, 3, 2]
+    """
+    kept: list[int] = []
+    for at in np.lexsort((y, x)).tolist():
+        if kept and y[at] >= y[kept[-1]]:
+            continue
+        while len(kept) > 1 and _bends_up(x, y, kept[-2], kept[-1], at):
+            kept.pop()
+        kept.append(at)
+    return np.array(kept, np.int64)
+
+
+def _bends_up(x: Array, y: Array, a: int, b: int, c: int) -> bool:
+    """Whether b lies on or above the line from a to c."""
+    return bool((y[b] - y[a]) * (x[c] - x[a]) >= (y[c] - y[a]) * (x[b] - x[a]))
+
+
+def _best_somewhere(seconds: Array, box: Array) -> tuple[list[int], Array]:
+    """The planes of the table, and the corners at which they were compared, ``(points, 4)``."""
+    chosen: dict[int, None] = {}
+    points: list[Array] = []
+    waiting: list[tuple[float, int, Array, Rows]] = [(0.0, 0, box, np.arange(len(seconds)))]
+    for number in range(MOST_PARTS):
+        if not waiting:
+            break
+        _, _, part, left = heapq.heappop(waiting)
+        corners = np.array(list(itertools.product(*part.T)))
+        at = np.vstack([corners, np.sqrt(part[0] * part[1])])
+        values = seconds[left] @ at.T + LEAST_S
+        best = np.unique(values.argmin(axis=0))
+        points.append(at)
+        chosen.update(dict.fromkeys(left[best].tolist()))
+        # How much slower than each plane one of the best is at most: it goes if that is little.
+        slower = (values[best][:, None] / values[None]).max(axis=2).min(axis=0)
+        still = slower > 1 + WITHIN
+        if still.any():
+            more = np.union1d(left[still], left[best])
+            for side, half in enumerate(_halves(part)):
+                heapq.heappush(waiting, (-float(slower.max()), 2 * number + side, half, more))
+    return list(chosen), np.vstack(points)
+
+
+def _halves(part: Array) -> tuple[Array, Array]:
+    """The part cut in its longest direction, by ratios."""
+    side = int(np.argmax(part[1] / part[0]))
+    middle = float(np.sqrt(part[0, side] * part[1, side]))
+    lower, upper = part.copy(), part.copy()
+    lower[1, side] = upper[0, side] = middle
+    return lower, upper
+
+
+def _fewest_missed(seconds: Array, chosen: list[int], points: Array) -> list[int]:
+    """At most `MOST_ROWS` of the planes: the one whose loss is least goes, again and again."""
+    values = seconds[chosen] @ points.T + LEAST_S
+    best = values.min(axis=0)
+    kept = list(range(len(chosen)))
+    while len(kept) > MOST_ROWS:
+        ordered = np.sort(values[kept], axis=0)
+        second, first = ordered[1], values[kept].argmin(axis=0)
+        lost = [float((second / best)[first == n].max(initial=1.0)) for n in range(len(kept))]
+        kept.pop(int(np.argmin(lost)))
+    return [chosen[at] for at in kept]
+
+
+def _row(block: Block, row: int, seconds: Array, deadline_s: float | None) -> Row:
+    """A row of the table."""
+    plan = block.plans(np.array([row]), deadline_s=deadline_s)[0]
+    assert plan.expected is not None
+    asked = float(block.asked[row])
+    each = 0.0 if block.way is None else 1.0
+    sent = 0.0 if block.way is None else block.way.up_bytes + WIRE_BYTES
+    there = 0.0 if block.way is None else sum(step.mean_s for step in block.way.steps[2:])
+    return Row(
+        plan=plan,
+        edge_s=float(seconds[0]),
+        asked=min(1.0, asked),
+        up_bytes=sent,
+        tail_s=each * there,
+        accuracy=plan.expected.accuracy,
+        energy_j=plan.expected.energy_j,
+    )
