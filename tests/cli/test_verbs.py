@@ -14,9 +14,9 @@ import numpy as np
 
 from presplit import plan
 from presplit.bundle import read, write_plan
+from presplit.core.plans import Plan, PlanTable, Row
 from presplit.lab.processes import running
 from presplit.profiles import link_from
-from presplit.core.plans import Plan, PlanTable, Row
 from presplit.train import runs
 from presplit.train.nets.to_onnx import to_onnx
 

@@ -9,6 +9,7 @@ are timed in groups.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -219,6 +220,7 @@ def _codec_probes(bundle: Bundle, name: str, boundary: int, values: Array) -> It
     Nothing where these values are not carried, or the codec's library is not here.
     """
     codec, encoding = CODECS.find(name), bundle.encoding(boundary, name)
+    shape = bundle.net.boundaries[boundary].shape
     try:
         codes = codec.encode(values, encoding)
     except MissingLibrary:
@@ -226,7 +228,8 @@ def _codec_probes(bundle: Bundle, name: str, boundary: int, values: Array) -> It
     if codes is None:
         return
     yield Probe(("encode", name, boundary), None, values, lambda: codec.encode(values, encoding))
-    yield Probe(("decode", name, boundary), None, values, lambda: codec.decode(codes, encoding))
+    decode = functools.partial(codec.decode, codes, encoding, shape)
+    yield Probe(("decode", name, boundary), None, values, decode)
 
 
 def _run(probe: Probe, edge: Any, threads: int, load: Load) -> Run:
