@@ -9,7 +9,7 @@ from presplit.core.plans import Conditions, PlanTable
 from presplit.core.protocols import SplitPolicy
 from presplit.core.types import Answer
 from presplit.runtime.estimate import Estimate
-from presplit.runtime.probing import Probing, probe_of
+from presplit.runtime.probing import Probing
 from presplit.runtime.trip import Trip
 from presplit.runtime.walk import Walk
 
@@ -21,7 +21,7 @@ class Choosing:
         self._table, self._policy = table, policy
         self._lock = threading.Lock()
         self._estimate = Estimate(table)
-        self._probing = Probing(probe_of(walks, table.rows), self._estimate)
+        self._probing = Probing(table, walks, self._estimate)
 
     @property
     def now(self) -> Conditions:

@@ -48,12 +48,20 @@ class Estimate:
         prior_s = BASE_WEIGHT * max(LEAST_S, statistics.fmean(edge_s) if edge_s else 0.0)
         self._prior_s, self._usual_base = prior_s, usual.device_factor
         self._seen_s = self._planned_s = 0.0
-        self.computed_at = self.heard_at = time.monotonic()
+        self.computed_at = time.monotonic()
+        self._opened_at = self.computed_at
+        self._heard_at = dict[int, float]()
 
     @property
     def sound_bps(self) -> float:
         """The rate on the way up, or what it was before requests failed."""
         return self._line.sound_bps
+
+    def heard_at(self, nbytes: float) -> float:
+        """When the last request of half as many bytes or more had its reply, or had none."""
+        size = math.frexp(nbytes)[1] - 1
+        times = [at for found, at in self._heard_at.copy().items() if found >= size]
+        return max(times, default=self._opened_at)
 
     def learn(self, row: Row, trip: Trip, edge_s: float | None = None) -> None:
         """Take notice of a sample that went by ``row``.
@@ -75,7 +83,8 @@ class Estimate:
 
     def _heard(self, asked: Asked, tail_s: float) -> None:
         """A request had its reply, or has none."""
-        now = self.heard_at = time.monotonic()
+        now = time.monotonic()
+        self._heard_at[math.frexp(asked.nbytes)[1]] = now
         if asked.why == "overloaded":
             self._overloads += 1
             return

@@ -122,11 +122,10 @@ class Line:
         """The filter's step for a time that is ``off_s`` later than expected."""
         to_rtt, to_byte = self._rr + nbytes * self._rb, self._rb + nbytes * self._bb
         variance = self._variance(nbytes)
-        # Neither may fall below nothing: one time says that it is less, not that it is nothing.
+        # Neither may fall below nothing, nor a byte below what a time can show of so many.
         self._rtt_s = max(self._rtt_s + to_rtt / variance * off_s, self._rtt_s / 2)
-        self._byte_s = max(
-            self._byte_s + to_byte / variance * off_s, self._byte_s / 10, 8 / FASTEST_BPS
-        )
+        shown_s = min(self._byte_s, max(NOISE_S / nbytes, 8 / FASTEST_BPS))
+        self._byte_s = max(self._byte_s + to_byte / variance * off_s, shown_s)
         self._rr -= to_rtt**2 / variance
         self._rb -= to_rtt * to_byte / variance
         self._bb -= to_byte**2 / variance

@@ -1,9 +1,9 @@
 """Small requests and runs beside the traffic, where the traffic itself does not show enough.
 
 An edge that answers everything itself would never hear that the link is back, and one that sends
-everything on never that it is faster than it was. So where nothing was seen for a while, and
-answers are wanted, a probe goes: one sample of noise by the row that sends the least, and one run
-of a stretch.
+little never that it could send much. So where nothing like it was seen for a while, and answers are
+wanted, a sample of noise goes by the row that sends the least, or by the one that would be the best
+if the link were perfect; and where nothing is computed here, a stretch is run.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from presplit.core.cost import WIRE_BYTES
 from presplit.core.errors import EngineError
-from presplit.core.plans import Row
+from presplit.core.plans import Conditions, PlanTable, Row
 from presplit.core.types import Floats
 from presplit.runtime.estimate import LAST, Estimate
 from presplit.runtime.head import Stretch
@@ -30,41 +30,94 @@ FIRST_S, EVERY_S = 0.1, 1.0
 
 What was seen last may be a stall, or the first time of all, so it is looked at again soon.
 """
+LARGE = 2.5
+"""How many times as rare the probes of many bytes are."""
 SHARE = 0.05
-"""Of the link's and of the processor's time probes take so much at most."""
+"""Of the link's and of the processor's time a probe takes so much at most."""
 PATIENCE_S = 2.0
 """How long the reply of a probe is waited for."""
 LEAST_RUN_S = 0.001
 """A stretch that takes less says little of how fast this machine is."""
+PERFECT = Conditions(up_bps=1e12, rtt_s=0.0)
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What is sent and what is run: each None where nothing is sent or run by any row."""
+class Sent:
+    """Probes that go up: a sample of noise by ``row``, ``rare`` times as rarely as others."""
 
-    row: Row
-    sending: Sending | None
-    codes: Floats | None
-    stretch: Stretch | None
-    values: Floats | None
+    def __init__(self, row: Row, sending: Sending, estimate: Estimate, *, rare: float) -> None:
+        self._row, self._sending, self._estimate = row, sending, estimate
+        self._values, self._rare = noise(sending.shape), rare
+        self._nbytes = max(row.up_bytes, WIRE_BYTES)
+        self._heard, self._patience_s, self._next = 0.0, rare * FIRST_S, 0.0
+
+    def due(self, now: float) -> bool:
+        """True if nothing like it was heard of for long enough."""
+        heard = self._estimate.heard_at(self._nbytes)
+        if heard > self._heard:
+            self._heard, self._patience_s = heard, self._rare * FIRST_S
+        return now >= max(self._heard + self._patience_s, self._next)
+
+    def go(self) -> Trip:
+        """Send one, and wait for what comes of it."""
+        trip, began = Trip(), time.monotonic()
+        asked, payload_bytes = self._sending.ask(self._values, began + PATIENCE_S)
+        if isinstance(asked, Failure):
+            trip.unasked(asked)
+        else:
+            trip.asks(payload_bytes)
+            trip.heard(asked, asked.wait(began + PATIENCE_S))
+            asked.cancel()
+        occupied_s = min(PATIENCE_S, 8 * payload_bytes / self._estimate.sound_bps)
+        self._next = began + occupied_s / SHARE
+        self._patience_s = min(self._rare * EVERY_S, 2 * self._patience_s)
+        return trip
+
+    def learn(self, trip: Trip) -> None:
+        """Tell the estimate; a reply to a probe is no reason to be impatient again."""
+        self._estimate.learn(self._row, trip)
+        self._heard = self._estimate.heard_at(self._nbytes)
+
+
+class Ran:
+    """Probes that are computed here: some runs of a stretch, enough to be believed."""
+
+    def __init__(self, row: Row, stretch: Stretch, estimate: Estimate) -> None:
+        self._row, self._stretch, self._estimate = row, stretch, estimate
+        self._values, self._next = noise(stretch.shape), 0.0
+
+    def due(self, now: float) -> bool:
+        """True if nothing was computed for long enough."""
+        return now >= max(self._estimate.computed_at + EVERY_S, self._next)
+
+    def go(self) -> None:
+        """Run it."""
+        first = time.monotonic()
+        self._next = first + EVERY_S
+        for _ in range(LAST // 2 + 1):
+            trip, began = Trip(), time.monotonic()
+            try:
+                self._stretch.run(self._values)
+            except EngineError:
+                return  # the next answer tells its caller
+            trip.ran(time.monotonic() - began, self._stretch.seconds)
+            self._estimate.learn(self._row, trip)
+        self._next = first + max(EVERY_S, (time.monotonic() - first) / SHARE)
 
 
 class Probing:
     """Probes on a thread of its own, when `wake` finds that it is time; ends with `close`."""
 
-    def __init__(self, probe: Probe, estimate: Estimate) -> None:
-        self._probe, self._estimate = probe, estimate
+    def __init__(self, table: PlanTable, walks: Sequence[Walk], estimate: Estimate) -> None:
+        self._sent, self._ran = _sent(table, walks, estimate), _ran(table, walks, estimate)
         self._wanted = threading.Event()
         self._ended = False
-        self._link_at = self._run_at = 0.0
-        self._heard, self._patience_s = 0.0, FIRST_S
         self._thread = threading.Thread(target=self._work, name="probing", daemon=True)
         self._thread.start()
 
     def wake(self) -> None:
         """Probe if it is time to; returns at once."""
         now = time.monotonic()
-        if self._link_due(now) or self._run_due(now):
+        if any(probe.due(now) for probe in (*self._sent, *self._ran)):
             self._wanted.set()
 
     def close(self) -> None:
@@ -72,86 +125,49 @@ class Probing:
         self._ended = True
         self._wanted.set()
 
-    def _link_due(self, now: float) -> bool:
-        if self._probe.sending is None:
-            return False
-        if self._estimate.heard_at != self._heard:
-            self._heard, self._patience_s = self._estimate.heard_at, FIRST_S
-        return now - self._heard >= self._patience_s and now >= self._link_at
-
-    def _run_due(self, now: float) -> bool:
-        unseen = now - self._estimate.computed_at >= EVERY_S
-        return self._probe.stretch is not None and unseen and now >= self._run_at
-
     def _work(self) -> None:
         """Probe whenever it is wanted."""
         while True:
             self._wanted.wait()
             self._wanted.clear()
+            for probe in self._ran:
+                if not self._ended and probe.due(time.monotonic()):
+                    probe.go()
+            for probe in self._sent:
+                if not self._ended and probe.due(time.monotonic()):
+                    trip = probe.go()
+                    if not self._ended:  # closing fails what is on its way, not the link
+                        probe.learn(trip)
             if self._ended:
                 return
-            now = time.monotonic()
-            if self._run_due(now):
-                self._run()
-            if self._link_due(now):
-                self._ask()
-
-    def _run(self) -> None:
-        """Run the stretch as often as it takes to be believed."""
-        probe, first = self._probe, time.monotonic()
-        assert probe.stretch is not None and probe.values is not None, "it is due"
-        self._run_at = first + EVERY_S
-        for _ in range(LAST // 2 + 1):
-            trip, began = Trip(), time.monotonic()
-            try:
-                probe.stretch.run(probe.values)
-            except EngineError:
-                return  # the next answer tells its caller
-            trip.ran(time.monotonic() - began, probe.stretch.seconds)
-            self._estimate.learn(probe.row, trip)
-        self._run_at = first + max(EVERY_S, (time.monotonic() - first) / SHARE)
-
-    def _ask(self) -> None:
-        """Send the noise once."""
-        probe, trip, began = self._probe, Trip(), time.monotonic()
-        assert probe.sending is not None and probe.codes is not None, "it is due"
-        asked, nbytes = probe.sending.ask(probe.codes, began + PATIENCE_S)
-        if isinstance(asked, Failure):
-            trip.unasked(asked)
-        else:
-            trip.asks(nbytes)
-            reply = asked.wait(began + PATIENCE_S)
-            trip.heard(asked, reply)
-            asked.cancel()
-        occupied_s = min(PATIENCE_S, 8 * nbytes / self._estimate.sound_bps)
-        self._link_at = began + occupied_s / SHARE
-        if not self._ended:
-            self._estimate.learn(probe.row, trip)
-            self._heard = self._estimate.heard_at
-            self._patience_s = min(EVERY_S, 2 * self._patience_s)
 
 
-def probe_of(walks: Sequence[Walk], rows: Sequence[Row]) -> Probe:
-    """The cheapest probe of the walks of ``rows``."""
+def _sent(table: PlanTable, walks: Sequence[Walk], estimate: Estimate) -> list[Sent]:
+    """What is sent: by the row with the fewest bytes and by the best one over a perfect link."""
     sendings = {
         number: walk.sending
         for number, walk in enumerate(walks)
         if walk.sending is not None and walk.sending.asks
     }
+    if not sendings:
+        return []
+    least = min(sendings, key=lambda number: table.rows[number].up_bytes)
+    best = min(sendings, key=lambda number: table.rows[number].mean_s(PERFECT))
+    found = [Sent(table.rows[least], sendings[least], estimate, rare=1.0)]
+    if table.rows[best].up_bytes >= 2 * table.rows[least].up_bytes:
+        found.append(Sent(table.rows[best], sendings[best], estimate, rare=LARGE))
+    return found
+
+
+def _ran(table: PlanTable, walks: Sequence[Walk], estimate: Estimate) -> list[Ran]:
+    """What is run: the shortest stretch that says something, else the longest."""
     ways = [stretch for walk in walks for stretch in walk.way]
+    if not ways:
+        return []
+    longest = max(ways, key=lambda one: one.seconds)
     telling = [stretch for stretch in ways if stretch.seconds >= LEAST_RUN_S]
-    stretch = min(telling or ways, key=lambda one: one.seconds, default=None)
-    if not telling and ways:
-        stretch = max(ways, key=lambda one: one.seconds)
-    number = min(sendings, key=lambda one: rows[one].up_bytes, default=0)
-    sending = sendings.get(number)
-    return Probe(
-        row=rows[number],
-        sending=sending,
-        codes=None if sending is None else noise(sending.shape),
-        stretch=stretch,
-        values=None if stretch is None else noise(stretch.shape),
-    )
+    stretch = min(telling, key=lambda one: one.seconds, default=longest)
+    return [Ran(table.rows[0], stretch, estimate)]
 
 
 def noise(shape: Sequence[int]) -> Floats:
