@@ -179,7 +179,7 @@ def test_what_the_server_says_tells_its_load_from_the_links() -> None:
     asking = row(Plan(1), tail_s=0.02)
     estimate = Estimate(PlanTable((asking,), usual=Conditions(1e7, 0.02)))
     for _ in range(5):
-        estimate.learn(asking, trip(asked=Asked(1000, 0.104, "server", server_s=0.083)))
+        estimate.learn(asking, trip(asked=Asked(1000, 0.104, "server", server_s=0.0809)))
     assert estimate.now.server_factor == pytest.approx(4, rel=0.01)
     assert estimate.now.rtt_s + 8000 / estimate.now.up_bps == pytest.approx(0.024, rel=0.05)
 

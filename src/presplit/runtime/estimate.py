@@ -24,8 +24,10 @@ OLD_S = 0.5
 """After so many seconds without a new one, what was seen before counts no more."""
 BASE_WEIGHT, BASE_KEPT = 5.0, 0.98
 """How many answers the table's word counts; what an answer counts less with each one after it."""
-LEAST_S = 0.001
-"""Times are compared with so much added to both: below it, others than computing count."""
+LEAST_S = 0.0003
+"""The server's times are compared with so much added to both: what handing over takes there."""
+LEAST_EDGE_S = 0.001
+"""An answer on the edge that the table says takes less than that counts as much."""
 LEAST_FACTOR, MOST_FACTOR = 0.01, 1000.0
 DOWN_S = 1.0
 """A link that is down takes at least so long: that is what connecting again takes."""
@@ -45,7 +47,7 @@ class Estimate:
         self._load, self._server = _Recent(1.0), _Recent(usual.server_factor)
         self._overloads = 0
         edge_s = [row.edge_s for row in table.rows if row.edge_s]
-        prior_s = BASE_WEIGHT * max(LEAST_S, statistics.fmean(edge_s) if edge_s else 0.0)
+        prior_s = BASE_WEIGHT * max(LEAST_EDGE_S, statistics.fmean(edge_s) if edge_s else 0.0)
         self._prior_s, self._usual_base = prior_s, usual.device_factor
         self._seen_s = self._planned_s = 0.0
         self.computed_at = time.monotonic()
