@@ -192,7 +192,9 @@ def follow(s: Scenario, plan: Plan, sample: int) -> Way:
         return Way(steps, joules, macs, s.hits[plan.form][-1, sample])
     payload = s.payload_bytes[plan.split][plan.codec]
     sending = (payload + WIRE_BYTES) * 8 / s.link.up_bps
-    travel = sending + s.link.rtt_s + REPLY_BYTES * 8 / s.link.down_bps
+    # By the link's own sum: draws are paired by their bits, and another order rounds otherwise.
+    (travel,) = s.link.time(payload + WIRE_BYTES, REPLY_BYTES).draws_s
+    assert travel == pytest.approx(sending + s.link.rtt_s + REPLY_BYTES * 8 / s.link.down_bps)
     way = (Times.of(0), Times.of(travel), s.queue, Times.of(0), server.tail_s[plan.split])
     worth = s.worth.get(
         (plan.split, plan.codec, plan.form, plan.server_form), s.hits["float32"][-1]
