@@ -23,9 +23,15 @@ MOMENTARY = ("reliability", "max_energy_j")
 def plan(
     bundle: Annotated[Path, typer.Argument(help="A bundle directory.")],
     device: Annotated[
-        str | None, typer.Option(help="Profile of the edge device; default raspberry-pi-4.")
+        str | None,
+        typer.Option(
+            help="Edge device: a profile, a .json file, or macs=2G,power=3; default raspberry-pi-4."
+        ),
     ] = None,
-    link: Annotated[str | None, typer.Option(help="Profile of the link; default wifi.")] = None,
+    link: Annotated[
+        str | None,
+        typer.Option(help="Link: a profile, a .json file, or up=3M,rtt=40ms; default wifi."),
+    ] = None,
     server: Annotated[
         str | None, typer.Option(help="Profile of the server; default server-cpu.")
     ] = None,
@@ -174,9 +180,9 @@ def listed_table(rows: PlanTable, link: str | Link) -> tuple[Any, str]:
 
     from presplit.plan.envelope import turns
     from presplit.plan.explain import told_table
-    from presplit.profiles import LINKS
+    from presplit.profiles import link_from
 
-    known = LINKS.find(link) if isinstance(link, str) else link
+    known = link_from(link) if isinstance(link, str) else link
     return msgspec.to_builtins(rows), told_table(rows, turns(rows, known))
 
 

@@ -24,7 +24,7 @@ from presplit.core.errors import PlanError
 from presplit.core.link import Link
 from presplit.core.times import NOTHING, Times
 from presplit.core.types import Exit, Floats, Net
-from presplit.profiles import DEVICES, LINKS
+from presplit.profiles import device_from, link_from
 
 PLAIN = "float32"
 """The form and the codec that change nothing."""
@@ -190,8 +190,8 @@ def scenario(
     """
     bundle = bundle if isinstance(bundle, Bundle) else read(bundle)
     net, manifest = bundle.net, bundle.manifest
-    edge_device = DEVICES.find(device) if isinstance(device, str) else device
-    server_device = DEVICES.find(server) if isinstance(server, str) else server
+    edge_device = device_from(device) if isinstance(device, str) else device
+    server_device = device_from(server) if isinstance(server, str) else server
     exits = [manifest.exits.get(exit_.name) for exit_ in net.exits]
     segment_macs = tuple(part.macs for part in manifest.segments)
     exit_macs = tuple(part.macs if part else 0 for part in exits)
@@ -228,7 +228,7 @@ def scenario(
         net=net,
         edge=costs(edge_costs, edge_device, "edge_costs"),
         server=costs(server_costs, server_device, "server_costs"),
-        link=LINKS.find(link) if isinstance(link, str) else link,
+        link=link_from(link) if isinstance(link, str) else link,
         memory_bytes=edge_device.memory_bytes,
         segment_macs=segment_macs,
         segment_weights=tuple(part.weights for part in manifest.segments),
