@@ -9,8 +9,8 @@ from typing import Any, Literal
 from presplit.codecs.native import same
 from presplit.core.errors import InputError, library
 
-LEVEL = 3
-"""Higher levels gain a hundredth at ten times the time on activations, which hardly repeat."""
+LEVEL = 1
+"""Level 3 gains nothing on activations, level 6 takes 5 times as long for 4 % fewer bytes."""
 
 
 class Zstd:

@@ -9,15 +9,14 @@ bytes, which our own server decodes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-from presplit.core.types import Boundary
+from presplit.core.types import Boundary, Floats
 from presplit.core.value import PartialShare, Positive, Value
 
 Dtype = Literal["float32", "float16", "uint8", "int8", "int16", "int32"]
@@ -180,13 +179,24 @@ class Step:
     axis: int = 0
 
 
+FEW = 4
+"""Samples of a batch of which some values are kept."""
+KEPT, MOST_KEPT = 2**11, 2**16
+"""Values of a boundary that are kept of one batch, and of all, about."""
+
+
+def _none() -> Floats:
+    """No values of any channel."""
+    return np.empty((1, 0), np.float32)
+
+
 @dataclass(frozen=True)
 class Seen:
     """What was seen of a boundary's values on held-out samples, from which codecs are calibrated.
 
     ``whole``: every value was a whole number, as token ids are. ``channels``: the lowest and the
     highest value at each index of the boundary's first axis, if it has several axes and not too
-    many indices.
+    many indices. ``some``: float32 ``(channels or 1, n)``, values that were seen, evenly taken.
 
     >>> Seen.of(np.array([3.0, 1.0])), Seen.of(np.array([0.5])).whole
     (Seen(low=1.0, high=3.0, whole=True, channels=()), False)
@@ -198,23 +208,25 @@ class Seen:
     high: float
     whole: bool = False
     channels: tuple[tuple[float, float], ...] = ()
+    some: Floats = field(default_factory=_none, compare=False, repr=False)
 
     @classmethod
     def of(cls, values: np.ndarray) -> Seen:
         """What ``values`` ``(batch, *boundary)``, at least one and all finite, show."""
         whole = bool((values == np.rint(values)).all())
         if values.ndim < 3 or values.shape[1] > MOST_CHANNELS:
-            return cls(float(values.min()), float(values.max()), whole)
+            low, high = float(values.min()), float(values.max())
+            return cls(low, high, whole, some=_thinned(values[:FEW].reshape(1, -1), KEPT))
         others = (0, *range(2, values.ndim))
-        ends = zip(values.min(others).tolist(), values.max(others).tolist(), strict=True)
-        return cls.by_channel(tuple(ends), whole=whole)
-
-    @classmethod
-    def by_channel(cls, channels: Sequence[tuple[float, float]], *, whole: bool = False) -> Seen:
-        """What is seen where each channel has such a range."""
-        low = min(low for low, _ in channels)
-        high = max(high for _, high in channels)
-        return cls(low, high, whole, tuple(channels))
+        lows, highs = values.min(others), values.max(others)
+        few = values[:FEW].swapaxes(0, 1).reshape(values.shape[1], -1)
+        return cls(
+            float(lows.min()),
+            float(highs.max()),
+            whole,
+            tuple(zip(lows.tolist(), highs.tolist(), strict=True)),
+            _thinned(few, KEPT),
+        )
 
     def __or__(self, other: Seen) -> Seen:
         """What both show together."""
@@ -223,7 +235,16 @@ class Seen:
         if self.channels and other.channels:
             pairs = zip(self.channels, other.channels, strict=True)
             channels = tuple((min(a, c), max(b, d)) for (a, b), (c, d) in pairs)
-        return Seen(low, high, self.whole and other.whole, channels)
+        some = self.some if other.some.size == 0 else other.some
+        if self.some.size and other.some.size:
+            some = _thinned(np.concatenate([self.some, other.some], axis=1), MOST_KEPT)
+        return Seen(low, high, self.whole and other.whole, channels, some)
+
+
+def _thinned(values: Floats, most: int) -> Floats:
+    """About ``most`` of ``values`` ``(channels, n)``, evenly taken; one a channel at least."""
+    step = math.ceil(values.size / most)
+    return values[:, :: min(step, values.shape[1])].astype(np.float32)
 
 
 NOTHING = Seen(math.inf, -math.inf, whole=True)
