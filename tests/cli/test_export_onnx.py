@@ -198,6 +198,21 @@ def test_without_samples_only_codecs_without_a_range_are_offered(
     assert command("run", tmp_path / "c.bundle", folder / "x.npy")[0] == 0
 
 
+def test_the_command_tries_the_codecs_that_it_is_told(
+    command: Command, folder: Path, tmp_path: Path
+) -> None:
+    words = ["--from", folder / "Cats (v2).onnx", "--samples", folder / "x.npy"]
+    words += ["--out", tmp_path / "c.bundle"]
+    tried = {"all": {"bfloat16", "int2+lz4", "topk-10"}, "float16, int8+lz4": {"int8+lz4"}}
+    for text, some in tried.items():
+        assert command("export", *words, "--codecs", text)[0] == 0
+        port = read(tmp_path / "c.bundle").manifest.ports[1]
+        assert some <= {*port.encodings, *port.refused}
+    assert {*port.encodings, *port.refused} == {"float32", "float16", "int8+lz4"}
+    code, _, problem = command("export", *words, "--codecs", "int8,int9")
+    assert code == 2 and "--codecs: no codec named 'int9' (nearest: int" in problem
+
+
 def test_several_outputs_are_exits(command: Command, tmp_path: Path) -> None:
     net = add_exits(resnet8(width=8), ["block1", "block2"], example=torch.zeros(1, *SHAPE)).eval()
     (tmp_path / "net.onnx").write_bytes(to_onnx(net, torch.zeros(1, *SHAPE)).SerializeToString())

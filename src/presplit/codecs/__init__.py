@@ -39,8 +39,8 @@ _ALL: tuple[Codec, ...] = (
 CODECS: Shelf[Codec] = Shelf("codec", {codec.name: codec for codec in _ALL})
 
 USUAL = (
-    *("float32", "float16", "int8", "int4", "integers", "int8+zstd"),
-    *("png", "jpeg-90", "jpeg-75"),
+    *("float32", "float16", "int8", "int4", "int4-channel", "integers"),
+    *("int8+zstd", "int4-channel+zstd", "png", "jpeg-90", "jpeg-75"),
 )
 """What a bundle offers unless it is told otherwise, where values allow it."""
 
