@@ -196,6 +196,23 @@ def test_channels_of_different_size_keep_their_own_steps() -> None:
     assert lost["int4-channel"] <= 1 / 30 + 1e-6 < 0.5 < lost["int4"]
 
 
+@pytest.mark.parametrize("name", ["int4", "int4-channel", "int2"])
+def test_rare_values_do_not_make_few_steps_coarse(name: str) -> None:
+    """The ends are those that lose least on what was seen; 8 bits hold all of it."""
+    values = np.random.default_rng(0).exponential(size=(4, 2, 16, 16)).astype(np.float32)
+    seen, shape = Seen.of(values), values.shape[1:]
+    codec, whole = CODECS[name], Seen(seen.low, seen.high, channels=seen.channels)
+    lost = []
+    for known in (seen, whole):
+        encoding = codec.calibrate(known, shape)
+        back = codec.decode(codec.encode(values, encoding), encoding, shape)
+        assert (np.abs(back - values) <= codec.error(values, encoding)).all()
+        lost.append(np.square(back - values).mean())
+    assert lost[0] < 0.8 * lost[1]
+    int8 = CODECS["int8"]
+    assert int8.calibrate(seen, shape) == int8.calibrate(whole, shape)
+
+
 def test_a_row_of_numbers_has_no_channels() -> None:
     values = np.ones((2, 5), np.float32)
     assert CODECS["int8-channel"].calibrate(Seen.of(values), (5,)) is None
