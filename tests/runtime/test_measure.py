@@ -17,7 +17,8 @@ from presplit.core.types import Runnable
 from presplit.runtime import measure, seconds_of
 from presplit.runtime.anchor import anchor
 from presplit.runtime.engines import ENGINES, Arrays, Engine, Stop
-from presplit.runtime.measure import boundary_values, time_parts
+from presplit.runtime.measure import time_parts
+from presplit.runtime.probes import boundary_values
 
 PI = Device("pi", macs_per_s=1e9, memory_bytes=1e9, power_w=4.0)
 
@@ -81,7 +82,7 @@ def machine() -> Machine:
 
 @pytest.fixture(scope="module")
 def costs(bundle: Bundle, machine: Machine) -> Costs:
-    return time_parts(bundle, load=machine.load, clock=machine)
+    return time_parts(bundle, pause_s=0, load=machine.load, clock=machine)
 
 
 def test_every_head_tail_and_exit_is_timed_as_one_stretch(
@@ -107,7 +108,9 @@ def test_an_exit_is_what_it_adds_to_the_head_that_ends_at_it(
 
 def test_the_file_says_where_it_is_from_and_is_small(bundle: Bundle, tmp_path: Path) -> None:
     drawing = Drawing(tmp_path)
-    found = measure(bundle, device=PI, load=drawing.load, clock=drawing, root=tmp_path, seconds=0.5)
+    found = measure(
+        bundle, device=PI, pause_s=0, load=drawing.load, clock=drawing, root=tmp_path, seconds=0.5
+    )
     # The processor's own counters take the place of the profile's 4 W.
     assert (found.device, found.how, found.energy) == ("pi", "measured", "measured")
     assert found.power_w == pytest.approx(30, rel=0.01)
@@ -120,7 +123,7 @@ def test_the_file_says_where_it_is_from_and_is_small(bundle: Bundle, tmp_path: P
 
 def test_codecs_are_there_for_the_boundaries_that_they_carry(bundle: Bundle) -> None:
     # Codecs do not move the made-up clock, so this is by the real one.
-    found = measure(bundle, seconds=0.2)
+    found = measure(bundle, seconds=0.2, pause_s=0.001)
     for times in (found.encode_s, found.decode_s):
         assert set(times) >= {"float16", "int8"} and "float32" not in times
         assert all(len(row) == 4 for row in times.values())
@@ -135,7 +138,7 @@ def test_models_too_large_to_be_held_together_are_timed_in_groups(
     bundle: Bundle, costs: Costs
 ) -> None:
     alone = Machine()
-    found = time_parts(bundle, load=alone.load, clock=alone, seconds=5, group_bytes=1)
+    found = time_parts(bundle, pause_s=0, load=alone.load, clock=alone, seconds=5, group_bytes=1)
     for here, before in zip(
         found.forms["float32"].head_s, costs.forms["float32"].head_s, strict=True
     ):
@@ -159,7 +162,7 @@ def test_calls_and_computing_that_became_slower_unequally_are_told_apart(
 ) -> None:
     # Probes are told apart only where one takes several times as long as another.
     long = Machine(call_s=1e-6)
-    base = time_parts(bundle, load=long.load, clock=long, seconds=5)
+    base = time_parts(bundle, pause_s=0, load=long.load, clock=long, seconds=5)
     busy = Machine(call_s=3e-4, byte_s=1.3e-6)
     found = anchor(base, bundle, load=busy.load, clock=busy).forms["float32"]
     for k in range(3):

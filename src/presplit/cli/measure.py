@@ -31,6 +31,9 @@ def measure(
         float | None, typer.Option(help="About how long at most; default 60, for others 10.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the engine.")] = 1,
+    pause_ms: Annotated[
+        float, typer.Option(min=0, help="Rest before each stretch, as between two answers.")
+    ] = 20.0,
     samples: Annotated[
         Path | None,
         typer.Option(help="A .npy file; its first sample is taken in place of noise."),
@@ -62,13 +65,18 @@ def measure(
         if anchor is not None:
             costs = _anchored(found, anchor, seconds)
         else:
-            costs = _costs(found, device, seconds, threads, samples)
+            costs = _costs(found, device, seconds, threads, pause_ms / 1000, samples)
         _write(out, costs)
         _show_costs(found, costs, as_json=json)
 
 
 def _costs(
-    bundle: Bundle, device: str | None, seconds: float | None, threads: int, samples: Path | None
+    bundle: Bundle,
+    device: str | None,
+    seconds: float | None,
+    threads: int,
+    pause_s: float,
+    samples: Path | None,
 ) -> Costs:
     """The costs of the bundle here, all of them measured."""
     from presplit.bundle import as_input
@@ -85,6 +93,7 @@ def _costs(
         bundle,
         seconds=60.0 if seconds is None else seconds,
         threads=threads,
+        pause_s=pause_s,
         device=device_from(device) if device else "this machine",
         sample=sample,
     )

@@ -31,7 +31,7 @@ class Parts(Value, frozen=True):
     ``tail_s[k]`` those from boundary k on ([last] is nothing): a stretch costs less than the sum of
     its segments, because each call and each layout of its own costs. ``exit_s[j]`` is what exit j
     adds to the stretch that ends at it (nothing for the last exit, which is the last segment's
-    output).
+    output). Heads and tails come after a pause; ``wake_s`` is what waking up takes of each.
 
     >>> parts = Parts(
     ...     head_s=(NOTHING, Times.of(0.5), Times.of(0.75), Times.of(1.0)),
@@ -45,6 +45,7 @@ class Parts(Value, frozen=True):
     head_s: tuple[Times, ...]
     tail_s: tuple[Times, ...]
     exit_s: tuple[Times, ...]
+    wake_s: NonNegative = 0.0
 
     @classmethod
     def added(
@@ -64,15 +65,16 @@ class Parts(Value, frozen=True):
         """The segments from boundary ``start`` to ``stop`` in one engine.
 
         One in the middle takes what the head up to ``stop`` takes, less the head up to ``start``,
-        and what cutting there adds: ``head + tail - whole`` at ``start``.
+        and what cutting there adds: ``head + tail - whole`` at ``start``. One that does not begin
+        at 0 follows another at once, so nothing has to wake up for it.
         """
         if start == stop:
             return NOTHING
         if start == 0:
             return self.head_s[stop]
         if stop == len(self.head_s) - 1:
-            return self.tail_s[start]
-        whole = self.tail_s[0].quantile(0.5)
+            return self.tail_s[start].moved(-self.wake_s)
+        whole = self.tail_s[0].quantile(0.5) + self.wake_s
         return self.head_s[stop].moved(self.tail_s[start].quantile(0.5) - whole)
 
     def scaled(self, factor: float, call_s: float = 0.0) -> Parts:
@@ -85,7 +87,8 @@ class Parts(Value, frozen=True):
         heads = [each.scaled(factor).moved(call_s) for each in self.head_s[1:]]
         tails = [each.scaled(factor).moved(call_s) for each in self.tail_s[:-1]]
         exits = [each.scaled(factor) for each in self.exit_s]
-        return Parts((NOTHING, *heads), (*tails, NOTHING), tuple(exits))
+        wake_s = self.wake_s * factor
+        return Parts((NOTHING, *heads), (*tails, NOTHING), tuple(exits), wake_s)
 
 
 class Costs(Value, frozen=True):
@@ -99,7 +102,8 @@ class Costs(Value, frozen=True):
     computing; ``energy`` says where the watts are from. ``peak_bytes`` is the most memory in use,
     ``processor`` and ``engine`` what ran, ``clock`` the state of the processor when it was
     measured, in words. ``precision`` is how well the medians are known, the half width of their 95
-    % interval as a share of the median, for the worst of them.
+    % interval as a share of the median, for the worst of them; ``pause_s`` is how long the machine
+    rested before each head and tail.
     """
 
     device: str
@@ -118,6 +122,7 @@ class Costs(Value, frozen=True):
     engine: str = ""
     clock: str = ""
     precision: NonNegative | None = None
+    pause_s: NonNegative = 0.0
 
     def encoding_s(self, codec: str, boundary: int) -> Times:
         """What it takes to encode ``boundary``."""

@@ -21,7 +21,7 @@ from presplit.core.errors import PlanError
 from presplit.runtime import machine
 from presplit.runtime.doors import check_positive
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
-from presplit.runtime.measure import Part, boundary_values, running, stretch
+from presplit.runtime.probes import Part, boundary_values, running, stretch
 from presplit.runtime.rounds import Clock, Run, timed
 
 AGREE = 0.1
@@ -64,7 +64,7 @@ def anchor(
     for probe in probes:
         runnable, start = stretch(bundle, probe)
         runs.append(running(runnable, values[start], costs.threads, load))
-    found = timed(runs, limit_s=seconds, clock=clock)
+    found = timed(runs, limit_s=seconds, pause_s=costs.pause_s, clock=clock)
     sides = {"head": parts.head_s, "tail": parts.tail_s}
     then = np.array([sides[kind][k].quantile(0.5) for kind, _, k in probes])
     now = np.median(found.seconds, axis=1)

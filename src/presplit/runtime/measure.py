@@ -4,60 +4,56 @@ Heads and tails are timed in one stretch, from each boundary to the end, and the
 its exits: a joined stretch costs less than the sum of its segments. Codecs are timed on the values
 at each boundary, the edge itself on the whole net, asking on an echo. All that is timed together is
 timed round by round (`presplit.runtime.rounds`); engines that would not fit into memory together
-are timed in groups.
+are timed in groups. Before each stretch the machine rests as it does between two answers that a
+link or a camera keeps waiting: run back to back, a small net seemed four times as fast as it is.
 """
 
 from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from presplit.bundle import Bundle
-from presplit.codecs import CODECS
 from presplit.core.costs import Costs, Device, Parts
-from presplit.core.errors import MissingLibrary
 from presplit.core.memory import give_back
 from presplit.core.plans import Plan
 from presplit.core.times import NOTHING, Times
 from presplit.core.types import Floats, Runnable
-from presplit.core.value import DAY_S
 from presplit.runtime import machine
 from presplit.runtime.doors import check_count, check_positive, check_threads
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
 from presplit.runtime.engines.onnxruntime import version
-from presplit.runtime.hosted import Form
-from presplit.runtime.rounds import Clock, Run, Timed, kept, timed
+from presplit.runtime.probes import (
+    CODING,
+    GROUP_BYTES,
+    Array,
+    Part,
+    boundary_values,
+    first_values,
+    forms_of,
+    groups,
+    probes_of,
+    run_of,
+    running,
+    stretch,
+)
+from presplit.runtime.rounds import Clock, Timed, kept, timed
 
-GROUP_BYTES = 2**28
-"""Models whose engines are held at once; an engine takes a few times its model."""
+PAUSE_S = 0.02
+"""The rest before each stretch; a longer one changes little."""
 CODEC_QUANTILES = 16
 """What is kept of a codec's time, of which there are many."""
-
-Array = npt.NDArray[Any]
-Part = tuple[str, str, int]
-"""What is timed: head, tail, exit, edge, encode or decode; a form, or a codec; where.
-
-Where is a boundary, or the number of an exit.
-"""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Something to time: its model if it has one, to be loaded, and what is then to be run."""
-
-    part: Part
-    runnable: Runnable | None
-    values: Array
-    run: Run | None = None
+STRETCHES_SHARE = 0.85
+"""Of the whole time, at most; codecs have what is left."""
+AWAKE_LIMIT_S = 2.0
+"""How long the shortest tail is run at once, to tell what waking up takes."""
 
 
 def measure(
@@ -66,6 +62,7 @@ def measure(
     seconds: float = 60.0,
     threads: int = 1,
     device: Device | str = "this machine",
+    pause_s: float = PAUSE_S,
     sample: Floats | None = None,
     load: Load = ENGINES[DEFAULT],
     root: Path = machine.ROOT,
@@ -74,21 +71,26 @@ def measure(
     """The costs of every part of ``bundle`` here, one sample at a time, in each form that it has.
 
     It ends when all medians are stable, or after about so many ``seconds``: `Costs.precision` says
-    how well they are known. ``device`` names this machine in the result; a `Device` also gives the
-    watts where the processor's own counters below ``root`` cannot be read. ``sample``, float32 of
-    the net's input without a batch, is what is computed and encoded, noise if None: codecs that
+    how well they are known. The machine rests for ``pause_s`` before each stretch: 0 for answers
+    that follow each other at once. ``device`` names this machine; a `Device` also gives the watts
+    where the processor's own counters below ``root`` cannot be read. ``sample``, float32 of the
+    net's input without a batch, is what is computed and encoded, noise if None: codecs that
     squeeze take longer for noise. ``load`` makes the engines, and ``clock`` tells the time. Raises
     `SpecError` if a number is out of its range, `InputError` for another sample.
     """
-    check_positive("seconds", seconds)
-    check_threads(threads)
     costs = time_parts(
-        bundle, seconds=seconds, threads=threads, sample=sample, load=load, clock=clock
+        bundle,
+        seconds=seconds,
+        threads=threads,
+        pause_s=pause_s,
+        sample=sample,
+        load=load,
+        clock=clock,
     )
     name, profile = (device, None) if isinstance(device, str) else (device.name, device.power_w)
     whole = bundle.runnable(0, bundle.net.last)
     engine = load(whole, threads)
-    first = _input(bundle, sample)
+    first = first_values(bundle, sample)
     drawn = machine.watts(lambda: engine.run({whole.input: first}), root=root, clock=clock)
     energy = "profile" if profile is not None else "unknown"
     return msgspec.structs.replace(
@@ -109,6 +111,7 @@ def time_parts(
     *,
     seconds: float = 60.0,
     threads: int = 1,
+    pause_s: float = PAUSE_S,
     sample: Floats | None = None,
     load: Load = ENGINES[DEFAULT],
     clock: Clock = time.perf_counter,
@@ -117,18 +120,38 @@ def time_parts(
     """The times of `measure` alone, without what surrounds them: memory, energy, asking."""
     from presplit.runtime.edge import Edge
 
+    check_positive("seconds", seconds)
+    check_threads(threads)
     values = boundary_values(bundle, threads, load, sample)
-    probes = _probes(bundle, values)
+    probes = probes_of(bundle, values)
+    stretches = sum(probe.part[0] not in CODING for probe in probes)
+    ends = clock() + seconds
     found: dict[Part, tuple[Timed, int]] = {}
-    for group in _groups(probes, group_bytes):
-        share = seconds * len(group) / len(probes)
+    for group in groups(probes, group_bytes):
+        share, rest_s = STRETCHES_SHARE * seconds * len(group) / stretches, pause_s
+        if group[0].part[0] in CODING:
+            # Encoding follows a stretch and decoding comes before one: the machine is awake.
+            share, rest_s = max(0.0, ends - clock()), 0.0
         with Edge(bundle, Plan(bundle.net.last), threads=threads, load=load) as edge:
-            runs = [_run(probe, edge, threads, load) for probe in group]
-            both = timed(runs, limit_s=share, clock=clock)
+            runs = [run_of(probe, edge, threads, load) for probe in group]
+            both = timed(runs, limit_s=share, pause_s=rest_s, clock=clock)
         found |= {probe.part: (both, place) for place, probe in enumerate(group)}
         del runs
         give_back()
-    return _costs(bundle, found, threads)
+    how = threads, load, clock
+    awake_s = {form: _awake_s(bundle, form, values, how) for form in forms_of(bundle)}
+    costs = _costs(bundle, found, awake_s)
+    return msgspec.structs.replace(costs, threads=threads, pause_s=pause_s)
+
+
+def _awake_s(
+    bundle: Bundle, form: str, values: Sequence[Array], how: tuple[int, Load, Clock]
+) -> float:
+    """What the shortest tail takes where it is run again at once."""
+    threads, load, clock = how
+    runnable, start = stretch(bundle, ("tail", form, bundle.net.last - 1))
+    shortest = running(runnable, values[start], threads, load)
+    return timed([shortest], limit_s=AWAKE_LIMIT_S, clock=clock).median_s(0)
 
 
 def seconds_of(
@@ -150,122 +173,13 @@ def seconds_of(
     return float(np.median(took[5:]))
 
 
-def forms_of(bundle: Bundle) -> tuple[str, ...]:
-    """The forms in which ``bundle`` computes."""
-    return tuple(getattr(bundle, "forms", ("float32",)))
+def _costs(
+    bundle: Bundle, found: Mapping[Part, tuple[Timed, int]], awake_s: Mapping[str, float]
+) -> Costs:
+    """The times at the places where costs have them; each comes with its place in what is timed.
 
-
-def boundary_values(
-    bundle: Bundle, threads: int, load: Load, sample: Floats | None = None
-) -> list[Array]:
-    """One sample's values at every boundary, ``(1, *shape)``, one segment after another."""
-    values = [_input(bundle, sample)]
-    for k in range(bundle.net.last):
-        runnable = bundle.runnable(k, k + 1)
-        assert runnable.boundary is not None, "it stops beyond its start"
-        values.append(load(runnable, threads).run({runnable.input: values[k]})[runnable.boundary])
-    return values
-
-
-def stretch(bundle: Bundle, part: Part) -> tuple[Runnable, int]:
-    """The model of a head, a tail or a head with an exit, and the boundary where it starts."""
-    kind, form, number = part
-    if kind == "head":
-        return bundle.runnable(0, number, form=form), 0
-    if kind == "tail":
-        return bundle.runnable(number, bundle.net.last, form=form), number
-    exit_ = bundle.net.exits[number]
-    return bundle.runnable(0, exit_.after, exits=[exit_.name], form=form), 0
-
-
-def _input(bundle: Bundle, sample: Floats | None) -> Array:
-    """The sample as a batch of one, or one that is made up: engines take as long for any."""
-    shape = bundle.net.boundaries[0].shape
-    if sample is not None:
-        Form("sample", "float32", shape).check(sample[np.newaxis])
-        return sample[np.newaxis]
-    random = np.random.default_rng(0)
-    if bundle.manifest.whole_input:
-        return random.integers(0, 2, (1, *shape)).astype(np.float32)
-    return random.random((1, *shape), dtype=np.float32)
-
-
-def _probes(bundle: Bundle, values: Sequence[Array]) -> list[Probe]:
-    """All that is to be timed, what belongs together side by side."""
-    net = bundle.net
-    found: list[Probe] = []
-    for form in forms_of(bundle):
-        for k in range(1, net.last + 1):
-            here: list[Part] = [("head", form, k)]
-            # What an exit adds is told against the head without it, measured at the same time.
-            for number, exit_ in enumerate(net.exits[:-1]):
-                if exit_.after == k:
-                    here.append(("exit", form, number))
-            here.append(("tail", form, k - 1))
-            for part in here:
-                runnable, start = stretch(bundle, part)
-                found.append(Probe(part, runnable, values[start]))
-        if form == "float32":
-            found.append(Probe(("edge", form, net.last), None, values[0]))
-    for k, port in enumerate(bundle.manifest.ports[: net.last]):
-        for codec in port.encodings:
-            if codec != "float32":
-                found += _codec_probes(bundle, codec, k, values[k])
-    return found
-
-
-def _codec_probes(bundle: Bundle, name: str, boundary: int, values: Array) -> Iterator[Probe]:
-    """Encoding and decoding at one boundary, as the edge and the server do it.
-
-    Nothing where these values are not carried, or the codec's library is not here.
+    ``awake_s``: what the shortest tail of each form takes where nothing has to wake up for it.
     """
-    codec, encoding = CODECS.find(name), bundle.encoding(boundary, name)
-    shape = bundle.net.boundaries[boundary].shape
-    try:
-        codes = codec.encode(values, encoding)
-    except MissingLibrary:
-        return
-    if codes is None:
-        return
-    yield Probe(("encode", name, boundary), None, values, lambda: codec.encode(values, encoding))
-    decode = functools.partial(codec.decode, codes, encoding, shape)
-    yield Probe(("decode", name, boundary), None, values, decode)
-
-
-def _run(probe: Probe, edge: Any, threads: int, load: Load) -> Run:
-    """What is run of a probe, its engine made."""
-    if probe.run is not None:
-        return probe.run
-    if probe.runnable is None:
-        return lambda: edge.answer(probe.values[0], deadline_s=DAY_S)
-    return running(probe.runnable, probe.values, threads, load)
-
-
-def running(runnable: Runnable, values: Array, threads: int, load: Load) -> Run:
-    """An engine, made now, and its run on ``values``."""
-    engine, inputs = load(runnable, threads), {runnable.input: values}
-    return lambda: engine.run(inputs)
-
-
-def _groups(probes: Sequence[Probe], most_bytes: float) -> list[list[Probe]]:
-    """The probes in their order, cut where models held together would be too large.
-
-    A group begins at a head, so that its exits are with it.
-    """
-    found: list[list[Probe]] = [[]]
-    held = 0
-    for probe in probes:
-        size = 0 if probe.runnable is None else len(probe.runnable.onnx)
-        if probe.part[0] == "head" and held + size > most_bytes and found[-1]:
-            found.append([])
-            held = 0
-        found[-1].append(probe)
-        held += size
-    return found
-
-
-def _costs(bundle: Bundle, found: Mapping[Part, tuple[Timed, int]], threads: int) -> Costs:
-    """The times at the places where costs have them; each comes with its place in what is timed."""
     net = bundle.net
 
     def median_s(part: Part) -> float:
@@ -292,6 +206,9 @@ def _costs(bundle: Bundle, found: Mapping[Part, tuple[Timed, int]], threads: int
                 ),
                 NOTHING,
             ),
+            wake_s=_rounded(
+                max(0.0, median_s(("tail", form, net.last - 1)) - awake_s[form])
+            ).mean_s,
         )
         for form in forms_of(bundle)
     }
@@ -311,7 +228,6 @@ def _costs(bundle: Bundle, found: Mapping[Part, tuple[Timed, int]], threads: int
         encode_s=codecs("encode"),
         decode_s=codecs("decode"),
         answer_s=added(("edge", "float32", net.last), ("head", "float32", net.last)),
-        threads=threads,
         precision=_rounded(max(both.precision for both, _ in found.values())).mean_s,
     )
 

@@ -78,10 +78,13 @@ def kept(seconds: Array, quantiles: int = QUANTILES) -> Times:
     return Times(tuple(float(f"{each:.4g}") for each in found.tolist()))
 
 
-def timed(runs: Sequence[Run], *, limit_s: float, clock: Clock = time.perf_counter) -> Timed:
+def timed(
+    runs: Sequence[Run], *, limit_s: float, pause_s: float = 0.0, clock: Clock = time.perf_counter
+) -> Timed:
     """What each of ``runs`` takes, round by round until stable, or until ``limit_s`` is over.
 
-    At least one round is finished, however long it takes.
+    Before each run the machine rests for ``pause_s``: what comes after a pause finds caches cold
+    and the processor asleep. At least one round is finished, however long it takes.
     """
     began = clock()
     warm = 0
@@ -94,6 +97,8 @@ def timed(runs: Sequence[Run], *, limit_s: float, clock: Clock = time.perf_count
     while True:
         took = [0.0] * len(runs)
         for place in random.permutation(len(runs)).tolist():
+            if pause_s:
+                time.sleep(pause_s)
             start = clock()
             runs[place]()
             took[place] = clock() - start
