@@ -100,6 +100,25 @@ def test_a_way_s_mean_bounds_and_odds_are_those_of_its_composed_time() -> None:
     assert both.mean_s == pytest.approx(2.0)
 
 
+def test_asking_delays_what_is_sent_alone() -> None:
+    early, rest = ways(2, {"early"})
+    edge = msgspec.structs.replace(EDGE, ask_s=Times.of(0.25))
+    asking_early, asking_rest = ways(2, {"early"}, edge=edge)
+    assert asking_early.time == early.time
+    assert asking_rest.time.mean_s == pytest.approx(rest.time.mean_s + 0.25)
+
+
+def test_waking_up_is_paid_once_on_the_edge() -> None:
+    parts = Parts.added(times(1, 2, 3), times(0.5, 0), call_s=0.25)
+    awake = msgspec.structs.replace(parts, wake_s=0.25)
+    for cut in ((0, 1), (0, 3)):
+        assert awake.stretch_s(*cut) == parts.stretch_s(*cut)
+    for cut in ((1, 2), (1, 3), (2, 3)):
+        less = parts.stretch_s(*cut).mean_s - 0.25
+        assert awake.stretch_s(*cut).mean_s == pytest.approx(less)
+    assert awake.scaled(2).wake_s == 0.5
+
+
 def test_only_who_asks_a_server_keeps_a_margin_back() -> None:
     assert answer_by(0.004, asks=False) == 0.004
     assert answer_by(0.050, asks=True) == pytest.approx(0.045)

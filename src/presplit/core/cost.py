@@ -172,7 +172,8 @@ def asked(
     """What it takes to send the boundary at ``split`` and to get the server's answer."""
     sent_bytes = payload_bytes + WIRE_BYTES
     encoding = edge.encoding_s(codec, split)
-    there = [queue, server.decoding_s(codec, split), server.forms[server_form].tail_s[split]]
+    tail = server.forms[server_form].tail_s[split]
+    there = (edge.ask_s, queue, server.decoding_s(codec, split), tail)
     return Outcome(
         (encoding, link.time(sent_bytes, REPLY_BYTES), *there),
         encoding.mean_s * edge.power_w + link.up_s(sent_bytes) * link.power_w,
