@@ -10,7 +10,6 @@ link or a camera keeps waiting: run back to back, a small net seemed four times 
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
