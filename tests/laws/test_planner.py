@@ -94,6 +94,7 @@ def situations(draw: st.DrawFn) -> Scenario:
             key: np.array(numbers(samples, 0, 1))
             for key in sorted({(0, "int8", "float32", "float32"), *known})
         },
+        exact=frozenset((split, "int8") for split in range(1, last)),
         queue=times(1, 0, 0.01)[0],
     )
 
@@ -123,7 +124,7 @@ def all_plans(s: Scenario) -> list[Plan]:
                 for codec in s.payload_bytes[split]
                 for server_form in s.server.forms
                 if (split, codec, form, server_form) in s.worth
-                or (form == server_form == "float32" and (split, codec) != (0, "int8"))
+                or (form == server_form and (codec == "float32" or split > 0))
             ]
         for (codec, server_form), choice in itertools.product(ways, itertools.product(*rules)):
             thresholds = {name: t for name, t in zip(names, choice, strict=True) if t is not None}

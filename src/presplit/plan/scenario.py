@@ -48,9 +48,10 @@ class Scenario:
     bool are ``(exits, samples)``, for each form in which the edge may compute.
 
     ``worth[k, codec, form, server_form]``, float64 ``(samples,)``, is what the net's own answers
-    are worth when an edge that computes in ``form`` sends boundary k so; where it is not there, and
-    both forms are the same, the answers are the edge's own. It was found on the samples ``judged``
-    (all, if None). ``queue`` is what a request waits for at the server.
+    are worth when an edge that computes in ``form`` sends boundary k so, found on the samples
+    ``judged`` (all, if None). Where it is not there, both forms are the same, and the codec is
+    float32 or ``(k, codec)`` is in ``exact``, so that values come back as they were, they are the
+    edge's own answers. ``queue`` is what a request waits for at the server.
     """
 
     net: Net
@@ -67,6 +68,7 @@ class Scenario:
     hits: Mapping[str, Bools]
     worth: Mapping[tuple[int, str, str, str], npt.NDArray[np.float64]]
     policy: str = "confidence"
+    exact: frozenset[tuple[int, str]] = frozenset()
     judged: npt.NDArray[np.int64] | None = None
     queue: Times = NOTHING
     memo: dict[tuple[object, ...], list[Outcome]] = dataclasses.field(
@@ -109,12 +111,12 @@ class Scenario:
             (codec, server)
             for codec, server in offered
             if (split, codec, form, server) in self.worth
-            or (form == server == PLAIN and not self.lossy(split, codec))
+            or (form == server and self.unchanged(split, codec))
         ]
 
-    def lossy(self, split: int, codec: str) -> bool:
-        """Whether answers may change because ``split`` travels by ``codec``."""
-        return (split, codec, PLAIN, PLAIN) in self.worth
+    def unchanged(self, split: int, codec: str) -> bool:
+        """Whether the values at ``split`` come back by ``codec`` as they were."""
+        return codec == PLAIN or (split, codec) in self.exact
 
     def values(
         self, split: int, codec: str, form: str = PLAIN, server_form: str = PLAIN
@@ -217,13 +219,16 @@ def scenario(
                 )
         return measured
 
-    scores, hits = bundle.evidence()
-    if scores.shape[1] == 0:
+    evidence, held = {PLAIN: bundle.evidence()}, manifest.validation
+    assert held is not None, "there is evidence"
+    evidence |= {form: bundle.evidence(form) for form in held.forms}
+    if held.samples == 0:
         raise PlanError(
             f"{bundle.path}: holds 0 held-out samples, so no accuracy can be planned; export it "
             "again"
         )
-    measured = _measured(bundle)
+    exact = _exact(bundle)
+    known = exact | {(way.boundary, way.codec) for way in held.ways}
     return Scenario(
         net=net,
         edge=costs(edge_costs, edge_device, "edge_costs"),
@@ -235,20 +240,36 @@ def scenario(
         exit_macs=exit_macs,
         exit_weights=tuple(part.weights if part else 0 for part in exits),
         payload_bytes=tuple(
-            {codec: bundle.payload_bytes(k, codec) for codec in codecs}
-            for k, codecs in enumerate(measured)
+            {
+                codec: bundle.payload_bytes(k, codec)
+                for codec in port.encodings
+                if codec == PLAIN or (k, codec) in known
+            }
+            for k, port in enumerate(manifest.ports[: net.last])
         ),
-        scores={PLAIN: scores},
-        hits={PLAIN: hits},
+        scores={form: each for form, (each, _) in evidence.items()},
+        hits={form: each for form, (_, each) in evidence.items()},
         worth={
-            (k, codec, PLAIN, PLAIN): bundle.worth(k, codec)
-            for k in range(net.last)
-            for codec in measured[k]
-            if _loses(bundle.encoding(k, codec))
+            (way.boundary, way.codec, way.form, way.server_form): bundle.worth(
+                way.boundary, way.codec, way.form, way.server_form
+            )
+            for way in held.ways
+            if way.form != way.server_form or (way.boundary, way.codec) not in exact
         },
-        policy=manifest.validation.policy if manifest.validation else "confidence",
-        judged=_judged(bundle, scores.shape[1]),
+        exact=exact,
+        policy=held.policy,
+        judged=_judged(bundle, held.samples),
         queue=queue,
+    )
+
+
+def _exact(bundle: Bundle) -> frozenset[tuple[int, str]]:
+    """The boundaries and codecs by which values come back as they were."""
+    return frozenset(
+        (k, codec)
+        for k, port in enumerate(bundle.manifest.ports[: bundle.net.last])
+        for codec in port.encodings
+        if not _loses(bundle.encoding(k, codec))
     )
 
 
@@ -265,17 +286,3 @@ def _judged(bundle: Bundle, samples: int) -> npt.NDArray[np.int64] | None:
     if held is None or not 0 < held.judged < samples:
         return None
     return judged_places(samples, held.judged)
-
-
-def _measured(bundle: Bundle) -> list[list[str]]:
-    """For each boundary, the codecs whose cost in accuracy is known; float32 costs none."""
-    held = bundle.manifest.validation
-    ways = {
-        (way.boundary, way.codec)
-        for way in (held.ways if held else ())
-        if way.form == way.server_form == "float32"
-    }
-    return [
-        [codec for codec in port.encodings if codec == "float32" or (k, codec) in ways]
-        for k, port in enumerate(bundle.manifest.ports)
-    ]
