@@ -198,7 +198,7 @@ def follow(s: Scenario, plan: Plan, sample: int) -> Way:
     assert travel == pytest.approx(sending + s.link.rtt_s + REPLY_BYTES * 8 / s.link.down_bps)
     way = (Times.of(0), Times.of(travel), s.queue, Times.of(0), server.tail_s[plan.split])
     worth = s.worth.get(
-        (plan.split, plan.codec, plan.form, plan.server_form), s.hits["float32"][-1]
+        (plan.split, plan.codec, plan.form, plan.server_form), s.hits[plan.form][-1]
     )
     joules += sending * s.link.power_w
     return Way(steps, joules, macs, worth[sample], payload, 0, way)
