@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from presplit import plan
 from presplit.bundle import read, write_plan
@@ -347,3 +348,38 @@ def test_without_a_verb_the_command_says_which_there_are(command: Command) -> No
         "doctor",
     )
     assert all(f"  {verb} " in out for verb in verbs)
+
+
+def test_models_are_placed_together_and_each_bundle_carries_its_plan(
+    command: Command, bundle: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("ortools", reason="needs OR-Tools: pip install 'presplit[placement]'")
+    own = shutil.copytree(bundle, tmp_path / "own.bundle")
+    site = tmp_path / "site.toml"
+    site.write_text("""
+        devices = [{ name = "cam", profile = "raspberry-pi-4" }]
+        servers = [{ name = "rack", profile = "server-cpu", workers = 2 }]
+        links = [{ device = "cam", server = "rack", link = "lte" }]
+        [[models]]
+        bundle = "own.bundle"
+        devices = ["cam"]
+        rate_per_s = 5
+        max_drop = 0.05
+        [[models]]
+        name = "second"
+        bundle = "own.bundle"
+        devices = ["cam"]
+        rate_per_s = 1
+        max_drop = 0.05
+    """)
+    found = one_object(command("place", site, "--save", "--json"))
+    first, second = found["placed"]
+    assert (first["model"], second["model"], first["device"]) == ("own", "second", "cam")
+    saved = read(own).plan
+    assert saved is not None and saved.split == first["plan"]["split"]
+    assert [each["name"] for each in found["machines"]] == ["cam", "rack"]
+    code, text, _ = command("place", site)
+    assert code == 0 and "the least there is" in text and "second" in text
+    site.write_text(site.read_text().replace('"own.bundle"', '"other.bundle"', 1))
+    code, _, problem = command("place", site)
+    assert code == 2 and "other.bundle" in problem

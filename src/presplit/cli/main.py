@@ -17,7 +17,19 @@ from typing import TextIO
 
 import typer
 
-from presplit.cli import demo, doctor, evaluate, export, inspect, measure, plan, run, serve, train
+from presplit.cli import (
+    demo,
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    measure,
+    place,
+    plan,
+    run,
+    serve,
+    train,
+)
 from presplit.cli.console import every_character_printable
 from presplit.cli.options import spread
 from presplit.core.errors import PresplitError
@@ -32,7 +44,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, train, evaluate, export, inspect, measure, plan, serve, run, doctor):
+for verb in (demo, train, evaluate, export, inspect, measure, plan, place, serve, run, doctor):
     name = verb.__name__.rpartition(".")[2]
     app.command(name)(getattr(verb, name))
 

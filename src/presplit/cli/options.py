@@ -66,18 +66,9 @@ def show(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:
 
 def read_costs(path: Path | None) -> Costs | None:
     """Measured costs from a file of ``presplit measure``; raises `SpecError` if it is none."""
-    if path is None:
-        return None
-    import msgspec
+    from presplit.profiles import costs_from
 
-    from presplit.core.costs import Costs
-
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Costs)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise SpecError(
-            f"{path}: not a file of measured costs ({error}); presplit measure writes one"
-        ) from error
+    return None if path is None else costs_from(path)
 
 
 def read_array(path: Path, what: str) -> np.ndarray:

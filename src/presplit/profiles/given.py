@@ -83,6 +83,16 @@ def device_from(text: str) -> Device:
     return _from(text, DEVICES, DEVICE_KEYS, Device, _device_of)
 
 
+def costs_from(path: str | Path) -> Costs:
+    """Measured costs from a file of ``presplit measure``; raises `SpecError` if it is none."""
+    try:
+        return msgspec.json.decode(Path(path).read_bytes(), type=Costs)
+    except (OSError, msgspec.MsgspecError, SpecError) as error:
+        raise SpecError(
+            f"{path}: not a file of measured costs ({error}); presplit measure writes one"
+        ) from error
+
+
 def _link_of(name: str, given: Mapping[str, float]) -> Link:
     return Link(name, **{"down_bps": given["up_bps"], **given})  # type: ignore[arg-type]
 
