@@ -16,6 +16,7 @@ from presplit.core.routing import route
 from presplit.core.times import NOTHING, Times
 from presplit.core.types import Boundary, Exit, Net
 from presplit.plan.beside import choice
+from presplit.plan.cautious import judging
 from presplit.plan.limits import Limits
 from presplit.plan.risk import drops_at_most, interval, right_at_least
 from presplit.plan.scenario import Scenario
@@ -56,6 +57,20 @@ def test_more_losses_are_never_believed_more_and_gains_speak_for_a_plan() -> Non
     assert asked(4, 0) and not asked(9, 0) and asked(9, 9)
     assert not drops_at_most(0.0, samples=1000, losses=0, gains=9, alpha=0.05)
     assert not drops_at_most(0.5, samples=0, losses=0, gains=0, alpha=0.05)
+
+
+def test_so_many_judge_that_fewer_could_not_lose_as_often_and_more_could_not_lose_more() -> None:
+    for samples, drop in ((2000, 0.005), (640, 0.01), (256, 0.03), (700, 0.005)):
+        count = judging(samples, Limits(max_drop=drop))
+
+        def most_lost(judges: int, drop: float = drop) -> int:
+            asked = {"samples": judges, "alpha": 0.05}
+            lost = range(judges)
+            return sum(right_at_least(1 - drop, right=judges - n, **asked) for n in lost)
+
+        assert 0.7 * samples < count <= 0.96 * samples
+        assert most_lost(count - 1) < most_lost(count) == most_lost(int(0.96 * samples)) > 0
+    assert judging(100, Limits()) == judging(100, Limits(max_drop=1.0)) == 80
 
 
 def test_an_accuracy_is_believed_as_often_as_the_binomial_test_allows() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from presplit.core import units
 from presplit.core.plans import Estimate, Plan
-from presplit.plan.cautious import cautious
+from presplit.plan.cautious import cautious, judging
 from presplit.plan.choose import Choice, Keep, everything, fastest
 from presplit.plan.evaluate import Block, evaluate
 from presplit.plan.limits import Limits
@@ -138,10 +138,10 @@ def _caution(found: Scenario, best: Choice, limits: Limits) -> list[str]:
             "accuracy are lost."
         )
         needs = fewest(limits.drop, limits.confidence)
-        judging = found.samples - len(range(0, found.samples, 5))
-        if judging < needs <= 2**52:
+        judges = judging(found.samples, limits)
+        if judges < needs <= 2**52:
             lines.append(
-                f"{found.samples:,} held-out samples are few: {judging:,} of them judge, and "
+                f"{found.samples:,} held-out samples are few: {judges:,} of them judge, and "
                 f"{needs:,} without a single loss are needed before an exit or a lossy codec can "
                 "be trusted so far; so the plan is cautious."
             )
