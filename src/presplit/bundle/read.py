@@ -268,6 +268,11 @@ def fits(plan: Plan, manifest: Manifest) -> None:
         raise SpecError(
             f"codec: boundary {plan.split} has no {plan.codec!r}; there are: {', '.join(offered)}"
         )
+    if plan.gateway is not None:
+        second = plan.gateway
+        own = Plan(second.split, codec=second.codec, server_form=second.server_form)
+        with context("gateway"):
+            fits(own, manifest)
 
 
 def all_fit(plan: Plan | None, table: PlanTable | None, manifest: Manifest) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from presplit.core import units
 from presplit.core.errors import InputError, SpecError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from presplit.bundle import Bundle
     from presplit.core.costs import Costs
-    from presplit.core.plans import Plan
+    from presplit.core.plans import Gateway, Plan
 
 LISTS = ("--layers", "--fan-out", "--after")
 """Options after which several values may stand: ``--layers 800 40 40 10``."""
@@ -131,6 +132,40 @@ def plan_with(
     if threshold:
         changes["thresholds"] = dict(_threshold(text) for text in threshold)
     return msgspec.structs.replace(own_plan(bundle), **changes)
+
+
+def gateway_with(
+    bundle: Bundle,
+    *,
+    split: int | None,
+    codec: str | None,
+    threshold: list[str],
+    spare: str | None,
+) -> Gateway | None:
+    """What the bundle's plan has a gateway do, with what the command line changes.
+
+    None if it changes nothing. A new split drops the plan's thresholds and codec.
+    """
+    import msgspec
+
+    from presplit.codecs import CODECS
+    from presplit.core.plans import Gateway
+
+    changes: dict[str, Any] = {}
+    if codec is not None:
+        changes["codec"] = CODECS.find(codec).name
+    if threshold:
+        changes["thresholds"] = dict(_threshold(text) for text in threshold)
+    if spare is not None:
+        changes["spare_s"] = units.number(spare, units.SECONDS, "--spare")
+    if split is not None:
+        return Gateway(split, **changes)
+    if not changes:
+        return None
+    planned = None if bundle.plan is None else bundle.plan.gateway
+    if planned is None:
+        raise SpecError(f"{bundle.path}: carries no plan for a gateway; give its --split too")
+    return msgspec.structs.replace(planned, **changes)
 
 
 def _threshold(text: str) -> tuple[str, float]:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from presplit.cli.options import Json, show
+from presplit.cli.options import Json, gateway_with, show
+from presplit.core.errors import SpecError
 
 
 def serve(
@@ -25,6 +26,28 @@ def serve(
             "used goes, and is loaded again when it is asked for.",
         ),
     ] = None,
+    forward_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Be a gateway: compute up to a second split, and ask the server there for the "
+            "rest, as the bundle's plan says or the options below.",
+        ),
+    ] = None,
+    split: Annotated[int | None, typer.Option(help="The gateway's split.")] = None,
+    codec: Annotated[
+        str | None, typer.Option(help="How the gateway sends that on; default float32.")
+    ] = None,
+    threshold: Annotated[
+        list[str],
+        typer.Option(metavar="EXIT=SCORE", help="Least score with which a gateway's exit answers."),
+    ] = [],
+    spare: Annotated[
+        str | None,
+        typer.Option(
+            help="Kept back of the edge's time, for the way to the gateway and back: 20ms."
+        ),
+    ] = None,
     insecure: Annotated[
         bool,
         typer.Option(
@@ -34,17 +57,27 @@ def serve(
     json: Json = False,
 ) -> None:
     """Serve every tail of a bundle until SIGTERM or SIGINT; says its address when it is ready."""
+    from presplit.bundle import read
     from presplit.runtime.server import serve as listen
+
+    found = read(bundle)
+    gateway = gateway_with(found, split=split, codec=codec, threshold=threshold, spare=spare)
+    if gateway is not None and forward_to is None:
+        raise SpecError(
+            "--split, --codec, --threshold and --spare are a gateway's: give --forward-to HOST:PORT"
+        )
 
     def ready(address: str) -> None:
         show({"address": address}, f"Ready at {address}. Stop with Ctrl-C.", as_json=json)
 
     listen(
-        bundle,
+        found,
         host=host,
         port=port,
         threads=threads,
         keep_bytes=None if keep_mb is None else keep_mb * 10**6,
         ready=ready,
         insecure=insecure,
+        forward_to=forward_to,
+        gateway=gateway,
     )

@@ -137,20 +137,46 @@ def on_edge(
     The last one is for a sample that leaves at none: up to where the boundary at ``split`` is
     there, or to the net's own answer if ``split`` is its last boundary.
     """
-    watts, parts = edge.power_w, edge.forms[form]
+    return _on_the_way(net, [edge.answer_s], 0, split=split, used=used, costs=edge, form=form)
+
+
+def at_gateway(
+    net: Net, *, start: int, split: int, used: Container[str], costs: Costs, form: str = "float32"
+) -> list[Outcome]:
+    """What a gateway does from boundary ``start`` on for each way to end, as `on_edge` says it.
+
+    Its energy is not the edge's, so there is none.
+    """
+    ways = _on_the_way(net, [], start, split=split, used=used, costs=costs, form=form)
+    return [dataclasses.replace(way, joules=0.0) for way in ways]
+
+
+def _on_the_way(
+    net: Net,
+    steps: list[Times],
+    start: int,
+    *,
+    split: int,
+    used: Container[str],
+    costs: Costs,
+    form: str,
+) -> list[Outcome]:
+    """What is computed from ``start`` to ``split``, after ``steps``, for each way to end."""
+    watts, parts, done = costs.power_w, costs.forms[form], start
     found: list[Outcome] = []
-    steps, done = [edge.answer_s], 0
     for number, exit_ in enumerate(net.exits[:-1]):
         if exit_.after > split or exit_.name not in used:
             continue
-        steps = [*steps, parts.stretch_s(done, exit_.after), parts.exit_s[number]]
+        stretch = parts.stretch_s(done, exit_.after, awake=done > start)
+        steps = [*steps, stretch, parts.exit_s[number]]
         done = exit_.after
         found.append(_computed(steps, watts))
-    held = holding_exit(net, split, used)
+    held = holding_exit(net, split, used, start=start)
     if held is not None and net.exits[held].after <= split:
-        steps = [*steps, parts.stretch_s(done, net.exits[held].after), parts.exit_s[held]]
+        stretch = parts.stretch_s(done, net.exits[held].after, awake=done > start)
+        steps = [*steps, stretch, parts.exit_s[held]]
         done = net.exits[held].after
-    last = _computed([*steps, parts.stretch_s(done, split)], watts)
+    last = _computed([*steps, parts.stretch_s(done, split, awake=done > start)], watts)
     if held is not None and net.exits[held].after > split:
         # It runs while the reply is on its way: that costs energy and no time.
         meanwhile = [parts.stretch_s(split, net.exits[held].after), parts.exit_s[held]]
@@ -170,13 +196,25 @@ def asked(
     queue: Times = NOTHING,
 ) -> Outcome:
     """What it takes to send the boundary at ``split`` and to get the server's answer."""
-    sent_bytes = payload_bytes + WIRE_BYTES
-    encoding = edge.encoding_s(codec, split)
     tail = server.forms[server_form].tail_s[split]
     there = (edge.ask_s, queue, server.decoding_s(codec, split), tail)
+    return hop(
+        link,
+        payload_bytes,
+        encoding=edge.encoding_s(codec, split),
+        there=there,
+        power_w=edge.power_w,
+    )
+
+
+def hop(
+    link: Link, payload_bytes: float, *, encoding: Times, there: tuple[Times, ...], power_w: float
+) -> Outcome:
+    """What it takes to encode at ``power_w`` watts, to cross ``link``, and what follows there."""
+    sent_bytes = payload_bytes + WIRE_BYTES
     return Outcome(
         (encoding, link.time(sent_bytes, REPLY_BYTES), *there),
-        encoding.mean_s * edge.power_w + link.up_s(sent_bytes) * link.power_w,
+        encoding.mean_s * power_w + link.up_s(sent_bytes) * link.power_w,
         payload_bytes,
     )
 
@@ -187,13 +225,13 @@ def _computed(steps: Sequence[Times], watts: float) -> Outcome:
     return Outcome(tuple(steps), sum(step.mean_s for step in steps) * watts, 0.0)
 
 
-def holding_exit(net: Net, split: int, used: Container[str]) -> int | None:
+def holding_exit(net: Net, split: int, used: Container[str], *, start: int = 0) -> int | None:
     """Which exit runs only so that an answer is held before the server is asked.
 
     ``used`` are the exits that may answer. The deepest other exit between the last of them and
     ``split`` runs on the way; if there is no exit up to ``split`` at all, the next one after it
     runs while the reply is on its way, which costs energy and no time. None if the deepest exit on
-    the way is used, or all is on the edge.
+    the way is used, or all is on the edge. A gateway's way begins at the boundary ``start``.
 
     >>> from presplit.core.types import Boundary, Exit
     >>> row = tuple(Boundary(name, (2,)) for name in "abcd")
@@ -203,7 +241,7 @@ def holding_exit(net: Net, split: int, used: Container[str]) -> int | None:
     """
     if split == net.last:
         return None
-    ahead = [number for number, exit_ in enumerate(net.exits) if 0 < exit_.after <= split]
+    ahead = [number for number, exit_ in enumerate(net.exits) if start < exit_.after <= split]
     if not ahead and not any(exit_.name in used for exit_ in net.exits_up_to(split)):
         return next(number for number, exit_ in enumerate(net.exits) if exit_.after > split)
     return ahead[-1] if ahead and net.exits[ahead[-1]].name not in used else None

@@ -61,21 +61,23 @@ class Parts(Value, frozen=True):
         tails = [total(segment_s[k:]).moved(call_s) for k in range(count)]
         return cls((NOTHING, *heads), (*tails, NOTHING), tuple(exit_s))
 
-    def stretch_s(self, start: int, stop: int) -> Times:
+    def stretch_s(self, start: int, stop: int, *, awake: bool = True) -> Times:
         """The segments from boundary ``start`` to ``stop`` in one engine.
 
         One in the middle takes what the head up to ``stop`` takes, less the head up to ``start``,
         and what cutting there adds: ``head + tail - whole`` at ``start``. One that does not begin
-        at 0 follows another at once, so nothing has to wake up for it.
+        at 0 follows another at once, so nothing has to wake up for it, unless it is not ``awake``.
         """
         if start == stop:
             return NOTHING
         if start == 0:
             return self.head_s[stop]
+        woken_s = 0.0 if awake else self.wake_s
         if stop == len(self.head_s) - 1:
-            return self.tail_s[start].moved(-self.wake_s)
+            return self.tail_s[start].moved(woken_s - self.wake_s)
         whole = self.tail_s[0].quantile(0.5) + self.wake_s
-        return self.head_s[stop].moved(self.tail_s[start].quantile(0.5) - whole)
+        cut_s = self.tail_s[start].quantile(0.5) - whole
+        return self.head_s[stop].moved(cut_s + woken_s)
 
     def scaled(self, factor: float, call_s: float = 0.0) -> Parts:
         """The same where all takes ``factor`` times as long and each stretch ``call_s`` more.

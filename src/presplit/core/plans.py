@@ -22,10 +22,13 @@ class Estimate(Value, frozen=True):
     p99_s: NonNegative
     accuracy: Share
     edge_share: Share
+    """The share of samples that the device itself answers."""
     up_bytes: NonNegative
     energy_j: NonNegative
     macs: NonNegative
     how: str
+    gateway_share: Share = 0.0
+    """The share of samples that a gateway answers without asking the server."""
     all_edge: bool = False
     """True if the split is the net's last boundary, so that no server is ever asked."""
     in_time: Share | None = None
@@ -41,12 +44,30 @@ class Estimate(Value, frozen=True):
     """What one could do instead, by its name."""
 
 
+class Gateway(Value, frozen=True):
+    """What a gateway between the edge and the server does: the net's second cut.
+
+    It computes up to the boundary ``split`` and sends that on by ``codec`` to a server that
+    computes in ``server_form``; ``thresholds`` are those of its own exits, behind the edge's split.
+    With the edge's own split and codec it passes on what comes, as it came; with the net's last
+    boundary it asks nobody. ``spare_s`` is kept back of the time that the edge gives, for the way
+    to the gateway and back, which the gateway cannot see.
+    """
+
+    split: Annotated[int, Meta(ge=0)]
+    thresholds: dict[str, float] = {}
+    codec: str = "float32"
+    server_form: str = "float32"
+    spare_s: NonNegative = 0.02
+
+
 class Plan(Value, frozen=True):
     """Where to cut, when an exit may answer, and how the cut travels.
 
     ``thresholds`` maps an exit on the edge to the least score with which it answers; an exit that
     is not named never answers early. ``split`` 0 is all on the server, ``net.last`` all on the
-    edge. The edge computes in ``form``, the server in ``server_form``.
+    edge. The edge computes in ``form``, whom it asks in ``server_form``: the server, or a gateway
+    that does what ``gateway`` says.
     """
 
     split: Annotated[int, Meta(ge=0)]
@@ -57,6 +78,7 @@ class Plan(Value, frozen=True):
     server_form: str = "float32"
     deadline_s: Deadline | None = None
     expected: Estimate | None = None
+    gateway: Gateway | None = None
 
     def fits(self, net: Net) -> None:
         """Raise `SpecError` unless the split and the exits exist in ``net``."""
@@ -68,6 +90,23 @@ class Plan(Value, frozen=True):
                 raise SpecError(
                     f"thresholds: no exit {name!r} at or before split {self.split}; there are: "
                     f"{known}"
+                )
+        if self.gateway is not None:
+            self._second_fits(self.gateway, net)
+
+    def _second_fits(self, gateway: Gateway, net: Net) -> None:
+        """Raise `SpecError` unless the gateway's cut and exits lie behind the edge's."""
+        if not self.split <= gateway.split <= net.last:
+            raise SpecError(
+                f"gateway.split must be in {self.split}..{net.last}, from the edge's split on, got "
+                f"{gateway.split}"
+            )
+        behind = [e.name for e in net.exits_up_to(gateway.split) if e.after > self.split]
+        for name in gateway.thresholds:
+            if name not in behind:
+                raise SpecError(
+                    f"gateway.thresholds: no exit {name!r} behind split {self.split} and up to "
+                    f"{gateway.split}; there are: {behind}"
                 )
 
 

@@ -12,7 +12,7 @@ import time
 
 from presplit.core.cost import REPLY_BYTES, WIRE_BYTES
 from presplit.core.link import Link
-from presplit.core.types import Floats
+from presplit.runtime.hosted import Reply
 from presplit.runtime.upstream import Failure, Pending, Request, Upstream
 
 OUTAGE_STEP_S = 0.005
@@ -70,7 +70,7 @@ class _Late:
     def server_s(self) -> float | None:
         return self._inner.server_s
 
-    def wait(self, until: float) -> Floats | Failure:
+    def wait(self, until: float) -> Reply | Failure:
         """The reply, not before the server's time and the link's are over."""
         while self._due is None and time.monotonic() < until and not self._given_up.is_set():
             self._given_up.wait(OUTAGE_STEP_S)

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from presplit.core.types import Floats
-from presplit.runtime.hosted import Array, Hosted, Layer, Overloaded
+from presplit.runtime.hosted import Array, Hosted, Layer, Overloaded, Reply
 
 T = TypeVar("T")
 
@@ -31,7 +30,7 @@ class _Admitted(Layer):
     def warm(self, name: str) -> Future[None]:
         return self._within(lambda: self._inner.warm(name))
 
-    def run(self, name: str, array: Array, *, until: float | None) -> Future[Floats]:
+    def run(self, name: str, array: Array, *, until: float | None) -> Future[Reply]:
         return self._within(lambda: self._inner.run(name, array, until=until))
 
     def _within(self, begin: Callable[[], Future[T]]) -> Future[T]:

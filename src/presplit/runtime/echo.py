@@ -12,8 +12,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from presplit.core.types import Floats
-from presplit.runtime.hosted import Array, Contract, Form, Hosted, Layer, UnknownModel
+from presplit.runtime.hosted import (
+    Array,
+    Contract,
+    Form,
+    Hosted,
+    Layer,
+    Reply,
+    UnknownModel,
+)
 
 T = TypeVar("T")
 
@@ -65,7 +72,7 @@ class Echoing(Layer):
             return super().warm(name)
         return _done(None)
 
-    def run(self, name: str, array: Array, *, until: float | None) -> Future[Floats]:
+    def run(self, name: str, array: Array, *, until: float | None) -> Future[Reply]:
         """Zeros at once for an echo, or as inside."""
         contract = echo_contract(name)
         if contract is None:
@@ -87,7 +94,7 @@ class Nothing:
         """There is nothing to warm."""
         raise UnknownModel(self.contract(name).name)
 
-    def run(self, name: str, array: Array, *, until: float | None) -> Future[Floats]:
+    def run(self, name: str, array: Array, *, until: float | None) -> Future[Reply]:
         """There is nothing to run."""
         raise UnknownModel(self.contract(name).name)
 

@@ -84,6 +84,7 @@ class Stretch:
 class Head:
     """What runs here of ``bundle`` under any of ``plans``, every stretch loaded and run once.
 
+    It begins at the input, or at the boundary ``start`` where an edge runs what is before it.
     Raises `PlanError` if a plan does not fit the bundle.
     """
 
@@ -94,13 +95,14 @@ class Head:
         *,
         threads: int = 1,
         load: Load = ENGINES[DEFAULT],
+        start: int = 0,
     ) -> None:
         check_threads(threads)
-        self._net = bundle.net
+        self._net, self._start = bundle.net, start
         self._stretches: dict[tuple[Cut, str], Stretch] = {}
         for plan in plans:
-            fits(plan, bundle)
-            for cut in [*cuts(self._net, plan), *_after(self._net, plan)]:
+            fits(plan, bundle, start)
+            for cut in [*cuts(self._net, plan, start), *_after(self._net, plan, start)]:
                 key = (cut, plan.form)
                 if key not in self._stretches:
                     self._stretches[key] = Stretch(
@@ -113,19 +115,19 @@ class Head:
 
     def way(self, plan: Plan) -> tuple[Stretch, ...]:
         """The stretches up to the split of one of the plans, in order."""
-        return tuple(self._stretches[cut, plan.form] for cut in cuts(self._net, plan))
+        return tuple(self._stretches[cut, plan.form] for cut in cuts(self._net, plan, self._start))
 
     def fallback(self, plan: Plan) -> Stretch | None:
         """What runs after the split while the reply is on its way: None if the way holds an exit.
 
         It runs from the split to the next exit.
         """
-        after = _after(self._net, plan)
+        after = _after(self._net, plan, self._start)
         return next((self._stretches[cut, plan.form] for cut in after), None)
 
 
-def fits(plan: Plan, bundle: Bundle) -> None:
-    """Raise `PlanError` unless ``plan`` can run on ``bundle``.
+def fits(plan: Plan, bundle: Bundle, start: int = 0) -> None:
+    """Raise `PlanError` unless ``plan`` can run on ``bundle``, from boundary ``start`` on.
 
     Its split, codec, policy, forms and exits must be there, and the exits that run here must tell
     the same classes apart as the net itself, or an answer's label would mean now this and now that.
@@ -144,7 +146,7 @@ def fits(plan: Plan, bundle: Bundle) -> None:
             bundle.encoding(plan.split, plan.codec)
     except SpecError as error:
         raise PlanError(f"the plan does not fit {bundle.path}: {error}") from error
-    for _, _, exit_ in [*cuts(net, plan), *_after(net, plan)]:
+    for _, _, exit_ in [*cuts(net, plan, start), *_after(net, plan, start)]:
         if exit_ is not None and exit_.classes != net.exits[-1].classes:
             raise PlanError(
                 f"{bundle.path}: exit {exit_.name!r} tells {exit_.classes} classes apart and the "
@@ -171,8 +173,8 @@ def own_plan(bundle: Bundle) -> Plan:
     return plan if held is None else Plan(bundle.net.last, policy=held.policy)
 
 
-def cuts(net: Net, plan: Plan) -> list[Cut]:
-    """Where each stretch up to the split starts and stops, and the exit that it carries.
+def cuts(net: Net, plan: Plan, start: int = 0) -> list[Cut]:
+    """Where each stretch from ``start`` to the split starts and stops, and its exit.
 
     One ends at each exit that may answer, at the one that only holds an answer, and at the split.
 
@@ -188,12 +190,11 @@ def cuts(net: Net, plan: Plan) -> list[Cut]:
     [(0, 1, 'early')]
     """
     found: list[Cut] = []
-    start = 0
+    held = _holding(net, plan, start)
     for exit_ in net.exits_up_to(plan.split):
         if exit_.name in plan.thresholds and exit_.after < net.last:
             found.append((start, exit_.after, exit_))
             start = exit_.after
-    held = _holding(net, plan)
     if held is not None and held.after <= plan.split:
         found.append((start, held.after, held))
         start = held.after
@@ -202,15 +203,15 @@ def cuts(net: Net, plan: Plan) -> list[Cut]:
     return found
 
 
-def _after(net: Net, plan: Plan) -> list[Cut]:
+def _after(net: Net, plan: Plan, start: int) -> list[Cut]:
     """The stretch from the split to the next exit, where no exit on the way holds an answer."""
-    held = _holding(net, plan)
+    held = _holding(net, plan, start)
     if held is None or held.after <= plan.split:
         return []
     return [(plan.split, held.after, held)]
 
 
-def _holding(net: Net, plan: Plan) -> Exit | None:
+def _holding(net: Net, plan: Plan, start: int) -> Exit | None:
     """The exit that runs only to hold an answer, by the rule that plans are costed with."""
-    number = holding_exit(net, plan.split, plan.thresholds)
+    number = holding_exit(net, plan.split, plan.thresholds, start=start)
     return None if number is None else net.exits[number]

@@ -34,6 +34,22 @@ class TooLate(Exception):
 
 
 @dataclass(frozen=True)
+class Early:
+    """Logits of an exit before the net's own classifier, and why that exit answers.
+
+    Whoever passes requests on replies so (`presplit.runtime.gateway`).
+    """
+
+    logits: Floats
+    exit: str
+    why: Why
+
+
+Reply = Floats | Early
+"""The logits of the net's own classifier, or of the exit that answers in its place."""
+
+
+@dataclass(frozen=True)
 class Form:
     """What an array must be: ``shape`` without the batch, which may be 1..``max_batch``.
 
@@ -113,7 +129,7 @@ class Hosted(Protocol):
         """Done when the model ``name`` is ready to run; raises `UnknownModel`, `Overloaded`."""
         ...
 
-    def run(self, name: str, array: Array, *, until: float | None) -> Future[Floats]:
+    def run(self, name: str, array: Array, *, until: float | None) -> Future[Reply]:
         """What the model ``name`` gives for ``array``, which must be of its contract's form.
 
         After ``until`` (`time.monotonic`) the result is worthless, and nothing is begun for it.
@@ -146,7 +162,7 @@ class Layer:
         """As inside."""
         return self._inner.warm(name)
 
-    def run(self, name: str, array: Array, *, until: float | None) -> Future[Floats]:
+    def run(self, name: str, array: Array, *, until: float | None) -> Future[Reply]:
         """As inside."""
         return self._inner.run(name, array, until=until)
 

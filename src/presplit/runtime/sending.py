@@ -29,6 +29,8 @@ class Sending:
         self._name = bundle.manifest.model_name(plan.split, plan.codec, plan.server_form)
         self._plain_name = bundle.manifest.model_name(plan.split, PLAIN, plan.server_form)
         self._classes = bundle.net.exits[-1].classes
+        early = bundle.net.exits[:-1]
+        self._exits = tuple(exit_.name for exit_ in early if exit_.after > plan.split)
         self.shape = bundle.net.boundaries[plan.split].shape
         if upstream is not None:
             # The first time costs most; then begin to connect, and have the tail made ready.
@@ -58,5 +60,5 @@ class Sending:
             name, codes = self._plain_name, values
         if until <= time.monotonic():
             return Failure("no_time", "encoding took the time that was left"), 0
-        asked = self._upstream.ask(Request(name, codes, self._classes), until)
+        asked = self._upstream.ask(Request(name, codes, self._classes, self._exits), until)
         return asked, 0 if isinstance(asked, Failure) else codes.nbytes

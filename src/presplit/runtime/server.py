@@ -1,11 +1,14 @@
 """The tail server: a bundle's tails behind the Open Inference Protocol, in one process.
 
+With a server to forward to it is a gateway (`presplit.runtime.gateway`).
+
 SIGTERM or SIGINT ends it after the requests that are being answered.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -13,19 +16,30 @@ from pathlib import Path
 from presplit import __version__
 from presplit.bundle import Bundle, read
 from presplit.core.errors import ServerError
+from presplit.core.plans import Gateway
 from presplit.runtime.address import is_loopback
 from presplit.runtime.admission import PLACES_PER_WORKER, admitted
 from presplit.runtime.batching import batched
 from presplit.runtime.doors import check_keep_bytes, check_threads
 from presplit.runtime.echo import echoing
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
+from presplit.runtime.gateway import (
+    Forwarding,
+    check_not_itself,
+    check_same_net,
+    what_it_does,
+)
 from presplit.runtime.head import fits
 from presplit.runtime.hosted import Hosted
 from presplit.runtime.tail import Tails, pooled, workers_for
+from presplit.runtime.upstream import Upstream
+from presplit.runtime.wire.client import Client
 from presplit.runtime.wire.server import Listener
 
 DRAIN_S = 10.0
 """How long requests that are being answered may take after the signal to stop."""
+PATIENCE_S = 2.0
+"""A gateway gives a connection to the next server up that is silent for so long."""
 
 
 def hosting(
@@ -49,6 +63,37 @@ def hosting(
     return admitted(batched(pooled(tails, workers)), workers * PLACES_PER_WORKER)
 
 
+def forwarding(
+    bundle: Bundle,
+    upstream: Upstream,
+    *,
+    does: Gateway,
+    threads: int = 1,
+    keep_bytes: float | None = None,
+    load: Load = ENGINES[DEFAULT],
+) -> tuple[Hosted, Forwarding]:
+    """A gateway with ``bundle`` as a server hosts it, and the same without admission.
+
+    The other arguments are those of `hosting`. The caller closes ``upstream``.
+    """
+    check_threads(threads)
+    check_keep_bytes(keep_bytes)
+    workers = workers_for(threads)
+    places = workers * PLACES_PER_WORKER
+    tails = Tails(bundle, threads=threads, keep_bytes=keep_bytes, load=load)
+    gateway = Forwarding(
+        batched(pooled(tails, workers)),
+        tails,
+        bundle,
+        does,
+        upstream,
+        threads=threads,
+        workers=places,
+        load=load,
+    )
+    return admitted(gateway, places), gateway
+
+
 def serve(
     bundle: Bundle | str | Path,
     *,
@@ -59,16 +104,24 @@ def serve(
     ready: Callable[[str], None] | None = None,
     insecure: bool = False,
     load: Load = ENGINES[DEFAULT],
+    forward_to: str | None = None,
+    gateway: Gateway | None = None,
 ) -> None:
     """Serve ``bundle`` (or its path) until SIGTERM or SIGINT.
 
     ``ready`` is told ``HOST:PORT`` once it listens: after the tail that the bundle's plan wants
     (else the whole net) has run once. ``threads``, ``keep_bytes`` and ``load`` are as in
-    `hosting`. Must be called on the main thread, where signals arrive. Raises
-    `SpecError` for numbers out of their range, `PlanError` if the bundle's own plan does not fit
-    it, `ServerError` if the address cannot be had, or is not a loopback one and ``insecure`` is not
-    set: there is no encryption yet, so a server that others can reach must be asked for in so many
-    words.
+    `hosting`. Must be called on the main thread, where signals arrive.
+
+    With the address of a next server, ``forward_to`` (``HOST:PORT``), it is a gateway, which
+    computes up to a second split and asks that server for the rest, as ``gateway`` says, or the
+    bundle's own plan.
+
+    Raises `SpecError` for numbers out of their range and a gateway that forwards to itself,
+    `PlanError` if the bundle's own plan, or what the gateway should do, does not fit it,
+    `ServerError` if the next server has another net, or if the address cannot be had, or is not a
+    loopback one and ``insecure`` is not set: there is no encryption yet, so a server that others
+    can reach must be asked for in so many words.
     """
     if not insecure and not is_loopback(host):
         raise ServerError(
@@ -79,8 +132,20 @@ def serve(
     found = bundle if isinstance(bundle, Bundle) else read(bundle)
     if found.plan is not None:
         fits(found.plan, found)
-    hosted = echoing(hosting(found, threads=threads, keep_bytes=keep_bytes, load=load))
-    asyncio.run(_serve(hosted, first_model(found), host=host, port=port, ready=ready))
+    first = first_model(found, forwards=forward_to is not None)
+    with contextlib.ExitStack() as closing:
+        if forward_to is None:
+            hosted = hosting(found, threads=threads, keep_bytes=keep_bytes, load=load)
+        else:
+            does = what_it_does(found, gateway)
+            check_not_itself(forward_to, host, port)
+            client = Client(forward_to, patience_s=PATIENCE_S)
+            closing.callback(client.close)
+            hosted, passing = forwarding(
+                found, client, does=does, threads=threads, keep_bytes=keep_bytes, load=load
+            )
+            check_same_net(passing.sending, forward_to)
+        asyncio.run(_serve(echoing(hosted), first, host=host, port=port, ready=ready))
 
 
 async def _serve(
@@ -116,9 +181,15 @@ async def _warmed(hosted: Hosted, first: str, stopped: asyncio.Event) -> bool:
     return not stopped.is_set()
 
 
-def first_model(bundle: Bundle) -> str:
-    """The tail that will be asked for: the plan's if it has one, else the whole net's."""
-    plan = bundle.plan
-    if plan is None or plan.split == bundle.net.last:
+def first_model(bundle: Bundle, *, forwards: bool = False) -> str:
+    """The tail that will be asked for: the plan's if it has one, else the whole net's.
+
+    Where the plan has a gateway, one that ``forwards`` is asked by the edge, the other by that.
+    """
+    plan, last = bundle.plan, bundle.net.last
+    if plan is None or plan.split == last:
         return bundle.manifest.model_name(0, "float32")
+    second = plan.gateway
+    if second is not None and second.split < last and not forwards:
+        return bundle.manifest.model_name(second.split, second.codec, second.server_form)
     return bundle.manifest.model_name(plan.split, plan.codec, plan.server_form)

@@ -23,7 +23,15 @@ from presplit.core.errors import MissingLibrary
 from presplit.core.protocols import Codec
 from presplit.core.types import Boundary, Floats, Runnable
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
-from presplit.runtime.hosted import Array, Contract, Form, Hosted, TooLate, UnknownModel
+from presplit.runtime.hosted import (
+    Array,
+    Contract,
+    Form,
+    Hosted,
+    Reply,
+    TooLate,
+    UnknownModel,
+)
 from presplit.runtime.kept import Kept, Start
 
 T = TypeVar("T")
@@ -47,6 +55,13 @@ class Tail:
     encoding: Encoding
     shape: tuple[int, ...]
     contract: Contract
+
+    def decode(self, codes: Array) -> Floats:
+        """The boundary's values; raises `InputError`, and `UnknownModel` without the library."""
+        try:
+            return self.codec.decode(codes, self.encoding, self.shape)
+        except MissingLibrary as error:
+            raise UnknownModel(f"{self.contract.name} cannot be decoded here: {error}") from error
 
 
 class Tails:
@@ -76,11 +91,11 @@ class Tails:
 
     def contract(self, name: str) -> Contract:
         """What the tail ``name`` takes and gives; raises `UnknownModel`."""
-        return self._find(name).contract
+        return self.find(name).contract
 
     def warm(self, name: str) -> None:
         """Make the engine of ``name`` and run it once with zeros; raises `UnknownModel`."""
-        tail = self._find(name)
+        tail = self.find(name)
         zeros = np.zeros((1, *tail.shape), np.float32)
         try:
             codes = tail.codec.encode(zeros, tail.encoding)
@@ -91,14 +106,14 @@ class Tails:
 
     def run(self, name: str, array: Array, *, until: float | None) -> Floats:
         """The logits for ``array``; raises as `presplit.runtime.hosted.Hosted` says."""
-        tail = self._find(name)
+        tail = self.find(name)
         if until is not None and time.monotonic() >= until:
             raise TooLate("the deadline passed before the request's turn came")
         tail.contract.input.check(array)
         return self._logits(tail, array)
 
-    def _find(self, name: str) -> Tail:
-        """The tail called ``name``."""
+    def find(self, name: str) -> Tail:
+        """The tail called ``name``; raises `UnknownModel`."""
         if name not in self._tails:
             hosted = ", ".join(sorted(self._tails)[:8])
             raise UnknownModel(f"no model {name[:128]!r} here; hosted: {hosted}")
@@ -106,10 +121,7 @@ class Tails:
 
     def _logits(self, tail: Tail, codes: Array) -> Floats:
         """What the net says of ``codes``."""
-        try:
-            values = tail.codec.decode(codes, tail.encoding, tail.shape)
-        except MissingLibrary as error:
-            raise UnknownModel(f"{tail.contract.name} cannot be decoded here: {error}") from error
+        values = tail.decode(codes)
         with self.kept.engine((tail.split, tail.form)) as (runnable, engine):
             found = engine.run({runnable.input: values})
         return found[runnable.logits[self._bundle.net.exits[-1].name]]
@@ -138,7 +150,7 @@ class _Pooled:
         self._tails.contract(name)
         return self._do(lambda: self._tails.warm(name))
 
-    def run(self, name: str, array: Array, *, until: float | None) -> Future[Floats]:
+    def run(self, name: str, array: Array, *, until: float | None) -> Future[Reply]:
         return self._do(lambda: self._tails.run(name, array, until=until))
 
     def close(self) -> None:

@@ -6,7 +6,8 @@ import time
 from dataclasses import dataclass
 
 from presplit.core.cost import WIRE_BYTES
-from presplit.core.types import Floats, Why
+from presplit.core.types import Why
+from presplit.runtime.hosted import Reply
 from presplit.runtime.upstream import Failure, Pending
 
 
@@ -53,7 +54,7 @@ class Trip:
         if failure.why not in ("no_time", "failed"):
             self.asked = Asked(WIRE_BYTES, 0.0, failure.why)
 
-    def heard(self, pending: Pending, reply: Floats | Failure) -> None:
+    def heard(self, pending: Pending, reply: Reply | Failure) -> None:
         """The request has its reply, or is given up."""
         waited_s = time.monotonic() - self._sent
         if isinstance(reply, Failure):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,17 +16,24 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from presplit.core.errors import InputError
-from presplit.core.types import Floats, Why
-from presplit.runtime.hosted import Form, Hosted, why_of
+from presplit.core.types import WHYS, Why
+from presplit.runtime.hosted import Early, Form, Hosted, Reply, why_of
+
+EARLY_WHYS = tuple(why for why in WHYS if why not in ("planned", "server"))
+"""Why an exit may reply in place of the net's own classifier."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One sample for the model ``model``: ``codes`` ``(1, *boundary)``, a reply of ``classes``."""
+    """One sample for the model ``model``: ``codes`` ``(1, *boundary)``, a reply of ``classes``.
+
+    ``exits`` are those that may reply in place of the net's own classifier.
+    """
 
     model: str
     codes: npt.NDArray[Any]
     classes: int
+    exits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,14 @@ class Failure:
 
     why: Why
     detail: str
+
+
+def check_early(reply: Early, exits: Sequence[str]) -> None:
+    """Raise `InputError` unless one of ``exits`` gave the reply, for a reason that it can have."""
+    if reply.exit not in exits:
+        raise InputError(f"expected a reply of an exit in {list(exits)}, got {reply.exit[:64]!r}")
+    if reply.why not in EARLY_WHYS:
+        raise InputError(f"an exit answers for one of {EARLY_WHYS}, got {reply.why[:64]!r}")
 
 
 class Pending(Protocol):
@@ -47,7 +63,7 @@ class Pending(Protocol):
         """
         ...
 
-    def wait(self, until: float) -> Floats | Failure:
+    def wait(self, until: float) -> Reply | Failure:
         """The logits, float32 ``(1, classes)``, or why there are none, by ``until``.
 
         ``until`` is on the clock of `time.monotonic`. A reply that is not there by then is a
@@ -96,7 +112,7 @@ class InProcess:
             future = self._hosted.run(request.model, request.codes, until=until)
         except Exception as error:  # whatever a server does becomes a reason
             return Failure(why_of(error), str(error))
-        return _InProcessPending(future, request.classes)
+        return _InProcessPending(future, request)
 
     def close(self) -> None:
         """Nothing is held here."""
@@ -105,15 +121,16 @@ class InProcess:
 class _InProcessPending:
     """A request that is being answered in this process."""
 
-    def __init__(self, future: Future[Floats], classes: int) -> None:
+    def __init__(self, future: Future[Reply], request: Request) -> None:
         self._future = future
+        self._exits = request.exits
         self._began = time.monotonic()
         self.server_s: float | None = None
-        self._form = Form("logits", "float32", (classes,))
-        self._reply: Future[Floats | Failure] = Future()
+        self._form = Form("logits", "float32", (request.classes,))
+        self._reply: Future[Reply | Failure] = Future()
         future.add_done_callback(lambda _: self._settle())
 
-    def wait(self, until: float) -> Floats | Failure:
+    def wait(self, until: float) -> Reply | Failure:
         """The logits, or why there are none."""
         try:
             return self._reply.result(timeout=max(0.0, until - time.monotonic()))
@@ -129,16 +146,18 @@ class _InProcessPending:
         """Take what came of the future."""
         self.server_s = time.monotonic() - self._began
         try:
-            logits = self._future.result()
+            reply = self._future.result()
         except Exception as error:  # whatever a server does becomes a reason
             return self._be(Failure(why_of(error), str(error)))
         try:
-            self._form.check(logits)
+            if isinstance(reply, Early):
+                check_early(reply, self._exits)
+            self._form.check(reply.logits if isinstance(reply, Early) else reply)
         except InputError as error:
             return self._be(Failure("bad_reply", str(error)))
-        return self._be(logits)
+        return self._be(reply)
 
-    def _be(self, reply: Floats | Failure) -> None:
+    def _be(self, reply: Reply | Failure) -> None:
         """Let ``reply`` be the reply, unless there is one."""
         with contextlib.suppress(InvalidStateError):
             self._reply.set_result(reply)

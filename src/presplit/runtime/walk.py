@@ -16,6 +16,7 @@ from presplit.core.types import Answer, Floats, Net, Where, Why
 from presplit.policies import EXITS
 from presplit.runtime.fallback import Fallback
 from presplit.runtime.head import Head, Held, Stretch
+from presplit.runtime.hosted import Early, Reply
 from presplit.runtime.sending import Sending
 from presplit.runtime.trip import Trip
 from presplit.runtime.upstream import Failure, Pending
@@ -125,7 +126,7 @@ class Walk:
         if isinstance(reply, Failure):
             asked.cancel()
             return Found(held, "edge", reply.why, up_bytes)
-        return Found(Held(self._final, reply), "server", "server", up_bytes)
+        return self._told(reply, up_bytes)
 
     def _ask_with_nothing_held(self, values: Floats, by: float, trip: Trip) -> Found:
         """The reply, or the next exit on the edge, which runs while the reply is on its way.
@@ -148,12 +149,18 @@ class Walk:
                 trip.heard(asked, reply)
             if isinstance(reply, Failure):
                 return Found(meanwhile.result(), "edge", reply.why, up_bytes)
-            return Found(Held(self._final, reply), "server", "server", up_bytes)
+            return self._told(reply, up_bytes)
         finally:
             meanwhile.stop()
 
+    def _told(self, reply: Reply, up_bytes: int) -> Found:
+        """What the server says: its own answer, or that of an exit behind the split."""
+        if isinstance(reply, Early):
+            return Found(Held(reply.exit, reply.logits), "server", reply.why, up_bytes)
+        return Found(Held(self._final, reply), "server", "server", up_bytes)
 
-def _first(asked: Pending, meanwhile: Fallback, by: float, latest: float) -> Floats | Failure:
+
+def _first(asked: Pending, meanwhile: Fallback, by: float, latest: float) -> Reply | Failure:
     """The reply by ``by``, or until ``meanwhile`` holds an answer or ``latest`` is over."""
     reply = asked.wait(by)
     if not isinstance(reply, Failure):

@@ -20,13 +20,13 @@ from google.protobuf.message import DecodeError
 from presplit.core.errors import InputError
 from presplit.core.types import Floats, Why
 from presplit.runtime.address import address_of
-from presplit.runtime.hosted import Form
+from presplit.runtime.hosted import Early, Form, Reply
 from presplit.runtime.opened import Opened
-from presplit.runtime.upstream import Failure, Pending, Request
+from presplit.runtime.upstream import Failure, Pending, Request, check_early
 from presplit.runtime.wire import messages
 from presplit.runtime.wire.reasons import exhausted, failure_of, trailers
 from presplit.runtime.wire.tensors import Sent, read, send
-from presplit.runtime.wire.words import MOST_KEY, SERVER_S_KEY
+from presplit.runtime.wire.words import EXIT_KEY, MOST_KEY, SERVER_S_KEY, WHY_KEY
 
 REPLY_ROOM_BYTES = 64 * 1024
 """What a reply may hold besides its logits; more than any honest server sends."""
@@ -145,7 +145,7 @@ class _Pending:
         self.server_s: float | None = None
         self._logits = Form("logits", "float32", (request.classes,))
 
-    def wait(self, until: float) -> Floats | Failure:
+    def wait(self, until: float) -> Reply | Failure:
         """The logits, or why there are none."""
         try:
             raw = self._call.result(timeout=max(0.0, until - time.monotonic()))
@@ -165,7 +165,7 @@ class _Pending:
         """Ask no more."""
         self._call.cancel()
 
-    def _read(self, raw: bytes, waited_s: float) -> Floats:
+    def _read(self, raw: bytes, waited_s: float) -> Reply:
         """The logits in a reply that was there after ``waited_s`` seconds, at most.
 
         Raises `InputError` unless it is the reply to this request, of this model and form.
@@ -193,4 +193,13 @@ class _Pending:
             # What cannot be is not believed; a number that is none compares as false.
             if said.HasField("double_param") and 0 <= said.double_param <= waited_s:
                 self.server_s = said.double_param
-        return logits.astype(np.float32, copy=False)
+        return self._whose(logits.astype(np.float32, copy=False), reply.parameters)
+
+    def _whose(self, logits: Floats, told: Any) -> Reply:
+        """The logits with the exit that gave them; raises `InputError` for one that cannot."""
+        if EXIT_KEY not in told:
+            return logits
+        why: Any = told[WHY_KEY].string_param if WHY_KEY in told else ""
+        early = Early(logits, told[EXIT_KEY].string_param, why)
+        check_early(early, self._request.exits)
+        return early

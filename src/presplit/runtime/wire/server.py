@@ -18,11 +18,11 @@ import grpc
 
 from presplit.core.errors import InputError, ServerError
 from presplit.runtime.address import joined, why_not
-from presplit.runtime.hosted import Contract, Hosted, UnknownModel
+from presplit.runtime.hosted import Contract, Early, Hosted, UnknownModel
 from presplit.runtime.wire import messages
 from presplit.runtime.wire.calls import Message, Words, unary
 from presplit.runtime.wire.tensors import Sent, datatype_of, read, send
-from presplit.runtime.wire.words import MOST_KEY, SERVER_S_KEY
+from presplit.runtime.wire.words import EXIT_KEY, MOST_KEY, SERVER_S_KEY, WHY_KEY
 
 VERSION = "1"
 """The one version of every model: another model has another hash, and so another name."""
@@ -127,9 +127,12 @@ class Listener:
         contract = self._hosted.contract(request.model_name)
         array = read(_only_input(request, contract), contract.input)
         began = time.monotonic()
-        logits = await asyncio.wrap_future(self._hosted.run(request.model_name, array, until=until))
-        took = messages.InferParameter(double_param=time.monotonic() - began)
-        found = send(contract.output.name, logits)
+        reply = await asyncio.wrap_future(self._hosted.run(request.model_name, array, until=until))
+        told = {SERVER_S_KEY: messages.InferParameter(double_param=time.monotonic() - began)}
+        if isinstance(reply, Early):
+            told[EXIT_KEY] = messages.InferParameter(string_param=reply.exit)
+            told[WHY_KEY] = messages.InferParameter(string_param=reply.why)
+        found = send(contract.output.name, reply.logits if isinstance(reply, Early) else reply)
         output = messages.ModelInferResponse.InferOutputTensor(
             name=found.name, datatype=found.datatype, shape=found.shape
         )
@@ -137,7 +140,7 @@ class Listener:
             model_name=request.model_name,
             model_version=VERSION,
             id=request.id,
-            parameters={SERVER_S_KEY: took},
+            parameters=told,
             outputs=[output],
             raw_output_contents=[found.raw],
         )

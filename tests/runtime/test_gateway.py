@@ -1,0 +1,299 @@
+"""A gateway: the net cut twice gives what the whole net gives, and whoever is left answers."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from presplit.bundle import Bundle, write_plan
+from presplit.core.errors import PlanError, ServerError, SpecError
+from presplit.core.plans import Gateway, Plan
+from presplit.core.types import Answer
+from presplit.lab.processes import address_of, end, free_port
+from presplit.lab.processes import start as begin
+from presplit.runtime import Edge, Local, serve
+from presplit.runtime.gateway import what_it_does
+from presplit.runtime.hosted import Early, UnknownModel
+from presplit.runtime.server import first_model, forwarding, hosting
+from presplit.runtime.upstream import Failure, InProcess, Request
+
+IMAGE = np.random.default_rng(0).random(16, dtype=np.float32)
+CLOSE = 1e-5
+"""Engines that are joined otherwise round otherwise."""
+
+
+class Gone:
+    """An upstream that nobody answers behind; `asked` are the models that it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def greet(self, name: str) -> None:
+        pass
+
+    def ask(self, request: Request, until: float) -> Failure:
+        self.asked.append(request.model)
+        return Failure("link_down", "nobody is there")
+
+    def close(self) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def chain(bundle: Bundle, does: Gateway, upstream: Any = None) -> Iterator[InProcess]:
+    """A gateway, and behind it a server of the same bundle or ``upstream``, in this process."""
+    server = hosting(bundle)
+    gateway, _ = forwarding(bundle, upstream or InProcess(server), does=does)
+    try:
+        yield InProcess(gateway)
+    finally:
+        gateway.close()
+        server.close()
+
+
+def whole(bundle: Bundle) -> np.ndarray:
+    return Local(bundle, Plan(bundle.net.last)).answer(IMAGE[None]).scores[0]
+
+
+def test_two_cuts_anywhere_give_what_the_whole_net_gives(bundle: Bundle) -> None:
+    expected = whole(bundle)
+    for second in range(3):
+        with chain(bundle, Gateway(second)) as gateway:
+            for first in range(3):
+                plan = Plan(first, deadline_s=5.0)
+                with Edge.open(bundle, upstream=gateway, plan=plan) as edge:
+                    answer = edge.answer(IMAGE)
+                assert (answer.where, answer.why, answer.exit) == ("server", "server", "final")
+                np.testing.assert_allclose(answer.scores, expected, rtol=CLOSE)
+
+
+def test_each_cut_travels_by_its_own_codec(bundle: Bundle) -> None:
+    asked = Gone()
+    for one, other in itertools.product(("float16", "int8"), repeat=2):
+        with chain(bundle, Gateway(2, codec=other)) as gateway:
+            plan = Plan(1, codec=one, deadline_s=5.0)
+            with Edge.open(bundle, upstream=gateway, plan=plan) as edge:
+                answer = edge.answer(IMAGE)
+            assert answer.why == "server"
+            assert np.abs(answer.scores - whole(bundle)).max() > 0  # both lose a little
+            np.testing.assert_allclose(answer.scores, whole(bundle), atol=0.5)
+        with chain(bundle, Gateway(2, codec=other), asked) as gateway:
+            plan = Plan(1, codec=one, deadline_s=5.0)
+            with Edge.open(bundle, upstream=gateway, plan=plan) as edge:
+                edge.answer(IMAGE)
+        assert asked.asked[-1] == bundle.manifest.model_name(2, other)
+
+
+def test_a_sure_exit_at_the_gateway_answers_and_nobody_else_is_asked(bundle: Bundle) -> None:
+    nobody = Gone()
+    with (
+        chain(bundle, Gateway(2, {"middle": 0.0}), nobody) as gateway,
+        Edge.open(bundle, upstream=gateway, plan=Plan(1, deadline_s=5.0)) as edge,
+    ):
+        answer = edge.answer(IMAGE)
+    assert (answer.where, answer.exit, answer.why) == ("server", "middle", "confident")
+    assert not answer.degraded and nobody.asked == []
+    head = Local(bundle, Plan(3, {"middle": 0.0})).answer(IMAGE[None])
+    np.testing.assert_allclose(answer.scores, head.scores[0], rtol=CLOSE)
+
+
+def test_without_the_next_server_the_gateway_answers_with_what_it_has(bundle: Bundle) -> None:
+    # It holds an exit's answer and says so: that is less than what was planned.
+    with (
+        chain(bundle, Gateway(2), Gone()) as gateway,
+        Edge.open(bundle, upstream=gateway, plan=Plan(1, deadline_s=5.0)) as edge,
+    ):
+        answer = edge.answer(IMAGE)
+    assert (answer.where, answer.exit, answer.why) == ("server", "middle", "link_down")
+    assert answer.degraded
+    # It computes the rest where it would only have passed on, and what enters behind its split.
+    for second in (1, 0):
+        with (
+            chain(bundle, Gateway(second), Gone()) as gateway,
+            Edge.open(bundle, upstream=gateway, plan=Plan(1, deadline_s=5.0)) as edge,
+        ):
+            answer = edge.answer(IMAGE)
+        assert (answer.where, answer.why, answer.degraded) == ("server", "server", False)
+        np.testing.assert_allclose(answer.scores, whole(bundle), rtol=CLOSE)
+
+
+def test_a_late_server_leaves_the_gateway_the_time_to_answer(bundle: Bundle) -> None:
+    class Silent(Gone):
+        def ask(self, request: Request, until: float) -> Any:
+            self.until = until
+            return self
+
+        def wait(self, until: float) -> Failure:
+            time.sleep(max(0.0, until - time.monotonic()))
+            return Failure("late", "no reply in time")
+
+        def cancel(self) -> None:
+            pass
+
+    silent, began = Silent(), time.monotonic()
+    with (
+        chain(bundle, Gateway(2, spare_s=0.1), silent) as gateway,
+        Edge.open(bundle, upstream=gateway, plan=Plan(1)) as edge,
+    ):
+        answer = edge.answer(IMAGE, deadline_s=0.2)
+    assert (answer.where, answer.exit, answer.why) == ("server", "middle", "late")
+    assert answer.elapsed_s < 0.2
+    # The deadline was passed on, less what the gateway keeps back.
+    assert silent.until - began < 0.2 - 0.1 + 0.05
+
+
+def test_several_samples_at_once_are_computed_at_the_gateway(bundle: Bundle) -> None:
+    batch = np.random.default_rng(1).random((3, 16), dtype=np.float32)
+    name, nobody = bundle.manifest.model_name(0, "float32"), Gone()
+    server = hosting(bundle)
+    gateway, _ = forwarding(bundle, nobody, does=Gateway(1))
+    found = gateway.run(name, batch, until=None).result(5)
+    expected = server.run(name, batch, until=None).result(5)
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(UnknownModel):
+        gateway.run("another-net.from-1", batch, until=None)
+    gateway.close()
+    server.close()
+
+
+def test_only_an_exit_behind_the_split_may_reply_and_only_for_its_own_reasons(
+    bundle: Bundle,
+) -> None:
+    class Lying(Gone):
+        reply: Any
+
+        def run(self, name: str, array: Any, *, until: float | None) -> Any:
+            found: Any = type(hosted.run(name, array, until=until))()
+            found.set_result(self.reply)
+            return found
+
+    hosted, lying = hosting(bundle), Lying()
+    logits = np.zeros((1, 4), np.float32)
+    with Edge.open(bundle, upstream=InProcess(lying), plan=Plan(1, deadline_s=5.0)) as edge:  # type: ignore[arg-type]
+        for exit_, why, told in (
+            ("middle", "confident", "confident"),
+            ("early", "confident", "bad_reply"),  # the edge itself has run it
+            ("final", "confident", "bad_reply"),
+            ("middle", "server", "bad_reply"),
+            ("middle", "because", "bad_reply"),
+        ):
+            lying.reply = Early(logits, exit_, why)  # type: ignore[arg-type]
+            assert edge.answer(IMAGE).why == told
+    hosted.close()
+
+
+@pytest.mark.parametrize(
+    ("plan", "given", "text"),
+    [
+        (None, None, "carries no plan for a gateway"),
+        (Plan(1), None, "carries no plan for a gateway"),
+        (None, Gateway(3), r"gateway.split must be in 0..2, got 3"),
+        (Plan(2), Gateway(1), "has the edge cut at 2, got 1"),
+    ],
+)
+def test_a_gateway_that_makes_no_sense_is_one_sentence(
+    bundle: Bundle, plan: Plan | None, given: Gateway | None, text: str, tmp_path: Any
+) -> None:
+    found = with_plan(bundle, plan, tmp_path)
+    with pytest.raises(PlanError, match=text):
+        what_it_does(found, given)
+
+
+def with_plan(bundle: Bundle, plan: Plan | None, tmp_path: Any) -> Bundle:
+    import shutil
+
+    from presplit.bundle import read
+
+    copy = shutil.copytree(bundle.path, tmp_path / "copy.bundle")
+    return write_plan(read(copy), plan)
+
+
+def test_what_does_not_fit_the_bundle_is_refused_before_it_listens(
+    bundle: Bundle, other_bundle: Bundle, server: str
+) -> None:
+    port = free_port()
+    with pytest.raises(SpecError, match="is this gateway itself"):
+        serve(bundle, port=port, forward_to=f"localhost:{port}", gateway=Gateway(1))
+    with pytest.raises(SpecError, match="HOST:PORT"):
+        serve(bundle, forward_to="nowhere", gateway=Gateway(1))
+    with pytest.raises(PlanError, match="no exit 'nowhere'"):
+        serve(bundle, forward_to=server, gateway=Gateway(1, {"nowhere": 0.5}))
+    with pytest.raises(PlanError, match="no codec named 'int3'"):
+        serve(bundle, forward_to=server, gateway=Gateway(1, codec="int3"))
+    with pytest.raises(ServerError, match="does not serve this bundle's net .*serve the same"):
+        serve(other_bundle, forward_to=server, gateway=Gateway(1))
+
+
+def test_a_plan_with_a_gateway_must_fit_and_says_which_tail_each_is_asked_for(
+    bundle: Bundle, tmp_path: Any
+) -> None:
+    for gateway, text in (
+        (Gateway(0), "gateway.split must be in 1..3"),
+        (Gateway(4), "gateway.split must be in 1..3"),
+        (Gateway(2, {"early": 0.5}), "no exit 'early' behind split 1"),
+    ):
+        with pytest.raises(SpecError, match=text):
+            Plan(1, gateway=gateway).fits(bundle.net)
+    plan = Plan(1, codec="int8", gateway=Gateway(2, {"middle": 0.9}, codec="float16"))
+    found, name = with_plan(bundle, plan, tmp_path), bundle.manifest.model_name
+    assert what_it_does(found, None) == plan.gateway
+    assert first_model(found, forwards=True) == name(1, "int8")
+    assert first_model(found) == name(2, "float16")
+
+
+@contextlib.contextmanager
+def processes(*commands: tuple[str, ...]) -> Iterator[list[Any]]:
+    """All of them at once, each ready."""
+    begun = [begin(*words) for words in commands]
+    try:
+        for process in begun:
+            address_of(process)
+        yield begun
+    finally:
+        for process in begun:
+            end(process)
+
+
+def test_three_processes_answer_as_one_and_whoever_is_left_answers_alone(
+    bundle: Bundle,
+) -> None:
+    last, uplink, middle, link = (free_port() for _ in range(4))
+    path, shaped = str(bundle.path), "presplit.lab.shaper"
+    served = ("presplit", "serve", path, "--json", "--port")
+    way = ("--up-bps", "5e6", "--down-bps", "5e6", "--rtt-s", "0.01", "--port")
+    forward = ("--forward-to", f"127.0.0.1:{uplink}", "--split", "2", "--spare", "40ms")
+    with processes(
+        (*served, str(last)),
+        (*served, str(middle), *forward),
+        (shaped, "--target", f"127.0.0.1:{last}", *way, str(uplink)),
+        (shaped, "--target", f"127.0.0.1:{middle}", *way, str(link)),
+    ) as (server, gateway, *_):
+        plan = Plan(1, deadline_s=0.5)
+        with Edge.open(bundle, server=f"127.0.0.1:{link}", plan=plan) as edge:
+            answer = soon(edge, lambda a: a.exit == "final")
+            assert (answer.where, answer.why, answer.degraded) == ("server", "server", False)
+            assert answer.elapsed_s >= 0.02  # two round trips
+            np.testing.assert_allclose(answer.scores, whole(bundle), rtol=CLOSE)
+            end(server)
+            answer = soon(edge, lambda a: a.exit != "final")
+            assert (answer.where, answer.exit, answer.degraded) == ("server", "middle", True)
+            end(gateway)
+            answer = soon(edge, lambda a: a.where == "edge")
+            assert (answer.exit, answer.degraded) == ("early", True)
+            assert answer.elapsed_s < 0.5
+
+
+def soon(edge: Edge, is_so: Callable[[Answer], bool]) -> Answer:
+    """The first answer of which that is so: who is there, or gone, is noticed within seconds."""
+    until = time.monotonic() + 10
+    while True:
+        answer = edge.answer(IMAGE)
+        if is_so(answer) or time.monotonic() > until:
+            return answer
+        time.sleep(0.02)
