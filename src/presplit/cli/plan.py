@@ -9,15 +9,18 @@ import typer
 
 from presplit.cli.options import Json, read_costs, say, show
 from presplit.core import units
+from presplit.core.errors import SpecError
 
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
     from presplit.core.link import Link
-    from presplit.core.plans import PlanTable
+    from presplit.core.plans import Plan, PlanTable
     from presplit.core.times import Times
 
 MOMENTARY = ("reliability", "max_energy_j")
 """Limits that depend on the conditions of a moment, so that a table cannot promise them."""
+TIERS = ("gateway", "uplink", "gateway_costs")
+"""What a second split needs; a table is of one."""
 
 
 def plan(
@@ -63,10 +66,20 @@ def plan(
     max_bytes: Annotated[
         str | None, typer.Option(help="Mean bytes that a sample sends: 500B.")
     ] = None,
+    gateway: Annotated[
+        str | None,
+        typer.Option(help="A gateway behind the link, as --device: the net is cut twice."),
+    ] = None,
+    uplink: Annotated[
+        str | None, typer.Option(help="The gateway's link to the server, as --link.")
+    ] = None,
     edge_costs: Annotated[
         Path | None, typer.Option(help="Costs measured on the device (presplit measure).")
     ] = None,
     server_costs: Annotated[Path | None, typer.Option(help="Costs measured on the server.")] = None,
+    gateway_costs: Annotated[
+        Path | None, typer.Option(help="Costs measured on the gateway.")
+    ] = None,
     against: Annotated[
         Path | None, typer.Option(help="The bundle of a dense net to compare with.")
     ] = None,
@@ -113,7 +126,12 @@ def plan(
         **{name: asked.pop(name) for name in ("device", "link", "server")},
         "edge_costs": read_costs(edge_costs),
         "server_costs": read_costs(server_costs),
+        "gateway": gateway,
+        "uplink": uplink,
+        "gateway_costs": read_costs(gateway_costs),
     }
+    if table and gateway is not None:
+        raise SpecError("--table is of plans with one split: leave out --gateway and --uplink")
     around["queue"] = queue(found, around, server_load, server_workers)
     best = search(found, **around, **asked, against=None if against is None else read(against))
     result: dict[str, Any] = {"plan": msgspec.to_builtins(best)}
@@ -132,13 +150,18 @@ def plan(
         write_plan(found, best, table=rows)
     show(result, text, as_json=json)
     if save:
-        alone = best.split == found.net.last
-        served = (
-            f"presplit run {bundle} SAMPLES"
-            if alone
-            else f"presplit serve {bundle}, and presplit run {bundle} SAMPLES --server HOST:PORT"
-        )
-        say(f"The plan is in {bundle}. Next: {served}")
+        say(f"The plan is in {bundle}. Next: {_next(found, best)}")
+
+
+def _next(found: Bundle, best: Plan) -> str:
+    """The commands that put a plan to work."""
+    path, run = found.path, f"presplit run {found.path} SAMPLES"
+    if best.split == found.net.last:
+        return run
+    words = f"presplit serve {path}"
+    if best.gateway is not None and best.gateway.split < found.net.last:
+        words += f", presplit serve {path} --forward-to HOST:PORT on the gateway"
+    return f"{words}, and {run} --server HOST:PORT"
 
 
 def queue(found: Bundle, around: dict[str, Any], load_per_s: float | None, workers: int) -> Times:
@@ -171,7 +194,8 @@ def table_for(found: Bundle, around: dict[str, Any], asked: dict[str, Any]) -> P
     from presplit.plan import table
 
     kept = {name: value for name, value in asked.items() if name not in MOMENTARY}
-    return table(found, **around, **kept)
+    here = {name: value for name, value in around.items() if name not in TIERS}
+    return table(found, **here, **kept)
 
 
 def listed_table(rows: PlanTable, link: str | Link) -> tuple[Any, str]:

@@ -27,8 +27,6 @@ class Estimate(Value, frozen=True):
     energy_j: NonNegative
     macs: NonNegative
     how: str
-    gateway_share: Share = 0.0
-    """The share of samples that a gateway answers without asking the server."""
     all_edge: bool = False
     """True if the split is the net's last boundary, so that no server is ever asked."""
     in_time: Share | None = None
@@ -42,6 +40,8 @@ class Estimate(Value, frozen=True):
     """In sentences: why the plan won, what limits it, what its promise rests on."""
     beside: dict[str, Estimate] = {}
     """What one could do instead, by its name."""
+    gateway_share: Share = 0.0
+    """The share of samples that a gateway answers without asking the server."""
 
 
 class Gateway(Value, frozen=True):

@@ -17,10 +17,11 @@ from presplit.core import units
 from presplit.core.plans import Estimate, Plan
 from presplit.plan.cautious import cautious, judging
 from presplit.plan.choose import Choice, Keep, everything, fastest
-from presplit.plan.evaluate import Block, evaluate
+from presplit.plan.evaluate import Block
 from presplit.plan.limits import Limits
 from presplit.plan.risk import fewest
 from presplit.plan.scenario import PLAIN, Scenario
+from presplit.plan.tiers import Tiered, every
 
 
 def choice(found: Scenario, limits: Limits, keep: Keep = everything) -> Choice | None:
@@ -35,8 +36,9 @@ def ways(
 ) -> dict[str, Plan]:
     """What one would do without a planner, whether or not it keeps to any limit.
 
-    The names: ``all-edge``, ``all-edge int8``, ``all-server``, ``all-server CODEC``; those of the
-    net that ``dense`` describes begin with ``dense``, and ``dense split`` is its fastest split.
+    The names: ``all-edge``, ``all-edge int8``, ``all-server``, ``all-server CODEC``, the same of a
+    gateway if there is one; those of the net that ``dense`` describes begin with ``dense``, and
+    ``dense split`` is its fastest split.
     """
     named = dict(_alone(found))
     if dense is not None:
@@ -50,7 +52,7 @@ def ways(
 
 def _without_exits(found: Scenario) -> Iterable[Block]:
     """Every split and codec, no exit answering."""
-    return evaluate(found, [np.array([], np.float32)] * len(found.early))
+    return every(found, [np.array([], np.float32)] * len(found.early))
 
 
 def _mean_s(block: Block) -> float:
@@ -63,10 +65,17 @@ def _alone(found: Scenario) -> Iterable[tuple[str, Block]]:
         form = block.head.form
         if block.split == found.net.last:
             yield ("all-edge" if form == PLAIN else f"all-edge {form}"), block
-        elif block.split == 0 and form == PLAIN:
+        elif block.split == 0 and form == PLAIN and (who := _who(block)):
             tail = "" if block.server_form == PLAIN else f" in {block.server_form}"
             codec = "" if block.codec == PLAIN else f" {block.codec}"
-            yield f"all-server{codec}{tail}", block
+            yield f"all-{who}{codec}{tail}", block
+
+
+def _who(block: Block) -> str:
+    """Who computes all that is behind the edge's split; "" where two do."""
+    if not isinstance(block, Tiered) or block.passes_on:
+        return "server"
+    return "" if block.asks_on else "gateway"
 
 
 def told(found: Scenario, best: Choice, limits: Limits, others: Mapping[str, Plan]) -> Plan:
@@ -85,7 +94,8 @@ def told(found: Scenario, best: Choice, limits: Limits, others: Mapping[str, Pla
 
 def _runner_up(found: Scenario, best: Choice, limits: Limits) -> list[str]:
     """What the best plan with another split lost."""
-    other = choice(found, limits, lambda block: block.split != best.block.split)
+    splits = _splits(best.block)
+    other = choice(found, limits, lambda block: _splits(block) != splits)
     if other is None:
         return ["No plan with another split keeps to all limits."]
     plan = other.plan(deadline_s=None)
@@ -95,12 +105,20 @@ def _runner_up(found: Scenario, best: Choice, limits: Limits) -> list[str]:
     return [f"The next best plan with another split, {_named(plan, other.block)}, is {lost}."]
 
 
+def _splits(block: Block) -> tuple[int, ...]:
+    """Where the net is cut: once, or with a gateway twice."""
+    return (block.split, block.onward.split) if isinstance(block, Tiered) else (block.split,)
+
+
 def _named(plan: Plan, block: Block) -> str:
     """A plan in a few words."""
     exits = f" with {len(plan.thresholds)} exits" if plan.thresholds else ""
-    if block.way is None:
+    if not block.asks:
         return f"all on the edge{exits}"
-    return f"split {plan.split} sent as {plan.codec}{exits}"
+    named = f"split {plan.split} sent as {plan.codec}{exits}"
+    if plan.gateway is None:
+        return named
+    return f"{named}, then split {plan.gateway.split} sent as {plan.gateway.codec}"
 
 
 def _binding(found: Scenario, best: Choice, limits: Limits) -> list[str]:

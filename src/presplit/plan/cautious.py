@@ -28,7 +28,7 @@ from presplit.plan.choose import Choice, Keep, Mask, everything, fastest
 from presplit.plan.evaluate import Block, evaluate
 from presplit.plan.limits import Limits
 from presplit.plan.risk import drops_at_most, right_at_least
-from presplit.plan.scenario import PLAIN, Scenario
+from presplit.plan.scenario import PLAIN, Cut, Scenario
 
 DESIGN = 5
 """Every so many held-out samples, one designs where no number of those that judge is better."""
@@ -44,10 +44,8 @@ Rows = npt.NDArray[np.int64]
 class Kind:
     """What is designed and then judged: all of a plan but its thresholds."""
 
-    split: int
-    codec: str
-    form: str
-    server_form: str
+    lossy: Cut
+    cuts: tuple[object, ...]
     exits: tuple[int, ...]
 
     @classmethod
@@ -55,16 +53,25 @@ class Kind:
         """The kind of a plan."""
         block, weights = choice.block, choice.block.head.weights
         exits = weights.subsets[int(weights.used[choice.row])]
-        return cls(block.split, block.codec, block.head.form, block.server_form, exits)
+        return cls(block.lossy, block.cuts, exits)
 
     def plain(self, found: Scenario) -> bool:
         """Whether what leaves at no exit is answered as the net's own classifier answers it."""
-        return plain(found, self.split, self.codec, self.form, self.server_form)
+        return plain(found, self.lossy)
+
+    @property
+    def form(self) -> str:
+        """The form of the head."""
+        return self.lossy[2]
 
 
-def plain(found: Scenario, split: int, codec: str, form: str, server_form: str) -> bool:
-    """Whether a sample that leaves at no exit gets the answer of the net's own classifier."""
-    return form == server_form == PLAIN and (split, codec, form, server_form) not in found.worth
+def plain(found: Scenario, lossy: Cut) -> bool:
+    """Whether a sample that leaves at no exit gets the answer of the net's own classifier.
+
+    ``lossy`` is the cut that says what it gets.
+    """
+    _, _, form, server_form = lossy
+    return form == server_form == PLAIN and lossy not in found.worth
 
 
 def cautious(found: Scenario, limits: Limits, *, keep: Keep = everything) -> Choice | None:
@@ -110,8 +117,7 @@ def believed_plain(judge: Scenario, limits: Limits, alpha: float) -> bool:
 
 
 def _plain_alone(block: Block) -> bool:
-    form = block.head.form
-    return plain(block.found, block.split, block.codec, form, block.server_form)
+    return block.head.form == PLAIN and plain(block.found, block.lossy)
 
 
 def _untouched(block: Block) -> Mask:
@@ -165,7 +171,7 @@ def answers(
         places = found.judged
     exits = list(kind.exits)
     leaves = route(found.scores[kind.form][exits][:, places], thresholds)
-    own = found.values(kind.split, kind.codec, kind.form, kind.server_form)
+    own = found.values(*kind.lossy)
     rows = [*(found.hits[kind.form][e] for e in exits), own]
     values = np.stack(rows).astype(np.float64)[:, places]
     return values[leaves, np.arange(len(places))], places
@@ -183,7 +189,8 @@ def judged_blocks(
     # Kinds that lose nothing besides their exits are judged by the exits alone.
     tested: dict[Kind, list[Kind]] = {}
     for kind in {Kind.of(each): None for each in kinds(design, half)}:
-        alike = Kind(found.net.last, PLAIN, PLAIN, PLAIN, kind.exits) if kind.plain(found) else kind
+        whole = (found.net.last, PLAIN, PLAIN, PLAIN)
+        alike = Kind(whole, (), kind.exits) if kind.plain(found) else kind
         tested.setdefault(alike, []).append(kind)
     alpha = (1 - limits.confidence) / max(1, len(tested))
     blocks: list[tuple[Block, Mask]] = []
@@ -261,11 +268,7 @@ def _only(found: Scenario, kind: Kind, threshold: float) -> tuple[list[Floats], 
         codes = [number for number, used in enumerate(weights.subsets) if used == exits]
         if block.head.form != kind.form or not codes:
             return False
-        same = (block.split, block.codec, block.server_form) == (
-            kind.split,
-            kind.codec,
-            kind.server_form,
-        )
+        same = block.cuts == kind.cuts
         return (weights.used == codes[0]) & (_plain_alone(block) if free else same)
 
     return grids, keep

@@ -18,10 +18,11 @@ from presplit.core import cost, units
 from presplit.core.errors import PlanError
 from presplit.core.plans import Plan
 from presplit.core.types import Floats
-from presplit.plan.evaluate import Array, Block, Rows, evaluate
+from presplit.plan.evaluate import Array, Block, Rows
 from presplit.plan.limits import Limits
 from presplit.plan.risk import fewest
 from presplit.plan.scenario import Scenario
+from presplit.plan.tiers import every
 
 ROUNDING = 1e-9
 """What sums of shares may be off: an accuracy so little below the floor is on it."""
@@ -64,7 +65,7 @@ def fastest(
     split, then the higher accuracy. None if there is no such plan.
     """
     waiting: list[tuple[float, int, Block]] = []
-    for number, block in enumerate(evaluate(found, grids)):
+    for number, block in enumerate(every(found, grids)):
         allowed = _allowed(found, block, limits, keep)
         if allowed.any():
             least = round(float(np.min(block.mean_s[allowed])), 12)
@@ -81,7 +82,7 @@ def fastest(
         place = _first_in_time(block, rows[order], limits)
         if place is not None:
             at = order[place]
-            where = -1 if block.way is None else block.split
+            where = block.split if block.asks else -1
             rank = (float(mean_s[at]), float(up_bytes[at]), where, -float(accuracy[at]))
             if best is None or rank < best.rank:
                 best = Choice(block, int(rows[at]), rank)
@@ -92,7 +93,7 @@ def in_time(block: Block, rows: Rows, limits: Limits) -> Mask:
     """Which of ``rows`` answer by the deadline as often as asked."""
     if limits.deadline_s is None:
         return np.ones(len(rows), np.bool_)
-    latest = cost.answer_by(limits.deadline_s, asks=block.way is not None)
+    latest = cost.answer_by(limits.deadline_s, asks=block.asks)
     enough = limits.reliability - 1e-12
     found: Mask = block.within(rows, latest, bound=True) >= enough
     some = np.flatnonzero(found)
@@ -136,7 +137,7 @@ def why_none(found: Scenario, limits: Limits, keep: Keep = everything) -> PlanEr
     memory = found.memory_bytes
     if limits.max_memory_bytes is not None:
         memory = min(memory, limits.max_memory_bytes)
-    blocks = list(evaluate(found))
+    blocks = list(every(found))
     smallest = min(int(block.weights_bytes.min()) for block in blocks)
     if smallest > memory:
         return PlanError(
@@ -234,7 +235,7 @@ def _own_time(choice: Choice, limits: Limits) -> float:
 
 def _time(choice: Choice, limits: Limits) -> float:
     """The deadline that it keeps."""
-    margin = 0.0 if choice.block.way is None else cost.MARGIN_S
+    margin = cost.MARGIN_S if choice.block.asks else 0.0
     return _own_time(choice, limits) + margin
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,12 +25,12 @@ import numpy.typing as npt
 from presplit.core import cost
 from presplit.core.cost import Outcome
 from presplit.core.errors import PlanError
-from presplit.core.plans import Estimate, Plan
+from presplit.core.plans import Estimate, Gateway, Plan
 from presplit.core.routing import Cells, grid
 from presplit.core.times import Times, mixed_quantile
 from presplit.core.types import Floats
 from presplit.plan.risk import interval
-from presplit.plan.scenario import BYTES_PER_WEIGHT, Scenario
+from presplit.plan.scenario import BYTES_PER_WEIGHT, Cut, Scenario
 
 LEVELS = 21
 """Thresholds tried for each exit, besides "never": one every 5 % of its held-out samples."""
@@ -44,6 +44,8 @@ MOST_EXITS = 12
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
+Further = Callable[[Outcome, Sequence[str]], list[Outcome]]
+"""How a sample goes on that leaves the edge, for each of some exits beyond it and, last, none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +109,30 @@ class Block:
         return self.head.split
 
     @property
+    def cuts(self) -> tuple[object, ...]:
+        """All that tells the block from others with the same form and exits of the head."""
+        return (self.split, self.codec, self.server_form)
+
+    @property
+    def lossy(self) -> Cut:
+        """The cut whose evidence says what the net's own answers are worth."""
+        return (self.split, self.codec, self.head.form, self.server_form)
+
+    @property
+    def asks(self) -> bool:
+        """Whether the edge asks anybody."""
+        return self.way is not None
+
+    @property
     def asked(self) -> Array:
         """The share of samples that ask the server."""
         shares = self.head.weights.shares[:, -1]
         return np.zeros(len(shares)) if self.way is None else shares
+
+    @property
+    def leaving(self) -> Array:
+        """The share of samples that leave the device."""
+        return self.asked
 
     @property
     def mean_s(self) -> Array:
@@ -134,7 +156,7 @@ class Block:
 
     def accuracy(self) -> Array:
         """The share of held-out samples that are answered rightly."""
-        worth = self.found.values(self.split, self.codec, self.head.form, self.server_form)
+        worth = self.found.values(*self.lossy)
         return np.clip(self.head.weights.right + self.head.weights.carried(worth), 0, 1)
 
     def within(self, rows: Rows, seconds: float, *, bound: bool = False) -> Array:
@@ -169,14 +191,14 @@ class Block:
         p50, p99 = self.quantile(rows, 0.5), self.quantile(rows, 0.99)
         in_time = None
         if deadline_s is not None:
-            in_time = self.within(rows, cost.answer_by(deadline_s, asks=self.way is not None))
+            in_time = self.within(rows, cost.answer_by(deadline_s, asks=self.asks))
         mean_s, accuracy, joules = self.mean_s, self.accuracy(), self.joules
         weights, asked, sent = self.head.weights, self.asked, self.up_bytes
-        lossy = (self.split, self.codec, self.head.form, self.server_form) in self.found.worth
+        leaving, lossy = self.leaving, self.lossy in self.found.worth
         plans: list[Plan] = []
         for place, row in enumerate(rows):
             samples = self.found.samples
-            if lossy and asked[row] > 0 and self.found.judged is not None:
+            if lossy and leaving[row] > 0 and self.found.judged is not None:
                 samples = len(self.found.judged)
             low, high = interval(float(accuracy[row]), samples)
             expected = Estimate(
@@ -184,30 +206,40 @@ class Block:
                 p50_s=p50[place],
                 p99_s=p99[place],
                 accuracy=float(accuracy[row]),
-                edge_share=max(0.0, 1 - float(asked[row])),
+                edge_share=max(0.0, 1 - float(leaving[row])),
+                gateway_share=max(0.0, float(leaving[row] - asked[row])),
                 up_bytes=float(sent[row]),
                 energy_j=float(joules[row]),
                 macs=float(self.head.macs[row]),
                 how=self.found.how,
-                all_edge=self.way is None,
+                all_edge=not self.asks,
                 in_time=None if in_time is None else min(1.0, float(in_time[place])),
                 samples=samples,
                 accuracy_low=low,
                 accuracy_high=high,
             )
             thresholds = zip(self.found.early, weights.thresholds[row], strict=False)
+            rules = {exit_: float(t) for exit_, t in thresholds if np.isfinite(t)}
             plan = Plan(
                 self.split,
-                {exit_.name: float(t) for exit_, t in thresholds if np.isfinite(t)},
+                {exit_.name: t for exit_, t in rules.items() if exit_.after <= self.split},
                 self.codec,
                 self.found.policy,
                 form=self.head.form,
                 server_form=self.server_form,
                 deadline_s=deadline_s,
                 expected=expected,
+                gateway=self._gateway(
+                    {exit_.name: t for exit_, t in rules.items() if exit_.after > self.split}
+                ),
             )
             plans.append(plan)
         return plans
+
+    def _gateway(self, thresholds: dict[str, float]) -> Gateway | None:
+        """What a gateway does, with these ``thresholds`` of its exits; None if there is none."""
+        assert not thresholds, "all exits are on the edge"
+        return None
 
     def _by_subset(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
         used = self.head.weights.used[rows]
@@ -239,10 +271,31 @@ class Block:
 def evaluate(
     found: Scenario, grids: Sequence[Floats] | None = None, *, levels: int | None = None
 ) -> Iterator[Block]:
-    """Every plan of the grid: by split and form of the head, then by codec and form of the tail.
+    """Every plan of the grid without a gateway.
+
+    By split and form of the head, then by codec and form of the tail.
 
     ``grids``: the thresholds to try for each early exit, if not those of the module; ``levels``: at
     most so many of those for each.
+    """
+    weights = weighing(found, grids, levels=levels)
+    for split in range(found.net.last + 1):
+        for form in found.forms:
+            ways = found.ways(split, form)
+            if ways:
+                head = head_of(found, split, form, weights(split, form))
+                for codec, server_form in ways:
+                    travels = split < found.net.last
+                    way = found.sent(split, codec, server_form) if travels else None
+                    yield Block(found, head, codec, server_form, way)
+
+
+def weighing(
+    found: Scenario, grids: Sequence[Floats] | None, *, levels: int | None = None
+) -> Callable[[int, str], Weights]:
+    """What weighs the exits up to a boundary in a form; each is weighed once.
+
+    The arguments are those of `evaluate`.
     """
     if len(found.early) > MOST_EXITS:
         raise PlanError(
@@ -250,20 +303,14 @@ def evaluate(
         )
 
     @functools.cache
-    def weights(count: int, form: str) -> Weights:
+    def weighed(count: int, form: str) -> Weights:
         rising = _grids(found, form, levels) if grids is None else grids
         return _weights(found, form, list(rising[:count]))
 
-    for split in range(found.net.last + 1):
-        count = sum(exit_.after <= split for exit_ in found.early)
-        for form in found.forms:
-            ways = found.ways(split, form)
-            if ways:
-                head = _head(found, split, form, weights(count, form))
-                for codec, server_form in ways:
-                    travels = split < found.net.last
-                    way = found.sent(split, codec, server_form) if travels else None
-                    yield Block(found, head, codec, server_form, way)
+    def weights(reached: int, form: str) -> Weights:
+        return weighed(sum(exit_.after <= reached for exit_ in found.early), form)
+
+    return weights
 
 
 def _grids(found: Scenario, form: str, most: int | None) -> list[Floats]:
@@ -294,20 +341,29 @@ def _weights(found: Scenario, form: str, grids: list[Floats]) -> Weights:
     return Weights(cells, thresholds, np.stack(flat, axis=1), right, used, tuple(subsets))
 
 
-def _head(found: Scenario, split: int, form: str, weights: Weights) -> Head:
-    """What the edge does up to ``split``, subset of exits by subset of exits."""
+def head_of(
+    found: Scenario, split: int, form: str, weights: Weights, further: Further | None = None
+) -> Head:
+    """What the edge does up to ``split``, subset of exits by subset of exits.
+
+    Where exits beyond the split were weighed too, ``further`` is what comes after the edge.
+    """
     plans = len(weights.used)
     mean_s, joules, macs = np.empty(plans), np.empty(plans), np.empty(plans)
     ends: list[list[Outcome]] = []
     held: list[int] = []
     for number, subset in enumerate(weights.subsets):
         rows = np.flatnonzero(weights.used == number)
-        names = tuple(found.early[e].name for e in subset)
+        names = tuple(found.early[e].name for e in subset if found.early[e].after <= split)
+        beyond = [found.early[e].name for e in subset if found.early[e].after > split]
         edge = found.ends(split, names, form)
+        if further is not None:
+            edge = [*edge[:-1], *further(edge[-1], beyond)]
+        own = _edge_macs(found, split, names)
         shares = weights.shares[rows][:, (*subset, -1)]
         mean_s[rows] = shares @ np.array([end.mean_s for end in edge])
         joules[rows] = shares @ np.array([end.joules for end in edge])
-        macs[rows] = shares @ _edge_macs(found, split, names)
+        macs[rows] = shares @ np.append(own, [own[-1]] * len(beyond))
         ends.append(edge)
         held.append(_weights_bytes(found, split, names, form))
     return Head(split, form, weights, tuple(ends), tuple(held), mean_s, joules, macs)

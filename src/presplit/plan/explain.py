@@ -12,12 +12,16 @@ from presplit.plan.scenario import PLAIN
 
 Show = Callable[[Estimate], str]
 
+AT_GATEWAY = "at the gateway"
+"""The column that is shown only where a gateway answers."""
+
 _COLUMNS: tuple[tuple[str, Show], ...] = (
     ("mean", lambda e: units.seconds(e.mean_s)),
     ("p50", lambda e: units.seconds(e.p50_s)),
     ("p99", lambda e: units.seconds(e.p99_s)),
     ("accuracy", lambda e: units.percent(e.accuracy)),
     ("on the edge", lambda e: units.percent(e.edge_share)),
+    (AT_GATEWAY, lambda e: units.percent(e.gateway_share)),
     ("sent", lambda e: units.data(e.up_bytes)),
     ("energy", lambda e: units.joules(e.energy_j) if e.energy_j else "unknown"),
     ("edge MACs", lambda e: units.count(e.macs)),
@@ -47,7 +51,7 @@ def explain(plan: Plan, *, net: Net | None = None) -> str:
     All is for one sample. Times of computing are counted, the link is as its profile or its
     measurement says, energy is what the device's watts give.
     """
-    lines = [_headline(plan, net), *_rules(plan)]
+    lines = [_headline(plan, net), *_rules(plan), *_gateway(plan, net)]
     expected = plan.expected
     if plan.deadline_s is not None:
         kept = ""
@@ -81,6 +85,8 @@ def compared(shown: Mapping[str, Estimate]) -> str:
         for name, each in shown.items()
     ]
     columns = [Column(title, title, str) for title, _ in _COLUMNS]
+    if not any(each.gateway_share for each in shown.values()):
+        columns = [column for column in columns if column.key != AT_GATEWAY]
     return table(rows, [Column("way", "", str, text=True), *columns])
 
 
@@ -115,20 +121,25 @@ def _headline(plan: Plan, net: Net | None) -> str:
     all_edge = expected is not None and expected.all_edge
     if all_edge or (net is not None and plan.split == net.last):
         return f"Do not split: the edge answers everything (split {plan.split})."
-    if plan.split == 0 and not plan.thresholds:
+    if plan.split == 0 and not plan.thresholds and plan.gateway is None:
         return (
             "Do not split: the server answers everything (split 0, the input sent as "
             f"{plan.codec})."
         )
-    place = f"boundary {plan.split}"
-    if net is not None:
-        place += f" ({net.boundaries[plan.split].name}) of 0..{net.last}"
-    where = f"Split at {place}, sent as {plan.codec}."
+    where = f"Split at {_place(plan.split, net)}, sent as {plan.codec}."
     if (plan.form, plan.server_form) != ("float32", "float32"):
-        where += f" The edge computes in {plan.form}, the server in {plan.server_form}."
+        other = "server" if plan.gateway is None else "gateway"
+        where += f" The edge computes in {plan.form}, the {other} in {plan.server_form}."
     if expected is not None and expected.edge_share == 1:
         where += " Every held-out sample was answered before it; what is not goes on there."
     return where
+
+
+def _place(split: int, net: Net | None) -> str:
+    """A boundary, with its name if the net is known."""
+    return f"boundary {split}" + (
+        "" if net is None else f" ({net.boundaries[split].name}) of 0..{net.last}"
+    )
 
 
 def _rules(plan: Plan) -> list[str]:
@@ -138,6 +149,28 @@ def _rules(plan: Plan) -> list[str]:
         f"{threshold:.4f}."
         for name, threshold in plan.thresholds.items()
     ]
+
+
+def _gateway(plan: Plan, net: Net | None) -> list[str]:
+    """What the gateway does, and one line for each of its exits that may answer."""
+    does, expected = plan.gateway, plan.expected
+    if does is None:
+        return []
+    rules = [
+        f"There an answer is given by exit {name!r} when its {plan.policy} is at least "
+        f"{threshold:.4f}."
+        for name, threshold in does.thresholds.items()
+    ]
+    if (does.split, does.codec) == (plan.split, plan.codec):
+        return ["The gateway passes that on to the server as it is."]
+    all_there = expected is not None and expected.edge_share + expected.gateway_share > 1 - 1e-9
+    if all_there and not does.thresholds:
+        return ["The gateway answers everything that reaches it; the server is not asked."]
+    where = "re-encodes it" if does.split == plan.split else f"goes on to {_place(does.split, net)}"
+    told = f"The gateway {where}, sent to the server as {does.codec}."
+    if does.server_form != plan.server_form:
+        told += f" The server computes in {does.server_form}."
+    return [told, *rules]
 
 
 def _gain(expected: Estimate) -> list[str]:

@@ -25,6 +25,9 @@ def front(
     edge_costs: Costs | None = None,
     server_costs: Costs | None = None,
     queue: Times = NOTHING,
+    gateway: str | Device | None = None,
+    uplink: str | Link | None = None,
+    gateway_costs: Costs | None = None,
 ) -> list[Plan]:
     """Every plan that no other beats in mean, p50 and p99 time, accuracy, energy and bytes.
 
@@ -39,6 +42,9 @@ def front(
         edge_costs=edge_costs,
         server_costs=server_costs,
         queue=queue,
+        gateway=gateway,
+        uplink=uplink,
+        gateway_costs=gateway_costs,
     )
     return front_of(found, deadline_s=deadline_s)
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from presplit.core.plans import Plan
-from presplit.plan.evaluate import Array, Block, Rows, evaluate
+from presplit.plan.evaluate import Array, Block, Rows
 from presplit.plan.scenario import Scenario
+from presplit.plan.tiers import every
 
 MOST_PLANS = 100_000
 """Beyond so many plans fewer thresholds are tried: at least one for each exit."""
@@ -26,13 +27,13 @@ def front_of(found: Scenario, *, deadline_s: float | None = None) -> list[Plan]:
     """
     kept: list[tuple[Block, int]] = []
     numbers = np.empty((0, 6))
-    for block in evaluate(found, levels=levels(found)):
+    for block in every(found, levels=levels(found)):
         rows, mine = _own_front(block)
-        every = np.vstack([numbers, mine])
-        best = undominated(every).tolist()
+        together = np.vstack([numbers, mine])
+        best = undominated(together).tolist()
         places: list[tuple[Block, int]] = [*kept, *((block, int(row)) for row in rows)]
         kept = [places[at] for at in best]
-        numbers = every[best]
+        numbers = together[best]
     order: list[int] = np.lexsort(numbers.T[::-1]).tolist()
     chosen = [kept[at] for at in order]
     return [block.plans(np.array([row]), deadline_s=deadline_s)[0] for block, row in chosen]
@@ -48,7 +49,7 @@ def levels(found: Scenario) -> int | None:
 
 def _count(found: Scenario, levels: int | None) -> int:
     """How many plans there are."""
-    return sum(len(block.head.mean_s) for block in evaluate(found, levels=levels))
+    return sum(len(block.head.mean_s) for block in every(found, levels=levels))
 
 
 def _own_front(block: Block) -> tuple[Rows, Array]:

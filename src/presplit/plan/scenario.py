@@ -35,6 +35,16 @@ EXACT = ("float32", "int8", "int16", "int32")
 """What values may be cast to unchanged: a cast to integers is offered for whole numbers alone."""
 
 Bools = npt.NDArray[np.bool_]
+Cut = tuple[int, str, str, str]
+"""A boundary that travels, by which codec, and the forms of what is before it and after it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Between:
+    """A gateway between the edge and the server, and its own link to the server."""
+
+    gateway: Costs
+    uplink: Link
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +81,8 @@ class Scenario:
     exact: frozenset[tuple[int, str]] = frozenset()
     judged: npt.NDArray[np.int64] | None = None
     queue: Times = NOTHING
+    between: Between | None = None
+    """With a gateway, ``link`` is the edge's to that."""
     memo: dict[tuple[object, ...], list[Outcome]] = dataclasses.field(
         default_factory=dict, init=False, repr=False
     )
@@ -99,14 +111,16 @@ class Scenario:
         """The forms in which the edge may compute: both their times and their answers are known."""
         return tuple(form for form in self.scores if form in self.edge.forms)
 
-    def ways(self, split: int, form: str) -> list[tuple[str, str]]:
+    def ways(self, split: int, form: str, there: Costs | None = None) -> list[tuple[str, str]]:
         """The codecs and forms of the tail by which a head in ``form`` may go on from ``split``.
 
-        At the last boundary nothing travels: there is the plain codec alone.
+        ``there`` goes on if it is not the server. At the last boundary nothing travels: there is
+        the plain codec alone.
         """
         if split == self.net.last:
             return [(PLAIN, form)]
-        offered = [(c, server) for c in self.payload_bytes[split] for server in self.server.forms]
+        forms = (there or self.server).forms
+        offered = [(codec, other) for codec in self.payload_bytes[split] for other in forms]
         return [
             (codec, server)
             for codec, server in offered
@@ -169,8 +183,12 @@ class Scenario:
     @property
     def how(self) -> str:
         """Whether the costs were counted or measured."""
-        same = self.edge.how == self.server.how
-        return self.edge.how if same else f"edge {self.edge.how}, server {self.server.how}"
+        there = {"edge": self.edge, "server": self.server}
+        if self.between is not None:
+            there["gateway"] = self.between.gateway
+        if len({costs.how for costs in there.values()}) == 1:
+            return self.edge.how
+        return ", ".join(f"{name} {costs.how}" for name, costs in there.items())
 
 
 def scenario(
@@ -182,10 +200,14 @@ def scenario(
     edge_costs: Costs | None = None,
     server_costs: Costs | None = None,
     queue: Times = NOTHING,
+    gateway: str | Device | None = None,
+    uplink: str | Link | None = None,
+    gateway_costs: Costs | None = None,
 ) -> Scenario:
     """The scenario of ``bundle`` on ``device``, with ``server`` behind ``link``.
 
-    ``bundle`` may be a path; the other three are names on the shelves, or objects.
+    With a ``gateway`` that is behind ``link``, and the server behind its ``uplink``. ``bundle`` may
+    be a path; the others are names on the shelves, or objects.
 
     Raises `SpecError` for an unknown name, `BundleError` if the bundle holds no held-out scores,
     `PlanError` if measured costs belong to another net.
@@ -203,7 +225,7 @@ def scenario(
             raise PlanError(
                 f"{bundle.path}: nothing that its operators do counts as a multiplication, so a "
                 "counted time would be 0 s; give costs that presplit measure found (--edge-costs, "
-                "--server-costs)"
+                "--server-costs, --gateway-costs)"
             )
         if measured is None:
             return cost.counted(
@@ -226,6 +248,18 @@ def scenario(
         raise PlanError(
             f"{bundle.path}: holds 0 held-out samples, so no accuracy can be planned; export it "
             "again"
+        )
+    between = None
+    if gateway is not None and uplink is not None:
+        where = device_from(gateway) if isinstance(gateway, str) else gateway
+        between = Between(
+            costs(gateway_costs, where, "gateway_costs"),
+            link_from(uplink) if isinstance(uplink, str) else uplink,
+        )
+    elif (gateway, uplink, gateway_costs) != (None, None, None):
+        raise PlanError(
+            "a gateway stands between two links: give both the gateway and the uplink from it to "
+            "the server"
         )
     exact = _exact(bundle)
     known = exact | {(way.boundary, way.codec) for way in held.ways}
@@ -260,6 +294,7 @@ def scenario(
         policy=held.policy,
         judged=_judged(bundle, held.samples),
         queue=queue,
+        between=between,
     )
 
 

@@ -18,9 +18,9 @@ from presplit.core.plans import Plan
 from presplit.core.times import NOTHING, Times
 from presplit.plan.beside import choice, told, ways
 from presplit.plan.choose import Choice, why_none
-from presplit.plan.evaluate import evaluate
 from presplit.plan.limits import CONFIDENCE, RELIABILITY, Limits
 from presplit.plan.scenario import Scenario, scenario
+from presplit.plan.tiers import every
 
 
 def search(
@@ -40,6 +40,9 @@ def search(
     edge_costs: Costs | None = None,
     server_costs: Costs | None = None,
     queue: Times = NOTHING,
+    gateway: str | Device | None = None,
+    uplink: str | Link | None = None,
+    gateway_costs: Costs | None = None,
     against: Bundle | str | Path | None = None,
 ) -> Plan:
     """The plan with the least mean time that keeps to all limits (see `Limits`).
@@ -56,6 +59,8 @@ def search(
     ``edge_costs`` and ``server_costs`` are measured costs that replace what would be counted;
     ``queue`` is what a request waits for at the server (see `presplit.plan.queueing`); what one
     could do instead stands beside the plan, with ``against`` also by the bundle of a dense net.
+    With a ``gateway`` behind ``link``, and the server behind its ``uplink``, two splits are
+    searched together (see `presplit.plan.tiers`).
     Raises
     `PlanError` with the nearest achievable numbers if there is no such plan.
     """
@@ -77,10 +82,21 @@ def search(
         edge_costs=edge_costs,
         server_costs=server_costs,
         queue=queue,
+        gateway=gateway,
+        uplink=uplink,
+        gateway_costs=gateway_costs,
     )
     dense = None
     if against is not None:
-        dense = scenario(against, device=device, link=link, server=server, queue=queue)
+        dense = scenario(
+            against,
+            device=device,
+            link=link,
+            server=server,
+            queue=queue,
+            gateway=gateway,
+            uplink=uplink,
+        )
     best = _best(found, limits.checked())
     return told(found, best, limits, ways(found, deadline_s=deadline_s, dense=dense))
 
@@ -95,6 +111,9 @@ def candidates(
     edge_costs: Costs | None = None,
     server_costs: Costs | None = None,
     queue: Times = NOTHING,
+    gateway: str | Device | None = None,
+    uplink: str | Link | None = None,
+    gateway_costs: Costs | None = None,
 ) -> list[Plan]:
     """Every plan that `search` weighs, feasible or not, each with what is expected of it.
 
@@ -108,6 +127,9 @@ def candidates(
         edge_costs=edge_costs,
         server_costs=server_costs,
         queue=queue,
+        gateway=gateway,
+        uplink=uplink,
+        gateway_costs=gateway_costs,
     )
     return plans(found, deadline_s=deadline_s)
 
@@ -122,6 +144,9 @@ def baselines(
     edge_costs: Costs | None = None,
     server_costs: Costs | None = None,
     queue: Times = NOTHING,
+    gateway: str | Device | None = None,
+    uplink: str | Link | None = None,
+    gateway_costs: Costs | None = None,
     against: Bundle | str | Path | None = None,
 ) -> dict[str, Plan]:
     """What one would do without a planner, whether or not it is feasible; none uses an exit.
@@ -138,10 +163,21 @@ def baselines(
         edge_costs=edge_costs,
         server_costs=server_costs,
         queue=queue,
+        gateway=gateway,
+        uplink=uplink,
+        gateway_costs=gateway_costs,
     )
     dense = None
     if against is not None:
-        dense = scenario(against, device=device, link=link, server=server, queue=queue)
+        dense = scenario(
+            against,
+            device=device,
+            link=link,
+            server=server,
+            queue=queue,
+            gateway=gateway,
+            uplink=uplink,
+        )
     return ways(found, deadline_s=deadline_s, dense=dense)
 
 
@@ -163,6 +199,6 @@ def plans(found: Scenario, *, deadline_s: float | None = None) -> list[Plan]:
     """`candidates` in a scenario that is already at hand."""
     return [
         plan
-        for block in evaluate(found)
+        for block in every(found)
         for plan in block.plans(np.arange(len(block.head.mean_s)), deadline_s=deadline_s)
     ]
