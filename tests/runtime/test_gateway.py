@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shutil
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from presplit.bundle import Bundle, write_plan
+from presplit import plan as planning
+from presplit.bundle import Bundle, read, write_plan
+from presplit.core.costs import Device
 from presplit.core.errors import PlanError, ServerError, SpecError
+from presplit.core.link import Link
 from presplit.core.plans import Gateway, Plan
 from presplit.core.types import Answer
 from presplit.lab.processes import address_of, end, free_port
 from presplit.lab.processes import start as begin
+from presplit.packing import pack
 from presplit.runtime import Edge, Local, serve
 from presplit.runtime.gateway import what_it_does
 from presplit.runtime.hosted import Early, UnknownModel
 from presplit.runtime.server import first_model, forwarding, hosting
 from presplit.runtime.upstream import Failure, InProcess, Request
 
+small = run_path(str(Path(__file__).with_name("small.py")))
 IMAGE = np.random.default_rng(0).random(16, dtype=np.float32)
 CLOSE = 1e-5
 """Engines that are joined otherwise round otherwise."""
@@ -188,6 +196,51 @@ def test_only_an_exit_behind_the_split_may_reply_and_only_for_its_own_reasons(
     hosted.close()
 
 
+def test_a_plan_that_was_found_runs_and_gateways_may_stand_in_a_row(
+    bundle: Bundle, tmp_path: Any
+) -> None:
+    x = np.random.default_rng(1).normal(size=(60, 16)).astype(np.float32)
+    labels = Local(bundle, Plan(3)).answer(x).labels
+    names = ["early", "middle", "final"]
+    judged = pack(
+        small["small_model"](1),
+        tmp_path / "judged.bundle",
+        name="small",
+        exit_names=names,
+        samples=x,
+        labels=labels,
+    )
+    device = {"memory_bytes": 1e9, "power_w": 1.0}
+    every = planning.candidates(
+        judged,
+        device=Device("slow", 1e3, **device),
+        link=Link("near", 1e6, 1e6, 0.001),
+        gateway=Device("middle", 3e4, **device),
+        uplink=Link("far", 1e5, 1e5, 0.005),
+        server=Device("fast", 1e9, **device),
+        deadline_s=5.0,
+    )
+    cut_twice = [p for p in every if p.gateway and 0 < p.split < p.gateway.split < 3]
+    plain = [p for p in cut_twice if not p.thresholds and not p.gateway.thresholds]
+    planned = write_plan(judged, next(p for p in plain if p.codec == p.gateway.codec == "float32"))
+    with (
+        chain(planned, Gateway(2)) as last,
+        chain(planned, what_it_does(planned, None), last) as first,
+        Edge.open(planned, upstream=first) as edge,
+    ):
+        answer = edge.answer(IMAGE)
+    assert (answer.where, answer.why, answer.split) == ("server", "server", 1)
+    np.testing.assert_allclose(answer.scores, whole(planned), rtol=CLOSE)
+    # What an exit of the last but one says comes through the first.
+    with (
+        chain(bundle, Gateway(2, {"middle": 0.0}), Gone()) as last,
+        chain(bundle, Gateway(1), last) as first,
+        Edge.open(bundle, upstream=first, plan=Plan(0, deadline_s=5.0)) as edge,
+    ):
+        answer = edge.answer(IMAGE)
+    assert (answer.where, answer.exit, answer.why) == ("server", "middle", "confident")
+
+
 @pytest.mark.parametrize(
     ("plan", "given", "text"),
     [
@@ -206,10 +259,6 @@ def test_a_gateway_that_makes_no_sense_is_one_sentence(
 
 
 def with_plan(bundle: Bundle, plan: Plan | None, tmp_path: Any) -> Bundle:
-    import shutil
-
-    from presplit.bundle import read
-
     copy = shutil.copytree(bundle.path, tmp_path / "copy.bundle")
     return write_plan(read(copy), plan)
 

@@ -40,11 +40,12 @@ WHYS: tuple[Why, ...] = get_args(Why)
 """Why an answer is what it is.
 
 ``confident`` an early exit was sure; ``planned`` the plan answers everything on the edge;
-``server`` the tail answered in time. All others mean that the edge answered although more was
-planned: ``late`` no reply by the deadline, ``no_time`` too little time was left to go on or to ask,
-``link_down`` no connection or it broke, ``overloaded`` the server shed the request, ``refused`` the
-server would not take it (another bundle, another contract), ``bad_reply`` the reply was not what a
-tail of this bundle sends, ``failed`` an engine failed by its own fault, the server's or this one.
+``server`` the tail answered in time. All others mean that the edge, or a gateway before the server,
+answered although more was planned: ``late`` no reply by the deadline, ``no_time`` too little time
+was left to go on or to ask, ``link_down`` no connection or it broke, ``overloaded`` the server shed
+the request, ``refused`` the server would not take it (another bundle, another contract),
+``bad_reply`` the reply was not what a tail of this bundle sends, ``failed`` an engine failed by its
+own fault, the server's or this one.
 """
 
 
@@ -243,6 +244,7 @@ class Answer:
     computed; ``why`` from the closed list `WHYS`; ``up_bytes`` payload sent for it; ``degraded``
     True if a better answer was planned and did not come. ``split`` is that of the plan by which it
     was found, ``row`` the plan's number in the table that the edge chose it from, if it has one.
+    ``where`` is "server" too if a gateway answers: its exits lie behind the split.
     """
 
     label: int
