@@ -170,4 +170,4 @@ def _before(most: int) -> Keep:
 
 
 def _plain(block: Block) -> bool:
-    return plain(block.found, block.split, block.codec, block.head.form, block.server_form)
+    return plain(block.found, block.lossy)
