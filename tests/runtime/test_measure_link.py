@@ -29,9 +29,9 @@ def made_up(link: Link, *, seed: int = 0) -> Link:
     def trips(up_bytes: int, down_bytes: int, count: int) -> np.ndarray:
         return FLOOR_S + random.choice(link.time(up_bytes, down_bytes).array, count)
 
-    small = trips(155, 104, 200)
-    up = (500_000, trips(500_000 + 91, 104, 3))
-    down = (200_000, trips(155, 200_000 + 104, 3))
+    small = trips(178, 157, 200)
+    up = (500_000, trips(500_000 + 114, 157, 3))
+    down = (200_000, trips(178, 200_000 + 157, 3))
     return _fitted("here", small - FLOOR_S, up, down, FLOOR_S)
 
 
@@ -50,8 +50,8 @@ def test_rates_round_trip_and_lateness_are_those_of_the_link(link: Link) -> None
     assert found.rtt_s == pytest.approx(link.rtt_s, rel=0.05, abs=0.0005)
     assert found.jitter_s == pytest.approx(link.jitter_s, rel=0.1, abs=0.0002)
     for size in (200, 5_000, 100_000):
-        expected = link.time(size, 140).quantile(0.5)
-        assert found.time(size, 140).quantile(0.5) == pytest.approx(expected, rel=0.05)
+        expected = link.time(size, 205).quantile(0.5)
+        assert found.time(size, 205).quantile(0.5) == pytest.approx(expected, rel=0.05)
 
 
 def test_a_lost_packet_is_told_as_a_stall_and_not_as_lateness() -> None:

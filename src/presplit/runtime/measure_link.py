@@ -35,9 +35,11 @@ MOST_PAUSE_S = 0.05
 """Longer pauses make processors sleep no deeper."""
 WINDOWS = tuple(10 * PACKET_BYTES * 2**k for k in range(6))
 """What a window after a pause may be, from the usual ten packets (RFC 6928) on."""
-SMALL_UP = BLOCK + WIRE_BYTES
-SMALL_DOWN = REPLY_BYTES - 36
-"""Bytes on the wire of a reply of one number: `REPLY_BYTES` holds ten."""
+ECHO_BYTES = WIRE_BYTES - 15
+"""Bytes of an echo's request besides its payload: its name is shorter than a tail's."""
+SMALL_UP = BLOCK + ECHO_BYTES
+SMALL_DOWN = REPLY_BYTES - 48
+"""Bytes on the wire of a reply of one number: `REPLY_BYTES` holds ten, and a longer name."""
 
 
 class Found(Value, frozen=True):
@@ -116,13 +118,13 @@ def _fitted(
         bytes_s = link.up_s(SMALL_UP) + link.down_s(SMALL_DOWN)
         rtt_s, jitter_s = _trip(small[small < _middle(small) + LEAST_STALL_S] - bytes_s)
         link = msgspec.structs.replace(link, rtt_s=rtt_s, jitter_s=jitter_s)
-        more = _beside(link, up[0] + WIRE_BYTES, SMALL_DOWN) + link.down_s(SMALL_DOWN)
+        more = _beside(link, up[0] + ECHO_BYTES, SMALL_DOWN) + link.down_s(SMALL_DOWN)
         up_s = max(_middle(up[1]) - floor_s - more, 1e-6)
         more = _beside(link, SMALL_UP, down[0] + SMALL_DOWN) + link.up_s(SMALL_UP)
         down_s = max(_middle(down[1]) - floor_s - more, 1e-6)
         link = msgspec.structs.replace(
             link,
-            up_bps=8 * (up[0] + WIRE_BYTES) / up_s,
+            up_bps=8 * (up[0] + ECHO_BYTES) / up_s,
             down_bps=8 * (down[0] + SMALL_DOWN) / down_s,
         )
     trips = np.maximum(small - link.up_s(SMALL_UP) - link.down_s(SMALL_DOWN), 0.0)
@@ -173,7 +175,7 @@ def _window(asking: Asking, link: Link, floor_s: float) -> float | None:
 
     def misses(window: float | None) -> float:
         tried = msgspec.structs.replace(link, window_bytes=window)
-        expected = tried.time(size + WIRE_BYTES, SMALL_DOWN).quantile(0.5)
+        expected = tried.time(size + ECHO_BYTES, SMALL_DOWN).quantile(0.5)
         return abs(_middle(np.array(took)) - expected)
 
     best = min(WINDOWS, key=misses)
