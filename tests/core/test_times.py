@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from presplit.core.errors import SpecError
-from presplit.core.times import Times, mixed_quantile, total
+from presplit.core.times import Times, chance_within, mixed_quantile, total
 
 DRAWS = st.lists(st.floats(0, 10), min_size=1, max_size=30)
 
@@ -55,3 +55,9 @@ def test_a_mixture_has_the_rank_among_the_samples(counts: list[int], q: float) -
 def test_what_is_no_time_is_refused(draws: list[float]) -> None:
     with pytest.raises(SpecError, match=r"Times\.draws_s"):
         Times.of(draws)
+
+
+def test_a_chance_of_one_in_thousands_is_told_where_a_sum_keeps_fewer_draws() -> None:
+    rare = Times((0.0,) * 63 + (1.0,))
+    assert chance_within([rare, rare], 1.5) == 1 - 1 / 64**2
+    assert chance_within([rare, rare, Times.of(0.25)], 1.0) == (63 / 64) ** 2

@@ -18,16 +18,16 @@ from dataclasses import dataclass
 
 from presplit.core.costs import Costs, Device, Parts
 from presplit.core.link import Link
-from presplit.core.times import NOTHING, Times, total
+from presplit.core.times import NOTHING, Times, chance_within, total
 from presplit.core.types import Net
 
-WIRE_BYTES = 91
+WIRE_BYTES = 129
 """Request bytes on a warm connection besides the payload.
 
-Measured with the Open Inference Protocol over gRPC.
+Counted on the wire with the Open Inference Protocol over gRPC.
 """
-REPLY_BYTES = 140
-"""Reply bytes for some tens of classes, measured likewise."""
+REPLY_BYTES = 205
+"""Reply bytes for ten classes and the time that the server says it took, counted likewise."""
 
 MARGIN_S = 0.005
 """Kept back from a deadline when a server is asked.
@@ -53,11 +53,13 @@ class Outcome:
     """One way a sample can end: what it takes step by step, the edge's joules, its bytes sent.
 
     The steps are independent; their sum is composed only where a distribution is asked for.
+    ``halves``: sums of the first and the last of them, where these are known.
     """
 
     steps: tuple[Times, ...]
     joules: float
     up_bytes: float
+    halves: tuple[Times, ...] = ()
 
     @functools.cached_property
     def mean_s(self) -> float:
@@ -67,7 +69,7 @@ class Outcome:
     @functools.cached_property
     def time(self) -> Times:
         """The sum of the steps."""
-        return total(self.steps)
+        return total(self.halves or self.steps)
 
     @functools.cached_property
     def bounds_s(self) -> tuple[float, float]:
@@ -85,12 +87,13 @@ class Outcome:
         least, most = self.bounds_s
         if seconds < least:
             return 0.0
-        return 1.0 if seconds >= most else self.time.within(seconds)
+        return 1.0 if seconds >= most else chance_within(self.steps, seconds)
 
     def then(self, more: Outcome) -> Outcome:
         """This and, after it, ``more``."""
         joules, up_bytes = self.joules + more.joules, self.up_bytes + more.up_bytes
-        return Outcome((self.time, more.time), joules, up_bytes)
+        halves = self.time, more.time
+        return Outcome((*self.steps, *more.steps), joules, up_bytes, halves)
 
 
 def outcomes(

@@ -265,7 +265,7 @@ class Block:
         slack = 1e-12 * most  # sums in another order
         if bound or seconds < least - slack:
             return float(least - slack <= seconds)
-        return 1.0 if seconds > most + slack else self._last(last).time.within(seconds)
+        return 1.0 if seconds > most + slack else self._last(last).within(seconds)
 
 
 def evaluate(
