@@ -26,6 +26,8 @@ PRECISION = 0.02
 """The half width of the 95 % interval of a median at which it is stable, as a share of it."""
 SMALL = 0.1
 """What takes less than this share of the longest part is judged as if it took as much."""
+BURST = 3
+"""Runs that are timed in a row where the machine rests before each, after one that is not."""
 QUANTILES = 64
 """Evenly spaced quantiles that are kept of what was seen."""
 
@@ -83,8 +85,10 @@ def timed(
 ) -> Timed:
     """What each of ``runs`` takes, round by round until stable, or until ``limit_s`` is over.
 
-    Before each run the machine rests for ``pause_s``: what comes after a pause finds caches cold
-    and the processor asleep. At least one round is finished, however long it takes.
+    Before each run the machine rests for ``pause_s``: what comes after a pause finds the processor
+    asleep. Then it is run `BURST` times in a row, after one run that is not counted, since an
+    answer follows others of its kind: it finds its weights in the caches as they left them. At
+    least one round is finished, however long it takes.
     """
     began = clock()
     warm = 0
@@ -95,17 +99,29 @@ def timed(
     random = np.random.default_rng(0)
     rounds: list[list[float]] = []
     while True:
-        took = [0.0] * len(runs)
+        took: list[list[float]] = [[] for _ in runs]
         for place in random.permutation(len(runs)).tolist():
-            if pause_s:
-                time.sleep(pause_s)
-            start = clock()
-            runs[place]()
-            took[place] = clock() - start
-        rounds.append(took)
+            took[place] = _in_a_row(runs[place], pause_s, clock)
+        rounds += [list(each) for each in zip(*took, strict=True)]
         over = clock() - began >= limit_s
-        looks = len(rounds) >= LEAST_ROUNDS and len(rounds) % 20 == 0
+        looks = len(rounds) >= LEAST_ROUNDS and len(rounds) % 20 < BURST
         if over or looks:
             found = Timed(np.array(rounds).T)
             if over or found.precision <= PRECISION:
                 return found
+
+
+def _in_a_row(run: Run, pause_s: float, clock: Clock) -> list[float]:
+    """What one run takes at once, or what some take after a rest each."""
+    if not pause_s:
+        start = clock()
+        run()
+        return [clock() - start]
+    run()
+    found: list[float] = []
+    for _ in range(BURST):
+        time.sleep(pause_s)
+        start = clock()
+        run()
+        found.append(clock() - start)
+    return found
