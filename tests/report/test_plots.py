@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from presplit.core.errors import MissingLibrary, SpecError
-from presplit.report.plots import accuracy_against_bytes, answers_over_time
+from presplit.report.plots import accuracy_against_bytes, answers_over_time, times_over_links
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -86,3 +86,19 @@ def test_a_missing_matplotlib_is_one_sentence(
         MissingLibrary, match=r"a plot needs matplotlib: pip install 'presplit\[report\]'"
     ):
         accuracy_against_bytes(rows)
+
+
+def test_times_over_links_have_a_field_for_each_device_and_a_line_for_each_way() -> None:
+    rows = [
+        {"device": device, "link": link, "way": way, "mean_s": 0.01 * (1 + len(way))}
+        for device in ("tiny", "small")
+        for link in ("slow", "fast")
+        for way in ("alone", "ours")
+        if (device, link, way) != ("tiny", "fast", "alone")
+    ]
+    svg = times_over_links(rows)
+    said = texts(svg)
+    assert all(said.count(word) == 1 for word in ("tiny", "small", "alone", "ours"))
+    assert said.count("slow") == said.count("fast") == 2
+    with pytest.raises(SpecError, match="expected at least one row, got 0"):
+        times_over_links([])

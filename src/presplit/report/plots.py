@@ -1,4 +1,6 @@
-"""The two plots of a run, as SVG text to stand inside a page. The only file that knows matplotlib.
+"""The plots of a run and of a table of links, as SVG text to stand inside a page.
+
+The only file that knows matplotlib.
 
 No pyplot: every figure is an object of its own, so nothing is left behind. Text and axes are drawn
 in the colour of the page around them (``currentColor``), so a plot follows a light or a dark page;
@@ -64,7 +66,7 @@ def accuracy_against_bytes(rows: Sequence[Mapping[str, Any]]) -> str:
     """
     if not rows:
         raise SpecError("accuracy against bytes: expected at least one row, got 0")
-    with _figure() as (figure, axes):
+    with _figure() as (figure, (axes,)):
         for number, row in enumerate(rows):
             # Ways that coincide stay visible: each later marker is smaller than the one below it.
             axes.plot(
@@ -99,7 +101,7 @@ def answers_over_time(
     ``outage`` is the shaded span, start and end in the same seconds. Raises `MissingLibrary`
     without matplotlib.
     """
-    with _figure() as (figure, axes):
+    with _figure() as (figure, (axes,)):
         axes.axvspan(*outage, color=_HUES[1], alpha=0.14, linewidth=0, label="server gone")
         if deadline_s is not None:
             axes.axhline(1e3 * deadline_s, color=_INK, linewidth=1.2, linestyle=(0, (5, 3)))
@@ -134,18 +136,51 @@ def answers_over_time(
         return _svg(figure, "outage")
 
 
+def times_over_links(rows: Sequence[Mapping[str, Any]]) -> str:
+    """SVG: the mean time of each way over the links, in their order; one field for each device.
+
+    ``rows`` hold ``device``, ``link``, ``way`` and ``mean_s`` (seconds); the last way is drawn
+    boldly. Down is better. Raises `MissingLibrary` without matplotlib, `SpecError` without rows.
+    """
+    if not rows:
+        raise SpecError("times over links: expected at least one row, got 0")
+    devices, links, ways = (
+        list(dict.fromkeys(row[key] for row in rows)) for key in ("device", "link", "way")
+    )
+    with _figure(len(devices)) as (figure, fields):
+        for device, axes in zip(devices, fields, strict=True):
+            for number, way in enumerate(ways):
+                mine = [row for row in rows if (row["device"], row["way"]) == (device, way)]
+                axes.plot(
+                    [links.index(row["link"]) for row in mine],
+                    [1e3 * row["mean_s"] for row in mine],
+                    marker=_MARKERS[number % len(_MARKERS)],
+                    color=_HUES[number % len(_HUES)],
+                    linewidth=2.6 if way == ways[-1] else 1.2,
+                    markersize=5,
+                    label=way if device == devices[0] else None,
+                )
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.set_ylabel("mean time (ms)")
+            axes.set_title(device, loc="left", fontsize=10)
+            axes.set_xticks(range(len(links)), links)
+        return _svg(figure, "links")
+
+
 @contextlib.contextmanager
-def _figure() -> Generator[tuple[Any, Any]]:
-    """A figure with one set of axes, drawn in this file's look while the block lasts."""
+def _figure(fields: int = 1) -> Generator[tuple[Any, Sequence[Any]]]:
+    """A figure with axes below each other, drawn in this file's look while the block lasts."""
     matplotlib = library("matplotlib", need="a plot", extra="report")
     with matplotlib.rc_context(_LOOK):
         figure = importlib.import_module("matplotlib.figure").Figure(
-            (7.4, 4.0), layout="constrained"
+            (7.4, 1.6 + 2.4 * fields), layout="constrained"
         )
         figure.patch.set_alpha(0)
-        axes = figure.add_subplot()
-        axes.patch.set_alpha(0)
-        yield figure, axes
+        found = [figure.add_subplot(fields, 1, number + 1) for number in range(fields)]
+        for axes in found:
+            axes.patch.set_alpha(0)
+        yield figure, found
 
 
 def _svg(figure: Any, name: str) -> str:
