@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from benchmarks import accuracy
 from presplit.bundle import Bundle, read
-from presplit.codecs import CODECS, USUAL
+from presplit.codecs import CODECS
 from presplit.core.cost import WIRE_BYTES
 from presplit.core.costs import Costs, Device
 from presplit.core.encoding import Native
@@ -48,11 +48,11 @@ JPEGS = ("jpeg-50", "jpeg-75", "jpeg-90")
 LOST = 0.003
 """What may be lost of the dense net's accuracy: three tenths of a point."""
 FORMS = ("float32", "int8")
-QUICK_CODECS = ("int8", "int8+zstd", "png", *JPEGS)
+CODECS_TRIED = ("int8", "int8+zstd", "png", *JPEGS)
+"""By which boundaries of ours may travel, besides float32."""
 PATIENCE_S = 600.0
-LEAST = 30
-"""Answers of every combination at least, and `FEW` where one takes longer than `LONG_S`."""
-FEW, LONG_S = 10, 2.0
+LEAST = {0.0: 30, 2.0: 10, 10.0: 3}
+"""Answers of every combination at least, by the seconds from which on one takes."""
 GOLDEN = (5**0.5 - 1) / 2
 
 Labels = npt.NDArray[np.int64]
@@ -149,15 +149,14 @@ def made(
 ) -> Pair:
     """Both nets as bundles in the folder ``keep``, where they are found again, and measured.
 
-    With ``held_out`` fewer samples are held out, and fewer codecs are tried. Raises `PresplitError`
-    if a bundle does not compute what torch does.
+    With ``held_out`` fewer of the held-out samples are used. Raises `PresplitError` if a bundle
+    does not compute what torch does.
     """
     data = accuracy._data(accuracy.NETS[dense].data)
     _, held = hold_out(data.train, 0.1, seed=seed)
     held = held.take(spread(len(held), held_out or len(held)))
-    codecs = QUICK_CODECS if held_out else (*USUAL, "jpeg-50")
     first = _bundle(dense, seed, keep, held, ("png", *JPEGS), data.test)
-    second = _bundle(ours, seed, keep, held, codecs, data.test)
+    second = _bundle(ours, seed, keep, held, CODECS_TRIED, data.test)
     costs = [measured(bundle, held.x[0], seconds) for bundle in (first, second)]
     right = [float(bundle.evidence()[1][-1].mean()) for bundle in (first, second)]
     return Pair(first, second, data.test, *costs, _jpeg(first, held), (right[0], right[1]))
@@ -359,9 +358,9 @@ def taken(
     meter = Metered(load)
     with how(bundle, plan, address, meter) as answer:
         first_s = answer(images[0])[1]
-        for _ in range(0 if first_s > LONG_S else 5):
+        for _ in range(0 if first_s > 1.0 else 5):
             answer(images[0])
-        least = FEW if first_s > LONG_S else LEAST
+        least = min(count for from_s, count in LEAST.items() if first_s >= from_s)
         meter.seconds, began = 0.0, time.perf_counter()
         seconds, up_bytes, labels, places = [], [], [], []
         while len(seconds) < most:

@@ -12,7 +12,8 @@ runs at this machine's speed for all. Accuracy is that of the very plan on the w
 Energy is the profile's watts for what the edge computed and encoded, and the link's for what it
 sent.
 
-Nets are rows of ``accuracy``; ``--keep FOLDER`` keeps trained nets and bundles.
+``planned_s`` is the mean that the planner expected, where it chose. Nets are rows of ``accuracy``;
+``--keep FOLDER`` keeps trained nets and bundles.
 """
 
 from __future__ import annotations
@@ -51,6 +52,12 @@ ALL_LINKS = (
     "ethernet",
 )
 QUICK_LINKS = ("lte-m", "lte", "ethernet")
+PAIRS = {
+    "clothes": ("clothes wide parent", "clothes wide exits"),
+    "cifar10": ("cifar10 parent", "cifar10 wide exits"),
+    "cifar10 wide": ("cifar10 wide parent", "cifar10 wide exits"),
+}
+"""The dense net and ours, rows of ``accuracy``."""
 OURS = "presplit"
 FASTER, SHARE, SLOWER = 2.0, 0.8, 1.03
 """Ours is to be so many times faster on such a share of links, and nowhere slower than that."""
@@ -61,8 +68,7 @@ DIFFER = 0.01
 def run(
     quick: bool,
     *,
-    dense: str = "cifar10 parent",
-    ours: str = "cifar10 exits",
+    nets: tuple[str, ...] = ("clothes", "cifar10"),
     devices: tuple[str, ...] = ALL_DEVICES,
     links: tuple[str, ...] = ALL_LINKS,
     seed: int = 0,
@@ -70,33 +76,52 @@ def run(
     keep: str = "",
     plot: str = "",
 ) -> dict[str, Any]:
-    """One row for each device, link and way; ``quick``: one device, three links, a few answers.
+    """One row for each net, device, link and way; ``quick``: one, one, three, and a few answers.
 
-    ``confidence`` is that of our plan's accuracy; 0 believes the held-out samples as they are.
-    ``plot`` is the file of a drawing, as SVG.
+    ``nets``: names of `PAIRS`, or two rows of ``accuracy`` as DENSE:OURS. ``confidence`` is that of
+    our plan's accuracy; 0 believes the held-out samples as they are. ``plot`` is the file of a
+    drawing, as SVG, of the first net.
     """
-    for name in (dense, ours):
-        if name not in NETS:
-            raise SpecError(f"there are {', '.join(map(repr, NETS))}, in quotes, got {name!r}")
     torch.set_num_threads(1)
-    if quick and (devices, links) == (ALL_DEVICES, ALL_LINKS):
-        devices, links = devices[:1], QUICK_LINKS
+    if quick:
+        nets = nets[:1]
+        devices = devices[:1] if devices == ALL_DEVICES else devices
+        links = QUICK_LINKS if links == ALL_LINKS else links
+    pairs = {name: _pair(name) for name in nets}
+    rows: list[dict[str, Any]] = []
+    checks: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         if keep:
             os.environ[KEPT] = keep
-        pair = how.made(
-            dense,
-            ours,
-            seed=seed,
-            keep=Path(keep or folder),
-            held_out=500 if quick else None,
-            seconds=8.0 if quick else 40.0,
-        )
-        table = _Table(pair, NETS[dense].data.split()[0], quick, confidence or None)
-        rows = table.rows([DEVICES.find(each) for each in devices], [_link(each) for each in links])
+        for name, (dense, ours) in pairs.items():
+            pair = how.made(
+                dense,
+                ours,
+                seed=seed,
+                keep=Path(keep or folder),
+                held_out=500 if quick else None,
+                seconds=8.0 if quick else 30.0,
+            )
+            table = _Table(pair, name, quick, confidence or None)
+            behind = [_link(each) for each in links]
+            found = table.rows([DEVICES.find(each) for each in devices], behind)
+            rows += found
+            checks += [*checks_of(found), table.check()]
     if plot:
-        draw(rows, plot)
-    return {"rows": rows, "checks": [*_checks(rows), table.check()]}
+        draw([row for row in rows if row["net"] == nets[0]], plot)
+    return {"rows": rows, "checks": checks}
+
+
+def _pair(name: str) -> tuple[str, str]:
+    """The rows of ``accuracy`` of the dense net and of ours."""
+    dense, ours = PAIRS[name] if name in PAIRS else (*name.split(":"), "", "")[:2]
+    for each in (dense, ours):
+        if each not in NETS:
+            raise SpecError(
+                f"nets: there are {', '.join(PAIRS)}, or DENSE:OURS of {', '.join(NETS)}, got "
+                f"{name!r}"
+            )
+    return dense, ours
 
 
 def draw(rows: Sequence[Mapping[str, Any]], file: str) -> None:
@@ -149,7 +174,7 @@ class _Table:
     def check(self) -> dict[str, Any]:
         """Whether what was timed answered as in batches."""
         share = 1 - sum(self.compared) / len(self.compared)
-        name = "timed answers that differ from those in batches"
+        name = f"{self.net}: timed answers that differ from those in batches"
         return {"name": name, "value": share, "target": f"<= {DIFFER}", "ok": share <= DIFFER}
 
     def _alone(self, device: Device) -> dict[str, tuple[Plan, Taken]]:
@@ -232,7 +257,7 @@ class _Table:
         return taken
 
     def _labels(self, bundle: Bundle, plan: Plan) -> Any:
-        """What the plan answers to the test set; of a quick run, to a tenth of it."""
+        """What the plan answers to the test set; of a quick run, to about a thousand images."""
         key = (bundle.path, *how.key_of(plan))
         if key not in self.judged:
             self.judged[key] = how.labels_of(bundle, plan, self.pair.test.x[:: self._step])
@@ -240,7 +265,7 @@ class _Table:
 
     @property
     def _step(self) -> int:
-        return 10 if self.quick else 1
+        return max(1, len(self.pair.test) // 1000) if self.quick else 1
 
     def _row(
         self, device: Device, link: Link, way: str, bundle: Bundle, plan: Plan, taken: Taken
@@ -256,17 +281,19 @@ class _Table:
             **taken.cells(),
             "energy_j": taken.joules(plan, costs, device, link),
             "accuracy": float(right.mean()),
+            "planned_s": 0.0 if plan.expected is None else plan.expected.mean_s,
             "answers": len(taken.seconds),
             "plan": how.words(plan, bundle),
         }
 
 
-def _checks(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What is asked of ours, device by device."""
+def checks_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What is asked of ours, net by net and device by device."""
     made: list[dict[str, Any]] = []
-    for device in dict.fromkeys(row["device"] for row in rows):
-        mine = [row for row in rows if row["device"] == device]
-        made += [{**check, "name": f"{device}: {check['name']}"} for check in _of_device(mine)]
+    for net, device in dict.fromkeys((row["net"], row["device"]) for row in rows):
+        mine = [row for row in rows if (row["net"], row["device"]) == (net, device)]
+        told = f"{net}, {device}"
+        made += [{**check, "name": f"{told}: {check['name']}"} for check in _of_device(mine)]
     return made
 
 
