@@ -119,7 +119,7 @@ class Tiered(Block):
 class _Row(Outcome):
     """Ways one after another, of which each is known already."""
 
-    ways: tuple[Outcome, ...]
+    ways: tuple[Outcome, ...] = ()
 
     @functools.cached_property
     def mean_s(self) -> float:
@@ -136,7 +136,8 @@ class _Row(Outcome):
 def _row(*ways: Outcome) -> Outcome:
     """``ways`` one after another."""
     steps = tuple(step for way in ways for step in way.steps)
-    return _Row(steps, sum(way.joules for way in ways), sum(way.up_bytes for way in ways), ways)
+    joules, up_bytes = sum(way.joules for way in ways), sum(way.up_bytes for way in ways)
+    return _Row(steps, joules, up_bytes, ways=ways)
 
 
 def every(

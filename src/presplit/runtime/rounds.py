@@ -100,7 +100,7 @@ def timed(
     rounds: list[list[float]] = []
     while True:
         took: list[list[float]] = [[] for _ in runs]
-        for place in random.permutation(len(runs)).tolist():
+        for place in map(int, random.permutation(len(runs))):
             took[place] = _in_a_row(runs[place], pause_s, clock)
         rounds += [list(each) for each in zip(*took, strict=True)]
         over = clock() - began >= limit_s
