@@ -10,8 +10,9 @@ from presplit.core.costs import Device
 from presplit.core.errors import PlanError
 from presplit.core.link import Link
 from presplit.core.plans import Conditions
-from presplit.plan.envelope import turns
+from presplit.plan.envelope import table_of, turns
 from presplit.plan.explain import told_table
+from presplit.plan.limits import Limits
 from presplit.plan.pareto import MOST_PLANS, front_of, levels
 from presplit.plan.synthetic import synthetic
 
@@ -42,6 +43,27 @@ def test_rows_of_a_cautious_table_lose_nothing_that_is_not_believed(bundle: Bund
     assert any(row.plan.thresholds for row in roomy.rows)
     with pytest.raises(PlanError, match="no plan has an accuracy of 99"):
         plan.table(bundle, **AROUND, min_accuracy=0.99, confidence=None)
+
+
+def test_a_row_says_what_an_own_answer_takes_meanwhile_where_it_is_as_welcome() -> None:
+    found = synthetic(boundaries=5, exits=0, codecs=3, samples=60, draws=4)
+    last = found.net.last
+    rows = table_of(found, Limits(confidence=None)).rows
+    alone = {row.plan.form for row in rows if row.plan.split == last}
+    assert alone and any(row.asked for row in rows)
+    for row in rows:
+        parts = found.edge.forms[row.plan.form]
+        rest_s = parts.stretch_s(row.plan.split, last).mean_s
+        races = row.plan.split < last and row.plan.form in alone
+        assert row.meanwhile_s == (pytest.approx(rest_s) if races else None)
+
+
+def test_where_an_early_exit_holds_the_answer_none_is_as_welcome_as_the_reply(
+    bundle: Bundle,
+) -> None:
+    rows = plan.table(bundle, **AROUND, confidence=None).rows
+    assert any(row.asked for row in rows)
+    assert {row.meanwhile_s for row in rows} == {None}
 
 
 def test_the_front_has_the_fastest_and_the_most_accurate_plan(bundle: Bundle) -> None:

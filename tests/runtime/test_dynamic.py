@@ -29,8 +29,16 @@ IMAGE = np.random.default_rng(0).random(16, dtype=np.float32)
 HERE, AWAY = 0, 1
 
 
-def row(plan: Plan, *, edge_s: float = 0.01, asked: float = 1.0, tail_s: float = 0.0) -> Row:
-    return Row(plan, edge_s, asked, 155 if asked else 0, tail_s, accuracy=0.9)
+def row(
+    plan: Plan,
+    *,
+    edge_s: float = 0.01,
+    asked: float = 1.0,
+    tail_s: float = 0.0,
+    meanwhile_s: float | None = None,
+) -> Row:
+    sent = 155 if asked else 0
+    return Row(plan, edge_s, asked, sent, tail_s, accuracy=0.9, meanwhile_s=meanwhile_s)
 
 
 def link(whole_s: float) -> Link:
@@ -116,6 +124,35 @@ def test_probes_are_few_and_only_where_answers_are_wanted(scene: Scene) -> None:
     assert scene.link.sent_bytes - before <= (4 + sent) * 155
 
 
+def test_traffic_that_shows_the_link_is_not_joined_by_probes(scene: Scene) -> None:
+    scene.device.factor = 8
+    assert scene.comes_to(AWAY)
+    time.sleep(0.3)  # so long that a probe is due if only the time counts
+    before = scene.edge.probed_bytes
+    rows = scene.rows(3)
+    if set(rows) == {AWAY}:  # else a busy machine had it look around
+        assert scene.edge.probed_bytes == before
+
+
+@pytest.mark.parametrize("as_welcome", [True, False])
+def test_an_answer_here_ends_the_waiting_only_where_the_table_calls_it_as_welcome(
+    busy_bundle: Bundle, as_welcome: bool
+) -> None:
+    """What runs while the reply is on its way is the first exit, in microseconds."""
+    away = row(Plan(0), edge_s=0.0, meanwhile_s=0.001 if as_welcome else None)
+    table = PlanTable((away,), usual=Conditions(1e7, 0.01))
+    hosted = hosting(busy_bundle)
+    far = Link("far", up_bps=1e7, down_bps=1e7, rtt_s=0.05)
+    with Edge(busy_bundle, table, upstream=Delayed(InProcess(hosted), None)) as edge:
+        answer = edge.answer(IMAGE, deadline_s=0.1)
+        found = (answer.why, answer.where, answer.degraded, answer.elapsed_s < 0.08)
+        expected = ("planned", "edge", False, True) if as_welcome else ("late", "edge", True, False)
+        assert found == expected
+    with Edge(busy_bundle, table, upstream=Delayed(InProcess(hosted), far)) as edge:
+        assert edge.answer(IMAGE, deadline_s=5.0).where == ("edge" if as_welcome else "server")
+    hosted.close()
+
+
 def test_every_answer_says_its_row_and_its_split(busy_bundle: Bundle) -> None:
     table = PlanTable((row(Plan(2), asked=0.5), row(Plan(busy_bundle.net.last), asked=0.0)))
     seen = []
@@ -173,6 +210,17 @@ def trip(*, ran_s: float = 0.0, usual_s: float = 0.0, asked: Asked | None = None
     made.ran(ran_s, usual_s)
     made.asked = asked
     return made
+
+
+@pytest.mark.parametrize("why", ["late", "planned"])
+def test_a_reply_that_did_not_come_makes_the_link_slower(why: str) -> None:
+    """Whether the deadline or an answer here was first; after the latter it is not down."""
+    asking = row(Plan(1))
+    estimate = Estimate(PlanTable((asking,), usual=Conditions(1e7, 0.02)))
+    estimate.learn(asking, trip(asked=Asked(1000, 0.2, why)))  # pyright: ignore[reportArgumentType]
+    now = estimate.now
+    assert now.rtt_s + 8000 / now.up_bps > 0.2
+    assert (estimate.sound_bps > now.up_bps) == (why == "late")
 
 
 def test_what_the_server_says_tells_its_load_from_the_links() -> None:

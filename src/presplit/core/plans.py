@@ -128,7 +128,9 @@ class Row(Value, frozen=True):
 
     ``edge_s``: mean seconds on the device; ``asked``: the share of samples that the server is asked
     for; ``up_bytes``: what is sent for one of those, headers included; ``tail_s``: what the server
-    takes for it.
+    takes for it. ``meanwhile_s``: what the device takes, while the reply is on its way, for an
+    answer of its own that is as welcome, so that the first of both is the answer; None where it
+    computes no such answer. ``mean_s`` reckons without it.
     """
 
     plan: Plan
@@ -138,6 +140,7 @@ class Row(Value, frozen=True):
     tail_s: NonNegative
     accuracy: Share
     energy_j: NonNegative = 0.0
+    meanwhile_s: NonNegative | None = None
 
     def mean_s(self, now: Conditions) -> float:
         """The mean time of an answer under the conditions ``now``.

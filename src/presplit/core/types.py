@@ -39,13 +39,14 @@ Why = Literal[
 WHYS: tuple[Why, ...] = get_args(Why)
 """Why an answer is what it is.
 
-``confident`` an early exit was sure; ``planned`` the plan answers everything on the edge;
-``server`` the tail answered in time. All others mean that the edge, or a gateway before the server,
-answered although more was planned: ``late`` no reply by the deadline, ``no_time`` too little time
-was left to go on or to ask, ``link_down`` no connection or it broke, ``overloaded`` the server shed
-the request, ``refused`` the server would not take it (another bundle, another contract),
-``bad_reply`` the reply was not what a tail of this bundle sends, ``failed`` an engine failed by its
-own fault, the server's or this one.
+``confident`` an early exit was sure; ``planned`` the plan answers everything on the edge, or the
+edge had an answer that its table calls as good before the reply was there; ``server`` the tail
+answered in time. All others mean that the edge, or a gateway before the server, answered although
+more was planned: ``late`` no reply by the deadline, ``no_time`` too little time was left to go on
+or to ask, ``link_down`` no connection or it broke, ``overloaded`` the server shed the request,
+``refused`` the server would not take it (another bundle, another contract), ``bad_reply`` the reply
+was not what a tail of this bundle sends, ``failed`` an engine failed by its own fault, the server's
+or this one.
 """
 
 

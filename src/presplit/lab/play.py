@@ -31,11 +31,15 @@ WARM_UP = 10
 
 @dataclass(frozen=True)
 class Played:
-    """One answer, ``t_s`` after the trace began, and the conditions that the edge believed in."""
+    """One answer, ``t_s`` after the trace began, and the conditions that the edge believed in.
+
+    ``probed_bytes`` is what it had sent by then, since it was opened, only to learn of the link.
+    """
 
     t_s: float
     answer: Answer
     believed: Conditions | None
+    probed_bytes: int
 
 
 class Theatre:
@@ -147,7 +151,7 @@ class _Oracle:
     """The best row under the true conditions of the link."""
 
     def __init__(self, table: PlanTable, clock: _Clock) -> None:
-        self._best, self._clock = Best(table, patience=0.0), clock
+        self._best, self._clock = Best(table, patience=0.0, spread=1.0), clock
 
     def choose(self, now: Conditions, *, within_s: float) -> int:
         true = self._clock.trace.at(self._clock.now).conditions
@@ -171,7 +175,7 @@ def _answers(
         time.sleep(max(0.0, number / rate - clock.now))
         at_s, believed = clock.now, edge.conditions
         answer = edge.answer(images[number % len(images)], deadline_s=deadline_s)
-        yield Played(at_s, answer, believed)
+        yield Played(at_s, answer, believed, edge.probed_bytes)
         # Images that came meanwhile are not kept: a camera gives the newest one.
         number = max(number + 1, int(clock.now * rate))
 

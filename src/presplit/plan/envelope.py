@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from msgspec import structs
 
-from presplit.core.cost import WIRE_BYTES
+from presplit.core.cost import WIRE_BYTES, holding_exit
 from presplit.core.link import Link
 from presplit.core.plans import Conditions, PlanTable, Row
 from presplit.plan.cautious import judged_blocks
@@ -84,6 +85,7 @@ def table_of(found: Scenario, limits: Limits | None = None, box: Box | None = No
         raise why_none(found, limits)
     chosen = _chosen(planes, box)
     rows = [_row(*planes.places[at], planes.seconds[at], limits.deadline_s) for at in chosen]
+    rows = [_with_own_answer(row, rows, found) for row in rows]
     usual = Conditions(up_bps=found.link.up_bps, rtt_s=found.link.rtt_s)
     return PlanTable(tuple(sorted(rows, key=lambda row: (row.asked, row.plan.split))), usual)
 
@@ -256,3 +258,18 @@ def _row(block: Block, row: int, seconds: Array, deadline_s: float | None) -> Ro
         accuracy=plan.expected.accuracy,
         energy_j=plan.expected.energy_j,
     )
+
+
+def _with_own_answer(row: Row, rows: Sequence[Row], found: Scenario) -> Row:
+    """The row, and what the edge takes for the net's own answer while it waits for the server's.
+
+    That is as welcome only where another row of the table answers so by itself: then the accuracy
+    that was asked for is kept.
+    """
+    net, plan = found.net, row.plan
+    alone = {one.plan.form for one in rows if one.plan.split == net.last}
+    held = holding_exit(net, plan.split, plan.thresholds)
+    if plan.form not in alone or held is None or net.exits[held].after != net.last:
+        return row
+    meanwhile_s = found.edge.forms[plan.form].stretch_s(plan.split, net.last).mean_s
+    return structs.replace(row, meanwhile_s=meanwhile_s)

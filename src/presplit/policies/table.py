@@ -3,32 +3,48 @@
 Source: dynamic split computing (arXiv 2205.11269), which takes the best split for the rate that is
 seen. What differs: a row is a whole plan, with exits, codec and form; the conditions are also the
 round trip, the server and the device; and what is seen is uncertain, so a row is left when what
-other rows would have saved adds up.
+other rows would have saved adds up. Where the edge computes an answer of its own while it waits, a
+request that takes long costs no more than that, and one that is quick saves all: not knowing
+speaks for asking.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import numpy.typing as npt
 
 from presplit.core.plans import Conditions, PlanTable
 from presplit.core.types import Answer
 
-PATIENCE = 0.3
+Array = npt.NDArray[np.float64]
+
+PATIENCE = 0.15
 """A row is left when the shares of time that others would have saved add up to so much.
 
-So a row that is better by a third is taken at once, one that is better by a twentieth after six
+So a row that is better by a sixth is taken at once, one that is better by a twentieth after three
 answers; one that is better now and then, by chance, is not.
 """
+
+SPREAD = 1.6
+"""A request takes as long as expected, so many times as long or as short, each as likely."""
+WORTH = 0.03
+"""Asking where it may be in vain must save such a share of the edge's time: it costs bytes."""
 
 
 class Best:
     """The row with the least mean time among those that meet the deadline, if any does.
 
-    ``patience`` is `PATIENCE`; with 0 the best row is taken each time.
+    ``patience`` is `PATIENCE`; with 0 the best row is taken each time. ``spread`` is `SPREAD`; with
+    1 the conditions are taken for certain.
     """
 
-    def __init__(self, table: PlanTable, *, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, table: PlanTable, *, patience: float = PATIENCE, spread: float = SPREAD
+    ) -> None:
         self._patience = patience
+        self._likely = np.array([[1 / spread], [1.0], [spread]])
         self._row = table.best(table.usual)
         self._missed = 0.0
         rows = table.rows
@@ -40,11 +56,20 @@ class Best:
             for r in rows
         ]
         self._weights = np.array([means, asking])
+        self._heads_s = np.array([r.edge_s for r in rows])
+        own_s = np.array([math.inf if r.meanwhile_s is None else r.meanwhile_s for r in rows])
+        races = np.isfinite(own_s)
+        asked = np.array([r.asked for r in rows])
+        self._longest_s = np.where(races, asked * np.where(races, own_s, 0.0), math.inf)
+        self._worth_s = np.where(races, WORTH * (self._heads_s + self._longest_s), 0.0)
+        self._races = bool(races.any())
 
     def choose(self, now: Conditions, *, within_s: float) -> int:
         """The best row, or the one before, as long as it is nearly as good."""
         moment = (now.device_factor, now.rtt_s, 1 / now.up_bps, now.server_factor)
         mean_s, longest_s = self._weights @ np.array(moment)
+        if self._races:
+            mean_s = self._first_of_both(mean_s, now.device_factor)
         fits = longest_s <= within_s
         if fits.any():
             mean_s = np.where(fits, mean_s, np.inf)
@@ -58,6 +83,13 @@ class Best:
         if self._missed >= self._patience:
             self._row, self._missed = best, 0.0
         return self._row
+
+    def _first_of_both(self, mean_s: Array, device: float) -> Array:
+        """The mean times where an answer here ends the waiting, and what asking in vain costs."""
+        heads_s = device * self._heads_s
+        way_s = (mean_s - heads_s) * self._likely
+        waited_s = np.minimum(way_s, device * self._longest_s).mean(axis=0)
+        return heads_s + waited_s + device * self._worth_s
 
     def learn(self, row: int, answer: Answer) -> None:
         """Nothing: the conditions hold what is to be known."""

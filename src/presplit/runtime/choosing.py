@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from presplit.core.plans import Conditions, PlanTable
+from presplit.core.plans import Conditions, PlanTable, Row
 from presplit.core.protocols import SplitPolicy
 from presplit.core.types import Answer
 from presplit.runtime.estimate import Estimate
@@ -21,6 +21,7 @@ class Choosing:
         self._table, self._policy = table, policy
         self._lock = threading.Lock()
         self._estimate = Estimate(table)
+        self._last: Row | None = None
         self._probing = Probing(table, walks, self._estimate)
 
     @property
@@ -28,11 +29,18 @@ class Choosing:
         """The conditions as they are by what was seen."""
         return self._estimate.now
 
+    @property
+    def probed_bytes(self) -> int:
+        """The payload of all requests that were sent only to learn of the link."""
+        return self._probing.sent_bytes
+
     def choose(self, within_s: float) -> int:
         """The number of the row for an answer that is wanted within so many seconds."""
-        self._probing.wake()
+        self._probing.wake(self._last)
         with self._lock:
-            return self._policy.choose(self._estimate.now, within_s=within_s)
+            number = self._policy.choose(self._estimate.now, within_s=within_s)
+            self._last = self._table.rows[number]
+        return number
 
     def learn(self, answer: Answer, trip: Trip) -> None:
         """Take notice of an answer and of what was seen on its way."""

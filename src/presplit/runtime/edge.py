@@ -90,8 +90,8 @@ class Edge:
         ]
         self._asks = [sending is not None and sending.asks for sending in sendings]
         self._walks = [
-            Walk(bundle.net, head, one, sending)
-            for one, sending in zip(self._plans, sendings, strict=True)
+            Walk(bundle.net, head, one, sending, races=races)
+            for one, sending, races in zip(self._plans, sendings, _races(plan), strict=True)
         ]
         self._watching = None if watch is None else Watching(watch)
         closing = [] if self._watching is None else [self._watching.close]
@@ -192,6 +192,11 @@ class Edge:
         """What an edge with a table knows of the link, the server and itself; None with a plan."""
         return None if self._choosing is None else self._choosing.now
 
+    @property
+    def probed_bytes(self) -> int:
+        """Payload handed to the link besides that of answers: an edge with a table tries links."""
+        return 0 if self._choosing is None else self._choosing.probed_bytes
+
     def close(self) -> None:
         """Close the connection; further calls to `answer` raise `InputError`.
 
@@ -237,6 +242,16 @@ def plans_of(plan: Plan | PlanTable) -> tuple[Plan, ...]:
     if isinstance(plan, PlanTable):
         return tuple(row.plan for row in plan.rows)
     return (plan,)
+
+
+def _races(plan: Plan | PlanTable) -> list[bool]:
+    """Whether what the edge computes while it waits is as welcome as the reply.
+
+    A table says so. A plan on its own says that the server is to answer, and is taken at its word.
+    """
+    if isinstance(plan, PlanTable):
+        return [row.meanwhile_s is not None for row in plan.rows]
+    return [False]
 
 
 def _chosen(bundle: Bundle, plan: Plan | None, table: PlanTable | None) -> Plan | PlanTable:

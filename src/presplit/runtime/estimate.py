@@ -90,6 +90,9 @@ class Estimate:
         if asked.why == "overloaded":
             self._overloads += 1
             return
+        if asked.why == "planned":
+            self._line.outlasted(asked.nbytes, asked.waited_s, now=now)
+            return
         if asked.why != "server":
             down_s = asked.waited_s if asked.why == "late" else max(asked.waited_s, DOWN_S)
             self._line.failed(asked.nbytes, down_s)

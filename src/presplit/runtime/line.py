@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 
-RATE_DRIFT = 0.3
-"""By what share of itself the rate changes in a second, as a standard deviation."""
+RATE_DRIFT = 0.5
+"""By what share of itself the rate changes in a second, as a standard deviation: in a car more."""
 RTT_DRIFT = 0.1
 """The same of the round trip."""
 NOISE_S = 0.0005
@@ -28,6 +28,8 @@ LONGEST_DRIFT_S = 5.0
 """Drift is counted for so long at most: what was seen last stays the best guess."""
 WORSE = 2.0
 """How many times as slow a link becomes in the estimate with each request that failed."""
+OUTLASTED = 1.2
+"""A request that was given up is taken to have needed so many times as long."""
 LONGEST_S = 60.0
 """No request is expected to take longer."""
 FASTEST_BPS = 10e9
@@ -84,6 +86,16 @@ class Line:
             self._slower = None
         self._settled += 1
         self._correct(nbytes, off_s)
+
+    def outlasted(self, nbytes: float, seconds: float, *, now: float) -> None:
+        """Take notice of a request of ``nbytes`` that was given up after ``seconds``.
+
+        It would have taken longer, how much is not known. The link is not down for that, so what is
+        seen next counts as ever.
+        """
+        if self.expected_s(nbytes) < OUTLASTED * seconds:
+            self._slower = nbytes  # no stall that may be over: it took too long as it is
+            self.took(nbytes, OUTLASTED * seconds, now=now)
 
     def failed(self, nbytes: float, waited_s: float) -> None:
         """Take notice of a request of ``nbytes`` that had no reply after ``waited_s`` seconds."""

@@ -3,7 +3,8 @@
 An edge that answers everything itself would never hear that the link is back, and one that sends
 little never that it could send much. So where nothing like it was seen for a while, and answers are
 wanted, a sample of noise goes by the row that sends the least, or by the one that would be the best
-if the link were perfect; and where nothing is computed here, a stretch is run.
+if the link were perfect; and where nothing is computed here, a stretch is run. Answers that send as
+much themselves make a probe needless, however rare they are: it would only be in their way.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ What was seen last may be a stall, or the first time of all, so it is looked at 
 """
 LARGE = 2.5
 """How many times as rare the probes of many bytes are."""
+OFTEN = 0.5
+"""Where the server is asked for such a share of answers, they show what the link is like."""
 SHARE = 0.05
 """Of the link's and of the processor's time a probe takes so much at most."""
 PATIENCE_S = 2.0
@@ -49,9 +52,15 @@ class Sent:
         self._values, self._rare = noise(sending.shape), rare
         self._nbytes = max(row.up_bytes, WIRE_BYTES)
         self._heard, self._patience_s, self._next = 0.0, rare * FIRST_S, 0.0
+        self.sent_bytes = 0
 
-    def due(self, now: float) -> bool:
-        """True if nothing like it was heard of for long enough."""
+    def due(self, now: float, goes_by: Row | None = None) -> bool:
+        """True if nothing like it was heard of for long enough.
+
+        It is not while answers go by a row, ``goes_by``, that mostly sends as much itself.
+        """
+        if goes_by is not None and goes_by.asked >= OFTEN and goes_by.up_bytes >= self._nbytes / 2:
+            return False
         heard = self._estimate.heard_at(self._nbytes)
         if heard > self._heard:
             self._heard, self._patience_s = heard, self._rare * FIRST_S
@@ -67,6 +76,7 @@ class Sent:
             trip.asks(payload_bytes)
             trip.heard(asked, asked.wait(began + PATIENCE_S))
             asked.cancel()
+        self.sent_bytes += payload_bytes
         occupied_s = min(PATIENCE_S, 8 * payload_bytes / self._estimate.sound_bps)
         self._next = began + occupied_s / SHARE
         self._patience_s = min(self._rare * EVERY_S, 2 * self._patience_s)
@@ -110,14 +120,22 @@ class Probing:
     def __init__(self, table: PlanTable, walks: Sequence[Walk], estimate: Estimate) -> None:
         self._sent, self._ran = _sent(table, walks, estimate), _ran(table, walks, estimate)
         self._wanted = threading.Event()
+        self._goes_by: Row | None = None
         self._ended = False
         self._thread = threading.Thread(target=self._work, name="probing", daemon=True)
         self._thread.start()
 
-    def wake(self) -> None:
-        """Probe if it is time to; returns at once."""
+    @property
+    def sent_bytes(self) -> int:
+        """The payload of all that was sent."""
+        return sum(probe.sent_bytes for probe in self._sent)
+
+    def wake(self, goes_by: Row | None = None) -> None:
+        """Probe if it is time to; returns at once. Answers went by the row ``goes_by``."""
         now = time.monotonic()
-        if any(probe.due(now) for probe in (*self._sent, *self._ran)):
+        self._goes_by = goes_by
+        sent = any(probe.due(now, goes_by) for probe in self._sent)
+        if sent or any(probe.due(now) for probe in self._ran):
             self._wanted.set()
 
     def close(self) -> None:
@@ -134,7 +152,7 @@ class Probing:
                 if not self._ended and probe.due(time.monotonic()):
                     probe.go()
             for probe in self._sent:
-                if not self._ended and probe.due(time.monotonic()):
+                if not self._ended and probe.due(time.monotonic(), self._goes_by):
                     trip = probe.go()
                     if not self._ended:  # closing fails what is on its way, not the link
                         probe.learn(trip)

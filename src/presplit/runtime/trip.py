@@ -15,7 +15,8 @@ from presplit.runtime.upstream import Failure, Pending
 class Asked:
     """What became of a request of ``nbytes``, ``waited_s`` seconds after it was sent.
 
-    ``why`` is "server" if the reply came; ``server_s`` is what the server says it took itself.
+    ``why`` is "server" if the reply came, "planned" if an answer here came first; ``server_s`` is
+    what the server says it took itself.
     """
 
     nbytes: float

@@ -59,15 +59,25 @@ class Found:
 class Walk:
     """How samples are answered under one of the plans of ``head``.
 
-    ``sending`` is None if the plan keeps all on the edge. Raises `SpecError` for an unknown policy.
+    ``sending`` is None if the plan keeps all on the edge. With ``races`` what is computed while a
+    reply is on its way is as welcome as the reply: the first of both is taken. Raises `SpecError`
+    for an unknown policy.
     """
 
-    def __init__(self, net: Net, head: Head, plan: Plan, sending: Sending | None) -> None:
+    def __init__(
+        self,
+        net: Net,
+        head: Head,
+        plan: Plan,
+        sending: Sending | None,
+        *,
+        races: bool = False,
+    ) -> None:
         self._final = net.exits[-1].name
         self._thresholds = plan.thresholds
         self._score = EXITS.find(plan.policy)
         self._way, self._fallback = head.way(plan), head.fallback(plan)
-        self._sending = sending
+        self._sending, self._races = sending, races
 
     @property
     def way(self) -> tuple[Stretch, ...]:
@@ -131,7 +141,8 @@ class Walk:
     def _ask_with_nothing_held(self, values: Floats, by: float, trip: Trip) -> Found:
         """The reply, or the next exit on the edge, which runs while the reply is on its way.
 
-        Without any answer the deadline cannot be kept: after it, what comes first is the answer.
+        Without any answer the deadline cannot be kept: after it, what comes first is the answer. An
+        answer that is as good as the reply (`races`) is taken before the deadline too.
         """
         stretch = self._fallback
         assert stretch is not None, "the head has one whenever no exit on the way holds an answer"
@@ -145,8 +156,12 @@ class Walk:
                 reply = asked
                 trip.unasked(asked)
             else:
+                if self._races:
+                    meanwhile.once_held(asked.cancel)
                 reply = _first(asked, meanwhile, by, latest)
                 trip.heard(asked, reply)
+            if isinstance(reply, Failure) and self._races and time.monotonic() < by:
+                return Found(meanwhile.result(), "edge", reply.why, up_bytes)
             if isinstance(reply, Failure):
                 return Found(meanwhile.result(), "edge", reply.why, up_bytes)
             return self._told(reply, up_bytes)
@@ -165,6 +180,10 @@ def _first(asked: Pending, meanwhile: Fallback, by: float, latest: float) -> Rep
     reply = asked.wait(by)
     if not isinstance(reply, Failure):
         return reply
+    if reply.why == "link_down" and meanwhile.holds:
+        # Given up for the answer here, or the link broke beside it: either way that was first.
+        asked.cancel()
+        return Failure("planned", "an answer was there before the reply")
     if reply.why == "late" and not meanwhile.holds:
         meanwhile.once_held(asked.cancel)
         later = asked.wait(latest)
