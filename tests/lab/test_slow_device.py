@@ -48,6 +48,24 @@ def test_a_run_takes_so_many_times_as_long_and_the_factor_may_change() -> None:
         assert took_s(engine) == pytest.approx(factor * own_s, rel=0.1)
 
 
+def test_a_steady_device_does_not_stretch_what_waking_up_takes() -> None:
+    """The first run after a rest takes four times as long, and then only that much longer."""
+
+    class Sleepy(Sleeper):
+        rested = True
+
+        def run(self, inputs: Any, *, stop: Stop | None = None) -> Any:
+            time.sleep(3 * TAKES_S if self.rested else 0)
+            self.rested = False
+            return super().run(inputs, stop=stop)
+
+    inner = Sleepy()
+    engine = Slowed(10, steady=True, load=lambda runnable, threads: inner)(MODEL, 1)
+    took_s(engine, runs=1)
+    inner.rested = True
+    assert took_s(engine, runs=1) == pytest.approx(10 * TAKES_S, rel=0.3)
+
+
 def test_a_run_that_waits_is_stopped_at_once() -> None:
     engine, stop = Slowed(10_000, load=lambda runnable, threads: Sleeper())(MODEL, 1), Stop()
     threading.Timer(0.05, stop.ask).start()

@@ -108,12 +108,13 @@ def plan_with(
     codec: str | None,
     threshold: list[str],
     deadline_s: float | None,
+    forms: Mapping[str, str | None] | None = None,
 ) -> Plan:
     """The bundle's own plan with what the command line changes.
 
     Without one, all stays on the edge and thresholds are meant under the policy that the bundle was
     exported with. A new split drops the plan's thresholds, unless new ones are given as
-    ``EXIT=SCORE``.
+    ``EXIT=SCORE``; ``forms`` are a plan's ``form`` and ``server_form``.
     """
     import msgspec
 
@@ -121,6 +122,7 @@ def plan_with(
     from presplit.runtime.head import own_plan
 
     changes: dict[str, Any] = {"expected": None}
+    changes |= {name: form for name, form in (forms or {}).items() if form is not None}
     if split is not None:
         changes |= {"split": split, "thresholds": {}}
     if codec is not None:

@@ -60,10 +60,19 @@ def run(
         float | None, typer.Option(min=0.01, help="Samples a second, as a camera gives them.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one engine.")] = 1,
+    form: Annotated[
+        str | None, typer.Option(help="Compute here in a form of the bundle: float32, int8.")
+    ] = None,
+    server_form: Annotated[
+        str | None, typer.Option(help="And on the server; float32 unless the plan says so.")
+    ] = None,
     slow: Annotated[
         float | None,
         typer.Option(metavar="FACTOR", help="To try: as on a device so many times as slow."),
     ] = None,
+    steady: Annotated[
+        bool, typer.Option("--steady", help="With --slow: waking up is not stretched.")
+    ] = False,
     json: Annotated[
         bool, typer.Option("--json", help="Lines of JSON are what it prints anyway.")
     ] = True,
@@ -85,13 +94,20 @@ def run(
 
     found = read(bundle)
     images = _images(samples, found)
-    dynamic = _chooses(found, dynamic, given=bool(split is not None or codec or threshold))
+    dynamic = _chooses(
+        found, dynamic, given=bool(split is not None or codec or threshold or form or server_form)
+    )
     plan = table = None
     if dynamic:
         table = found.table
     else:
         plan = plan_with(
-            found, split=split, codec=codec, threshold=threshold, deadline_s=deadline_s
+            found,
+            split=split,
+            codec=codec,
+            threshold=threshold,
+            deadline_s=deadline_s,
+            forms={"form": form, "server_form": server_form},
         )
     if split is not None and not threshold and found.plan and found.plan.thresholds:
         say(
@@ -102,7 +118,12 @@ def run(
     if note := _another_scale(found, images):
         say(f"{samples}: {note}")
     opened = Edge.open(
-        found, server=server, plan=plan, table=table, threads=threads, load=_load(slow)
+        found,
+        server=server,
+        plan=plan,
+        table=table,
+        threads=threads,
+        load=_load(slow, steady=steady),
     )
     with opened as edge, ThreadPoolExecutor(streams) as pool:
         _say_who_answers(server, stays=plan is not None and plan.split == found.net.last)
@@ -170,7 +191,7 @@ def _chooses(bundle: Bundle, dynamic: bool | None, *, given: bool) -> bool:
 
     if dynamic and given:
         raise PlanError(
-            "--dynamic chooses the plan itself: leave --split, --codec, --threshold out"
+            "--dynamic chooses the plan itself: leave --split, --codec, --threshold and forms out"
         )
     if dynamic and bundle.table is None:
         raise PlanError(
@@ -182,7 +203,7 @@ def _chooses(bundle: Bundle, dynamic: bool | None, *, given: bool) -> bool:
     return dynamic
 
 
-def _load(slow: float | None) -> Load:
+def _load(slow: float | None, *, steady: bool) -> Load:
     """What makes the engines: those of this machine, or slower ones."""
     from presplit.runtime.engines import DEFAULT, ENGINES
 
@@ -191,7 +212,7 @@ def _load(slow: float | None) -> Load:
     from presplit.lab.slow_device import Slowed
 
     with context("--slow"):
-        return Slowed(slow)
+        return Slowed(slow, steady=steady)
 
 
 def _images(path: Path, bundle: Bundle) -> Floats:

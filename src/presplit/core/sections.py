@@ -77,6 +77,8 @@ class Cnn(Value, frozen=True, tag_field="kind", tag="cnn"):
     width: Size = 32
     bottleneck: Size = 8
     """Channels at the narrow place."""
+    tail: Size | None = None
+    """Channels of the two convolutions behind it; default four times the width."""
 
 
 class OwnModel(Value, frozen=True, tag_field="kind", tag="own"):

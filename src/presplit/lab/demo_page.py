@@ -6,8 +6,9 @@ from pathlib import Path
 
 from presplit.core import units
 from presplit.lab.demo import Shown
+from presplit.plan.explain import named
 from presplit.report.page import Figure, write_page
-from presplit.report.plots import accuracy_against_bytes, answers_over_time
+from presplit.report.plots import accuracy_against_bytes, answers_over_time, time_against_bytes
 
 
 def write_demo_page(path: Path, shown: Shown) -> Path:
@@ -22,20 +23,24 @@ def write_demo_page(path: Path, shown: Shown) -> Path:
     return write_page(
         path,
         title=f"Presplit demo: {shown.data}",
-        lead=(
-            "One predefined-sparse net with an early exit, cut between an edge and a server, "
-            f"{shown.seconds:.0f} s in all."
-        ),
-        rows=[{**row, "weights": weights} for row in shown.rows],
+        lead=shown.verdict,
+        rows=shown.rows,
         facts={
             f"Dense net, {dense:,} weights": dense_accuracy,
-            f"Sparse net, {weights:,} weights": units.percent(shown.rows[0]["accuracy"]),
+            f"Sparse net, {weights:,} weights": units.percent(shown.sparse["accuracy"]["final"]),
+            "Device": f"{shown.slow.device.name}: this machine slowed {shown.slow.factor:,.0f}x",
+            "Planned": named(shown.plan),
             "Answers lost in the outage": str(shown.lost),
             "Longest answer in the outage": units.seconds(shown.longest_s),
             "Deadline": units.seconds(shown.deadline_s),
             f"Link, round trip {units.seconds(shown.link.rtt_s)}": link,
         },
         figures=[
+            Figure(
+                "Time against bytes",
+                "Down and to the left is better: mean time of an answer, mean bytes sent for it.",
+                time_against_bytes(shown.rows),
+            ),
             Figure(
                 "Accuracy against bytes",
                 "Up and to the left is better.",
@@ -47,5 +52,5 @@ def write_demo_page(path: Path, shown: Shown) -> Path:
                 over_time,
             ),
         ],
-        footer="Made by presplit demo.",
+        footer=f"Made by presplit demo in {shown.seconds:.0f} s.",
     )

@@ -13,10 +13,11 @@ prints one line of JSON with its address and takes orders as lines of JSON on st
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import msgspec
@@ -27,6 +28,8 @@ from presplit.core.types import Runnable
 from presplit.runtime.engines import DEFAULT, ENGINES, Arrays, Engine, Load, Stop, Stopped
 from presplit.runtime.server import serve
 
+PACE_RUNS = 25
+"""Runs in a row that tell what an engine takes when nothing has to wake up."""
 AWAKE_S = 0.0003
 """The last part of a wait is spent awake: a sleep of Linux ends up to so much too late."""
 
@@ -35,7 +38,9 @@ class Slowed:
     """Makes engines that take ``factor`` times as long as those of ``load``.
 
     ``factor`` is 1 or more, and may be assigned anew at any time: runs that begin then go by it.
-    Raises `SpecError` for another one.
+    Raises `SpecError` for another one. What waking up and a busy neighbour take is stretched with
+    the rest, unless the device is ``steady``: then an engine always takes ``factor`` times what it
+    takes here when it is run again and again.
 
     >>> Slowed(0.5)
     Traceback (most recent call last):
@@ -43,8 +48,10 @@ class Slowed:
     presplit.core.errors.SpecError: factor must be a number from 1 to 10000, got 0.5
     """
 
-    def __init__(self, factor: float, *, load: Load = ENGINES[DEFAULT]) -> None:
-        self.factor = factor
+    def __init__(
+        self, factor: float, *, steady: bool = False, load: Load = ENGINES[DEFAULT]
+    ) -> None:
+        self.factor, self.steady = factor, steady
         self._load = load
 
     @property
@@ -68,12 +75,14 @@ class _SlowEngine:
 
     def __init__(self, inner: Engine, slowed: Slowed) -> None:
         self._inner, self._slowed = inner, slowed
+        self._paces = dict[tuple[int, ...], float]()
 
     def run(self, inputs: Arrays, *, stop: Stop | None = None) -> Arrays:
         """As inside, later; a run is stopped while it waits, too."""
         factor, began = self._slowed.factor, time.perf_counter()
         found = self._inner.run(inputs, stop=stop)
-        until = began + factor * (time.perf_counter() - began)
+        took_s = self._pace_s(inputs) if self._slowed.steady else time.perf_counter() - began
+        until = began + factor * took_s
         stopped = threading.Event()
         if stop is not None:
             stop.ends(stopped.set)
@@ -83,6 +92,23 @@ class _SlowEngine:
         if stopped.is_set():
             raise Stopped("the run was stopped")
         return found
+
+    def _pace_s(self, inputs: Arrays) -> float:
+        """What inputs of such shapes take here, found once: the median of some runs in a row."""
+        shapes = tuple(size for name in sorted(inputs) for size in inputs[name].shape)
+        if shapes not in self._paces:
+            self._paces[shapes] = warm_s(lambda: self._inner.run(inputs))
+        return self._paces[shapes]
+
+
+def warm_s(run: Callable[[], object]) -> float:
+    """The median seconds of `PACE_RUNS` calls of ``run`` in a row."""
+    took = list[float]()
+    for _ in range(PACE_RUNS):
+        began = time.perf_counter()
+        run()
+        took.append(time.perf_counter() - began)
+    return statistics.median(took)
 
 
 class Order(Struct, forbid_unknown_fields=True):

@@ -39,14 +39,14 @@ class Breaking:
 class Stage(contextlib.AbstractContextManager["Stage"]):
     """A server and a shaped link before it, each a process.
 
-    Every `answer` starts an edge process beside them.
+    Every `answer` starts an edge process beside them: on this machine, made ``slow`` times as slow.
 
     ``broken`` is when the server was killed and when it listened again, in seconds after the first
     answer.
     """
 
-    def __init__(self, bundle: Bundle, link: Link, *, streams: int = 1) -> None:
-        self.bundle, self.streams = bundle, streams
+    def __init__(self, bundle: Bundle, link: Link, *, streams: int = 1, slow: float = 1.0) -> None:
+        self.bundle, self.streams, self.slow = bundle, streams, slow
         self.broken = (0.0, 0.0)
         self._port = free_port()
         self._server = self._serve()
@@ -71,6 +71,7 @@ class Stage(contextlib.AbstractContextManager["Stage"]):
         came.
         """
         words = [*_words(plan), "--streams", str(self.streams), "--server", self._address]
+        words += ["--slow", str(self.slow), "--steady"]
         if breaking is not None:
             words += ["--rate", str(breaking.rate)]
         edge = start("presplit", "run", str(self.bundle.path), str(images), *words)
@@ -129,6 +130,7 @@ def _drain(process: Process, lines: list[str]) -> None:
 def _words(plan: Plan) -> list[str]:
     """``plan`` as options of ``presplit run``."""
     words = ["--split", str(plan.split), "--codec", plan.codec]
+    words += ["--form", plan.form, "--server-form", plan.server_form]
     words += ["--deadline-s", str(plan.deadline_s)]
     for name, least in plan.thresholds.items():
         words += ["--threshold", f"{name}={least!r}"]

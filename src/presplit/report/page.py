@@ -21,15 +21,16 @@ WAYS: tuple[Column, ...] = (
     Column("way", "way", str, text=True),
     Column("accuracy", "accuracy", units.percent),
     Column("edge_share", "on the edge", units.percent),
+    Column("mean_s", "mean", units.seconds),
     Column("p50_s", "p50", units.seconds),
     Column("p99_s", "p99", units.seconds),
     Column("up_bytes", "sent/answer", units.data),
-    Column("weights", "weights", units.count),
+    Column("edge_bytes", "weights there", units.data),
     Column("edge_macs", "edge MACs", units.count),
 )
 """The demo's table: one row for each way to answer the same inputs.
 
-Rows without weights may leave them out.
+``edge_bytes`` are the weights that the edge needs.
 """
 
 _TEMPLATE = Path(__file__).with_name("page.html")

@@ -14,7 +14,7 @@ import contextlib
 import importlib
 import io
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from presplit.core import units
@@ -67,27 +67,52 @@ def accuracy_against_bytes(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         raise SpecError("accuracy against bytes: expected at least one row, got 0")
     with _figure() as (figure, (axes,)):
-        for number, row in enumerate(rows):
-            # Ways that coincide stay visible: each later marker is smaller than the one below it.
-            axes.plot(
-                row["up_bytes"],
-                100 * row["accuracy"],
-                _MARKERS[number % len(_MARKERS)],
-                color=_HUES[number % len(_HUES)],
-                markersize=13 - min(number, 6),
-                markeredgecolor="white",
-                markeredgewidth=0.8,
-                label=row["way"],
-                clip_on=False,
-                zorder=3 + number,
-            )
+        _ways(axes, rows, lambda row: 100 * row["accuracy"])
         low, high = (f(100 * row["accuracy"] for row in rows) for f in (min, max))
         room = max(0.25 * (high - low), 0.2)
         axes.set_ylim(low - room, min(high + room, 100.0 + room / 4))
-        axes.set_xlim(0, 1.08 * max(row["up_bytes"] for row in rows) or 1)
-        axes.set_xlabel("bytes sent for one answer (mean)")
         axes.set_ylabel("accuracy (%)")
         return _svg(figure, "accuracy")
+
+
+def time_against_bytes(rows: Sequence[Mapping[str, Any]]) -> str:
+    """SVG: the mean time of each way's answers over the bytes it sends for one.
+
+    The rows are as in `presplit.report.page.WAYS`.
+
+    Down and to the left is better. Raises `MissingLibrary` without matplotlib, `SpecError` without
+    rows.
+    """
+    if not rows:
+        raise SpecError("time against bytes: expected at least one row, got 0")
+    with _figure() as (figure, (axes,)):
+        _ways(axes, rows, lambda row: 1e3 * row["mean_s"])
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.set_ylabel("time of an answer (ms, mean)")
+        return _svg(figure, "time")
+
+
+def _ways(
+    axes: Any, rows: Sequence[Mapping[str, Any]], height: Callable[[Mapping[str, Any]], float]
+) -> None:
+    """A marker for each way over the bytes that it sends."""
+    for number, row in enumerate(rows):
+        # Ways that coincide stay visible: each later marker is smaller than the one below it.
+        axes.plot(
+            row["up_bytes"],
+            height(row),
+            _MARKERS[number % len(_MARKERS)],
+            color=_HUES[number % len(_HUES)],
+            markersize=13 - min(number, 6),
+            markeredgecolor="white",
+            markeredgewidth=0.8,
+            label=row["way"],
+            clip_on=False,
+            zorder=3 + number,
+        )
+    axes.set_xlim(0, 1.08 * max(row["up_bytes"] for row in rows) or 1)
+    axes.set_xlabel("bytes sent for one answer (mean)")
 
 
 def answers_over_time(

@@ -179,7 +179,11 @@ def _cnn(model: Cnn, data: Dataset) -> nn.Module:
     shape, classes = data.train.x.shape[1:], len(data.labels)
     if data.rate:
         return log_mel_cnn(
-            rate=data.rate, width=model.width, bottleneck=model.bottleneck, classes=classes
+            rate=data.rate,
+            width=model.width,
+            bottleneck=model.bottleneck,
+            tail=model.tail,
+            classes=classes,
         )
     if len(shape) != 3 or shape[1] != shape[2]:
         raise SpecError(
@@ -189,6 +193,7 @@ def _cnn(model: Cnn, data: Dataset) -> nn.Module:
     return small_cnn(
         width=model.width,
         bottleneck=model.bottleneck,
+        tail=model.tail,
         channels=shape[0],
         size=shape[1],
         classes=classes,

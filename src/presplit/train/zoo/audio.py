@@ -46,7 +46,13 @@ def spectrogram_cnn(*, width: int = 64, depth: int = 3, classes: int = 12) -> nn
 
 
 def log_mel_cnn(
-    *, rate: int, width: int = 32, bottleneck: int = 8, bands: int = 40, classes: int = 10
+    *,
+    rate: int,
+    width: int = 32,
+    bottleneck: int = 8,
+    tail: int | None = None,
+    bands: int = 40,
+    classes: int = 10,
 ) -> nn.Sequential:
     """`small_cnn` behind the log-mel spectrogram: it takes sounds ``(batch, 1, samples)`` itself.
 
@@ -57,7 +63,7 @@ def log_mel_cnn(
     >>> log_mel_cnn(rate=8000, width=8)(torch.zeros(1, 1, 8000)).shape
     torch.Size([1, 10])
     """
-    net = small_cnn(width=width, bottleneck=bottleneck, size=bands, classes=classes)
+    net = small_cnn(width=width, bottleneck=bottleneck, tail=tail, size=bands, classes=classes)
     first = OrderedDict[str, nn.Module](log_mel=LogMel(rate, bands=bands))
     return nn.Sequential(first | dict(net.named_children()))
 

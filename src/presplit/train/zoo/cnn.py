@@ -33,28 +33,36 @@ def _block(
 
 
 def small_cnn(
-    *, width: int = 32, bottleneck: int = 8, channels: int = 1, size: int = 28, classes: int = 10
+    *,
+    width: int = 32,
+    bottleneck: int = 8,
+    tail: int | None = None,
+    channels: int = 1,
+    size: int = 28,
+    classes: int = 10,
 ) -> nn.Sequential:
     """A stem, two convolutions, a bottleneck of ``bottleneck`` channels, two more, a classifier.
 
     ``channels`` x ``size`` x ``size`` images. The boundary after ``bottleneck`` has ``bottleneck``
-    maps of about ``size / 8`` (``size / 4`` below 16 pixels) a side.
+    maps of about ``size / 8`` (``size / 4`` below 16 pixels) a side; behind it there are ``tail``
+    channels, four times ``width`` if None.
 
     >>> net = small_cnn(width=16, size=8)
     >>> net(torch.zeros(2, 1, 8, 8)).shape
     torch.Size([2, 10])
     """
+    behind = 4 * width if tail is None else tail
     return nn.Sequential(
         OrderedDict[str, nn.Module](
             stem=_block(channels, width, stride=2 if size >= 16 else 1),
             block1=_block(width, 2 * width, pool=2),
             block2=_block(2 * width, 2 * width, pool=2),
             bottleneck=_block(2 * width, bottleneck, kernel=1),
-            block3=_block(bottleneck, 4 * width),
-            block4=_block(4 * width, 4 * width),
+            block3=_block(bottleneck, behind),
+            block4=_block(behind, behind),
             pool=nn.AdaptiveAvgPool2d(1),
             flatten=nn.Flatten(),
-            classifier=nn.Linear(4 * width, classes),
+            classifier=nn.Linear(behind, classes),
         )
     )
 
