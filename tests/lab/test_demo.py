@@ -26,7 +26,14 @@ ROW = {
     *("edge_bytes", "edge_macs"),
 }
 SMALL = dataclasses.replace(
-    DIGITS, epochs=3, width=16, tail=80, outage_run_s=4.0, streams=1, timed=10
+    DIGITS,
+    epochs=3,
+    width=16,
+    tail=128,
+    layers={**DIGITS.layers, "block4.conv": 0.125},
+    outage_run_s=3.0,
+    timed=10,
+    measured_s=0.5,
 )
 BOARD = Device("small board", macs_per_s=2e8, memory_bytes=10_000, power_w=1.0)
 STALL_S = 0.25
@@ -43,7 +50,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shown, list[str], Pa
         device=BOARD,
         link=LINKS.find("10mbit"),
         deadline_s=0.1,
-        images=40,
+        images=30,
         tell=said.append,
     )
     return shown, said, out
@@ -117,7 +124,7 @@ def test_it_is_told_step_by_step_and_as_one_object(demo: tuple[Shown, list[str],
     assert set(result) == before | {"device", "factor", "link", "planned", "plan", "verdict"}
     assert set(result["outage"]) == {"lost", "longest_s", "deadline_s"}
     lines = text(shown, "report.html").splitlines()
-    assert len(lines) == 2 + len(WAYS) + 8
+    assert len(lines) == 2 + len(WAYS) + 9
     assert lines[-4].startswith("Outage: 0 answers lost; longest answer ")
     assert lines[-2] == shown.verdict
 

@@ -86,6 +86,9 @@ def test_a_bundles_own_plan_keeps_its_own_rule(by_margin: Bundle) -> None:
     plan = plan_with(planned, split=1, codec="float16", threshold=[], deadline_s=0.1)
     assert (plan.split, plan.policy, dict(plan.thresholds)) == (1, "entropy", {})
     assert own_plan(planned) is saved
+    words = {"split": None, "codec": None, "threshold": [], "deadline_s": None}
+    halves = plan_with(planned, **words, forms={"form": "int8", "server_form": None})
+    assert (halves.form, halves.server_form, halves.split) == ("int8", "float32", 2)
 
 
 def test_exits_of_other_classes_cannot_answer_for_the_net(bundle: Bundle) -> None:

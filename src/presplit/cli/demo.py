@@ -88,8 +88,10 @@ def text(shown: Shown, report: str) -> str:
             f"Device: {shown.slow.told()}; too large for it: {large}.",
             f"Dense net: {100 * shown.dense['accuracy']['final']:.2f} % with {dense:,} weights; "
             f"the sparse net has {weights / dense:.3f} of them.",
-            f"Planned: {named(shown.plan)}; thresholds as {shown.held_out:,} held-out samples show "
-            "them, accuracies of the test set.",
+            f"Planned: {named(shown.plan)}; asked: at most {100 * shown.max_drop:g} points of "
+            f"accuracy lost and {shown.max_bytes:g} bytes an answer.",
+            f"Thresholds: as {shown.held_out:,} held-out samples show them, too few for a promise; "
+            "accuracies: of the test set.",
             f"Outage: {shown.lost} answers lost; longest answer {1e3 * shown.longest_s:.1f} ms, "
             f"deadline {1e3 * shown.deadline_s:g} ms.",
             f"Report: {report}",

@@ -18,6 +18,7 @@ from presplit.lab.demo_ways import (
     DENSE,
     WAYS,
     Slowness,
+    most_bytes,
     plain_plans,
     planned,
     row,
@@ -54,6 +55,8 @@ class Shown:
     link: Link
     deadline_s: float
     held_out: int
+    max_drop: float
+    max_bytes: float
     plan: Plan
     planned: str
     dense: Mapping[str, Any]
@@ -125,10 +128,14 @@ def show(
     slow = slowness(ready.dense, device)
     tell(f"[4/5] measuring, and planning for the device: {slow.told()}")
     plans = plain_plans(ready.dense, ready.ours, deadline_s)
-    drop = settings.max_drop
-    sample = ready.held_out.x[0]
     plan, both = planned(
-        ready.ours, slow, link, sample=sample, max_drop=drop, deadline_s=deadline_s
+        ready.ours,
+        slow,
+        link,
+        sample=ready.held_out.x[0],
+        measured_s=settings.measured_s,
+        max_drop=settings.max_drop,
+        deadline_s=deadline_s,
     )
     way = "split+exit" if plan == both else "planned"
     plans |= {way: plan, "split+exit": both, WAYS[-1]: both}
@@ -142,6 +149,8 @@ def show(
         link,
         deadline_s,
         len(ready.held_out.y),
+        settings.max_drop,
+        most_bytes(ready.ours),
         plan,
         way,
         dense,

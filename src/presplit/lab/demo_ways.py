@@ -18,10 +18,11 @@ import numpy as np
 from presplit.bundle import Bundle
 from presplit.core import units
 from presplit.core.cost import edge_macs
-from presplit.core.costs import Costs, Device
+from presplit.core.costs import Costs, Device, Parts
 from presplit.core.link import Link
 from presplit.core.plans import Plan
-from presplit.core.types import Floats
+from presplit.core.times import NOTHING, Times
+from presplit.core.types import Floats, Runnable
 from presplit.lab.slow_device import warm_s
 from presplit.plan.beside import choice
 from presplit.plan.choose import Mask
@@ -35,9 +36,10 @@ DENSE = ("dense-edge", "dense-int8-edge", "dense-server")
 """What one would do without Presplit."""
 OURS = ("edge", "server", "split", "split+exit")
 WAYS = (*DENSE, *OURS, "split+exit+outage")
-SECONDS = 2.5
-"""How long the parts of our net are measured, once for the device and once for the server."""
+ASKED_ROUNDS = 20
 INT8 = "int8"
+SAVED = 4
+"""How many times fewer bytes than the image itself are asked of a plan: sending costs energy."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,7 @@ def slowness(dense: Bundle, device: Device) -> Slowness:
 
     A device that is faster than this machine is as fast as it.
     """
-    from presplit.runtime.engines import DEFAULT, ENGINES
-
-    whole = dense.runnable(0, dense.net.last)
-    engine = ENGINES[DEFAULT](whole, 1)
-    zeros = np.zeros((1, *dense.net.boundaries[0].shape), np.float32)
-    here_s = warm_s(lambda: engine.run({whole.input: zeros}))
+    here_s = _engine_s(dense, dense.runnable(0, dense.net.last), 0)
     macs = sum(part.macs for part in dense.manifest.segments)
     there_s = macs / device.macs_per_s + device.overhead_s
     return Slowness(device, min(10_000.0, max(1.0, there_s / here_s)))
@@ -95,17 +92,24 @@ def _input_codec(bundle: Bundle) -> str:
 
 
 def planned(
-    ours: Bundle, slow: Slowness, link: Link, *, sample: Floats, max_drop: float, deadline_s: float
+    ours: Bundle,
+    slow: Slowness,
+    link: Link,
+    *,
+    sample: Floats,
+    measured_s: float,
+    max_drop: float,
+    deadline_s: float,
 ) -> tuple[Plan, Plan]:
     """The planner's choice, and its choice among plans that split and let an exit answer.
 
-    Mostly both are the same. No more is to be sent than images take. What is held out is too little
-    here for a promise with confidence, so the samples are believed as they are. Raises `PlanError`
+    Mostly both are the same. At most `most_bytes` may be sent. What is held out is too little here
+    for a promise with confidence, so the samples are believed as they are. Raises `PlanError`
     if there is no plan.
     """
     from presplit.plan.choose import why_none
 
-    edge, server = _costs(ours, slow, sample)
+    edge, server = _costs(ours, slow, sample, measured_s)
     found = scenario(
         ours,
         device=slow.device,
@@ -114,13 +118,17 @@ def planned(
         edge_costs=edge,
         server_costs=server,
     )
-    raw_bytes = float(ours.payload_bytes(0, _input_codec(ours)))
-    limits = Limits(max_drop=max_drop, confidence=None, max_up_bytes=raw_bytes).checked()
+    limits = Limits(max_drop=max_drop, confidence=None, max_up_bytes=most_bytes(ours)).checked()
     best = choice(found, limits)
     if best is None:
         raise why_none(found, limits)
     both = choice(found, limits, _splits_with_an_exit) or best
     return best.plan(deadline_s=deadline_s), both.plan(deadline_s=deadline_s)
+
+
+def most_bytes(bundle: Bundle) -> float:
+    """What a plan may send for an answer on average: a part of what the image itself takes."""
+    return bundle.payload_bytes(0, _input_codec(bundle)) / SAVED
 
 
 def _splits_with_an_exit(block: Block) -> Mask | bool:
@@ -130,23 +138,52 @@ def _splits_with_an_exit(block: Block) -> Mask | bool:
     return sure
 
 
-def _costs(ours: Bundle, slow: Slowness, sample: Floats) -> tuple[Costs, Costs]:
+def _costs(ours: Bundle, slow: Slowness, sample: Floats, measured_s: float) -> tuple[Costs, Costs]:
     """What our net's parts take on the slowed edge and on the server, which is this machine."""
     from presplit.runtime.asking import asking_s
     from presplit.runtime.measure import time_parts
     from presplit.runtime.rounds import kept
 
-    ask_s = kept(asking_s(rounds=20))
-    here = time_parts(ours, seconds=SECONDS, sample=sample)
-    warm = time_parts(ours, seconds=SECONDS, sample=sample, pause_s=0.0)
+    here = time_parts(ours, seconds=measured_s, sample=sample)
+    here = msgspec.structs.replace(
+        here, device="this machine", ask_s=kept(asking_s(rounds=ASKED_ROUNDS))
+    )
     edge = msgspec.structs.replace(
-        warm,
+        here,
         device=slow.device.name,
-        forms={form: parts.scaled(slow.factor) for form, parts in warm.forms.items()},
-        ask_s=ask_s,
+        forms={form: _steady(ours, form).scaled(slow.factor) for form in ours.forms},
         power_w=slow.device.power_w,
     )
-    return edge, msgspec.structs.replace(here, device="this machine")
+    return edge, here
+
+
+def _steady(ours: Bundle, form: str) -> Parts:
+    """What each stretch takes here when it is run again and again: the slowed edge's pace."""
+    net = ours.net
+
+    def took_s(start: int, stop: int, early: Sequence[str] = ()) -> float:
+        return _engine_s(ours, ours.runnable(start, stop, exits=early, form=form), start)
+
+    heads = [took_s(0, stop) for stop in range(1, net.last + 1)]
+    tails = [took_s(start, net.last) for start in range(net.last)]
+    exits = [
+        max(0.0, took_s(0, exit_.after, [exit_.name]) - heads[exit_.after - 1])
+        for exit_ in net.exits[:-1]
+    ]
+    return Parts(
+        (NOTHING, *map(Times.of, heads)),
+        (*map(Times.of, tails), NOTHING),
+        (*map(Times.of, exits), NOTHING),
+    )
+
+
+def _engine_s(bundle: Bundle, runnable: Runnable, start: int) -> float:
+    """The median seconds of a run in a row of others, here."""
+    from presplit.runtime.engines import DEFAULT, ENGINES
+
+    engine = ENGINES[DEFAULT](runnable, 1)
+    zeros = np.zeros((1, *bundle.net.boundaries[start].shape), np.float32)
+    return warm_s(lambda: engine.run({runnable.input: zeros}))
 
 
 def row(
