@@ -34,6 +34,7 @@ from presplit.lab.processes import Process, running
 from presplit.plan.evaluate import evaluate
 from presplit.plan.scenario import PLAIN, Scenario
 from presplit.policies import EXITS
+from presplit.profiles import LINKS
 from presplit.runtime import Edge
 from presplit.runtime.engines import DEFAULT, ENGINES, Arrays, Engine, Load, Stop
 from presplit.runtime.head import Head
@@ -258,14 +259,29 @@ class _Tail:
         return values if codes is None else self._codec.decode(codes, self._encoding, self._shape)
 
 
+QUICK = LINKS.find("ethernet")
+
+
 class Line:
     """A server of one bundle, and the shaped link before it, each a process."""
 
     def __init__(self, address: str, shaper: Process) -> None:
         self.address, self._shaper = address, shaper
+        self.link: Link = QUICK
+
+    @contextlib.contextmanager
+    def connecting(self) -> Generator[None]:
+        """While it lasts the link is a quick one: gRPC gives one attempt to connect two seconds."""
+        self._order(QUICK)
+        yield
+        self._order(self.link)
 
     def be(self, link: Link) -> None:
         """Have the link be as ``link`` from now on."""
+        self.link = link
+        self._order(link)
+
+    def _order(self, link: Link) -> None:
         assert self._shaper.stdin is not None, "it was started with a pipe"
         names = ("up_bps", "down_bps", "rtt_s", "jitter_s")
         self._shaper.stdin.write(json.dumps({name: getattr(link, name) for name in names}) + "\n")
@@ -329,10 +345,11 @@ class _Bare:
 @contextlib.contextmanager
 def planned(bundle: Bundle, plan: Plan, address: str | None, load: Metered) -> Generator[Asking]:
     """Answers of the real edge under ``plan``."""
-    with Edge.open(bundle, server=address, plan=plan, load=load) as edge:
+    patient = msgspec.structs.replace(plan, deadline_s=PATIENCE_S)
+    with Edge.open(bundle, server=address, plan=patient, load=load) as edge:
 
         def answer(image: Floats) -> tuple[int, float, int]:
-            found = edge.answer(image, deadline_s=PATIENCE_S)
+            found = edge.answer(image)
             if found.degraded:
                 raise PresplitError(f"the edge could not do as planned: {found.why}")
             return found.label, found.elapsed_s, found.up_bytes
@@ -350,13 +367,19 @@ def taken(
     images: Floats,
     *,
     load: Load = ENGINES[DEFAULT],
-    address: str | None = None,
+    line: Line | None = None,
     limit_s: float,
     most: int,
 ) -> Taken:
     """What a way takes: as many answers as the time allows, of images spread evenly."""
     meter = Metered(load)
-    with how(bundle, plan, address, meter) as answer:
+    with contextlib.ExitStack() as opened:
+        if line is None:
+            answer = opened.enter_context(how(bundle, plan, None, meter))
+        else:
+            with line.connecting():
+                answer = opened.enter_context(how(bundle, plan, line.address, meter))
+                answer(images[0])
         first_s = answer(images[0])[1]
         for _ in range(0 if first_s > 1.0 else 5):
             answer(images[0])

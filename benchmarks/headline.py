@@ -207,8 +207,8 @@ class _Table:
         else:
             found["dense split"] = split, self._dense(split, device, lines[0])
         mine = self._chosen(device, link)
-        address = None if mine.split == self.pair.ours.net.last else lines[1].address
-        taken = self._taken(how.planned, self.pair.ours, mine, device, address)
+        asks = None if mine.split == self.pair.ours.net.last else lines[1]
+        taken = self._taken(how.planned, self.pair.ours, mine, device, asks)
         rows = [self._row(device, link, way, self.pair.dense, *each) for way, each in found.items()]
         return [*rows, self._row(device, link, OURS, self.pair.ours, mine, taken)]
 
@@ -230,8 +230,7 @@ class _Table:
         )
 
     def _dense(self, plan: Plan, device: Device | None, line: Line | None = None) -> Taken:
-        address = None if line is None else line.address
-        return self._taken(how.bare, self.pair.dense, plan, device, address)
+        return self._taken(how.bare, self.pair.dense, plan, device, line)
 
     def _taken(
         self,
@@ -239,7 +238,7 @@ class _Table:
         bundle: Bundle,
         plan: Plan,
         device: Device | None,
-        address: str | None,
+        line: Line | None,
     ) -> Taken:
         load = Slowed(1.0 if device is None else self.factor(device))
         taken = how.taken(
@@ -248,7 +247,7 @@ class _Table:
             plan,
             self.pair.test.x,
             load=load,
-            address=address,
+            line=line,
             limit_s=2.0 if self.quick else 8.0,
             most=100 if self.quick else 400,
         )
