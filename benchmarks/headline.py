@@ -147,6 +147,7 @@ class _Table:
     confidence: float | None
     judged: dict[tuple[object, ...], Any] = field(default_factory=dict)
     compared: list[bool] = field(default_factory=list)
+    alone: dict[object, Taken] = field(default_factory=dict)
 
     def rows(self, devices: Sequence[Device], links: Sequence[Link]) -> list[dict[str, Any]]:
         """All rows: link by link, so that what no device computes is measured once."""
@@ -240,6 +241,9 @@ class _Table:
         device: Device | None,
         line: Line | None,
     ) -> Taken:
+        alone = (bundle.path, device, *how.key_of(plan)) if line is None else None
+        if alone in self.alone:  # no link changes it
+            return self.alone[alone]
         load = Slowed(1.0 if device is None else self.factor(device))
         taken = how.taken(
             opening,
@@ -253,6 +257,8 @@ class _Table:
         )
         labels = how.labels_of(bundle, plan, self.pair.test.x[list(taken.places)])
         self.compared += (labels == taken.labels).tolist()
+        if alone is not None:
+            self.alone[alone] = taken
         return taken
 
     def _labels(self, bundle: Bundle, plan: Plan) -> Any:
