@@ -160,8 +160,6 @@ class Walk:
                     meanwhile.once_held(asked.cancel)
                 reply = _first(asked, meanwhile, by, latest)
                 trip.heard(asked, reply)
-            if isinstance(reply, Failure) and self._races and time.monotonic() < by:
-                return Found(meanwhile.result(), "edge", reply.why, up_bytes)
             if isinstance(reply, Failure):
                 return Found(meanwhile.result(), "edge", reply.why, up_bytes)
             return self._told(reply, up_bytes)
