@@ -1,7 +1,9 @@
 """Measuring a link: rates, round trip, lateness, losses and the window after a pause.
 
 Round trips to an echo beside the models of a running server; what asking takes without any link is
-measured on this machine and taken off. The empty round trip and the lateness are fitted to the
+measured on this machine and taken off. Before each round trip both ends rest as they do between two
+answers: run at once one after another, what lies between finds all of its code in the caches and
+takes up to a millisecond less. The empty round trip and the lateness are fitted to the
 quantiles of many small requests, the rates to what large ones take more than small ones: all
 against the same `Link.time` by which plans are made.
 """
@@ -19,6 +21,7 @@ import numpy.typing as npt
 from presplit.core.cost import REPLY_BYTES, WIRE_BYTES
 from presplit.core.link import LEAST_STALL_S, PACKET_BYTES, Link
 from presplit.core.value import Value
+from presplit.runtime.asking import PAUSE_S as REST_S
 from presplit.runtime.asking import Asking, asking_s
 from presplit.runtime.echo import BLOCK, MOST_BYTES, MOST_REPLY_BYTES
 from presplit.runtime.rounds import Array, kept
@@ -31,8 +34,6 @@ PAUSE_S = 1.0
 """After so long without traffic a connection begins with a small window again."""
 LEAST_FOR_WINDOW_S = 5.0
 """In less time the window is not looked for: pauses alone take three seconds."""
-MOST_PAUSE_S = 0.05
-"""Longer pauses make processors sleep no deeper."""
 WINDOWS = tuple(10 * PACKET_BYTES * 2**k for k in range(6))
 """What a window after a pause may be, from the usual ten packets (RFC 6928) on."""
 ECHO_BYTES = WIRE_BYTES - 15
@@ -60,11 +61,11 @@ def measure_link(server: str, *, seconds: float = 10.0) -> Found:
         small = _small(asking, until=began + 0.4 * seconds)
         longer_s = LARGE_SHARE * seconds
         aim_s = _middle(small) + longer_s
-        up = _large(lambda size: asking.seconds(up_bytes=size), MOST_BYTES, longer_s, aim_s)
+        up = _large(lambda size: _rested(asking, up_bytes=size), MOST_BYTES, longer_s, aim_s)
         down = _large(
-            lambda size: asking.seconds(down_bytes=size), MOST_REPLY_BYTES, longer_s, aim_s
+            lambda size: _rested(asking, down_bytes=size), MOST_REPLY_BYTES, longer_s, aim_s
         )
-        floor_s = _middle(asking_s(pause_s=min(_middle(small), MOST_PAUSE_S)))
+        floor_s = _middle(asking_s(pause_s=REST_S))
         link = _fitted(server, small - floor_s, up, down, floor_s)
         window = None
         if seconds >= LEAST_FOR_WINDOW_S:
@@ -82,8 +83,14 @@ def _small(asking: Asking, *, until: float) -> Array:
     """Small round trips, 20 at least and 300 at most."""
     found: list[float] = []
     while len(found) < 20 or (len(found) < 300 and time.perf_counter() < until):
-        found.append(asking.seconds())
+        found.append(_rested(asking))
     return np.array(found)
+
+
+def _rested(asking: Asking, **sizes: int) -> float:
+    """A round trip after a rest."""
+    time.sleep(REST_S)
+    return asking.seconds(**sizes)
 
 
 def _large(
