@@ -174,7 +174,7 @@ def _answers(ground: Ground, case: Case, ways: list[Way], drawn: list[Way], quic
 def _as_measured(ground: Ground, link: Link, quick: bool) -> Link:
     """``link`` as `measure_link` finds it before a server."""
     with running("presplit.lab.shaper", *shape(ground.server, link)) as (address, _):
-        found = measure_link(address, seconds=5.0 if quick else 10.0).link
+        found = measure_link(address, seconds=6.0 if quick else 10.0).link
     say(
         f"{link.name}: measured {found.up_bps / 1e6:.4g} up, {found.down_bps / 1e6:.4g} down, "
         f"{1e3 * found.rtt_s:.2f} ms, jitter {1e3 * found.jitter_s:.2f} ms, "
