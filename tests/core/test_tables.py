@@ -11,14 +11,14 @@ from presplit.report.page import WAYS
 
 
 def test_the_demo_s_table_reads_well() -> None:
-    numbers = {"accuracy": 0.975, "edge_share": 0.7, "p50_s": 0.0012, "p99_s": 0.031}
-    numbers |= {"weights": 4620, "edge_macs": 1e6}
+    numbers = {"accuracy": 0.975, "edge_share": 0.7, "mean_s": 0.002, "p50_s": 0.0012}
+    numbers |= {"p99_s": 0.031, "edge_bytes": 18_480, "edge_macs": 1e6}
     rows = [{"way": way, "up_bytes": n, **numbers} for way, n in (("edge", 0), ("server", 784))]
     assert table(rows, WAYS).splitlines() == [
-        "way     accuracy  on the edge     p50    p99  sent/answer  weights  edge MACs",
-        "------  --------  -----------  ------  -----  -----------  -------  ---------",
-        "edge     97.50 %      70.00 %  1.2 ms  31 ms          0 B    4,620        1 M",
-        "server   97.50 %      70.00 %  1.2 ms  31 ms        784 B    4,620        1 M",
+        "way     accuracy  on the edge  mean     p50    p99  sent/answer  weights there  edge MACs",
+        "------  --------  -----------  ----  ------  -----  -----------  -------------  ---------",
+        "edge     97.50 %      70.00 %  2 ms  1.2 ms  31 ms          0 B        18.5 kB        1 M",
+        "server   97.50 %      70.00 %  2 ms  1.2 ms  31 ms        784 B        18.5 kB        1 M",
     ]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from presplit import plan
 from presplit.bundle import Bundle
+from presplit.core.cost import REPLY_BYTES, WIRE_BYTES
 from presplit.core.costs import Costs, Device, Parts
 from presplit.core.errors import PlanError
 from presplit.core.link import Link
@@ -67,9 +68,9 @@ def test_a_gateway_between_a_fast_and_a_slow_link_computes_and_answers(bundle: B
         and (each.gateway.split, each.gateway.codec, list(each.gateway.thresholds))
         == (1, "int8", [])
     ]
-    up_s = 8 * (40_000 + 91) / 3e7 + 8 * 140 / 3e7 + 0.003
+    up_s = 8 * (40_000 + WIRE_BYTES) / 3e7 + 8 * REPLY_BYTES / 3e7 + 0.003
     at_gateway_s = (10_000_000 + 10_000) / 2e10  # its exit runs too: it holds an answer
-    on_s = 8 * (1000 + 91) / 1e6 + 8 * 140 / 1e6 + 0.02
+    on_s = 8 * (1000 + WIRE_BYTES) / 1e6 + 8 * REPLY_BYTES / 1e6 + 0.02
     expected_s = up_s + at_gateway_s + on_s + 80_000_000 / 1e12
     assert found.expected.mean_s == pytest.approx(expected_s, rel=CLOSE)
     assert (found.expected.up_bytes, found.expected.edge_share) == (40_000, 0.0)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from presplit.bundle import Bundle, read, write_plan
+from presplit.core.cost import WIRE_BYTES
 from presplit.core.errors import PlanError, SpecError
 from presplit.core.link import Link
 from presplit.core.plans import Conditions, Plan, PlanTable, Row
@@ -121,7 +122,7 @@ def test_probes_are_few_and_only_where_answers_are_wanted(scene: Scene) -> None:
     while time.monotonic() < began + 0.5:
         sent += scene.rows(1) == [AWAY]
     # One after 0.1, 0.2, 0.4 s; one more may be on its way.
-    assert scene.link.sent_bytes - before <= (4 + sent) * 155
+    assert scene.link.sent_bytes - before <= (4 + sent) * (64 + WIRE_BYTES)
 
 
 def test_traffic_that_shows_the_link_is_not_joined_by_probes(scene: Scene) -> None:

@@ -159,6 +159,8 @@ class Walk:
                 if self._races:
                     meanwhile.once_held(asked.cancel)
                 reply = _first(asked, meanwhile, by, latest)
+                if self._races and _given_up(reply, meanwhile):
+                    reply = Failure("planned", "an answer was there before the reply")
                 trip.heard(asked, reply)
             if isinstance(reply, Failure):
                 return Found(meanwhile.result(), "edge", reply.why, up_bytes)
@@ -173,15 +175,16 @@ class Walk:
         return Found(Held(self._final, reply), "server", "server", up_bytes)
 
 
+def _given_up(reply: Reply | Failure, meanwhile: Fallback) -> bool:
+    """Whether no reply came because the answer here was first, or when it was there already."""
+    return isinstance(reply, Failure) and reply.why == "link_down" and meanwhile.holds
+
+
 def _first(asked: Pending, meanwhile: Fallback, by: float, latest: float) -> Reply | Failure:
     """The reply by ``by``, or until ``meanwhile`` holds an answer or ``latest`` is over."""
     reply = asked.wait(by)
     if not isinstance(reply, Failure):
         return reply
-    if reply.why == "link_down" and meanwhile.holds:
-        # Given up for the answer here, or the link broke beside it: either way that was first.
-        asked.cancel()
-        return Failure("planned", "an answer was there before the reply")
     if reply.why == "late" and not meanwhile.holds:
         meanwhile.once_held(asked.cancel)
         later = asked.wait(latest)
