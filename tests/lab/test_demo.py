@@ -32,10 +32,11 @@ SMALL = dataclasses.replace(
     tail=128,
     layers={**DIGITS.layers, "block4.conv": 0.125},
     outage_run_s=3.0,
+    max_drop=0.05,
     timed=10,
     measured_s=0.5,
 )
-BOARD = Device("small board", macs_per_s=2e8, memory_bytes=10_000, power_w=1.0)
+BOARD = Device("small board", macs_per_s=2e8, memory_bytes=25_000, power_w=1.0)
 STALL_S = 0.25
 """How long a machine that is busy with other things may stall one answer out of many."""
 

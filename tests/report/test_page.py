@@ -84,7 +84,7 @@ def test_ids_are_unique_and_what_refers_to_them_finds_them(page: str) -> None:
 def test_headers_have_scopes_and_figures_have_labels(page: str, rows: list[dict]) -> None:
     tags = Tags(page)
     scopes = Counter(attributes.get("scope") for attributes in tags.named("th"))
-    assert scopes == {"col": 8, "row": len(rows)}
+    assert scopes == {"col": 9, "row": len(rows)}
     labels = [attributes.get("aria-label") for attributes in tags.named("figure")]
     assert labels == [
         "Accuracy against bytes. Up and to the left is better.",

@@ -12,6 +12,7 @@ from presplit.core.errors import MissingLibrary, context
 
 if TYPE_CHECKING:
     from presplit.lab.demo import Shown
+    from presplit.plan.limits import Limits
 
 SLACK_S = 0.01
 """What an answer may take beyond its deadline."""
@@ -88,8 +89,7 @@ def text(shown: Shown, report: str) -> str:
             f"Device: {shown.slow.told()}; too large for it: {large}.",
             f"Dense net: {100 * shown.dense['accuracy']['final']:.2f} % with {dense:,} weights; "
             f"the sparse net has {weights / dense:.3f} of them.",
-            f"Planned: {named(shown.plan)}; asked: at most {100 * shown.max_drop:g} points of "
-            f"accuracy lost and {shown.max_bytes:g} bytes an answer.",
+            f"Planned: {named(shown.plan)}; asked: {_asked(shown.limits)}.",
             f"Thresholds: as {shown.held_out:,} held-out samples show them, too few for a promise; "
             "accuracies: of the test set.",
             f"Outage: {shown.lost} answers lost; longest answer {1e3 * shown.longest_s:.1f} ms, "
@@ -100,3 +100,11 @@ def text(shown: Shown, report: str) -> str:
             "presplit train for your own net.",
         ]
     )
+
+
+def _asked(limits: Limits) -> str:
+    """The limits that the plan keeps to, in words."""
+    told = f"at most {100 * (limits.drop or 0):g} points of accuracy lost"
+    if limits.max_up_bytes is None:
+        return f"{told}, which no plan keeps that sends so little as was wished"
+    return f"{told} and {limits.max_up_bytes:g} bytes sent an answer"

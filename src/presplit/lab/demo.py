@@ -18,7 +18,6 @@ from presplit.lab.demo_ways import (
     DENSE,
     WAYS,
     Slowness,
-    most_bytes,
     plain_plans,
     planned,
     row,
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from presplit.core.costs import Device
     from presplit.core.link import Link
     from presplit.core.plans import Plan
+    from presplit.plan.limits import Limits
 
 __all__ = ["DEMOS", "DIGITS", "WAYS", "Settings", "Shown", "agreement", "show"]
 
@@ -55,8 +55,7 @@ class Shown:
     link: Link
     deadline_s: float
     held_out: int
-    max_drop: float
-    max_bytes: float
+    limits: Limits
     plan: Plan
     planned: str
     dense: Mapping[str, Any]
@@ -128,7 +127,7 @@ def show(
     slow = slowness(ready.dense, device)
     tell(f"[4/5] measuring, and planning for the device: {slow.told()}")
     plans = plain_plans(ready.dense, ready.ours, deadline_s)
-    plan, both = planned(
+    plan, both, limits = planned(
         ready.ours,
         slow,
         link,
@@ -149,8 +148,7 @@ def show(
         link,
         deadline_s,
         len(ready.held_out.y),
-        settings.max_drop,
-        most_bytes(ready.ours),
+        limits,
         plan,
         way,
         dense,

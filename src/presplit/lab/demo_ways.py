@@ -100,12 +100,13 @@ def planned(
     measured_s: float,
     max_drop: float,
     deadline_s: float,
-) -> tuple[Plan, Plan]:
-    """The planner's choice, and its choice among plans that split and let an exit answer.
+) -> tuple[Plan, Plan, Limits]:
+    """The planner's choice, its choice among plans that split and let an exit answer, the limits.
 
-    Mostly both are the same. At most `most_bytes` may be sent. What is held out is too little here
-    for a promise with confidence, so the samples are believed as they are. Raises `PlanError`
-    if there is no plan.
+    Mostly both plans are the same. At most `most_bytes` may be sent and ``max_drop`` of the
+    accuracy lost; where no plan keeps to that, the bytes are free, then the accuracy too. What is
+    held out is too little here for a promise with confidence, so the samples are believed as they
+    are. Raises `PlanError` if nothing fits the device.
     """
     from presplit.plan.choose import why_none
 
@@ -118,12 +119,15 @@ def planned(
         edge_costs=edge,
         server_costs=server,
     )
-    limits = Limits(max_drop=max_drop, confidence=None, max_up_bytes=most_bytes(ours)).checked()
-    best = choice(found, limits)
-    if best is None:
-        raise why_none(found, limits)
-    both = choice(found, limits, _splits_with_an_exit) or best
-    return best.plan(deadline_s=deadline_s), both.plan(deadline_s=deadline_s)
+    asked = Limits(max_drop=max_drop, confidence=None, max_up_bytes=most_bytes(ours)).checked()
+    free = asked.merged(max_up_bytes=None), asked.merged(max_up_bytes=None, max_drop=1.0)
+    for limits in (asked, *free):
+        best = choice(found, limits)
+        if best is not None:
+            both = choice(found, limits, _splits_with_an_exit) or best
+            plans = best.plan(deadline_s=deadline_s), both.plan(deadline_s=deadline_s)
+            return *plans, limits
+    raise why_none(found, free[-1])
 
 
 def most_bytes(bundle: Bundle) -> float:
