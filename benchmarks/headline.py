@@ -189,10 +189,14 @@ class _Table:
 
     def _sent(self, line: Line) -> dict[str, tuple[Plan, Taken]]:
         """The ways in which the device computes nothing."""
-        plans = {each: Plan(0, codec=each) for each in dict.fromkeys(("png", self.pair.jpeg))}
-        return {
-            f"{way} to dense": (plan, self._dense(plan, None, line)) for way, plan in plans.items()
+        plans = {
+            f"{codec} to dense{'' if form == how.PLAIN else f' {form}'}": Plan(
+                0, codec=codec, server_form=form
+            )
+            for codec in dict.fromkeys(("png", self.pair.jpeg))
+            for form in how.FORMS
         }
+        return {way: (plan, self._dense(plan, None, line)) for way, plan in plans.items()}
 
     def _of(
         self,

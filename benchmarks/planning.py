@@ -8,7 +8,6 @@ costs and a measured link, as a user's would.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _choosing, _keeping, _predicting
+from benchmarks import _choosing, _following, _keeping, _predicting
 from benchmarks._bundles import KINDS
 from benchmarks._cases import (
     LINKS,
@@ -66,8 +65,8 @@ def run(
             for more in _measured(subjects, parts, quick):
                 rows += more[0]
                 checks += more[1]
-    if "follow" in parts and (Path(__file__).parent / "_following.py").exists():
-        more_rows, more_checks = importlib.import_module("benchmarks._following").run(quick)
+    if "follow" in parts:
+        more_rows, more_checks = _following.run(quick)
         rows, checks = [*rows, *more_rows], [*checks, *more_checks]
     return {"rows": rows, "checks": checks}
 
