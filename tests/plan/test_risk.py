@@ -188,3 +188,10 @@ def test_a_least_accuracy_is_a_promise_too(bundle: Bundle) -> None:
     assert plan.search(bundle, **asked, confidence=None).expected is not None
     with pytest.raises(PlanError, match="is sure enough of an accuracy"):
         plan.search(bundle, **asked)
+
+
+def test_of_a_large_drop_losses_alone_are_judged_however_many_there_are() -> None:
+    for drop in (0.5, 0.7, 0.99):
+        assert 0 < judging(70, Limits(max_drop=drop)) <= 70
+    assert drops_at_most(0.5, samples=2000, losses=900, gains=400, alpha=0.05)
+    assert not drops_at_most(0.5, samples=2000, losses=990, gains=400, alpha=0.05)

@@ -42,7 +42,8 @@ def plan(
         str | None, typer.Option(help="When answers must be there: 50ms, 0.05.")
     ] = None,
     reliability: Annotated[
-        float | None, typer.Option(help="How many answers must be there by then; default 0.99.")
+        str | None,
+        typer.Option(help="How many answers must be there by then: 99.9%, 0.99 (default)."),
     ] = None,
     min_accuracy: Annotated[str | None, typer.Option(help="The least accuracy: 95%, 0.95.")] = None,
     max_drop: Annotated[
@@ -114,7 +115,7 @@ def plan(
         link=link,
         server=server,
         deadline_s=_read(deadline, units.SECONDS, "--deadline"),
-        reliability=reliability,
+        reliability=_read(reliability, units.SHARES, "--reliability"),
         min_accuracy=_read(min_accuracy, units.SHARES, "--min-accuracy"),
         max_drop=_read(max_drop, units.SHARES, "--max-drop"),
         confidence=_sure(confidence),

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from presplit.core.times import Times
-from presplit.core.value import NonNegative, Positive, Share, Value
+from presplit.core.value import NonNegative, PartialShare, Positive, Value
 
 DRAWS = 2048
 """How many draws the time of a request has, where chance plays a part: two are beyond 99.9 %."""
@@ -51,7 +51,7 @@ class Link(Value, frozen=True):
     down_bps: Positive
     rtt_s: NonNegative
     jitter_s: NonNegative = 0.0
-    loss: Share = 0.0
+    loss: PartialShare = 0.0
     power_w: NonNegative = 0.0
     """What the edge's radio draws while it sends."""
     window_bytes: Positive | None = None

@@ -236,7 +236,7 @@ def judging(samples: int, limits: Limits) -> int:
 
     def believed(count: int, losses: int) -> bool:
         right = count - losses
-        return right_at_least(1 - drop, samples=count, right=right, alpha=1 - sure)
+        return right >= 0 and right_at_least(1 - drop, samples=count, right=right, alpha=1 - sure)
 
     most = samples - len(range(0, samples, LEAST_DESIGN))
     losses = bisect.bisect_left(range(most), True, key=lambda lost: not believed(most, lost)) - 1

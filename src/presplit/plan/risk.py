@@ -59,8 +59,13 @@ def drops_at_most(drop: float, *, samples: int, losses: int, gains: int, alpha: 
     >>> [drops_at_most(0.005, samples=n, losses=1, gains=0, alpha=0.05) for n in (800, 1000)]
     [False, True]
     """
-    if samples == 0 or not 0 < drop < 1 or max(losses, gains) > MOST_PAIRS:
+    if samples == 0 or not 0 < drop < 1:
         return drop >= 1
+    if 2 * drop * samples > MOST_PAIRS:
+        # So many may be lost that losses alone are counted: gains would hardly tell more.
+        return right_at_least(1 - drop, samples=samples, right=samples - losses, alpha=alpha)
+    if max(losses, gains) > MOST_PAIRS:
+        return False
     return bool(_accepted(samples, drop, alpha)[losses, gains])
 
 
