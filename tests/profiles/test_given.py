@@ -59,7 +59,7 @@ def test_a_file_of_a_link_and_changes_to_it(tmp_path: Path) -> None:
         ("wifi,rtt=5min", "rtt: expected a time, as in 40ms, got '5min'"),
         ("wifi,rtt=1.2.3s", "rtt: expected a time"),
         ("wifi,up=0", "Link.up_bps: expected `float` > 0.0, got 0"),
-        ("wifi,loss=120%", "Link.loss: expected `float` <= 1.0"),
+        ("wifi,loss=120%", "Link.loss: expected `float` < 1.0"),
         ("nowhere.json", r"nowhere.json: cannot be read \(No such file"),
     ],
 )
