@@ -28,6 +28,22 @@ def test_the_mean_of_a_sum_is_the_sum_of_the_means_where_both_have_equally_many(
     assert total(parts).mean_s == pytest.approx(sum(part.mean_s for part in parts))
 
 
+@pytest.mark.parametrize(("few", "many"), [(50, 64), (7, 64), (64, 2048), (63, 64), (9, 1000)])
+def test_a_sum_is_not_biased_where_the_numbers_of_draws_do_not_divide(few: int, many: int) -> None:
+    """Quantiles of an exponential time, low ones first, also where a sum has mixed them."""
+
+    def quantiles(count: int) -> Times:
+        return Times.of(-np.log1p(-(np.arange(count) + 0.5) / count))
+
+    one, other = quantiles(few), quantiles(many)
+    mixed = one + Times.of(one.draws_s[::-1])
+    for left, right in ((one, other), (other, one), (mixed, other)):
+        both = left + right
+        assert both.mean_s == pytest.approx(left.mean_s + right.mean_s, rel=0.02)
+    every = np.add.outer(one.array, other.array)
+    assert (one + other).quantile(0.5) == pytest.approx(np.median(every), rel=0.12)
+
+
 def test_a_sum_takes_its_parts_as_independent() -> None:
     step = Times.of(np.arange(1000.0))
     both = total([step, step, step])

@@ -84,9 +84,21 @@ class Times(Value, frozen=True):
         if len(mine) > 1 and len(theirs) > 1:
             most = max(len(mine), len(theirs))
             seed = zlib.crc32(theirs.tobytes(), zlib.crc32(mine.tobytes()))
-            shuffled = np.random.default_rng(seed).permutation(np.resize(theirs, most))
-            mine, theirs = np.resize(mine, most), shuffled
+            shuffled = np.random.default_rng(seed).permutation(_stretched(theirs, most))
+            mine, theirs = _stretched(mine, most), shuffled
         return Times(tuple((mine + theirs).tolist()))
+
+
+def _stretched(draws: Array, count: int) -> Array:
+    """So many draws of the same distribution: the quantiles in the middles of ``count`` parts.
+
+    Those that are repeated once more than others are spread over all of them, so that neither the
+    low nor the high ones weigh more.
+    """
+    if len(draws) == count:
+        return draws
+    places = (2 * np.arange(count) + 1) * len(draws) // (2 * count)
+    return np.sort(draws)[places]
 
 
 NOTHING = Times((0.0,))
