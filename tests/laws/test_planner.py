@@ -5,12 +5,14 @@ Every plan of the grid is followed sample by sample in plain Python.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -390,7 +392,8 @@ def test_under_any_conditions_the_table_holds_one_of_the_best_plans(
             table_of(s, limits)
         return
     found = table_of(s, limits)
-    assert found.usual == Conditions(up_bps=s.link.up_bps, rtt_s=s.link.rtt_s)
+    assert found.usual.up_bps == s.link.up_bps
+    assert found.usual.rtt_s == pytest.approx(s.link.rtt_s + s.link.down_s(REPLY_BYTES))
     keys = {key(plan) for plan in allowed}
     assert all(key(row.plan) in keys for row in found.rows)
     box, random = Box.around(s.link), np.random.default_rng(seed)
@@ -408,6 +411,42 @@ def test_under_any_conditions_the_table_holds_one_of_the_best_plans(
         )
         best = min(row.mean_s(now) for row in every)
         assert found.rows[found.best(now)].mean_s(now) <= best * (1 + WITHIN) + 1e-12
+
+
+shaky = st.builds(
+    Link,
+    st.just("shaky"),
+    up_bps=st.floats(1e4, 1e8),
+    down_bps=st.floats(1e4, 1e8),
+    rtt_s=st.floats(0, 0.1),
+    jitter_s=st.floats(0, 0.1),
+    loss=st.sampled_from([0.0, 0.02]),
+    window_bytes=st.none() | st.just(1000),
+)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(situations(), shaky, st.floats(0, 0.01))
+def test_the_table_expects_of_its_plans_what_the_search_does_whatever_the_link(
+    s: Scenario, link: Link, ask_s: float
+) -> None:
+    """Also where requests are late or lost by chance, begin slowly, and take time to be made."""
+    edge = msgspec.structs.replace(s.edge, ask_s=Times.of(ask_s))
+    s = dataclasses.replace(s, link=link, edge=edge, memory_bytes=1e9)
+    limits = Limits(max_drop=1.0, confidence=None)
+    found = table_of(s, limits)
+    for row in found.rows:
+        assert row.plan.expected is not None
+        assert row.mean_s(found.usual) == pytest.approx(row.plan.expected.mean_s, rel=1e-6)
+        if row.asked:
+            # What the server says that it took: nothing of making and reading messages.
+            there = s.queue, s.server.decoding_s(row.plan.codec, row.plan.split)
+            tail_s = s.server.forms[row.plan.server_form].tail_s[row.plan.split].mean_s
+            assert row.tail_s == pytest.approx(tail_s + sum(step.mean_s for step in there))
+    taken, best = found.rows[found.best(found.usual)].plan, choose(s, limits)
+    assert taken.expected is not None
+    assert best.expected is not None
+    assert taken.expected.mean_s <= best.expected.mean_s * (1 + WITHIN) + 1e-12
 
 
 def by_hand(s: Scenario, plan: Plan) -> Row:

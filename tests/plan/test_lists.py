@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from presplit import plan
 from presplit.bundle import Bundle
 from presplit.core.costs import Device
 from presplit.core.errors import PlanError
 from presplit.core.link import Link
-from presplit.core.plans import Conditions
 from presplit.plan.envelope import table_of, turns
 from presplit.plan.explain import told_table
 from presplit.plan.limits import Limits
@@ -29,7 +29,7 @@ def test_a_table_goes_from_the_edge_to_the_server_as_the_rate_rises(bundle: Bund
     assert (first.split, last.split, last.codec) == (3, 1, "int8")
     assert [row.plan.split for row in found.rows] == [3, 1, 0]  # the last for a slow device
     for (rate, row), (_, before) in zip(steps[1:], steps, strict=False):
-        below, above = (Conditions(up_bps=rate * x, rtt_s=SLOW.rtt_s) for x in (0.999, 1.001))
+        below, above = (structs.replace(found.usual, up_bps=rate * x) for x in (0.999, 1.001))
         assert (found.best(below), found.best(above)) == (before, row)
     text = told_table(found, steps)
     assert "from 10 kbit/s up: all on the edge, early >= 0." in text

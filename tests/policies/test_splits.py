@@ -27,6 +27,7 @@ rows = st.builds(
     tail_s=seconds,
     accuracy=st.just(0.9),
     meanwhile_s=st.none() | seconds,
+    ask_s=seconds,
 )
 tables = st.lists(rows, min_size=1, max_size=32).map(lambda found: PlanTable(tuple(found)))
 moments = st.builds(
@@ -42,7 +43,7 @@ def asked_s(row: Row, now: Conditions) -> float:
     """What a sample takes for which the server is asked, if it ever is."""
     if not row.asked:
         return now.device_factor * row.edge_s
-    way_s = now.rtt_s + 8 * row.up_bytes / now.up_bps + now.server_factor * row.tail_s
+    way_s = now.rtt_s + 8 * row.up_bytes / now.up_bps + now.server_factor * row.tail_s + row.ask_s
     return now.device_factor * row.edge_s + way_s
 
 

@@ -37,9 +37,11 @@ def row(
     asked: float = 1.0,
     tail_s: float = 0.0,
     meanwhile_s: float | None = None,
+    ask_s: float = 0.0,
 ) -> Row:
     sent = 155 if asked else 0
-    return Row(plan, edge_s, asked, sent, tail_s, accuracy=0.9, meanwhile_s=meanwhile_s)
+    parts = (plan, edge_s, asked, sent, tail_s)
+    return Row(*parts, accuracy=0.9, meanwhile_s=meanwhile_s, ask_s=ask_s)
 
 
 def link(whole_s: float) -> Link:
@@ -231,6 +233,20 @@ def test_what_the_server_says_tells_its_load_from_the_links() -> None:
         estimate.learn(asking, trip(asked=Asked(1000, 0.104, "server", server_s=0.0809)))
     assert estimate.now.server_factor == pytest.approx(4, rel=0.01)
     assert estimate.now.rtt_s + 8000 / estimate.now.up_bps == pytest.approx(0.024, rel=0.05)
+
+
+@pytest.mark.parametrize("times", [1, 20])
+def test_what_messages_take_is_neither_the_servers_load_nor_the_links(times: int) -> None:
+    """The server counts its own time alone; making and reading messages takes longer than that."""
+    asking = row(Plan(1), tail_s=0.01, ask_s=0.03)
+    estimate = Estimate(PlanTable((asking,), usual=Conditions(1e7, 0.02)))
+    server_s = times * 0.01
+    for _ in range(5):
+        waited_s = 0.0208 + 0.03 + server_s
+        asked = Asked(1000, waited_s, "server", server_s=server_s)
+        estimate.learn(asking, trip(asked=asked))
+    assert estimate.now.server_factor == pytest.approx(times, rel=0.05)
+    assert estimate.now.rtt_s + 8000 / estimate.now.up_bps == pytest.approx(0.0208, rel=0.3)
 
 
 def test_a_server_that_says_nothing_is_taken_as_planned_and_the_rest_as_the_links() -> None:

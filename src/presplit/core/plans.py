@@ -113,7 +113,8 @@ class Plan(Value, frozen=True):
 class Conditions(Value, frozen=True):
     """What a moment is like on the link, the server and the device.
 
-    ``up_bps``: bits a second on the way up; ``rtt_s``: the empty round trip; the factors: how many
+    ``up_bps``: bits a second on the way up; ``rtt_s``: what a request without any bytes takes to
+    come back as a reply, the mean of all that are late or lost by chance; the factors: how many
     times as slow as planned the server and the device are.
     """
 
@@ -128,9 +129,11 @@ class Row(Value, frozen=True):
 
     ``edge_s``: mean seconds on the device; ``asked``: the share of samples that the server is asked
     for; ``up_bytes``: what is sent for one of those, headers included; ``tail_s``: what the server
-    takes for it. ``meanwhile_s``: what the device takes, while the reply is on its way, for an
-    answer of its own that is as welcome, so that the first of both is the answer; None where it
-    computes no such answer. ``mean_s`` reckons without it.
+    takes for it, as it counts itself; ``ask_s``: what asking takes besides, whatever the server's
+    load: making, handing over and reading messages, and what so many bytes take on the link beyond
+    the round trip and the rate. ``meanwhile_s``: what the device takes, while the reply is on its
+    way, for an answer of its own that is as welcome, so that the first of both is the answer; None
+    where it computes no such answer. ``mean_s`` reckons without it.
     """
 
     plan: Plan
@@ -141,6 +144,7 @@ class Row(Value, frozen=True):
     accuracy: Share
     energy_j: NonNegative = 0.0
     meanwhile_s: NonNegative | None = None
+    ask_s: NonNegative = 0.0
 
     def mean_s(self, now: Conditions) -> float:
         """The mean time of an answer under the conditions ``now``.
@@ -149,7 +153,8 @@ class Row(Value, frozen=True):
         >>> row.mean_s(Conditions(up_bps=8e5, rtt_s=0.03, device_factor=2))
         0.05
         """
-        way_s = now.rtt_s + 8 * self.up_bytes / now.up_bps + now.server_factor * self.tail_s
+        way_s = now.rtt_s + 8 * self.up_bytes / now.up_bps + self.ask_s
+        way_s += now.server_factor * self.tail_s
         return now.device_factor * self.edge_s + self.asked * way_s
 
 

@@ -1,15 +1,17 @@
 """A short table of plans, each the best somewhere in a box of conditions.
 
 What a plan takes on average is linear in the device's factor, the round trip, the inverse of the
-rate and the server's factor, so the best of all plans is a lower envelope of planes. Within a block
-only the lower left hull of (time on the edge, share that asks) can be on it; of what is left, a box
-is halved until in each part some plan of the table is proved to be within `WITHIN` of every other:
-a difference of planes is nowhere larger than at the corners. Source of the idea: dynamic split
-computing (arXiv 2205.11269), which looks a split up by the rate; here every condition counts.
+rate and the server's factor, with a constant for what asking takes besides, so the best of all
+plans is a lower envelope of planes. Within a block only the lower left hull of (time on the edge,
+share that asks) can be on it; of what is left, a box is halved until in each part some plan of the
+table is proved to be within `WITHIN` of every other: a difference of planes is nowhere larger than
+at the corners. Source of the idea: dynamic split computing (arXiv 2205.11269), which looks a split
+up by the rate; here every condition counts.
 """
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 from collections.abc import Callable, Sequence
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from msgspec import structs
 
-from presplit.core.cost import WIRE_BYTES, holding_exit
+from presplit.core.cost import REPLY_BYTES, WIRE_BYTES, Outcome, holding_exit
 from presplit.core.link import Link
 from presplit.core.plans import Conditions, PlanTable, Row
 from presplit.plan.cautious import judged_blocks
@@ -48,27 +50,42 @@ class Box:
     @classmethod
     def around(cls, link: Link) -> Box:
         """From a hundredth to ten times the rate, from a quarter to ten times the round trip."""
-        rtt_s = max(link.rtt_s, 1e-4)
+        rtt_s = max(usual(link).rtt_s, 1e-4)
         return cls((link.up_bps / 100, link.up_bps * 10), (rtt_s / 4, rtt_s * 10))
 
     @property
     def corners(self) -> Array:
-        """The least and the most of what times are linear in, ``(2, 4)``."""
+        """The least and the most of what times are linear in, the constant last: ``(2, 5)``."""
         sides = (
             self.device_factor,
             self.rtt_s,
             (1 / self.up_bps[1], 1 / self.up_bps[0]),
             self.server_factor,
+            (1.0, 1.0),
         )
         return np.array(sides).T
 
 
 @dataclass(frozen=True, eq=False)
 class Planes:
-    """Plans as planes: seconds for each of the four, ``(plans, 4)``, and where each is from."""
+    """Plans as planes: seconds for each of the five, ``(plans, 5)``, and where each is from."""
 
     seconds: Array
     places: list[tuple[Block, int]]
+
+
+@functools.lru_cache(maxsize=16)
+def usual(link: Link) -> Conditions:
+    """What is expected of the link: its round trip with what is late or lost by chance.
+
+    The reply's bytes are in it, the request's are not: a `Row` counts those at the rate.
+
+    >>> slow = Link("slow", up_bps=8e3, down_bps=205 * 8, rtt_s=0.5)
+    >>> round(usual(slow).rtt_s, 9)
+    1.5
+    """
+    seconds = link.time(WIRE_BYTES, REPLY_BYTES).mean_s - link.up_s(WIRE_BYTES)
+    return Conditions(up_bps=link.up_bps, rtt_s=max(0.0, seconds))
 
 
 def table_of(found: Scenario, limits: Limits | None = None, box: Box | None = None) -> PlanTable:
@@ -86,8 +103,8 @@ def table_of(found: Scenario, limits: Limits | None = None, box: Box | None = No
     chosen = _chosen(planes, box)
     rows = [_row(*planes.places[at], planes.seconds[at], limits.deadline_s) for at in chosen]
     rows = [_with_own_answer(row, rows, found) for row in rows]
-    usual = Conditions(up_bps=found.link.up_bps, rtt_s=found.link.rtt_s)
-    return PlanTable(tuple(sorted(rows, key=lambda row: (row.asked, row.plan.split))), usual)
+    ordered = sorted(rows, key=lambda row: (row.asked, row.plan.split))
+    return PlanTable(tuple(ordered), usual(found.link))
 
 
 def turns(found: PlanTable, link: Link, box: Box | None = None) -> list[tuple[float, int]]:
@@ -96,9 +113,10 @@ def turns(found: PlanTable, link: Link, box: Box | None = None) -> list[tuple[fl
     The first rate is the least of the box.
     """
     low, high = (Box.around(link) if box is None else box).up_bps
+    rtt_s = usual(link).rtt_s
 
     def best(up_bps: float) -> int:
-        return found.best(Conditions(up_bps=up_bps, rtt_s=link.rtt_s))
+        return found.best(Conditions(up_bps=up_bps, rtt_s=rtt_s))
 
     rates = np.geomspace(low, high, 400).tolist()
     told = [(low, best(low))]
@@ -119,7 +137,7 @@ def _turn(best: Callable[[float], int], low: float, high: float) -> float:
 
 def _planes(found: Scenario, limits: Limits, box: Box) -> Planes:
     """Every plan that may be the best somewhere: the hulls of all blocks."""
-    seconds: list[Array] = [np.empty((0, 4))]
+    seconds: list[Array] = [np.empty((0, 5))]
     places: list[tuple[Block, int]] = []
     for block, allowed in _allowed(found, limits, box):
         rows = np.flatnonzero(allowed & allowed_but_time(block, limits.merged(max_energy_j=None)))
@@ -159,17 +177,29 @@ def _chosen(planes: Planes, box: Box) -> list[int]:
 
 
 def _parts(block: Block, rows: Rows) -> Array:
-    """Seconds for the device's factor, the round trip, the inverse rate, the server's factor."""
+    """Seconds for the device's factor, round trip, inverse rate, server's factor, and constant."""
     head, asked = block.head.mean_s[rows], block.asked[rows]
-    found = np.zeros((len(rows), 4))
+    found = np.zeros((len(rows), 5))
     found[:, 0] = head
     if block.way is not None:
-        encoding, _link, *there = block.way.steps
-        found[:, 0] += asked * encoding.mean_s
+        ask_s, tail_s = _way_s(block.way, block.found.link)
+        found[:, 0] += asked * block.way.steps[0].mean_s
         found[:, 1] = asked
         found[:, 2] = asked * 8 * (block.way.up_bytes + WIRE_BYTES)
-        found[:, 3] = asked * sum(step.mean_s for step in there)
+        found[:, 3] = asked * tail_s
+        found[:, 4] = asked * ask_s
     return found
+
+
+def _way_s(way: Outcome, link: Link) -> tuple[float, float]:
+    """What asking takes besides the link and the server, and what the server takes, in seconds.
+
+    To the first counts what so many bytes take on the link beyond `usual` and the rate: by windows
+    that are small at first, by more pieces and packets that may be late or lost.
+    """
+    _encoding, travel, asking, *there = way.steps
+    beyond_s = travel.mean_s - usual(link).rtt_s - link.up_s(way.up_bytes + WIRE_BYTES)
+    return asking.mean_s + max(0.0, beyond_s), sum(step.mean_s for step in there)
 
 
 def lower_left(x: Array, y: Array) -> Rows:
@@ -195,7 +225,7 @@ def _bends_up(x: Array, y: Array, a: int, b: int, c: int) -> bool:
 
 
 def _best_somewhere(seconds: Array, box: Array) -> tuple[list[int], Array]:
-    """The planes of the table, and the corners at which they were compared, ``(points, 4)``."""
+    """The planes of the table, and the corners at which they were compared, ``(points, 5)``."""
     chosen: dict[int, None] = {}
     points: list[Array] = []
     waiting: list[tuple[float, int, Array, Rows]] = [(0.0, 0, box, np.arange(len(seconds)))]
@@ -203,7 +233,7 @@ def _best_somewhere(seconds: Array, box: Array) -> tuple[list[int], Array]:
         if not waiting:
             break
         _, _, part, left = heapq.heappop(waiting)
-        corners = np.array(list(itertools.product(*part.T)))
+        corners = np.array(list(itertools.product(*(np.unique(side) for side in part.T))))
         at = np.vstack([corners, np.sqrt(part[0] * part[1])])
         values = seconds[left] @ at.T + LEAST_S
         best = np.unique(values.argmin(axis=0))
@@ -246,17 +276,19 @@ def _row(block: Block, row: int, seconds: Array, deadline_s: float | None) -> Ro
     plan = block.plans(np.array([row]), deadline_s=deadline_s)[0]
     assert plan.expected is not None
     asked = float(block.asked[row])
-    each = 0.0 if block.way is None else 1.0
-    sent = 0.0 if block.way is None else block.way.up_bytes + WIRE_BYTES
-    there = 0.0 if block.way is None else sum(step.mean_s for step in block.way.steps[2:])
+    ask_s = tail_s = sent = 0.0
+    if block.way is not None:
+        ask_s, tail_s = _way_s(block.way, block.found.link)
+        sent = block.way.up_bytes + WIRE_BYTES
     return Row(
         plan=plan,
         edge_s=float(seconds[0]),
         asked=min(1.0, asked),
         up_bytes=sent,
-        tail_s=each * there,
+        tail_s=tail_s,
         accuracy=plan.expected.accuracy,
         energy_j=plan.expected.energy_j,
+        ask_s=ask_s,
     )
 
 

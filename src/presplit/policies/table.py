@@ -49,24 +49,22 @@ class Best:
         self._missed = 0.0
         rows = table.rows
         # Times are linear in the device's factor, the round trip, seconds a bit, the server's
-        # factor: the mean of all answers first, then those for which the server is asked.
-        means = [(r.edge_s, r.asked, 8 * r.asked * r.up_bytes, r.asked * r.tail_s) for r in rows]
-        asking = [
-            (r.edge_s, 1.0, 8 * r.up_bytes, r.tail_s) if r.asked else (r.edge_s, 0.0, 0.0, 0.0)
-            for r in rows
-        ]
-        self._weights = np.array([means, asking])
+        # factor, and a constant: the mean of all answers first, then those for which the server
+        # is asked.
+        ways = np.array([(0.0, 1.0, 8 * r.up_bytes, r.tail_s, r.ask_s) for r in rows])
+        asked = np.array([r.asked for r in rows])
+        self._weights = np.array([asked[:, None] * ways, (asked > 0)[:, None] * ways])
         self._heads_s = np.array([r.edge_s for r in rows])
+        self._weights[:, :, 0] = self._heads_s
         own_s = np.array([math.inf if r.meanwhile_s is None else r.meanwhile_s for r in rows])
         races = np.isfinite(own_s)
-        asked = np.array([r.asked for r in rows])
         self._longest_s = np.where(races, asked * np.where(races, own_s, 0.0), math.inf)
         self._worth_s = np.where(races, WORTH * (self._heads_s + self._longest_s), 0.0)
         self._races = bool(races.any())
 
     def choose(self, now: Conditions, *, within_s: float) -> int:
         """The best row, or the one before, as long as it is nearly as good."""
-        moment = (now.device_factor, now.rtt_s, 1 / now.up_bps, now.server_factor)
+        moment = (now.device_factor, now.rtt_s, 1 / now.up_bps, now.server_factor, 1.0)
         mean_s, longest_s = self._weights @ np.array(moment)
         if self._races:
             mean_s = self._first_of_both(mean_s, now.device_factor)

@@ -80,10 +80,10 @@ class Estimate:
                     self._seen_s = BASE_KEPT * self._seen_s + edge_s / max(load, LEAST_FACTOR)
                     self._planned_s = BASE_KEPT * self._planned_s + row.edge_s
             if trip.asked is not None:
-                self._heard(trip.asked, row.tail_s)
+                self._heard(trip.asked, row)
             self._tell()
 
-    def _heard(self, asked: Asked, tail_s: float) -> None:
+    def _heard(self, asked: Asked, row: Row) -> None:
         """A request had its reply, or has none."""
         now = time.monotonic()
         self._heard_at[math.frexp(asked.nbytes)[1]] = now
@@ -100,9 +100,10 @@ class Estimate:
         self._overloads = 0
         factor = self._server.median
         if asked.server_s is not None:
-            factor = (asked.server_s + LEAST_S) / (tail_s + LEAST_S)
+            factor = (asked.server_s + LEAST_S) / (row.tail_s + LEAST_S)
             self._server.add(factor, now=now)
-        self._line.took(asked.nbytes, max(1e-6, asked.waited_s - factor * tail_s), now=now)
+        travel_s = asked.waited_s - factor * row.tail_s - row.ask_s
+        self._line.took(asked.nbytes, max(1e-6, travel_s), now=now)
 
     def _tell(self) -> None:
         """Put together what is known."""
