@@ -20,6 +20,7 @@ from presplit.bundle import Bundle
 from presplit.core.errors import EngineError
 from presplit.core.plans import Plan
 from presplit.core.types import Net, Runnable
+from presplit.lab.slow_device import Slowed
 from presplit.runtime import Edge
 from presplit.runtime.engines import ENGINES, Arrays, Engine, Stop, Stopped
 from presplit.runtime.hosted import Contract, Form
@@ -172,6 +173,27 @@ def test_nothing_is_begun_that_would_end_after_the_deadline(
     assert (full.why, full.exit, full.degraded) == ("planned", "final", False)
     assert {(answer.why, answer.degraded) for answer in answers} == {("no_time", True)}
     assert {answer.exit for answer in answers} <= {"early", "middle"}
+
+
+def test_an_engine_that_became_slow_is_stopped_at_the_deadline(
+    slow_bundle: Bundle, promised: SimpleNamespace
+) -> None:
+    """At opening the rest took some 15 ms, now it takes a second."""
+    slowed = Slowed(1)
+    plan = Plan(slow_bundle.net.last, {"early": 2.0, "middle": 2.0})
+    threads = threading.active_count()
+    with Edge.open(slow_bundle, plan=plan, load=slowed) as edge:
+        assert edge.answer(promised.IMAGE, deadline_s=10.0).why == "planned"
+        slowed.factor = 60
+        answers = promised.answers_in_time(edge, count=3, deadline_s=0.15)
+        slowed.factor = 1
+        assert edge.answer(promised.IMAGE, deadline_s=10.0).why == "planned"
+    assert {(answer.why, answer.degraded) for answer in answers} == {("no_time", True)}
+    assert {answer.exit for answer in answers} <= {"early", "middle"}
+    until = time.monotonic() + 5
+    while threading.active_count() > threads and time.monotonic() < until:
+        time.sleep(0.001)
+    assert threading.active_count() <= threads
 
 
 def test_the_whole_deadline_is_the_edges_where_no_server_is_asked(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import shutil
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from runpy import run_path
@@ -20,12 +23,13 @@ from presplit.core.costs import Device
 from presplit.core.errors import PlanError, ServerError, SpecError
 from presplit.core.link import Link
 from presplit.core.plans import Gateway, Plan
-from presplit.core.types import Answer
+from presplit.core.types import Answer, Runnable
 from presplit.lab.processes import address_of, end, free_port
 from presplit.lab.processes import start as begin
 from presplit.packing import pack
 from presplit.runtime import Edge, Local, serve
-from presplit.runtime.gateway import what_it_does
+from presplit.runtime.engines import ENGINES, Arrays, Engine, Stop
+from presplit.runtime.gateway import MOST_WALKS, what_it_does
 from presplit.runtime.hosted import Early, UnknownModel
 from presplit.runtime.server import first_model, forwarding, hosting
 from presplit.runtime.upstream import Failure, InProcess, Request
@@ -154,6 +158,86 @@ def test_a_late_server_leaves_the_gateway_the_time_to_answer(bundle: Bundle) -> 
     assert answer.elapsed_s < 0.2
     # The deadline was passed on, less what the gateway keeps back.
     assert silent.until - began < 0.2 - 0.1 + 0.05
+
+
+class Counted:
+    """ONNX Runtime; ``alive`` are its engines, and the first that is asked for waits to load."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.alive = weakref.WeakSet[Any]()
+        self.may_load = threading.Event()
+
+    def __call__(self, model: Runnable, threads: int) -> Engine:
+        if not self.begun.is_set():
+            self.begun.set()
+            assert self.may_load.wait(10)
+        inner = ENGINES["onnxruntime"](model, threads)
+
+        class Inner:
+            def run(self, inputs: Arrays, *, stop: Stop | None = None) -> Arrays:
+                return inner.run(inputs, stop=stop)
+
+        engine = Inner()
+        self.alive.add(engine)
+        return engine
+
+
+def fewest(alive: weakref.WeakSet[Any]) -> int:
+    """How many there are when the threads that used them have let go."""
+    until = time.monotonic() + 5
+    while len(alive) > MOST_WALKS and time.monotonic() < until:
+        gc.collect()
+        time.sleep(0.001)
+    return len(alive)
+
+
+def test_entries_that_clients_name_are_kept_within_a_bound_and_wait_for_none_but_their_own(
+    bundle: Bundle,
+) -> None:
+    load, name = Counted(), bundle.manifest.model_name
+    gateway, _ = forwarding(bundle, Gone(), does=Gateway(2, codec="int8"), load=load)  # type: ignore[arg-type]
+    sizes = list[int]()
+    try:
+        slow = gateway.run(name(0, "float32"), IMAGE[None], until=None)
+        assert load.begun.wait(5)
+        first = gateway.run(name(1, "float32"), np.ones((1, 12), np.float32), until=None)
+        assert isinstance(first.result(5), Early)
+        assert not slow.done()
+        load.may_load.set()
+        assert isinstance(slow.result(5), Early)
+        for split, width in ((2, 8), (1, 12), (0, 16), (2, 8), (1, 12)):
+            values = np.ones((1, width), np.float32)
+            gateway.run(name(split, "float32"), values, until=None).result(5)
+            sizes.append(fewest(load.alive))
+    finally:
+        load.may_load.set()
+        gateway.close()
+    assert max(sizes) <= MOST_WALKS  # each of these entries has one engine
+
+
+def test_a_gateway_that_passes_on_keeps_the_time_to_compute_the_rest(slow_bundle: Bundle) -> None:
+    class Silent(Gone):
+        def ask(self, request: Request, until: float) -> Any:
+            self.until = until
+            return self
+
+        def wait(self, until: float) -> Failure:
+            time.sleep(max(0.0, until - time.monotonic()))
+            return Failure("late", "no reply in time")
+
+        def cancel(self) -> None:
+            pass
+
+    silent, name = Silent(), slow_bundle.manifest.model_name(2, "float32")
+    gateway, _ = forwarding(slow_bundle, silent, does=Gateway(2, spare_s=0.0))  # type: ignore[arg-type]
+    values = np.ones((1, 8), np.float32)
+    gateway.warm(name).result(10)
+    until = time.monotonic() + 1.0
+    assert isinstance(gateway.run(name, values, until=until).result(10), np.ndarray)
+    # The rest takes some 15 ms, the request itself well under one.
+    assert until - 1.0 < silent.until < until - 0.004
+    gateway.close()
 
 
 def test_several_samples_at_once_are_computed_at_the_gateway(bundle: Bundle) -> None:

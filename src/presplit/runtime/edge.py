@@ -36,6 +36,7 @@ from presplit.core.value import DAY_S
 from presplit.policies import SPLITS
 from presplit.runtime.address import address_of
 from presplit.runtime.choosing import Choosing
+from presplit.runtime.deadlines import Deadlines
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
 from presplit.runtime.head import Head, fits
 from presplit.runtime.opened import Opened
@@ -89,12 +90,15 @@ class Edge:
             for one in self._plans
         ]
         self._asks = [sending is not None and sending.asks for sending in sendings]
+        deadlines = Deadlines()
         self._walks = [
-            Walk(bundle.net, head, one, sending, races=races)
+            Walk(bundle.net, head, one, sending, deadlines, races=races)
             for one, sending, races in zip(self._plans, sendings, _races(plan), strict=True)
         ]
         self._watching = None if watch is None else Watching(watch)
-        closing = [] if self._watching is None else [self._watching.close]
+        closing = [deadlines.close]
+        if self._watching is not None:
+            closing.append(self._watching.close)
         self._choosing: Choosing | None = None
         if isinstance(plan, PlanTable):
             self._choosing = Choosing(plan, self._walks, policy(plan))
@@ -161,7 +165,8 @@ class Edge:
     def answer(self, image: Floats, *, deadline_s: float | None = None) -> Answer:
         """The answer for one sample, by ``deadline_s`` from now once an exit has run.
 
-        From then on nothing is begun on the edge that would not be over in time, and a reply is
+        From then on nothing is begun on the edge that would not be over in time, what turns out
+        slower than at opening is stopped at the deadline, between two operators, and a reply is
         waited for only until the deadline, less `MARGIN_S` where a server is asked. As long as no
         exit has run there is nothing to answer with: then what comes first is the answer, the reply
         or the next exit, however late.

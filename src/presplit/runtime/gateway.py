@@ -19,8 +19,10 @@ import numpy as np
 
 from presplit.bundle import Bundle
 from presplit.core.errors import PlanError, ServerError, SpecError
+from presplit.core.memory import give_back
 from presplit.core.plans import Gateway, Plan
 from presplit.runtime.address import address_of, bare, is_loopback
+from presplit.runtime.deadlines import Deadlines
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
 from presplit.runtime.head import Head, fits
 from presplit.runtime.hosted import Array, Early, Hosted, Layer, Reply, TooLate
@@ -37,6 +39,8 @@ UNTOLD_S = 10.0
 """How long a request may take that says nothing of its deadline."""
 GREETING_S = 2.0
 """How long the next server may take to answer when the gateway starts."""
+MOST_WALKS = 2
+"""For so many entries what the gateway computes is kept; clients name them, so it is bounded."""
 
 
 class Forwarding(Layer):
@@ -67,7 +71,9 @@ class Forwarding(Layer):
         self._next = bundle.manifest.model_name(does.split, does.codec, does.server_form)
         self.sending = Sending(bundle, self._plan, upstream)
         self._lock = threading.Lock()
-        self._walks: dict[Start, Walk] = {}
+        self._walks: dict[Start, Future[Walk]] = {}
+        self._deadlines = Deadlines()
+        self._rest_s = 0.0
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="gateway")
 
     def warm(self, name: str) -> Future[None]:
@@ -75,6 +81,8 @@ class Forwarding(Layer):
         tail = self._tails.find(name)
         if self._is_mine(tail):
             return self._do(lambda: _forget(self._walk(tail)))
+        if name == self._next:
+            return self._do(self._time_the_rest)
         return self._inner.warm(name)
 
     def run(self, name: str, array: Array, *, until: float | None) -> Future[Reply]:
@@ -88,6 +96,7 @@ class Forwarding(Layer):
     def close(self) -> None:
         """Finish what is running and let go of everything but the upstream."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._deadlines.close()
         self._inner.close()
 
     def _is_mine(self, tail: Tail) -> bool:
@@ -108,7 +117,12 @@ class Forwarding(Layer):
         return Early(found.held.logits, found.held.exit, found.why)
 
     def _passed_on(self, tail: Tail, codes: Array, by: float, until: float) -> Reply:
-        """The next server's answer to just this request; without one the rest is computed here."""
+        """The next server's answer to just this request; without one the rest is computed here.
+
+        It is asked so long that the rest can still be computed by ``by``, where there is the time.
+        """
+        if time.monotonic() < by - self._rest_s:
+            by -= self._rest_s
         net = self._bundle.net
         exits = tuple(exit_.name for exit_ in net.exits[:-1] if exit_.after > tail.split)
         request = Request(tail.contract.name, codes, net.exits[-1].classes, exits)
@@ -120,20 +134,45 @@ class Forwarding(Layer):
             asked.cancel()
         return self._tails.run(tail.contract.name, codes, until=until)
 
+    def _time_the_rest(self) -> None:
+        """Know what it takes to compute here what is passed on as it came."""
+        self._tails.warm(self._next)
+        began = time.monotonic()
+        self._tails.warm(self._next)
+        self._rest_s = time.monotonic() - began
+
     def _walk(self, tail: Tail) -> Walk:
-        """What is done for requests that enter as ``tail`` does: made once for a split and form."""
+        """What is done for requests that enter as ``tail`` does, kept for the last few entries.
+
+        Who comes first makes it; only those that enter likewise wait for that.
+        """
         entry = (tail.split, tail.form)
         with self._lock:
-            if entry not in self._walks:
-                net = self._bundle.net
-                behind = {exit_.name for exit_ in net.exits if exit_.after > tail.split}
-                rules = {n: t for n, t in self._plan.thresholds.items() if n in behind}
-                plan = msgspec.structs.replace(self._plan, thresholds=rules, form=tail.form)
-                head = Head(
-                    self._bundle, [plan], threads=self._threads, load=self._load, start=tail.split
-                )
-                self._walks[entry] = Walk(net, head, plan, self.sending)
-            return self._walks[entry]
+            there = self._walks.pop(entry, None)
+            found = self._walks[entry] = there or Future[Walk]()  # the last is the one last used
+            gone = [self._walks.pop(each) for each in list(self._walks)[:-MOST_WALKS]]
+        if there is None:
+            self._make(tail, found)
+        if gone:
+            gone.clear()
+            give_back()
+        return found.result()
+
+    def _make(self, tail: Tail, found: Future[Walk]) -> None:
+        """Fill ``found``; a failure is for those who wait, the next one tries again."""
+        net = self._bundle.net
+        behind = {exit_.name for exit_ in net.exits if exit_.after > tail.split}
+        rules = {n: t for n, t in self._plan.thresholds.items() if n in behind}
+        plan = msgspec.structs.replace(self._plan, thresholds=rules, form=tail.form)
+        try:
+            head = Head(
+                self._bundle, [plan], threads=self._threads, load=self._load, start=tail.split
+            )
+            found.set_result(Walk(net, head, plan, self.sending, self._deadlines))
+        except BaseException as error:
+            with self._lock:
+                self._walks = {key: walk for key, walk in self._walks.items() if walk is not found}
+            found.set_exception(error)
 
     def _do(self, work: Callable[[], T]) -> Future[T]:
         return self._pool.submit(work)

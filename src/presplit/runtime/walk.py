@@ -1,7 +1,8 @@
 """The way of one sample: through the head, upstream, and back to whatever is held.
 
-Here stands the promise: once an exit has run there is an answer by the deadline, whatever the link,
-the server or the engine does.
+Here stands the promise: once an exit has run there is an answer by the deadline, whatever the link
+or the server does, and however slow the engine has become: what still runs then is stopped, between
+two of its operators.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from presplit.core.plans import Plan
 from presplit.core.routing import sure
 from presplit.core.types import Answer, Floats, Net, Where, Why
 from presplit.policies import EXITS
+from presplit.runtime.deadlines import Deadlines
+from presplit.runtime.engines import Stopped
 from presplit.runtime.fallback import Fallback
 from presplit.runtime.head import Head, Held, Stretch
 from presplit.runtime.hosted import Early, Reply
@@ -60,8 +63,8 @@ class Walk:
     """How samples are answered under one of the plans of ``head``.
 
     ``sending`` is None if the plan keeps all on the edge. With ``races`` what is computed while a
-    reply is on its way is as welcome as the reply: the first of both is taken. Raises `SpecError`
-    for an unknown policy.
+    reply is on its way is as welcome as the reply: the first of both is taken. ``deadlines`` stop
+    what runs here too long; the caller closes them. Raises `SpecError` for an unknown policy.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Walk:
         head: Head,
         plan: Plan,
         sending: Sending | None,
+        deadlines: Deadlines,
         *,
         races: bool = False,
     ) -> None:
@@ -77,7 +81,7 @@ class Walk:
         self._thresholds = plan.thresholds
         self._score = EXITS.find(plan.policy)
         self._way, self._fallback = head.way(plan), head.fallback(plan)
-        self._sending, self._races = sending, races
+        self._sending, self._deadlines, self._races = sending, deadlines, races
 
     @property
     def way(self) -> tuple[Stretch, ...]:
@@ -100,11 +104,12 @@ class Walk:
             if held is not None and time.monotonic() + stretch.seconds > by:
                 return Found(held, "edge", "no_time")
             try:
-                began = time.monotonic()
-                values, at_exit = stretch.run(values)
-                trip.ran(time.monotonic() - began, stretch.seconds)
+                values, at_exit = self._run(stretch, values, None if held is None else by, trip)
                 if at_exit is not None:
                     at_exit.check()
+            except Stopped:
+                assert held is not None, "nothing is stopped before something is held"
+                return Found(held, "edge", "no_time")
             except EngineError:
                 if held is None:
                     raise
@@ -117,6 +122,26 @@ class Walk:
         if self._sending is None:
             return Found(held, "edge", "planned")
         return self._ask(values, held, by, trip)
+
+    def _run(
+        self, stretch: Stretch, values: Floats, by: float | None, trip: Trip
+    ) -> tuple[Floats, Held | None]:
+        """What ``stretch`` gives; raises `Stopped` if that is not there ``by``, unless it is None.
+
+        What was stopped is noted as if it had been over then: a slow engine shows all the same.
+        """
+        began = time.monotonic()
+        try:
+            if by is None:
+                found = stretch.run(values)
+            else:
+                with self._deadlines.stop_at(by) as stop:
+                    found = stretch.run(values, stop=stop)
+        except Stopped:
+            trip.ran(time.monotonic() - began, stretch.seconds)
+            raise
+        trip.ran(time.monotonic() - began, stretch.seconds)
+        return found
 
     def _is_sure(self, held: Held) -> bool:
         """True if the exit may answer and its score reaches its threshold."""
