@@ -17,7 +17,11 @@ import pytest
 from presplit.cli.console import LOOKS_LIKE, every_character_printable, readable
 from presplit.cli.main import main
 
-ENCODINGS = ("cp932", "gbk", "ascii", "latin-1", "utf-8")
+ENCODINGS = (
+    "cp932",
+    "latin-1",
+    *(pytest.param(name, marks=pytest.mark.long) for name in ("gbk", "ascii", "utf-8")),
+)
 
 
 class Console:

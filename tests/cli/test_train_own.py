@@ -206,8 +206,14 @@ def test_what_does_not_fit_is_said_before_training(
     ("option", "value", "goal"),
     [
         ("--max-drop", "0.0004", "at most 0.04 points lost on held-out samples ("),
-        ("--accuracy", "0.3", "at least 30 % right on held-out samples ("),
-        ("--macs", "6000", "at most 6,000 MACs an answer on held-out samples ("),
+        pytest.param(
+            *("--accuracy", "0.3", "at least 30 % right on held-out samples ("),
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            *("--macs", "6000", "at most 6,000 MACs an answer on held-out samples ("),
+            marks=pytest.mark.long,
+        ),
         ("--offload", "0.5", "at most 50 % to the last exit on held-out samples ("),
     ],
 )

@@ -31,7 +31,7 @@ SMALL = dataclasses.replace(
     width=16,
     tail=128,
     layers={**DIGITS.layers, "block4.conv": 0.125},
-    outage_run_s=3.0,
+    outage_run_s=2.0,
     max_drop=0.05,
     timed=10,
     measured_s=0.5,
@@ -51,7 +51,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shown, list[str], Pa
         device=BOARD,
         link=LINKS.find("10mbit"),
         deadline_s=0.1,
-        images=30,
+        images=20,
         tell=said.append,
     )
     return shown, said, out
