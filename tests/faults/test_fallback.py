@@ -76,7 +76,9 @@ class After:
     def warm(self, name: str) -> Future[None]:
         return Future()
 
-    def run(self, name: str, array: Any, *, until: float | None) -> Future[np.ndarray]:
+    def run(
+        self, name: str, array: Any, *, until: float | None, client: str = ""
+    ) -> Future[np.ndarray]:
         found: Future[np.ndarray] = Future()
         assert until is not None
         self.untils.append(until)

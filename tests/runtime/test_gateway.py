@@ -260,7 +260,7 @@ def test_only_an_exit_behind_the_split_may_reply_and_only_for_its_own_reasons(
     class Lying(Gone):
         reply: Any
 
-        def run(self, name: str, array: Any, *, until: float | None) -> Any:
+        def run(self, name: str, array: Any, *, until: float | None, client: str = "") -> Any:
             found: Any = type(hosted.run(name, array, until=until))()
             found.set_result(self.reply)
             return found

@@ -25,12 +25,12 @@ from presplit.core.errors import BundleError, EngineError, ServerError
 from presplit.core.plans import Plan
 from presplit.runtime import Edge, serve
 from presplit.runtime.engines import ENGINES
-from presplit.runtime.hosted import Array, Layer
+from presplit.runtime.hosted import Array, Layer, Overloaded
 from presplit.runtime.server import hosting
 from presplit.runtime.wire import messages
 from presplit.runtime.wire.server import Listener
 from presplit.runtime.wire.tensors import send
-from presplit.runtime.wire.words import SERVER_S_KEY, WHY_KEY
+from presplit.runtime.wire.words import PUSHBACK_KEY, SERVER_S_KEY, WHY_KEY
 
 Start = Callable[..., contextlib.AbstractContextManager[tuple[str, subprocess.Popen[str]]]]
 
@@ -247,7 +247,9 @@ def test_what_is_being_answered_is_answered_before_the_end(bundle: Bundle) -> No
 
         pool = ThreadPoolExecutor(1)
 
-        def run(self, name: str, array: Array, *, until: float | None) -> Future[np.ndarray]:
+        def run(
+            self, name: str, array: Array, *, until: float | None, client: str = ""
+        ) -> Future[np.ndarray]:
             def later() -> np.ndarray:
                 time.sleep(0.1)
                 return self._inner.run(name, array, until=until).result()
@@ -275,7 +277,9 @@ def test_what_fails_in_the_server_is_told_as_its_own_fault_and_nothing_of_it(
     """Neither as the caller's, nor with a word of what it was."""
 
     class Failing(Layer):
-        def run(self, name: str, array: Array, *, until: float | None) -> Future[np.ndarray]:
+        def run(
+            self, name: str, array: Array, *, until: float | None, client: str = ""
+        ) -> Future[np.ndarray]:
             raise errors[name.rpartition("-")[2]]
 
     errors: dict[str, Exception] = {
@@ -303,6 +307,35 @@ def test_what_fails_in_the_server_is_told_as_its_own_fault_and_nothing_of_it(
         assert (error.code(), error.details()) == (grpc.StatusCode.INTERNAL, "the server failed")
         assert dict(error.trailing_metadata())[WHY_KEY] == "failed"
     assert "/secret/path has no memory" in caplog.text
+
+
+def test_what_is_hosted_hears_who_asks_and_who_is_refused_hears_when_to_ask_again(
+    bundle: Bundle,
+) -> None:
+    class Full(Layer):
+        clients: list[str] = []
+
+        def run(
+            self, name: str, array: Array, *, until: float | None, client: str = ""
+        ) -> Future[np.ndarray]:
+            self.clients.append(client)
+            raise Overloaded("full", again_s=0.0121)
+
+    async def scenario() -> Any:
+        listener = Listener(full, name="full", version="1")
+        address = await listener.start("127.0.0.1", 0)
+        async with grpc.aio.insecure_channel(address) as channel:
+            with pytest.raises(grpc.RpcError) as caught:
+                await Stub(channel).ModelInfer(request(bundle), timeout=5)
+        await listener.stop(0)
+        return caught.value
+
+    full = Full(hosting(bundle))
+    error: Any = asyncio.run(scenario())
+    full.close()
+    assert full.clients == ["127.0.0.1"]
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert dict(error.trailing_metadata())[PUSHBACK_KEY] == "13"
 
 
 def test_every_refusal_says_what_it_means_for_the_edge(bundle: Bundle, stub: Any) -> None:

@@ -23,7 +23,9 @@ class Giving(Layer):
     gives: Floats | Exception
     at_once = False
 
-    def run(self, name: str, array: Array, *, until: float | None) -> Future[Floats]:
+    def run(
+        self, name: str, array: Array, *, until: float | None, client: str = ""
+    ) -> Future[Floats]:
         found: Future[Floats] = Future()
         if not isinstance(self.gives, Exception):
             found.set_result(self.gives)
@@ -77,7 +79,9 @@ def test_logits_of_another_form_are_no_reply(bundle: Bundle, logits: np.ndarray)
 
 def test_a_request_that_is_given_up_wakes_who_waits_for_it(bundle: Bundle) -> None:
     class Never(Layer):
-        def run(self, name: str, array: Array, *, until: float | None) -> Future[Floats]:
+        def run(
+            self, name: str, array: Array, *, until: float | None, client: str = ""
+        ) -> Future[Floats]:
             return Future()
 
     never = Never(hosting(bundle))

@@ -30,8 +30,10 @@ class _Admitted(Layer):
     def warm(self, name: str) -> Future[None]:
         return self._within(lambda: self._inner.warm(name))
 
-    def run(self, name: str, array: Array, *, until: float | None) -> Future[Reply]:
-        return self._within(lambda: self._inner.run(name, array, until=until))
+    def run(
+        self, name: str, array: Array, *, until: float | None, client: str = ""
+    ) -> Future[Reply]:
+        return self._within(lambda: self._inner.run(name, array, until=until, client=client))
 
     def _within(self, begin: Callable[[], Future[T]]) -> Future[T]:
         """What ``begin`` gives, if there is a place; it is held until that is over."""

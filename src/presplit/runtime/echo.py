@@ -72,11 +72,13 @@ class Echoing(Layer):
             return super().warm(name)
         return _done(None)
 
-    def run(self, name: str, array: Array, *, until: float | None) -> Future[Reply]:
+    def run(
+        self, name: str, array: Array, *, until: float | None, client: str = ""
+    ) -> Future[Reply]:
         """Zeros at once for an echo, or as inside."""
         contract = echo_contract(name)
         if contract is None:
-            return super().run(name, array, until=until)
+            return super().run(name, array, until=until, client=client)
         contract.input.check(array)
         return _done(np.zeros((1, *contract.output.shape), np.float32))
 
@@ -94,7 +96,9 @@ class Nothing:
         """There is nothing to warm."""
         raise UnknownModel(self.contract(name).name)
 
-    def run(self, name: str, array: Array, *, until: float | None) -> Future[Reply]:
+    def run(
+        self, name: str, array: Array, *, until: float | None, client: str = ""
+    ) -> Future[Reply]:
         """There is nothing to run."""
         raise UnknownModel(self.contract(name).name)
 

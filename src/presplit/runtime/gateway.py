@@ -85,11 +85,13 @@ class Forwarding(Layer):
             return self._do(self._time_the_rest)
         return self._inner.warm(name)
 
-    def run(self, name: str, array: Array, *, until: float | None) -> Future[Reply]:
+    def run(
+        self, name: str, array: Array, *, until: float | None, client: str = ""
+    ) -> Future[Reply]:
         """The next server's answer, or the best that there is here."""
         tail = self._tails.find(name)
         if len(array) > 1 or tail.split > self._does.split:
-            return self._inner.run(name, array, until=until)
+            return self._inner.run(name, array, until=until, client=client)
         latest = time.monotonic() + UNTOLD_S if until is None else until
         return self._do(lambda: self._answer(tail, array, latest))
 

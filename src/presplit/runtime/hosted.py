@@ -26,7 +26,11 @@ class UnknownModel(Exception):
 
 
 class Overloaded(Exception):
-    """No place for one more request."""
+    """No place for one more request; there may be one ``again_s`` seconds later."""
+
+    def __init__(self, text: str = "", *, again_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.again_s = again_s
 
 
 class TooLate(Exception):
@@ -129,10 +133,13 @@ class Hosted(Protocol):
         """Done when the model ``name`` is ready to run; raises `UnknownModel`, `Overloaded`."""
         ...
 
-    def run(self, name: str, array: Array, *, until: float | None) -> Future[Reply]:
+    def run(
+        self, name: str, array: Array, *, until: float | None, client: str = ""
+    ) -> Future[Reply]:
         """What the model ``name`` gives for ``array``, which must be of its contract's form.
 
         After ``until`` (`time.monotonic`) the result is worthless, and nothing is begun for it.
+        ``client`` is who asks, "" if nobody knows: the name that it proved, else its address.
         Raises, at once or by the future: `UnknownModel`, `InputError`, `Overloaded`, `TooLate`,
         and `EngineError` or `BundleError` for what is the server's own fault.
         """
@@ -162,9 +169,11 @@ class Layer:
         """As inside."""
         return self._inner.warm(name)
 
-    def run(self, name: str, array: Array, *, until: float | None) -> Future[Reply]:
+    def run(
+        self, name: str, array: Array, *, until: float | None, client: str = ""
+    ) -> Future[Reply]:
         """As inside."""
-        return self._inner.run(name, array, until=until)
+        return self._inner.run(name, array, until=until, client=client)
 
     def close(self) -> None:
         """As inside."""

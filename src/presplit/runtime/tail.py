@@ -150,7 +150,9 @@ class _Pooled:
         self._tails.contract(name)
         return self._do(lambda: self._tails.warm(name))
 
-    def run(self, name: str, array: Array, *, until: float | None) -> Future[Reply]:
+    def run(
+        self, name: str, array: Array, *, until: float | None, client: str = ""
+    ) -> Future[Reply]:
         return self._do(lambda: self._tails.run(name, array, until=until))
 
     def close(self) -> None:

@@ -7,16 +7,19 @@ back.
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from presplit.core.errors import InputError
 from presplit.runtime.hosted import Overloaded, TooLate, UnknownModel, why_of
-from presplit.runtime.wire.words import WHY_KEY
+from presplit.runtime.wire.words import PUSHBACK_KEY, WHY_KEY
 
 STATUSES: dict[type[Exception], grpc.StatusCode] = {
     InputError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -25,34 +28,76 @@ STATUSES: dict[type[Exception], grpc.StatusCode] = {
     TooLate: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 """What is the caller's or the moment's; all else is the server's own fault and told as INTERNAL."""
+PROVED = ("x509_subject_alternative_name", "x509_common_name")
+"""Where gRPC keeps the names that a client's certificate proves, the better one first."""
 
 # Messages have no types that a checker knows, see `presplit.runtime.wire.messages`.
 Message = Any
-Answer = Callable[[Message, float | None], Awaitable[Message]]
 Words = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls, and ``until`` when the reply is of use, on the clock of `time.monotonic`.
+
+    ``client`` is the name that its certificate proves, else its address without the port.
+    """
+
+    client: str
+    until: float | None
+
+
+Answer = Callable[[Message, Caller], Awaitable[Message]]
 
 
 def unary(kind: Any, answer: Answer, always: Words = ()) -> Any:
     """A call from raw bytes to raw bytes, so that every refusal gets its status in one place.
 
-    ``answer`` is told when its reply becomes worthless, on the clock of `time.monotonic`;
-    ``always`` are the words that end the call whatever comes of it.
+    ``answer`` is told who calls; ``always`` are the words that end the call whatever comes of it.
     """
 
     async def handle(raw: bytes, context: Any) -> bytes:
-        remaining: float | None = context.time_remaining()
-        until = None if remaining is None else time.monotonic() + remaining
         context.set_trailing_metadata(always)
         try:
-            return (await answer(_parsed(kind, raw), until)).SerializeToString()
+            return (await answer(_parsed(kind, raw), _caller(context))).SerializeToString()
         # Whatever goes wrong here is told by a status, and nothing of it beyond that.
         except Exception as error:
             code, text = _status(error)
-            words = (*always, (WHY_KEY, why_of(error)))
+            words = (*always, (WHY_KEY, why_of(error)), *_pushback(error))
         await context.abort(code, text, words)
         raise AssertionError("abort always raises")
 
     return grpc.unary_unary_rpc_method_handler(handle)  # pyright: ignore[reportUnknownVariableType]
+
+
+def _caller(context: Any) -> Caller:
+    """Who makes the call of ``context``."""
+    remaining: float | None = context.time_remaining()
+    until = None if remaining is None else time.monotonic() + remaining
+    proved: Mapping[str, Sequence[bytes]] = context.auth_context()
+    for key in PROVED:
+        names = proved.get(key)
+        if names:
+            return Caller(names[0].decode("utf-8", "replace"), until)
+    return Caller(peer_host(context.peer()), until)
+
+
+def peer_host(peer: str) -> str:
+    """The address in what gRPC says of a peer, without the port.
+
+    >>> peer_host("ipv4:10.0.0.7:41312"), peer_host("ipv6:%5B::1%5D:5"), peer_host("unix:")
+    ('10.0.0.7', '::1', 'unix')
+    """
+    kind, _, address = unquote(peer).partition(":")
+    host = address.rpartition(":")[0].strip("[]")
+    return host or kind
+
+
+def _pushback(error: Exception) -> Words:
+    """When to ask again, as gRPC's own clients read it (gRFC A6), if the server is overloaded."""
+    if not isinstance(error, Overloaded) or error.again_s <= 0:
+        return ()
+    return ((PUSHBACK_KEY, str(math.ceil(1000 * error.again_s))),)
 
 
 def _parsed(kind: Any, raw: bytes) -> Message:

@@ -20,7 +20,7 @@ from presplit.core.errors import InputError, ServerError
 from presplit.runtime.address import joined, why_not
 from presplit.runtime.hosted import Contract, Early, Hosted, UnknownModel
 from presplit.runtime.wire import messages
-from presplit.runtime.wire.calls import Message, Words, unary
+from presplit.runtime.wire.calls import Caller, Message, Words, unary
 from presplit.runtime.wire.tensors import Sent, datatype_of, read, send
 from presplit.runtime.wire.words import EXIT_KEY, MOST_KEY, SERVER_S_KEY, WHY_KEY
 
@@ -89,21 +89,21 @@ class Listener:
             "ModelInfer": unary(messages.ModelInferRequest, self._infer),
         }
 
-    async def _live(self, request: Message, until: float | None) -> Message:
+    async def _live(self, request: Message, caller: Caller) -> Message:
         return messages.ServerLiveResponse(live=True)
 
-    async def _ready(self, request: Message, until: float | None) -> Message:
+    async def _ready(self, request: Message, caller: Caller) -> Message:
         return messages.ServerReadyResponse(ready=not self._draining)
 
-    async def _metadata(self, request: Message, until: float | None) -> Message:
+    async def _metadata(self, request: Message, caller: Caller) -> Message:
         return messages.ServerMetadataResponse(name=self._name, version=self._version)
 
-    async def _model_ready(self, request: Message, until: float | None) -> Message:
+    async def _model_ready(self, request: Message, caller: Caller) -> Message:
         _check_version(request.version)
         await asyncio.wrap_future(self._hosted.warm(request.name))
         return messages.ModelReadyResponse(ready=not self._draining)
 
-    async def _model_metadata(self, request: Message, until: float | None) -> Message:
+    async def _model_metadata(self, request: Message, caller: Caller) -> Message:
         _check_version(request.version)
         contract = self._hosted.contract(request.name)
         described = [
@@ -122,12 +122,15 @@ class Listener:
             outputs=described[1:],
         )
 
-    async def _infer(self, request: Message, until: float | None) -> Message:
+    async def _infer(self, request: Message, caller: Caller) -> Message:
         _check_version(request.model_version)
         contract = self._hosted.contract(request.model_name)
         array = read(_only_input(request, contract), contract.input)
         began = time.monotonic()
-        reply = await asyncio.wrap_future(self._hosted.run(request.model_name, array, until=until))
+        run = self._hosted.run
+        reply = await asyncio.wrap_future(
+            run(request.model_name, array, until=caller.until, client=caller.client)
+        )
         told = {SERVER_S_KEY: messages.InferParameter(double_param=time.monotonic() - began)}
         if isinstance(reply, Early):
             told[EXIT_KEY] = messages.InferParameter(string_param=reply.exit)
