@@ -25,14 +25,21 @@ if TYPE_CHECKING:
 
 
 def export(
-    run: Annotated[Path | None, typer.Argument(help="A run directory of presplit train.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="A run directory of presplit train; with --target a bundle, too."),
+    ] = None,
     model: Annotated[str | None, typer.Option(help=OWN_CODE)] = None,
     onnx: Annotated[
         Path | None,
         typer.Option("--from", metavar="MODEL.onnx", help="Any ONNX classifier instead of a run."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Bundle directory; default RUN/NAME.bundle or MODEL.bundle.")
+        Path | None,
+        typer.Option(
+            help="Bundle directory; default RUN/NAME.bundle or MODEL.bundle. With --target the "
+            "folder for that server; default NAME.triton beside the bundle."
+        ),
     ] = None,
     samples: Annotated[
         Path | None,
@@ -56,14 +63,68 @@ def export(
             help="float32, or float32,int8: the net computes in int8 too if a plan says so."
         ),
     ] = "float32",
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Write the tails for another server too: triton, ovms (OpenVINO Model Server) or "
+            "kserve, each as plain ONNX that is checked, with configuration and README."
+        ),
+    ] = None,
+    splits: Annotated[
+        str | None,
+        typer.Option(help="With --target: tails from these boundaries alone, as in 0,3."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Cut a run, or an ONNX classifier, at every boundary into a bundle.
 
-    The bundle is checked against torch, or against the file.
+    The bundle is checked against torch, or against the file. With --target, its tails are written
+    for another server.
     """
+    from presplit.cli import targets
     from presplit.cli.inspect import describe, text
 
+    given = targets.is_bundle(run)
+    targets.check_target(target, splits, bundle=given)
+    if given and run is not None and target is not None:
+        _refuse_with_bundle(model, onnx, samples, labels)
+        some = [] if codecs in ("usual", "all") else _codecs(codecs)
+        from presplit.bundle import read
+
+        targets.write(read(run), target, out=out, splits=splits, codecs=some, as_json=json)
+        return
+    bundle = _bundle(run, None if target else out, model, onnx, samples, labels, codecs, forms)
+    if target is not None:
+        targets.write(bundle, target, out=out, splits=splits, codecs=[], as_json=json)
+        return
+    facts = describe(bundle)
+    following = "plan" if bundle.manifest.validation else "serve"
+    show(
+        facts,
+        f"{text(facts)}\nBundle: {bundle.path}. Next: presplit {following} {bundle.path}",
+        as_json=json,
+    )
+
+
+def _refuse_with_bundle(*options: object) -> None:
+    """Raise `SpecError` if any of the ``options`` that make a bundle was given."""
+    if any(option is not None for option in options):
+        raise SpecError(
+            "--model, --from, --samples and --labels make a bundle, and one was given already"
+        )
+
+
+def _bundle(
+    run: Path | None,
+    out: Path | None,
+    model: str | None,
+    onnx: Path | None,
+    samples: Path | None,
+    labels: Path | None,
+    codecs: str,
+    forms: str,
+) -> Bundle:
+    """The bundle of what was named on the command line; the last two are lists of names."""
     if (run is None) == (onnx is None):
         raise SpecError(
             "expected a run directory or --from MODEL.onnx, got "
@@ -86,16 +147,8 @@ def export(
             "x.npy"
         )
     if run:
-        bundle = _from_run(run, out, model, tried, named)
-    else:
-        bundle = _from_onnx(onnx or Path(), out, samples, labels, tried, named)
-    facts = describe(bundle)
-    following = "plan" if bundle.manifest.validation else "serve"
-    show(
-        facts,
-        f"{text(facts)}\nBundle: {bundle.path}. Next: presplit {following} {bundle.path}",
-        as_json=json,
-    )
+        return _from_run(run, out, model, tried, named)
+    return _from_onnx(onnx or Path(), out, samples, labels, tried, named)
 
 
 def _codecs(text: str) -> list[str]:

@@ -12,6 +12,7 @@ from presplit.graph.batch import fixed_batch
 from presplit.graph.boundaries import Row, label, row
 from presplit.graph.count import count_macs, count_weights
 from presplit.graph.cut import Fragment, Fragments, cut, entry, leave
+from presplit.graph.file import in_one_piece
 from presplit.graph.form import Form, in_int8, to_optimise, to_quantise
 from presplit.graph.read import Graph, load, needs, read
 
@@ -27,6 +28,7 @@ __all__ = [
     "entry",
     "fixed_batch",
     "in_int8",
+    "in_one_piece",
     "label",
     "leave",
     "load",

@@ -43,6 +43,21 @@ def parse(source: Source) -> tuple[ModelProto, str]:
     return model, where
 
 
+def in_one_piece(joined: bytes) -> bytes:
+    """A model whose message was joined from several, as one message that ONNX itself has checked.
+
+    The joined bytes are legal, but not every reader of ONNX files merges them as protobuf does.
+    Raises `GraphError` for what is no model by ONNX's own checker.
+    """
+    model = _decoded(joined, "model")
+    try:
+        _onnx.checker.check_model(model)
+    except _onnx.checker.ValidationError as error:
+        first = str(error).splitlines()[0]
+        raise GraphError(f"ONNX's own checker refuses the model: {first}") from error
+    return model.SerializeToString(deterministic=True)
+
+
 def _contents(path: Path) -> bytes:
     try:
         return path.read_bytes()
