@@ -67,7 +67,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "jinja2": ("report/page.py",),
     "typer": ("cli/*",),
     "rich": ("cli/*",),
-    "cryptography": ("bundle/sign.py",),
+    "cryptography": ("bundle/sign.py", "runtime/authority.py"),
     "ortools": ("plan/placement.py",),
     "prometheus_client": ("runtime/metrics.py",),
     "ray": ("runtime/ray_app.py",),

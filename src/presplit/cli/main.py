@@ -23,6 +23,7 @@ from presplit.cli import (
     evaluate,
     export,
     inspect,
+    keys,
     measure,
     place,
     plan,
@@ -44,7 +45,20 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, train, evaluate, export, inspect, measure, plan, place, serve, run, doctor):
+for verb in (
+    demo,
+    train,
+    evaluate,
+    export,
+    inspect,
+    measure,
+    plan,
+    place,
+    serve,
+    run,
+    keys,
+    doctor,
+):
     name = verb.__name__.rpartition(".")[2]
     app.command(name)(getattr(verb, name))
 

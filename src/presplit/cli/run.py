@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from presplit.cli.options import plan_with, read_samples, say
+from presplit.cli.secure import EdgeCa, TlsCert, TlsKey, TokenFile, edge_with
 from presplit.core.errors import context
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ def run(
     server: Annotated[
         str | None, typer.Option(help="HOST:PORT of presplit serve; without it the edge is alone.")
     ] = None,
+    tls_ca: EdgeCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    token_file: TokenFile = None,
     split: Annotated[
         int | None, typer.Option(help="Cut here instead of where the bundle's plan does.")
     ] = None,
@@ -92,6 +97,9 @@ def run(
     from presplit.bundle import read
     from presplit.runtime.edge import Edge
 
+    credentials = edge_with(
+        server, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key, token_file=token_file
+    )
     found = read(bundle)
     images = _images(samples, found)
     dynamic = _chooses(
@@ -120,6 +128,7 @@ def run(
     opened = Edge.open(
         found,
         server=server,
+        credentials=credentials,
         plan=plan,
         table=table,
         threads=threads,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from presplit.cli.options import Json, gateway_with, show
+from presplit.cli.secure import Allow, ServerCa, TlsCert, TlsKey, Tokens, server_with
 from presplit.core.errors import SpecError
 
 
@@ -51,15 +52,24 @@ def serve(
     insecure: Annotated[
         bool,
         typer.Option(
-            "--insecure", help="Allow an address that others can reach: there is no encryption yet."
+            "--insecure",
+            help="Listen where others can reach it without TLS, or for whoever asks.",
         ),
     ] = False,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    tls_ca: ServerCa = None,
+    allow: Allow = None,
+    tokens: Tokens = None,
     json: Json = False,
 ) -> None:
     """Serve every tail of a bundle until SIGTERM or SIGINT; says its address when it is ready."""
     from presplit.bundle import read
     from presplit.runtime.server import serve as listen
 
+    secured = server_with(
+        tls_cert=tls_cert, tls_key=tls_key, tls_ca=tls_ca, allow=allow, tokens=tokens
+    )
     found = read(bundle)
     gateway = gateway_with(found, split=split, codec=codec, threshold=threshold, spare=spare)
     if gateway is not None and forward_to is None:
@@ -80,4 +90,5 @@ def serve(
         insecure=insecure,
         forward_to=forward_to,
         gateway=gateway,
+        secured=secured,
     )

@@ -62,17 +62,29 @@ def address_of(server: str) -> str:
     >>> address_of("https://example.com")
     Traceback (most recent call last):
         ...
-    presplit.core.errors.SpecError: server must be HOST:PORT or grpc://HOST:PORT, \
-got 'https://example.com'
+    presplit.core.errors.SpecError: server must be HOST:PORT, grpcs://HOST:PORT or \
+grpc://HOST:PORT, got 'https://example.com'
     """
     host = r"[\w.-]+|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]"
-    found = re.fullmatch(rf"(?:grpc://)?((?:{host}):(\d{{1,5}}))/?", server, re.ASCII | re.I)
+    found = re.fullmatch(rf"(?:grpcs?://)?((?:{host}):(\d{{1,5}}))/?", server, re.ASCII | re.I)
     if found is None or not 1 <= int(found[2]) <= 65535:
         cure = ""
         if re.fullmatch(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:\d+", server):
             cure = "; an IPv6 address stands in brackets, as in [::1]:8443"
-        raise SpecError(f"server must be HOST:PORT or grpc://HOST:PORT, got {server!r}{cure}")
+        raise SpecError(
+            f"server must be HOST:PORT, grpcs://HOST:PORT or grpc://HOST:PORT, got {server!r}{cure}"
+        )
     return found[1]
+
+
+def is_secret(server: str) -> bool | None:
+    """True if the address asks for TLS, False if it asks for none, None if it says nothing.
+
+    >>> is_secret("grpcs://h:1"), is_secret("grpc://h:1"), is_secret("h:1")
+    (True, False, None)
+    """
+    scheme, there, _ = server.partition("://")
+    return scheme.lower() == "grpcs" if there else None
 
 
 def why_not(host: str, port: int) -> str:

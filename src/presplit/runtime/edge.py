@@ -46,6 +46,7 @@ from presplit.runtime.upstream import Upstream
 from presplit.runtime.walk import Walk
 from presplit.runtime.watching import Watcher, Watching
 from presplit.runtime.wire.client import Client
+from presplit.runtime.wire.credentials import ClientCredentials
 
 DEFAULT_DEADLINE_S = 1.0
 """The deadline when neither the call nor the plan gives one.
@@ -113,6 +114,7 @@ class Edge:
         bundle: Bundle | str | Path,
         *,
         server: str | None = None,
+        credentials: ClientCredentials | None = None,
         upstream: Upstream | None = None,
         plan: Plan | None = None,
         table: PlanTable | None = None,
@@ -124,7 +126,10 @@ class Edge:
         """An edge for ``bundle`` (or its path), ready to answer.
 
         It asks ``server`` (``HOST:PORT``) over gRPC, or any other ``upstream``, which the caller
-        closes. ``plan`` fixes one plan; else the edge chooses before each answer among the rows of
+        closes; with ``credentials`` (`presplit.runtime.wire.credentials.client_credentials`), or by
+        ``grpcs://HOST:PORT``, over TLS.
+
+        ``plan`` fixes one plan; else the edge chooses before each answer among the rows of
         ``table``, or of the bundle's own, by ``split_policy`` (a name on the shelf
         `presplit.policies.SPLITS`, or what makes a policy of one's own); else it goes by the
         bundle's own plan. Without anybody to ask, a plan that wants to has
@@ -141,7 +146,8 @@ class Edge:
         """
         if server is not None and upstream is not None:
             raise SpecError("server and upstream both say whom to ask: give one of them")
-        address = None if server is None else address_of(server)
+        if server is not None:
+            address_of(server)
         bundle = bundle if isinstance(bundle, Bundle) else read(bundle)
         chosen = _chosen(bundle, plan, table)
         plans = plans_of(chosen)
@@ -150,10 +156,10 @@ class Edge:
         make = functools.partial(
             cls, bundle, chosen, threads=threads, watch=watch, load=load, split_policy=split_policy
         )
-        if address is None or all(one.split == bundle.net.last for one in plans):
+        if server is None or all(one.split == bundle.net.last for one in plans):
             return make(upstream=upstream)
         longest_s = max(one.deadline_s or 0.0 for one in plans)
-        client = Client(address, patience_s=max(PATIENCE_S, longest_s))
+        client = Client(server, patience_s=max(PATIENCE_S, longest_s), credentials=credentials)
         try:
             edge = make(upstream=client)
         except BaseException:

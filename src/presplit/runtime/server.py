@@ -15,9 +15,7 @@ from pathlib import Path
 
 from presplit import __version__
 from presplit.bundle import Bundle, read
-from presplit.core.errors import ServerError
 from presplit.core.plans import Gateway
-from presplit.runtime.address import is_loopback
 from presplit.runtime.admission import PLACES_PER_WORKER, admitted
 from presplit.runtime.batching import batched
 from presplit.runtime.doors import check_keep_bytes, check_threads
@@ -34,6 +32,7 @@ from presplit.runtime.hosted import Hosted
 from presplit.runtime.tail import Tails, pooled, workers_for
 from presplit.runtime.upstream import Upstream
 from presplit.runtime.wire.client import Client
+from presplit.runtime.wire.credentials import ClientCredentials, Secured, check_reach
 from presplit.runtime.wire.server import Listener
 
 DRAIN_S = 10.0
@@ -106,6 +105,8 @@ def serve(
     load: Load = ENGINES[DEFAULT],
     forward_to: str | None = None,
     gateway: Gateway | None = None,
+    secured: Secured | None = None,
+    forward_credentials: ClientCredentials | None = None,
 ) -> None:
     """Serve ``bundle`` (or its path) until SIGTERM or SIGINT.
 
@@ -115,20 +116,18 @@ def serve(
 
     With the address of a next server, ``forward_to`` (``HOST:PORT``), it is a gateway, which
     computes up to a second split and asks that server for the rest, as ``gateway`` says, or the
-    bundle's own plan.
+    bundle's own plan; ``forward_credentials`` are how it is reached over TLS.
+
+    ``secured`` (`presplit.runtime.wire.credentials.secured`) encrypts and says who may come in.
 
     Raises `SpecError` for numbers out of their range and a gateway that forwards to itself,
     `PlanError` if the bundle's own plan, or what the gateway should do, does not fit it,
     `ServerError` if the next server has another net, or if the address cannot be had, or is not a
-    loopback one and ``insecure`` is not set: there is no encryption yet, so a server that others
-    can reach must be asked for in so many words.
+    loopback one and it is neither secured by TLS and a gate, nor is ``insecure`` set: a server
+    that is open to all who reach it must be asked for in so many words.
     """
-    if not insecure and not is_loopback(host):
-        raise ServerError(
-            f"{host!r} is no loopback address, so others may reach it, and there is no TLS yet: "
-            "serve on 127.0.0.1 or [::1] behind a secure proxy, or pass insecure=True (--insecure) "
-            "on a network you trust"
-        )
+    secured = secured or Secured()
+    check_reach(host, secured, insecure=insecure)
     found = bundle if isinstance(bundle, Bundle) else read(bundle)
     if found.plan is not None:
         fits(found.plan, found)
@@ -139,17 +138,23 @@ def serve(
         else:
             does = what_it_does(found, gateway)
             check_not_itself(forward_to, host, port)
-            client = Client(forward_to, patience_s=PATIENCE_S)
+            client = Client(forward_to, patience_s=PATIENCE_S, credentials=forward_credentials)
             closing.callback(client.close)
             hosted, passing = forwarding(
                 found, client, does=does, threads=threads, keep_bytes=keep_bytes, load=load
             )
             check_same_net(passing.sending, forward_to)
-        asyncio.run(_serve(echoing(hosted), first, host=host, port=port, ready=ready))
+        asyncio.run(_serve(echoing(hosted), first, secured, host=host, port=port, ready=ready))
 
 
 async def _serve(
-    hosted: Hosted, first: str, *, host: str, port: int, ready: Callable[[str], None] | None
+    hosted: Hosted,
+    first: str,
+    secured: Secured,
+    *,
+    host: str,
+    port: int,
+    ready: Callable[[str], None] | None,
 ) -> None:
     """Warm up, listen, and wait for the signal to stop."""
     stopped = asyncio.Event()
@@ -158,7 +163,13 @@ async def _serve(
     try:
         if not await _warmed(hosted, first, stopped):
             return
-        listener = Listener(hosted, name="presplit", version=__version__)
+        listener = Listener(
+            hosted,
+            name="presplit",
+            version=__version__,
+            credentials=secured.credentials,
+            gate=secured.gate,
+        )
         address = await listener.start(host, port)
         if ready is not None:
             ready(address)

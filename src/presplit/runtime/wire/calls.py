@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from presplit.core.errors import InputError
 from presplit.runtime.hosted import Overloaded, TooLate, UnknownModel, why_of
+from presplit.runtime.wire.gate import admitted_as
 from presplit.runtime.wire.words import PUSHBACK_KEY, WHY_KEY
 
 STATUSES: dict[type[Exception], grpc.StatusCode] = {
@@ -28,9 +29,6 @@ STATUSES: dict[type[Exception], grpc.StatusCode] = {
     TooLate: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 """What is the caller's or the moment's; all else is the server's own fault and told as INTERNAL."""
-PROVED = ("x509_subject_alternative_name", "x509_common_name")
-"""Where gRPC keeps the names that a client's certificate proves, the better one first."""
-
 # Messages have no types that a checker knows, see `presplit.runtime.wire.messages`.
 Message = Any
 Words = tuple[tuple[str, str], ...]
@@ -40,7 +38,7 @@ Words = tuple[tuple[str, str], ...]
 class Caller:
     """Who calls, and ``until`` when the reply is of use, on the clock of `time.monotonic`.
 
-    ``client`` is the name that its certificate proves, else its address without the port.
+    ``client`` is the name by which the gate admitted it, else its address without the port.
     """
 
     client: str
@@ -74,12 +72,7 @@ def _caller(context: Any) -> Caller:
     """Who makes the call of ``context``."""
     remaining: float | None = context.time_remaining()
     until = None if remaining is None else time.monotonic() + remaining
-    proved: Mapping[str, Sequence[bytes]] = context.auth_context()
-    for key in PROVED:
-        names = proved.get(key)
-        if names:
-            return Caller(names[0].decode("utf-8", "replace"), until)
-    return Caller(peer_host(context.peer()), until)
+    return Caller(admitted_as.get() or peer_host(context.peer()), until)
 
 
 def peer_host(peer: str) -> str:

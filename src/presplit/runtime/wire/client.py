@@ -24,6 +24,7 @@ from presplit.runtime.hosted import Early, Form, Reply
 from presplit.runtime.opened import Opened
 from presplit.runtime.upstream import Failure, Pending, Request, check_early
 from presplit.runtime.wire import messages
+from presplit.runtime.wire.credentials import ClientCredentials, credentials_for
 from presplit.runtime.wire.reasons import exhausted, failure_of, trailers
 from presplit.runtime.wire.tensors import Sent, read, send
 from presplit.runtime.wire.words import EXIT_KEY, MOST_KEY, SERVER_S_KEY, WHY_KEY
@@ -58,17 +59,24 @@ OPTIONS: list[tuple[str, int]] = [
 
 
 class Client:
-    """One lasting channel to the server at ``HOST:PORT`` or ``grpc://HOST:PORT``.
+    """One lasting channel to the server at ``HOST:PORT``, ``grpcs://`` or ``grpc://HOST:PORT``.
 
-    A connection that is silent for ``patience_s`` seconds is given up. Raises `SpecError` for an
-    address of another form.
+    A connection that is silent for ``patience_s`` seconds is given up. With ``credentials``, or by
+    ``grpcs://``, it is encrypted. Raises `SpecError` for an address of another form.
     """
 
-    def __init__(self, server: str, *, patience_s: float) -> None:
+    def __init__(
+        self, server: str, *, patience_s: float, credentials: ClientCredentials | None = None
+    ) -> None:
         self._opened = Opened("the connection")
         self._prefix, self._numbers = secrets.token_hex(4), itertools.count()
         options = [*OPTIONS, ("grpc.keepalive_timeout_ms", math.ceil(1000 * patience_s))]
-        self._channel = grpc.insecure_channel(address_of(server), options=options)
+        address, secret = address_of(server), credentials_for(server, credentials)
+        self._words = () if secret is None else secret.words
+        if secret is None:
+            self._channel = grpc.insecure_channel(address, options=options)
+        else:
+            self._channel = grpc.secure_channel(address, secret.channel, options=options)
         self._infer: Any = self._channel.unary_unary(messages.path("ModelInfer"))
         self._ready: Any = self._channel.unary_unary(messages.path("ModelReady"))
         self._greetings: dict[str, Any] = {}
@@ -80,7 +88,7 @@ class Client:
         What the server says of the largest request that it takes is kept.
         """
         request = messages.ModelReadyRequest(name=name).SerializeToString()
-        greeting = self._ready.future(request, timeout=GREETING_S)
+        greeting = self._ready.future(request, timeout=GREETING_S, metadata=self._words)
         # It is kept because gRPC cancels a call that nobody holds.
         self._greetings[name] = greeting
         greeting.add_done_callback(self._welcomed)
@@ -109,7 +117,8 @@ class Client:
                     self.greet(request.model)
                 detail = f"a request of {len(message)} bytes, and the server takes {most}"
                 return Failure("refused", detail)
-            call = self._infer.future(message, timeout=max(0.0, until - time.monotonic()))
+            left_s = max(0.0, until - time.monotonic())
+            call = self._infer.future(message, timeout=left_s, metadata=self._words)
         except ValueError as error:  # how grpc says that the channel is closed
             return Failure("link_down", str(error))
         return _Pending(

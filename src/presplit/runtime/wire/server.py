@@ -21,6 +21,7 @@ from presplit.runtime.address import joined, why_not
 from presplit.runtime.hosted import Contract, Early, Hosted, UnknownModel
 from presplit.runtime.wire import messages
 from presplit.runtime.wire.calls import Caller, Message, Words, unary
+from presplit.runtime.wire.gate import Gate
 from presplit.runtime.wire.tensors import Sent, datatype_of, read, send
 from presplit.runtime.wire.words import EXIT_KEY, MOST_KEY, SERVER_S_KEY, WHY_KEY
 
@@ -44,14 +45,28 @@ OPTIONS: list[tuple[str, int]] = [
 
 
 class Listener:
-    """A server that listens, in front of ``hosted``."""
+    """A server that listens, in front of ``hosted``.
 
-    def __init__(self, hosted: Hosted, *, name: str, version: str) -> None:
+    ``credentials`` encrypt and ``gate`` admits, as `presplit.runtime.wire.credentials.secured`
+    makes them; without them the server is open to all who reach it.
+    """
+
+    def __init__(
+        self,
+        hosted: Hosted,
+        *,
+        name: str,
+        version: str,
+        credentials: Any = None,
+        gate: Gate | None = None,
+    ) -> None:
+        self._credentials = credentials
         self._hosted, self._name, self._version = hosted, name, version
         self._draining = False
         self._most_bytes = min(hosted.most_bytes + MESSAGE_ROOM_BYTES, 2**31 - 1)
         options = [*OPTIONS, ("grpc.max_receive_message_length", self._most_bytes)]
-        self._server: Any = grpc.aio.server(options=options)
+        interceptors: list[Any] = [] if gate is None else [gate]
+        self._server: Any = grpc.aio.server(options=options, interceptors=interceptors)
         self._server.add_generic_rpc_handlers(
             [grpc.method_handlers_generic_handler(messages.SERVICE, self._handlers())]
         )
@@ -63,7 +78,10 @@ class Listener:
         """
         address = joined(host, port)
         try:
-            bound = self._server.add_insecure_port(address)
+            if self._credentials is None:
+                bound = self._server.add_insecure_port(address)
+            else:
+                bound = self._server.add_secure_port(address, self._credentials)
         except RuntimeError as error:
             cure = "choose another port, or 0 for a free one"
             raise ServerError(f"cannot listen on {address} ({why_not(host, port)}); {cure}") from (

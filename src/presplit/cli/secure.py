@@ -1,0 +1,113 @@
+"""Options of several verbs: who may come in, how a server is reached, which bundles are trusted.
+
+A token is never an option: everybody on a machine sees the words of a command.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from presplit.core.errors import SpecError
+
+if TYPE_CHECKING:
+    from presplit.runtime.wire.credentials import ClientCredentials, Secured
+
+TOKEN = "PRESPLIT_TOKEN"
+"""The environment's word for an edge's token."""
+
+TlsCert = Annotated[
+    Path | None,
+    typer.Option("--tls-cert", metavar="PEM", help="This end's certificate, with its chain."),
+]
+TlsKey = Annotated[
+    Path | None, typer.Option("--tls-key", metavar="PEM", help="The certificate's private key.")
+]
+ServerCa = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-ca",
+        metavar="PEM",
+        help="Admit only who shows a certificate of these authorities (mutual TLS); with --allow.",
+    ),
+]
+Allow = Annotated[
+    Path | None,
+    typer.Option(
+        "--allow",
+        metavar="FILE",
+        help="Names that certificates of edges may carry, one a line; read again when it changes.",
+    ),
+]
+Tokens = Annotated[
+    Path | None,
+    typer.Option(
+        "--tokens",
+        metavar="FILE",
+        help="Admit only calls with a token of this file, lines of NAME TOKEN [END]; read again "
+        "when it changes.",
+    ),
+]
+EdgeCa = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-ca",
+        metavar="PEM",
+        help="Reach the server over TLS and trust these authorities alone; grpcs://HOST:PORT "
+        "trusts the public ones.",
+    ),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        metavar="FILE",
+        help=f"A file with the token that the server wants; or set {TOKEN}.",
+    ),
+]
+
+
+def server_with(
+    *,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_ca: Path | None,
+    allow: Path | None,
+    tokens: Path | None,
+) -> Secured:
+    """How a server is secured by the options of these names; raises `SpecError`."""
+    from presplit.runtime.wire.credentials import secured
+
+    return secured(cert=tls_cert, key=tls_key, ca=tls_ca, allow=allow, tokens=tokens)
+
+
+def edge_with(
+    server: str | None,
+    *,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    token_file: Path | None,
+) -> ClientCredentials | None:
+    """How ``server`` is reached by the options of these names; None where openly.
+
+    Raises `SpecError`, also for a token that would travel openly.
+    """
+    from presplit.runtime.address import is_secret
+    from presplit.runtime.wire.credentials import client_credentials, token_in
+
+    if server is None:
+        return None
+    given = os.environ.get(TOKEN)
+    token = token_in(token_file) if token_file is not None else given
+    encrypted = is_secret(server.partition(",")[0]) or tls_ca is not None or tls_cert is not None
+    if not encrypted and token_file is not None:
+        raise SpecError(
+            f"--token-file: a token goes over TLS only: say grpcs://{server}, or give --tls-ca"
+        )
+    if not encrypted:
+        return None
+    return client_credentials(ca=tls_ca, cert=tls_cert, key=tls_key, token=token)

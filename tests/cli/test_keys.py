@@ -1,0 +1,92 @@
+"""Keys are made in one command, and with them a server and an edge find each other."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from runpy import run_path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from presplit.cli.main import main
+from presplit.lab.processes import running
+
+small = run_path(str(Path(__file__).parents[1] / "runtime" / "small.py"))
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small["small_bundle"](tmp_path_factory.mktemp("keys") / "n.bundle", seed=1).path
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        code = main([str(word) for word in words])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def test_with_the_lines_that_it_prints_a_server_and_an_edge_find_each_other(
+    bundle: Path, tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, samples = tmp_path / "keys", tmp_path / "x.npy"
+    np.save(samples, np.zeros((2, 16), np.float32))
+    code, out, _ = command(
+        *("keys", folder, "--server", "127.0.0.1", "--edge", "cam", "--by", "both", "--json")
+    )
+    assert code == 0
+    made = json.loads(out)
+    serve = shlex.split(made["serve"].replace("BUNDLE", str(bundle)))
+    serve[serve.index("0.0.0.0")] = "127.0.0.1"
+    with running(*serve, "--json", "--port", "0") as (address, _):
+        line = made["run on cam"].replace("127.0.0.1:8443", address)
+        line = line.replace("BUNDLE", str(bundle)).replace("SAMPLES", str(samples))
+        edge = [*shlex.split(line)[1:], "--split", "1", "--deadline-s", "5"]
+        code, out, _ = command(*edge)
+        assert code == 0
+        assert {json.loads(answer)["why"] for answer in out.splitlines()} == {"server"}
+        token = (folder / "edge-cam.token").read_text().strip()
+        at = edge.index("--token-file")
+        monkeypatch.setenv("PRESPLIT_TOKEN", token)
+        without = edge[:at] + edge[at + 2 :]
+        assert '"why": "server"' in command(*without)[1]
+        monkeypatch.setenv("PRESPLIT_TOKEN", token[::-1])
+        code, out, err = command(*without)
+        assert '"why": "refused"' in out
+        assert token[::-1] not in out + err
+
+
+def test_every_edge_of_a_folder_shows_the_same(tmp_path: Path, command: Any) -> None:
+    assert command("keys", tmp_path / "k", "--server", "h", "--edge", "a")[0] == 0
+    code, _, err = command("keys", tmp_path / "k", "--edge", "b", "--by", "token")
+    assert code == 2
+    assert "known by allowed.txt" in err
+    assert not (tmp_path / "k" / "edge-b.token").exists()
+    assert "nothing to make" in command("keys", tmp_path / "k")[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["serve", "B", "--host", "0.0.0.0"], "the server lacks TLS .* and a gate"),
+        (["serve", "B", "--tls-cert", "no.pem"], "a certificate and its key go together"),
+        (["run", "B", "x.npy", "--server", "h:1", "--token-file", "t"], "over TLS only"),
+    ],
+)
+def test_what_would_be_open_by_mistake_is_refused(
+    bundle: Path, tmp_path: Path, command: Any, words: list[str], said: str
+) -> None:
+    (tmp_path / "t").write_text("Zk3_wq0-81hJd7aBcD9eFg\n")
+    (tmp_path / "t").chmod(0o600)
+    named = {"B": str(bundle), "t": str(tmp_path / "t")}
+    code, _, err = command(*(named.get(word, word) for word in words))
+    assert code == 2
+    assert re.search(said, err)
