@@ -18,7 +18,9 @@ import msgspec
 from msgspec import Meta
 
 from presplit.core.encoding import Encoding
+from presplit.core.errors import SpecError
 from presplit.core.plans import Plan, PlanTable
+from presplit.core.preparation import Preparation
 from presplit.core.spec import Name
 from presplit.core.types import Net, canonical_json
 from presplit.core.value import NonNegative, Value
@@ -161,7 +163,18 @@ class Manifest(Value, frozen=True):
     spec: dict[str, Any] | None = None
     whole_input: bool = False
     """The input is whole numbers: ids, or bytes that the net scales itself."""
+    preparation: Preparation | None = None
+    """What an image file goes through before the net takes it; None if nobody said."""
     sha256: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        how, wanted = self.preparation, self.net.boundaries[0].shape
+        if how is not None and how.shape != wanted:
+            raise SpecError(
+                f"Manifest.preparation: the net takes samples of shape {wanted}, and images "
+                f"prepared so have {how.shape}"
+            )
 
     @property
     def model_hash(self) -> str:

@@ -74,6 +74,15 @@ def export(
         str | None,
         typer.Option(help="With --target: tails from these boundaries alone, as in 0,3."),
     ] = None,
+    prepare: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="What an image file goes through before the net takes it, if training does not "
+            "say: imagenet, plain, or how=fit|crop|stretch|exact, shorter=256, mean=0.5,0.5,0.5, "
+            "deviation=..., divide=255, resample=bilinear, bgr=true, ...",
+        ),
+    ] = [],
     json: Json = False,
 ) -> None:
     """Cut a run, or an ONNX classifier, at every boundary into a bundle.
@@ -87,13 +96,15 @@ def export(
     given = targets.is_bundle(run)
     targets.check_target(target, splits, bundle=given)
     if given and run is not None and target is not None:
-        _refuse_with_bundle(model, onnx, samples, labels)
+        _refuse_with_bundle(model, onnx, samples, labels, prepare or None)
         some = [] if codecs in ("usual", "all") else _codecs(codecs)
         from presplit.bundle import read
 
         targets.write(read(run), target, out=out, splits=splits, codecs=some, as_json=json)
         return
-    bundle = _bundle(run, None if target else out, model, onnx, samples, labels, codecs, forms)
+    bundle = _bundle(
+        run, None if target else out, model, onnx, (samples, labels), (codecs, forms), prepare
+    )
     if target is not None:
         targets.write(bundle, target, out=out, splits=splits, codecs=[], as_json=json)
         return
@@ -110,7 +121,8 @@ def _refuse_with_bundle(*options: object) -> None:
     """Raise `SpecError` if any of the ``options`` that make a bundle was given."""
     if any(option is not None for option in options):
         raise SpecError(
-            "--model, --from, --samples and --labels make a bundle, and one was given already"
+            "--model, --from, --samples, --labels and --prepare make a bundle, and one was given "
+            "already"
         )
 
 
@@ -119,12 +131,15 @@ def _bundle(
     out: Path | None,
     model: str | None,
     onnx: Path | None,
-    samples: Path | None,
-    labels: Path | None,
-    codecs: str,
-    forms: str,
+    held: tuple[Path | None, Path | None],
+    lists: tuple[str, str],
+    prepare: list[str],
 ) -> Bundle:
-    """The bundle of what was named on the command line; the last two are lists of names."""
+    """The bundle of what was named on the command line.
+
+    ``held`` are files of samples and labels, ``lists`` names of codecs and of forms.
+    """
+    (samples, labels), (codecs, forms) = held, lists
     if (run is None) == (onnx is None):
         raise SpecError(
             "expected a run directory or --from MODEL.onnx, got "
@@ -147,8 +162,8 @@ def _bundle(
             "x.npy"
         )
     if run:
-        return _from_run(run, out, model, tried, named)
-    return _from_onnx(onnx or Path(), out, samples, labels, tried, named)
+        return _from_run(run, out, model, tried, named, prepare)
+    return _from_onnx(onnx or Path(), out, held, tried, named, prepare)
 
 
 def _codecs(text: str) -> list[str]:
@@ -169,7 +184,12 @@ def _forms(text: str) -> list[str]:
 
 
 def _from_run(
-    run: Path, out: Path | None, model: str | None, codecs: Sequence[str], forms: Sequence[str]
+    run: Path,
+    out: Path | None,
+    model: str | None,
+    codecs: Sequence[str],
+    forms: Sequence[str],
+    prepare: Sequence[str],
 ) -> Bundle:
     import msgspec
 
@@ -194,25 +214,27 @@ def _from_run(
             codecs=codecs,
             forms=forms,
             spec=spec,
+            prepare=prepare or found.data.preparation,
         )
 
 
 def _from_onnx(
     file: Path,
     out: Path | None,
-    samples: Path | None,
-    labels: Path | None,
+    held: tuple[Path | None, Path | None],
     codecs: Sequence[str],
     forms: Sequence[str],
+    prepare: Sequence[str],
 ) -> Bundle:
-    """The bundle of an ONNX file; ``samples`` and ``labels`` are files too."""
+    """The bundle of an ONNX file; ``held`` are the files of samples and labels."""
     from presplit.packing import pack
 
+    samples, labels = held
     path = out or file.with_suffix(".bundle")
     x = None if samples is None else read_samples(samples)
     y = None if labels is None else _labels(labels)
     with _replacing(path):
-        bundle = pack(file, path, samples=x, labels=y, codecs=codecs, forms=forms)
+        bundle = pack(file, path, samples=x, labels=y, codecs=codecs, forms=forms, prepare=prepare)
     if samples is None:
         say("no --samples, so no ranges are known: the bundle has no int8")
     if labels is None:

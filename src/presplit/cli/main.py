@@ -105,6 +105,10 @@ def _to_nowhere(stream: TextIO) -> None:
 
 
 def _refused(problem: str) -> int:
-    """Say ``problem`` as one line on standard error; the exit code for it."""
-    print(f"presplit: {' '.join(problem.splitlines())}", file=sys.stderr)
+    """Say ``problem`` on standard error; the exit code for it.
+
+    It is one line, and one more for each file of a list, which are indented.
+    """
+    lines = "\n  ".join(" ".join(part.splitlines()) for part in problem.split("\n  "))
+    print(f"presplit: {lines}", file=sys.stderr)
     return 2

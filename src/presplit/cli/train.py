@@ -17,6 +17,7 @@ from presplit.core.errors import PresplitError, SpecError, context
 if TYPE_CHECKING:
     from presplit.core.spec import Spec
     from presplit.train import Epoch
+    from presplit.train.runs import Run
 
 
 def train(
@@ -73,6 +74,13 @@ def train(
         int | None,
         typer.Option(help="The same seed gives the same run, on one machine and thread count."),
     ] = None,
+    skip_bad: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad",
+            help="Leave out the files of a folder or zip that cannot be read, and count them.",
+        ),
+    ] = False,
     set: Annotated[
         list[str], typer.Option(metavar="KEY=VALUE", help="Change one key of the spec.")
     ] = [],
@@ -91,6 +99,7 @@ def train(
         {
             "start.net": start,
             "data.name": data,
+            "data.skip_bad": skip_bad or None,
             "sparsity.density": density,
             "sparsity.budget": budget,
             "sparsity.family": family,
@@ -118,7 +127,14 @@ def train(
     own = trusted(model, teacher_model)
     try:
         with aside(), _progress(resolved.training.epochs) as on_epoch:
-            result = runs.train(resolved, directory, own=own, resume=resume, on_epoch=on_epoch)
+            result = runs.train(
+                resolved,
+                directory,
+                own=own,
+                resume=resume,
+                on_epoch=on_epoch,
+                on_data=_tell_data,
+            )
     except (KeyboardInterrupt, PresplitError) as error:
         is_outer = isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, OSError)
         if is_first and is_outer and _has_state(directory):
@@ -130,6 +146,36 @@ def train(
     distributed.leave()
     if is_first:
         show({**result, "run": str(directory)}, text(result, directory), as_json=json)
+
+
+def _tell_data(run: Run) -> None:
+    """Say what was left out of the data, and how many samples the rarest class of files has."""
+    import numpy as np
+
+    from presplit.train.data import DATASETS
+
+    for sentence in run.data.left_out:
+        say(f"left out: {sentence}")
+    if run.data.left_out:
+        say(f"{len(run.data.left_out):,} bad files are left out of {run.data.name}")
+    if run.spec.data.name in DATASETS and not run.data.left_out:
+        return
+    counts = np.bincount(run.data.train.y, minlength=len(run.data.labels))
+    rarest, commonest = int(counts.argmin()), int(counts.argmax())
+    held = np.bincount(run.held_out.y, minlength=len(counts))
+    say(
+        f"{len(run.data.train):,} samples of {len(counts)} classes to train with, "
+        f"{len(run.held_out):,} of them held out, and {len(run.data.test):,} to test with; from "
+        f"{counts[rarest]:,} of {run.data.labels[rarest]} to {counts[commonest]:,} of "
+        f"{run.data.labels[commonest]}"
+    )
+    scarce = [name for name, count in zip(run.data.labels, held, strict=True) if not count]
+    if scarce:
+        say(
+            f"none is held out of {', '.join(scarce[:5])}{', ...' * (len(scarce) > 5)}: what "
+            "thresholds promise says nothing of that; more samples, or a larger data.validation, "
+            "cure it"
+        )
 
 
 def _has_state(directory: Path) -> bool:

@@ -58,6 +58,8 @@ class Data(Value, frozen=True):
 
     None: the length of the longest to train with.
     """
+    skip_bad: bool = False
+    """Files of a folder or zip that are not what is expected are left out, and counted."""
     standardise: bool = False
     """The net begins by taking each column's mean away and dividing by its deviation.
 

@@ -19,6 +19,7 @@ from presplit.bundle.manifest import FORMAT, Form, Manifest, Marks, Part, Port, 
 from presplit.codecs import CODECS
 from presplit.core.encoding import Native
 from presplit.core.plans import Plan
+from presplit.core.preparation import Preparation
 from presplit.packing.carried import Carried
 from presplit.packing.crossing import Crossing
 from presplit.packing.evidence import Evidence
@@ -29,7 +30,8 @@ from presplit.packing.whole import Pieces
 class About:
     """What a bundle says of itself besides its net.
 
-    ``classes``: their names; ``versions``: of the libraries that made the graph.
+    ``classes``: their names; ``versions``: of the libraries that made the graph; ``preparation``:
+    what an image file goes through.
     """
 
     name: str
@@ -38,6 +40,7 @@ class About:
     plan: Plan | None = None
     spec: Mapping[str, Any] | None = None
     whole_input: bool = False
+    preparation: Preparation | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +101,7 @@ def assemble(
         plan=about.plan,
         spec=dict(about.spec) if about.spec is not None else None,
         whole_input=about.whole_input,
+        preparation=about.preparation,
     )
     return write(path, manifest, contents)
 

@@ -19,6 +19,7 @@ from presplit.codecs import USUAL
 from presplit.core.errors import GraphError, InputError, SpecError, context
 from presplit.core.memory import give_back
 from presplit.core.plans import Plan
+from presplit.core.preparation import Preparation, preparation
 from presplit.core.protocols import ExitPolicy
 from presplit.core.spec import NAME_PATTERN
 from presplit.core.types import Floats
@@ -49,6 +50,7 @@ def pack(
     codecs: Sequence[str] = USUAL,
     plan: Plan | None = None,
     spec: Mapping[str, Any] | None = None,
+    prepare: Preparation | Sequence[str] | None = None,
     versions: Mapping[str, str] | None = None,
     reference: tuple[str, Run] | None = None,
     probe: Floats | None = None,
@@ -64,9 +66,10 @@ def pack(
     cost is not known. float32 is always among them. ``forms`` with "int8" in it asks for the net in
     int8 too, for which it needs samples. A net that cannot be quantised, or not without changing
     more than 5 % of its answers, keeps float32 alone, and its manifest says why
-    (``refused_forms``). ``reference``: what to compare with instead of the file in ONNX Runtime:
-    its name and what gives the logits of every output for a batch; ``probe`` are then samples to
-    compare on where ``samples`` are not given.
+    (``refused_forms``). ``prepare`` says what an image file goes through before the net takes it,
+    also in the words of `presplit.core.preparation.preparation`. ``reference``: what to compare
+    with instead of the file in ONNX Runtime: its name and what gives the logits of every output
+    for a batch; ``probe`` are then samples to compare on where ``samples`` are not given.
 
     The pieces are compared with the reference, at batch 1 and at a larger batch, before anything
     is written. Raises `GraphError` if the graph cannot be read or cut, if pieces differ from it, or
@@ -88,6 +91,7 @@ def pack(
         outputs = row.graph.outputs
         del read, row  # the graph holds all weights once more
         shape = pieces.net.boundaries[0].shape
+        how = prepare if isinstance(prepare, Preparation) else _said(prepare, shape)
         is_whole = np.dtype(input_type).kind in "iu"
         x = None if samples is None else _fitting(samples, shape, whole=is_whole)
         y = None if labels is None else _labelled(labels, x, pieces.net.exits[-1].classes)
@@ -111,6 +115,7 @@ def pack(
         plan=plan,
         spec=spec,
         whole_input=is_whole or (x is not None and _is_whole(x)),
+        preparation=how,
     )
     return assemble(
         target,
@@ -160,6 +165,11 @@ def _measure(
         crossed = cross({PLAIN: pieces, **forms.made}, carried, x, answers)
         forms = replace(forms, crossed=crossed)
     return _Measured(carried, forms, evidence)
+
+
+def _said(words: Sequence[str] | None, shape: tuple[int, ...]) -> Preparation | None:
+    """What ``words`` say of images for a net that takes this ``shape``; None if nothing is said."""
+    return preparation(words, shape) if words else None
 
 
 def _wanted(forms: Sequence[str], samples: npt.NDArray[Any] | None) -> set[str]:

@@ -16,6 +16,7 @@ from presplit.bundle import Bundle
 from presplit.codecs import USUAL
 from presplit.core.errors import InputError
 from presplit.core.plans import Plan
+from presplit.core.preparation import Preparation
 from presplit.core.types import Floats
 from presplit.packing import pack
 from presplit.train.data.samples import Samples, in_units
@@ -37,6 +38,7 @@ def export(
     forms: Sequence[str] = ("float32",),
     plan: Plan | None = None,
     spec: Mapping[str, Any] | None = None,
+    prepare: Preparation | Sequence[str] | None = None,
 ) -> Bundle:
     """Export ``model`` with its exits, cut it at every boundary, and write the bundle at ``path``.
 
@@ -47,7 +49,8 @@ def export(
     ``(batch, *shape)``, at least one sample, from which no plan with an accuracy can be made.
     ``codecs`` are those that are tried at each boundary; ``forms``: "float32", and "int8" if the
     net is to be there in int8 too (`presplit.packing.pack`). It is taken as float32; uint8 is
-    scaled to 0..1, as in `Samples`. Raises `GraphError` if the net cannot be exported or the graph
+    scaled to 0..1, as in `Samples`. ``prepare`` says what an image file goes through, as the data
+    set's ``preparation`` does. Raises `GraphError` if the net cannot be exported or the graph
     does not compute what torch does, `InputError` if ``example`` is no array of numbers.
     """
     held_out = example if isinstance(example, Samples) else None
@@ -72,6 +75,7 @@ def export(
         codecs=codecs,
         plan=plan,
         spec=spec,
+        prepare=prepare,
         versions={"torch": str(torch.__version__), "onnx": importlib.metadata.version("onnx")},
         reference=("torch", torch_logits),
     )

@@ -22,8 +22,11 @@ from presplit.train.data.sounds import sounds
 from presplit.train.data.table import table
 from presplit.train.data.tree import Folder, Labelled, Tree, Zip, labelled
 
-KEYS = {"images": ("size", "grey"), "sounds": ("rate", "length_s")}
-"""The keys of ``[data]`` that only one kind of files has."""
+KEYS = {
+    "images": ("size", "grey", "skip_bad"),
+    "sounds": ("rate", "length_s", "skip_bad"),
+}
+"""The keys of ``[data]`` that only files of a kind have."""
 
 
 def load(
@@ -33,16 +36,23 @@ def load(
     grey: bool = False,
     rate: int | None = None,
     length_s: float | None = None,
+    skip_bad: bool = False,
 ) -> Dataset:
     """The data set called ``name``, or the one at the path ``name``.
 
     At the path is an .npz file, a .csv file, or a folder or a .zip file of images or of sounds.
 
     A name on the shelf is never taken for a folder; ``./digits`` is one. ``size`` and ``grey`` are
-    for `images`, ``rate`` and ``length_s`` for `sounds`; raises `SpecError` if they are given for
-    anything else, or if ``name`` is nothing that there is.
+    for `images`, ``rate`` and ``length_s`` for `sounds`, ``skip_bad`` for both; raises `SpecError`
+    if they are given for anything else, or if ``name`` is nothing that there is.
     """
-    all_keys = {"size": size, "grey": grey or None, "rate": rate, "length_s": length_s}
+    all_keys = {
+        "size": size,
+        "grey": grey or None,
+        "rate": rate,
+        "length_s": length_s,
+        "skip_bad": skip_bad or None,
+    }
     given = {key: value for key, value in all_keys.items() if value is not None}
     ending = Path(name).suffix.lower()
     is_file = ending in (".npz", ".csv", ".zip")
@@ -53,7 +63,8 @@ def load(
     if name in ARCHIVES:
         return DATASETS[name](**given)
     for key in given:
-        kind = "images" if key in KEYS["images"] else "sounds"
+        kinds = [kind for kind, keys in KEYS.items() if key in keys]
+        kind = " or ".join(kinds)
         raise SpecError(
             f"data.{key}: only a folder or a zip of {kind} has it, and data.name is {name!r}"
         )

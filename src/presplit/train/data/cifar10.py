@@ -20,6 +20,7 @@ from collections.abc import Callable
 import numpy as np
 
 from presplit.core.errors import DataError, context
+from presplit.core.preparation import Preparation
 from presplit.train.data.files import checked_file, folders, is_file, obtain
 from presplit.train.data.images import images
 from presplit.train.data.samples import Dataset, Samples
@@ -32,6 +33,7 @@ SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 JPEGS_SHA256 = "ead45e06542622104d3e17a0e554f18656c4cf310408a9ee502d835a28cf897d"
 TRAIN, TEST = tuple(f"data_batch_{k}.bin" for k in range(1, 6)), ("test_batch.bin",)
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+PREPARATION = Preparation(32, 32, how="exact")
 RECORD = 1 + 3 * 32 * 32
 
 
@@ -84,7 +86,7 @@ def read_jpegs(raw: bytes, where: str) -> Dataset:
             f"{where}: expected images of 32 x 32 of the classes {', '.join(LABELS)}, got "
             f"{width} x {height} of {', '.join(found.labels)}"
         )
-    return Dataset("cifar10", found.train, found.test, LABELS)
+    return Dataset("cifar10", found.train, found.test, LABELS, preparation=PREPARATION)
 
 
 def read_records(raw: bytes) -> Samples:
@@ -112,4 +114,4 @@ def _binary(read: Callable[[str], bytes], where: str) -> Dataset:
         parts.append(
             Samples(np.concatenate([b.x for b in batches]), np.concatenate([b.y for b in batches]))
         )
-    return Dataset("cifar10", parts[0], parts[1], LABELS)
+    return Dataset("cifar10", parts[0], parts[1], LABELS, preparation=PREPARATION)

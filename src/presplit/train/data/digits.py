@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from presplit.core.errors import library
+from presplit.core.preparation import Preparation
 from presplit.train.data.samples import Dataset, Samples
 
 
@@ -24,4 +25,5 @@ def digits() -> Dataset:
     x = (bundled.images / 16.0).astype(np.float32)[:, None]
     test = np.arange(len(x)) % 5 == 0
     train_part, test_part = (Samples(x[part], bundled.target[part]) for part in (~test, test))
-    return Dataset("digits", train_part, test_part, tuple("0123456789"))
+    how = Preparation(8, 8, grey=True, how="exact")
+    return Dataset("digits", train_part, test_part, tuple("0123456789"), preparation=how)

@@ -2,148 +2,98 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import struct
-import warnings
-import zlib
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-from presplit.core.errors import DataError, library
+from presplit.bundle.photo import pixels, strictly, values
+from presplit.core.errors import DataError, InputError
+from presplit.core.preparation import Preparation
+from presplit.train.data.bad import Bad
 from presplit.train.data.samples import Dataset, Samples
 from presplit.train.data.tree import Classes, File, Labelled
 
 MOST_BYTES = 2**33
 """No data set that is held in memory as float32 is larger."""
-_ORIENTATION = 0x0112
-"""The EXIF tag for how the camera was held."""
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
-_EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
-"""The modes of Pillow in which a channel has at most 8 bits."""
-_DAMAGED = (
-    *(
-        OSError,
-        EOFError,
-        ValueError,
-        SyntaxError,
-        KeyError,
-        IndexError,
-        TypeError,
-        OverflowError,
-        MemoryError,
-    ),
-    *(struct.error, zlib.error, UserWarning, RuntimeWarning),
-)
-"""What Pillow raises for files that are no images, or are damaged.
-
-It only warns of some damage, and of huge images.
-"""
 
 
-def images(files: Labelled, *, size: int | None = None, grey: bool = False) -> Dataset:
+def images(
+    files: Labelled, *, size: int | None = None, grey: bool = False, skip_bad: bool = False
+) -> Dataset:
     """Images float32 ``(n, 3, height, width)`` in 0..1, or ``(n, 1, ..)`` if ``grey``.
 
     With ``size`` in pixels, each image is scaled until its shorter side fits, and its middle
     ``size`` x ``size`` is taken; without, all must have one size. Photographs are turned upright as
-    their EXIF data says, where that can be read; transparency is dropped. Raises `DataError` naming
-    the file that is not what is expected, or the size if the images need more than 8 GiB.
+    their EXIF data says, where that can be read; transparency is dropped: `Preparation`, which the
+    data set carries. Raises `DataError` naming all files that are not what is expected, which
+    ``skip_bad`` leaves out, or the size if the images need more than 8 GiB.
     """
-    with _warnings_as_errors():
-        return _images(files, size, grey)
-
-
-def _images(files: Labelled, size: int | None, grey: bool) -> Dataset:
-    first = files.train[files.labels[0]][0]
-    shape = (1 if grey else 3, size, size) if size else _decoded(first, size, grey).shape
-    needed = files.count * int(np.prod(shape)) * 4
-    if needed > MOST_BYTES:
-        raise DataError(
-            f"{files.where}: {files.count:,} images of {shape[2]} x {shape[1]} need "
-            f"{needed / 2**30:.1f} GiB of memory, at most {MOST_BYTES / 2**30:.0f} are expected; a "
-            "smaller data.size, or data.grey, makes them fit"
-        )
-    train, test = (_samples(part, first, shape, size, grey) for part in (files.train, files.test))
-    return Dataset(files.tree.name, train, test, files.labels)
-
-
-@contextlib.contextmanager
-def _warnings_as_errors() -> Iterator[None]:
-    """Raise what Pillow only warns of."""
-    with warnings.catch_warnings():
-        for kind in (UserWarning, RuntimeWarning):
-            warnings.simplefilter("error", kind)
-        # What it warns of while it reads EXIF data says nothing of the pixels.
-        warnings.filterwarnings("ignore", category=UserWarning, module="PIL.TiffImagePlugin")
-        yield
-
-
-def _samples(
-    classes: Classes,
-    first: File,
-    shape: tuple[int, ...],
-    size: int | None,
-    grey: bool,
-) -> Samples:
-    """The images of one part, each of the ``shape`` of the ``first``."""
-    counts = [len(files) for files in classes.values()]
-    x = np.empty((sum(counts), *shape), np.float32)
-    for place, file in enumerate(file for files in classes.values() for file in files):
-        pixels = _decoded(file, size, grey)
-        if pixels.shape != shape:
+    bad = Bad(files.bad, skip=skip_bad)
+    with strictly():
+        first, how = _preparation(files, size, grey, bad)
+        needed = files.count * int(np.prod(how.shape)) * 4
+        if needed > MOST_BYTES:
             raise DataError(
-                f"{file}: expected {shape[2]} x {shape[1]} pixels as {first} has, got "
-                f"{pixels.shape[2]} x "
-                f"{pixels.shape[1]}; data.size brings all images to one size"
+                f"{files.where}: {files.count:,} images of {how.width} x {how.height} need "
+                f"{needed / 2**30:.1f} GiB of memory, at most {MOST_BYTES / 2**30:.0f} are "
+                "expected; a smaller data.size, or data.grey, makes them fit"
             )
-        x[place] = pixels / np.float32(255)
-    return Samples(x, np.repeat(np.arange(len(counts)), counts))
+        read = [_read(part, first, how, bad) for part in (files.train, files.test)]
+    bad.settle(files.where, of=files.count + len(files.bad))
+    for (_, y), part in zip(read, (files.train, files.test), strict=True):
+        bad.refuse_empty(part, y)
+    train, test = (Samples(x, y) for x, y in read)
+    return Dataset(
+        files.tree.name, train, test, files.labels, left_out=bad.sentences, preparation=how
+    )
 
 
-def _decoded(file: File, size: int | None, grey: bool) -> npt.NDArray[np.uint8]:
-    """uint8 ``(channels, height, width)``."""
-    image = library("PIL.Image", need="reading images", extra="train")
-    ops = library("PIL.ImageOps", need="reading images", extra="train")
-    try:
-        with image.open(io.BytesIO(file.read()), formats=_FORMATS) as opened:
-            if opened.mode not in _EIGHT_BITS:
-                raise DataError(
-                    f"{file}: expected at most 8 bits a channel, got Pillow's mode {opened.mode!r}"
+def _preparation(
+    files: Labelled, size: int | None, grey: bool, bad: Bad
+) -> tuple[File, Preparation]:
+    """What is done to each image; without a size, that of the first one that can be read."""
+    all_files = [file for own in files.train.values() for file in own]
+    if size:
+        return all_files[0], Preparation(size, size, grey, how="fit")
+    for file in all_files:
+        try:
+            found = pixels(file.read(), Preparation(1, 1, grey, how="exact"))
+        except (InputError, DataError):
+            continue  # it is told with the others
+        return file, Preparation(found.shape[0], found.shape[1], grey, how="exact")
+    for file in all_files:
+        _pixels(file, Preparation(1, 1, grey, how="exact"), bad)
+    bad.settle(files.where, of=files.count + len(files.bad))
+    raise DataError(f"{files.where}: none of its images to train with can be read")
+
+
+def _read(
+    classes: Classes, first: File, how: Preparation, bad: Bad
+) -> tuple[np.ndarray, np.ndarray]:
+    """The images of one part, each of the size of ``how``, and their labels."""
+    count = sum(len(files) for files in classes.values())
+    x, y = np.empty((count, *how.shape), np.float32), list[int]()
+    for label, files in enumerate(classes.values()):
+        for file in files:
+            found = _pixels(file, how, bad)
+            if found is None:
+                continue
+            if found.shape[:2] != (how.height, how.width):
+                bad.note(
+                    file,
+                    f"expected {how.width} x {how.height} pixels as {first} has, got "
+                    f"{found.shape[1]} x {found.shape[0]}; data.size brings all images to one size",
                 )
-            opened.load()
-            upright = _upright(opened, image)
-        plain = upright.convert("RGBA") if upright.mode in ("P", "PA") else upright
-        plain = plain.convert("L" if grey else "RGB")
-        fitted = plain if size is None else ops.fit(plain, (size, size), image.Resampling.BILINEAR)
-    except (*_DAMAGED, image.DecompressionBombError) as error:
-        raise DataError(
-            f"{file}: not a readable image ({str(error) or type(error).__name__})"
-        ) from error
-    pixels = np.asarray(fitted, np.uint8)
-    return pixels[None] if grey else pixels.transpose(2, 0, 1)
+                continue
+            x[len(y)] = values(found, how)
+            y.append(label)
+    return x[: len(y)], np.asarray(y, np.int64)
 
 
-def _upright(opened: Any, image: Any) -> Any:
-    """The picture turned as its EXIF data says; as it lies where that is damaged.
-
-    Pillow's own function writes the rest of the data again, and fails where any of it is damaged.
-    """
+def _pixels(file: File, how: Preparation, bad: Bad) -> np.ndarray | None:
+    """The pixels of an image; None, and a note, if it is none."""
     try:
-        turn = opened.getexif().get(_ORIENTATION)
-    except _DAMAGED:
-        turn = None
-    ways = image.Transpose
-    turns = {
-        2: ways.FLIP_LEFT_RIGHT,
-        3: ways.ROTATE_180,
-        4: ways.FLIP_TOP_BOTTOM,
-        5: ways.TRANSPOSE,
-        6: ways.ROTATE_270,
-        7: ways.TRANSVERSE,
-        8: ways.ROTATE_90,
-    }
-    known = turn if isinstance(turn, int) else None
-    return opened.transpose(turns[known]) if known in turns else opened
+        return pixels(file.read(), how)
+    except InputError as error:
+        bad.note(file, str(error))
+    except DataError as error:  # it names the file itself
+        bad.note(file, str(error).removeprefix(f"{file}: "))
+    return None

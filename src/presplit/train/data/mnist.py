@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from presplit.core.errors import DataError
+from presplit.core.preparation import Preparation
 from presplit.train.data.files import obtain
 from presplit.train.data.samples import Dataset, Samples
 
@@ -44,7 +45,8 @@ def mnist() -> Dataset:
         images = read_idx(raw[f"{part}-images-idx3-ubyte"])
         labels = read_idx(raw[f"{part}-labels-idx1-ubyte"])
         parts.append(Samples(images[:, None].astype(np.float32) / 255, labels.astype(np.int64)))
-    return Dataset("mnist", parts[0], parts[1], tuple("0123456789"))
+    how = Preparation(28, 28, grey=True, how="exact")
+    return Dataset("mnist", parts[0], parts[1], tuple("0123456789"), preparation=how)
 
 
 def read_idx(raw: bytes) -> npt.NDArray[np.uint8]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from presplit.core.errors import DataError
+from presplit.core.preparation import Preparation
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,8 @@ def in_units(given: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 class Dataset:
     """A training and a test set with the classes' names.
 
-    ``rate``: of sounds, samples a second.
+    ``rate``: of sounds, samples a second; ``left_out``: a sentence for each file that is not in it
+    because it is none; ``preparation``: what an image file goes through to be such a sample.
     """
 
     name: str
@@ -74,6 +77,8 @@ class Dataset:
     test: Samples
     labels: tuple[str, ...]
     rate: int | None = None
+    left_out: tuple[str, ...] = ()
+    preparation: Preparation | None = None
 
     def padded(self, features: int) -> Dataset:
         """The same with every sample flattened and zero-padded to ``features`` values.
@@ -81,7 +86,10 @@ class Dataset:
         arXiv 2407.11763 does so. Raises `DataError` if a sample has more.
         """
         train, test = (Samples(_pad(part.x, features), part.y) for part in (self.train, self.test))
-        return Dataset(self.name, train, test, self.labels)
+        how = self.preparation
+        if how is not None:
+            how = msgspec.structs.replace(how, flat=features)
+        return replace(self, train=train, test=test, rate=None, preparation=how)
 
 
 def _pad(x: npt.NDArray[np.float32], features: int) -> npt.NDArray[np.float32]:

@@ -1,8 +1,9 @@
 """A user's files by class: ``train/CLASS/NAME`` and ``test/CLASS/NAME``, in a folder or a zip.
 
-Nothing of the user's is skipped: a file of another kind, a class without files and a class that
-only one part has are errors. What file managers leave behind is passed over, see `LITTER`. A zip
-is read where it lies: nothing of it is written to disk, and no more of it unpacked than one file.
+Nothing of the user's is skipped unasked: a file of another kind is told with all that cannot be
+read, a class without files and a class that only one part has are errors. What file managers leave
+behind is passed over. A zip is read where it lies: nothing of it is written to disk, and no more of
+it unpacked than one file.
 """
 
 from __future__ import annotations
@@ -17,12 +18,9 @@ from pathlib import Path
 from typing import Protocol
 
 from presplit.core.errors import DataError
+from presplit.core.files import IMAGES, SOUNDS, is_litter
 
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-SOUNDS = (".wav",)
 KINDS = {"images": IMAGES, "sounds": SOUNDS}
-LITTER = (".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX")
-"""What the file managers of macOS and Windows put into folders, as they do names in ``._``."""
 PARTS = ("test", "train")
 MOST_FILE_BYTES = 2**28
 """No image or sound is a larger file; a zip that says so of one is refused before unpacking."""
@@ -184,13 +182,15 @@ Classes = Mapping[str, Sequence[File]]
 class Labelled:
     """The files of both parts by class; the classes are the same in both.
 
-    ``kind``: a key of `KINDS`, what all the files are.
+    ``kind``: a key of `KINDS`, what all the files are; ``bad``: files of none, or of another, each
+    with what is wrong with it, which are in neither part.
     """
 
     tree: Tree
     kind: str
     train: Classes
     test: Classes
+    bad: Sequence[tuple[File, str]] = ()
 
     @property
     def where(self) -> str:
@@ -216,7 +216,8 @@ def labelled(tree: Tree) -> Labelled:
     found = _own(tree.names())
     if found != list(PARTS):
         raise DataError(f"{tree.spelled()}: {_LAYOUT}, and nothing else; got {_listed(found)}")
-    parts = {part: _classes(tree, part) for part in PARTS}
+    bad = list[tuple[File, str]]()
+    parts = {part: _classes(tree, part, bad) for part in PARTS}
     train, test = parts["train"], parts["test"]
     for name in sorted(train.keys() ^ test.keys()):
         has, lacks = PARTS if name in test else reversed(PARTS)
@@ -229,26 +230,37 @@ def labelled(tree: Tree) -> Labelled:
             f"{tree.spelled('train')}: folders of at least two classes are expected, got "
             f"{_listed(list(train))}"
         )
-    files = [file for part in (train, test) for own in part.values() for file in own]
-    first = files[0]
+    first = next(iter(train.values()))[0]
+    train, test = (_of_kind(first, part, bad) for part in (train, test))
+    for part in (train, test):
+        for name, files in part.items():
+            if not files:
+                raise DataError(
+                    f"{tree.spelled()}: expected {_kind(first)} of class {name} as {first} is one, "
+                    "got none; a data set is of one kind"
+                )
+    return Labelled(tree, _kind(first), train, test, bad)
+
+
+def _of_kind(
+    first: File, part: Mapping[str, list[File]], bad: list[tuple[File, str]]
+) -> dict[str, list[File]]:
+    """The files of a part that are of the kind of the ``first``; the others join the ``bad``."""
     kind = _kind(first)
-    for file in files:
-        if _kind(file) != kind:
-            raise DataError(
-                f"{file}: expected {kind} only, as {first} is one; a data set is of one kind"
-            )
-    return Labelled(tree, kind, train, test)
+    for file in (file for files in part.values() for file in files if _kind(file) != kind):
+        bad.append((file, f"expected {kind} only, as {first} is one; a data set is of one kind"))
+    return {name: [one for one in files if _kind(one) == kind] for name, files in part.items()}
 
 
-def _classes(tree: Tree, part: str) -> dict[str, list[File]]:
+def _classes(tree: Tree, part: str, bad: list[tuple[File, str]]) -> dict[str, list[File]]:
     """The files of each class of a part."""
     if not tree.is_folder(part):
         raise DataError(f"{tree.spelled(part)}: expected a folder of classes, got a file")
-    return {name: _files(tree, part, name) for name in _own(tree.names(part))}
+    return {name: _files(tree, part, name, bad) for name in _own(tree.names(part))}
 
 
-def _files(tree: Tree, part: str, name: str) -> list[File]:
-    """The files of one class."""
+def _files(tree: Tree, part: str, name: str, bad: list[tuple[File, str]]) -> list[File]:
+    """The files of one class; what is none of a known kind joins the ``bad``."""
     where = tree.spelled(part, name)
     try:
         name.encode()
@@ -262,12 +274,13 @@ def _files(tree: Tree, part: str, name: str) -> list[File]:
             f"{where}: expected a folder with the files of one class, got a file; move it away"
         )
     files = [File(tree, (part, name, own)) for own in _own(tree.names(part, name))]
-    for file in files:
-        if tree.is_folder(*file.steps) or not _kind(file):
-            raise DataError(f"{file}: {_unexpected(file)}")
-    if not files:
-        raise DataError(f"{where}: expected at least one file of this class, got none")
-    return files
+    strange = [file for file in files if tree.is_folder(*file.steps) or not _kind(file)]
+    bad.extend((file, _unexpected(file)) for file in strange)
+    known = [file for file in files if file not in strange]
+    if not known:
+        told = f"; got {_listed([file.steps[-1] for file in strange])}" if strange else ", got none"
+        raise DataError(f"{where}: expected at least one file of this class{told}")
+    return known
 
 
 def _kind(file: File) -> str:
@@ -288,7 +301,7 @@ def _unexpected(file: File) -> str:
 
 def _own(names: Sequence[str]) -> list[str]:
     """What the user put into a folder, sorted by name."""
-    return sorted(name for name in names if name not in LITTER and name[:2] != "._")
+    return sorted(name for name in names if not is_litter(name))
 
 
 def _listed(names: Sequence[str]) -> str:

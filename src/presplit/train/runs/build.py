@@ -77,6 +77,7 @@ def build(spec: Spec, own: Own | None = None, *, weights: Weights | None = None)
         grey=spec.data.grey,
         rate=spec.data.rate,
         length_s=spec.data.length_s,
+        skip_bad=spec.data.skip_bad,
     )
     if spec.data.standardise and data.train.x.ndim != 2:
         shape = data.train.x.shape[1:]

@@ -47,6 +47,7 @@ def judge(
         "name": run.spec.name,
         "data": run.data.name,
         "padding": run.padding,
+        "left_out": len(run.data.left_out),
         "classes": len(run.data.labels),
         "outputs": test.shape[-1],
         "weights": count_weights(run.model),

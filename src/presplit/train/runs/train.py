@@ -23,6 +23,7 @@ from presplit.train.runs.start import weights_of
 from presplit.train.runs.weights import Weights, read_weights
 
 OnEpoch = Callable[[Epoch], None]
+OnData = Callable[[Run], None]
 
 
 def train(
@@ -32,6 +33,7 @@ def train(
     own: Own | None = None,
     resume: bool = False,
     on_epoch: OnEpoch | None = None,
+    on_data: OnData | None = None,
 ) -> dict[str, Any]:
     """Build, train and evaluate ``spec``.
 
@@ -42,7 +44,7 @@ def train(
     saved. Raises `DataError` if it is of another spec. If the recipe distils without naming a
     teacher, the net that the run starts from is the teacher; without such, the dense parent is
     trained first, by the same recipe, into ``teacher/``, anew unless ``resume``. Of several
-    processes, one writes.
+    processes, one writes. ``on_data`` is told the run before it is trained.
     """
     directory = Path(directory)
     unfinished = directory / place.UNFINISHED
@@ -50,6 +52,8 @@ def train(
     if before is not None and before.parent != unfinished:
         return judge(place.read_run(directory, own))
     run = build(spec, own, weights=_start(spec, directory, is_begun=before is not None))
+    if on_data is not None and distributed.rank() == 0:
+        on_data(run)
     example = torch.from_numpy(run.train.x[:2].copy())
     refuse_what_does_not_fit(run.model, spec.training, _weights(spec), example)
     teacher = _named_teacher(run, directory, own) or run.start
