@@ -42,13 +42,26 @@ def held(bundle: Bundle, split: int) -> np.ndarray:
     return ENGINES["onnxruntime"](head, 1).run({head.input: IMAGE[None]})[head.logits[name]][0]
 
 
-def assert_held(answers: list[Answer], bundle: Bundle, *, split: int, why: set[str]) -> None:
-    """Every answer is the one that was held, degraded, for one of the reasons ``why``."""
-    assert {(answer.where, answer.degraded) for answer in answers} == {("edge", True)}
+def assert_own(answers: list[Answer], bundle: Bundle, *, split: int, why: set[str]) -> None:
+    """Every answer is the edge's own for one of the reasons ``why``, and most are the deepest.
+
+    The whole net's is as good as the server's; what is held answers where a busy machine did not
+    get that far in time.
+    """
+    assert {answer.where for answer in answers} == {"edge"}
     assert {answer.why for answer in answers} <= why
-    expected = held(bundle, split)
+    whole = bundle.runnable(0, bundle.net.last)
+    deepest = ENGINES["onnxruntime"](whole, 1).run({whole.input: IMAGE[None]})
     for answer in answers:
-        np.testing.assert_array_equal(answer.scores, expected)
+        assert answer.degraded == (answer.exit != "final")
+        if answer.degraded and answer.exit == "early":
+            np.testing.assert_array_equal(answer.scores, held(bundle, min(split, 1)))
+        elif answer.degraded:
+            np.testing.assert_array_equal(answer.scores, held(bundle, 2))
+        else:
+            expected = deepest[whole.logits["final"]][0]
+            np.testing.assert_allclose(answer.scores, expected, rtol=1e-5)
+    assert 2 * sum(answer.exit == "final" for answer in answers) >= len(answers)
 
 
 def comes_back(edge: Edge) -> bool:

@@ -26,13 +26,13 @@ Start = Callable[..., contextlib.AbstractContextManager[tuple[str, Process]]]
 
 
 @pytest.mark.parametrize("split", [0, 1, 2])
-def test_without_a_server_the_held_answer_comes_at_once(
+def test_without_a_server_the_edge_answers_at_once_as_well_as_the_server_would(
     bundle: Bundle, promised: SimpleNamespace, split: int
 ) -> None:
     for server in (None, f"127.0.0.1:{free_port()}"):
         with Edge.open(bundle, server=server, plan=Plan(split)) as edge:
             answers = promised.answers_in_time(edge)
-        promised.assert_held(answers, bundle, split=split, why={"link_down"})
+        promised.assert_own(answers, bundle, split=split, why={"link_down"})
         middle = sorted(answer.elapsed_s for answer in answers)[len(answers) // 2]
         assert middle < promised.DEADLINE_S / 4
 
@@ -42,7 +42,7 @@ def test_a_host_that_does_not_exist_is_a_link_that_is_down(
 ) -> None:
     with Edge.open(bundle, server="no-such-host.invalid:8001", plan=Plan(1)) as edge:
         answers = promised.answers_in_time(edge, count=3)
-    promised.assert_held(answers, bundle, split=1, why={"link_down", "late"})
+    promised.assert_own(answers, bundle, split=1, why={"link_down", "late"})
 
 
 def test_a_server_that_hangs_dies_and_comes_back_loses_no_answer(
@@ -56,8 +56,8 @@ def test_a_server_that_hangs_dies_and_comes_back_loses_no_answer(
             assert edge.answer(promised.IMAGE, deadline_s=5.0).why == "server"
             process.send_signal(signal.SIGSTOP)
             answers = promised.answers_in_time(edge, count=5)
-            promised.assert_held(answers, bundle, split=1, why={"late", "link_down"})
-            assert answers[0].why == "late"
+            promised.assert_own(answers, bundle, split=1, why={"late", "link_down"})
+            assert "late" in {answer.why for answer in answers}
             process.send_signal(signal.SIGCONT)
             assert promised.comes_back(edge)
 
@@ -68,9 +68,9 @@ def test_a_server_that_hangs_dies_and_comes_back_loses_no_answer(
             answer = edge.answer(promised.IMAGE, deadline_s=2.0)
             broken = "a broken connection is known at once, not at the deadline"
             assert time.monotonic() - began < 1.0, broken
-            promised.assert_held([answer], bundle, split=1, why={"link_down"})
+            promised.assert_own([answer], bundle, split=1, why={"link_down"})
         answers = promised.answers_in_time(edge)
-        promised.assert_held(answers, bundle, split=1, why={"link_down"})
+        promised.assert_own(answers, bundle, split=1, why={"link_down"})
         last.enter_context(start(*serving))
         assert promised.comes_back(edge)
 
@@ -82,7 +82,7 @@ def test_a_server_of_another_bundle_is_refused(
     with Edge.open(bundle, upstream=InProcess(hosted), plan=Plan(1)) as edge:
         answers = promised.answers_in_time(edge)
     hosted.close()
-    promised.assert_held(answers, bundle, split=1, why={"refused"})
+    promised.assert_own(answers, bundle, split=1, why={"refused"})
 
 
 def test_a_port_that_speaks_no_grpc_is_not_believed(
@@ -106,7 +106,7 @@ def test_a_port_that_speaks_no_grpc_is_not_believed(
             answers = promised.answers_in_time(edge, count=4)
         stopped.set()
         thread.join()
-    promised.assert_held(answers, bundle, split=1, why={"link_down", "late"})
+    promised.assert_own(answers, bundle, split=1, why={"link_down", "late"})
 
 
 @pytest.mark.long
@@ -124,7 +124,7 @@ def test_an_outage_of_the_link_loses_no_answer_and_heals(
                 print(order, file=shaper.stdin, flush=True)
                 time.sleep(0.05)
                 answers = promised.answers_in_time(edge, count=6)
-                promised.assert_held(answers, bundle, split=1, why={"late", "link_down"})
+                promised.assert_own(answers, bundle, split=1, why={"late", "link_down"})
                 print('{"outage": false}', file=shaper.stdin, flush=True)
                 assert promised.comes_back(edge)
 
@@ -141,6 +141,6 @@ def test_a_server_killed_and_restarted_behind_a_slow_link_loses_no_answer(
             edge = last.enter_context(Edge.open(bundle, server=address, plan=Plan(0)))
             assert promised.comes_back(edge)
         answers = promised.answers_in_time(edge)
-        promised.assert_held(answers, bundle, split=0, why={"link_down", "late"})
+        promised.assert_own(answers, bundle, split=0, why={"link_down", "late"})
         last.enter_context(start(*serving))
         assert promised.comes_back(edge)

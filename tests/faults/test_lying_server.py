@@ -133,7 +133,7 @@ def test_a_reply_that_is_not_this_requests_is_not_used(
         Edge.open(bundle, server=address, plan=Plan(1)) as edge,
     ):
         answers = [edge.answer(promised.IMAGE, deadline_s=5.0) for _ in replies]
-    promised.assert_held(answers, bundle, split=1, why={"bad_reply"})
+    promised.assert_own(answers, bundle, split=1, why={"bad_reply"})
 
 
 def test_a_reply_beyond_all_bounds_is_told_from_a_server_that_is_busy(
@@ -147,7 +147,7 @@ def test_a_reply_beyond_all_bounds_is_told_from_a_server_that_is_busy(
     ):
         time.sleep(0.05)  # for the greeting
         answers = [edge.answer(promised.IMAGE, deadline_s=5.0)]
-    promised.assert_held(answers, bundle, split=1, why={"bad_reply"})
+    promised.assert_own(answers, bundle, split=1, why={"bad_reply"})
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_every_status_has_its_reason(
         Edge.open(bundle, server=address, plan=Plan(1)) as edge,
     ):
         answers = promised.answers_in_time(edge, count=3)
-    promised.assert_held(answers, bundle, split=1, why={why})
+    promised.assert_own(answers, bundle, split=1, why={why})
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_what_a_server_says_of_a_failure_counts_more_than_its_status(
         Edge.open(bundle, server=address, plan=Plan(1)) as edge,
     ):
         answers = promised.answers_in_time(edge, count=2)
-    promised.assert_held(answers, bundle, split=1, why={why})
+    promised.assert_own(answers, bundle, split=1, why={why})
 
 
 def asked(client: Client, name: str, values: int) -> Failure:
@@ -242,7 +242,7 @@ def test_a_late_reply_never_answers_another_request(
 
     with liar(slow) as address, Edge.open(bundle, server=address, plan=Plan(1)) as edge:
         answers = promised.answers_in_time(edge, count=3, deadline_s=0.05)
-        promised.assert_held(answers, bundle, split=1, why={"late"})
+        promised.assert_own(answers, bundle, split=1, why={"late"})
         gate.set()
         assert edge.answer(promised.IMAGE, deadline_s=5.0).why == "server"
 

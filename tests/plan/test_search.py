@@ -227,3 +227,24 @@ def test_a_net_in_which_nothing_counts_must_be_measured(bundle: Bundle) -> None:
     free = dataclasses.replace(bundle, manifest=manifest)
     with pytest.raises(PlanError, match="a counted time would be 0 s; give costs that presplit"):
         plan.search(free, device=PI, link=SLOW, server=GPU)
+
+
+def test_what_may_run_without_a_server_is_what_the_device_holds(bundle: Bundle) -> None:
+    """All of the net where there is the memory, else the next exit; or what is asked."""
+    around = {"device": PI, "link": SLOW, "server": GPU, "confidence": None}
+    whole = 4 * (3 * 100_000 + 1000)
+    assert plan.search(bundle, **around).fallback == "deepest"
+    small = plan.search(bundle, **around, max_memory_bytes=whole - 1)
+    assert (small.split, small.fallback) == (1, "exit")
+    asked = plan.search(bundle, **around, max_memory_bytes=whole, fallback="none")
+    assert (asked.split, asked.fallback) == (1, "none")
+    # What holds the whole net for a fault may as well answer with it.
+    alone = plan.search(bundle, **around, max_memory_bytes=whole - 1, fallback="deepest")
+    assert alone.split == bundle.net.last
+    # Without an exit on the way there would be no answer at all.
+    assert plan.search(bundle, **around | {"link": FAST}, max_drop=0.0).split == 0
+    told = plan.search(bundle, **around | {"link": FAST}, max_drop=0.0, fallback="none")
+    assert told.split > 0
+    rows = plan.table(bundle, **around, fallback="none").rows
+    assert {row.plan.fallback for row in rows} == {"none"}
+    assert all(row.plan.split for row in rows)

@@ -142,7 +142,7 @@ def test_an_answer_here_ends_the_waiting_only_where_the_table_calls_it_as_welcom
     busy_bundle: Bundle, as_welcome: bool
 ) -> None:
     """What runs while the reply is on its way is the first exit, in microseconds."""
-    away = row(Plan(0), edge_s=0.0, meanwhile_s=0.001 if as_welcome else None)
+    away = row(Plan(0, fallback="exit"), edge_s=0.0, meanwhile_s=0.001 if as_welcome else None)
     table = PlanTable((away,), usual=Conditions(1e7, 0.01))
     hosted = hosting(busy_bundle)
     far = Link("far", up_bps=1e7, down_bps=1e7, rtt_s=0.05)

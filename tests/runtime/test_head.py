@@ -38,13 +38,13 @@ def test_plans_share_the_stretches_that_they_have_in_common(bundle: Bundle) -> N
         Plan(0),
     ]
     head = Head(bundle, plans, load=load)
-    # 0 -> 1 with early, 1 -> 2 with middle, 2 -> 3; the fallback of split 0 is 0 -> 1 with early.
+    # 0 -> 1 with early, 1 -> 2 with middle, 2 -> 3; fallbacks go the same way from their split on.
     assert len(head) == len(loaded) == 3
     ways = [head.way(plan) for plan in plans]
     assert ways[0] == ways[1][:1] == ways[2][:1] == ways[3][:1]
     assert ways[1][1] is ways[2][1] is ways[3][1]
-    assert (ways[4], head.fallback(plans[4])) == ((), ways[0][0])
-    assert [head.fallback(plan) for plan in plans[:4]] == [None] * 4
+    assert (ways[4], head.fallback(plans[4])) == ((), ways[3])
+    assert [head.fallback(plan) for plan in plans[:4]] == [ways[3][1:], *[ways[3][2:]] * 2, ()]
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from presplit.bundle import Bundle
     from presplit.core.costs import Costs
-    from presplit.core.plans import Gateway, Plan
+    from presplit.core.plans import FallbackName, Gateway, Plan
 
 LISTS = ("--layers", "--fan-out", "--after")
 """Options after which several values may stand: ``--layers 800 40 40 10``."""
@@ -134,6 +134,19 @@ def plan_with(
     if threshold:
         changes["thresholds"] = dict(_threshold(text) for text in threshold)
     return msgspec.structs.replace(own_plan(bundle), **changes)
+
+
+def fallback_named(text: str | None) -> FallbackName | None:
+    """The fallback of that name; raises `SpecError` if there is none.
+
+    >>> fallback_named("all")
+    Traceback (most recent call last):
+        ...
+    presplit.core.errors.SpecError: --fallback: expected none, exit or deepest, got 'all'
+    """
+    if text not in (None, "none", "exit", "deepest"):
+        raise SpecError(f"--fallback: expected none, exit or deepest, got {text!r}")
+    return text
 
 
 def gateway_with(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from presplit.cli.options import Json, read_costs, say, show
+from presplit.cli.options import Json, fallback_named, read_costs, say, show
 from presplit.core import units
 from presplit.core.errors import SpecError
 
@@ -67,6 +67,13 @@ def plan(
     max_bytes: Annotated[
         str | None, typer.Option(help="Mean bytes that a sample sends: 500B.")
     ] = None,
+    fallback: Annotated[
+        str | None,
+        typer.Option(
+            help="What the device may run where no server answers: none, exit, or deepest (done "
+            "where its memory holds the whole net)."
+        ),
+    ] = None,
     gateway: Annotated[
         str | None,
         typer.Option(help="A gateway behind the link, as --device: the net is cut twice."),
@@ -122,6 +129,7 @@ def plan(
         max_energy_j=_read(max_energy, units.JOULES, "--max-energy"),
         max_memory_bytes=_read(max_memory, units.BYTES, "--max-memory"),
         max_up_bytes=_read(max_bytes, units.BYTES, "--max-bytes"),
+        fallback=fallback_named(fallback),
     )
     around: dict[str, Any] = {
         **{name: asked.pop(name) for name in ("device", "link", "server")},

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from presplit.core.errors import SpecError
 from presplit.core.types import Net
 from presplit.core.value import Deadline, NonNegative, Positive, Share, Value
+
+FallbackName = Literal["none", "exit", "deepest"]
+"""What an edge may run behind its split where no server answers (see `Plan`)."""
 
 
 class Estimate(Value, frozen=True):
@@ -67,7 +70,9 @@ class Plan(Value, frozen=True):
     ``thresholds`` maps an exit on the edge to the least score with which it answers; an exit that
     is not named never answers early. ``split`` 0 is all on the server, ``net.last`` all on the
     edge. The edge computes in ``form``, whom it asks in ``server_form``: the server, or a gateway
-    that does what ``gateway`` says.
+    that does what ``gateway`` says. Where no server answers in time, the edge goes on behind the
+    split as far as ``fallback`` lets it: not at all ("none"), to the next exit if none has run
+    ("exit"), or as deep as it gets by the deadline ("deepest"). What may run is held in memory.
     """
 
     split: Annotated[int, Meta(ge=0)]
@@ -79,6 +84,7 @@ class Plan(Value, frozen=True):
     deadline_s: Deadline | None = None
     expected: Estimate | None = None
     gateway: Gateway | None = None
+    fallback: FallbackName = "deepest"
 
     def fits(self, net: Net) -> None:
         """Raise `SpecError` unless the split and the exits exist in ``net``."""

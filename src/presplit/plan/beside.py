@@ -80,7 +80,7 @@ def _who(block: Block) -> str:
 
 def told(found: Scenario, best: Choice, limits: Limits, others: Mapping[str, Plan]) -> Plan:
     """The plan of ``best`` with the reasons why it won and what stands beside it."""
-    plan = best.plan(deadline_s=limits.deadline_s)
+    plan = best.plan(deadline_s=limits.deadline_s, limits=limits)
     assert plan.expected is not None
     why = (
         *_runner_up(found, best, limits),

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import structs
 
 from presplit.core import cost, units
 from presplit.core.errors import PlanError
-from presplit.core.plans import Plan
+from presplit.core.plans import FallbackName, Plan
 from presplit.core.types import Floats
 from presplit.plan.evaluate import Array, Block, Rows
 from presplit.plan.limits import Limits
@@ -42,9 +43,10 @@ class Choice:
     row: int
     rank: tuple[float, float, int, float]
 
-    def plan(self, *, deadline_s: float | None) -> Plan:
-        """The plan, with what is expected of it."""
-        return self.block.plans(np.array([self.row]), deadline_s=deadline_s)[0]
+    def plan(self, *, deadline_s: float | None, limits: Limits | None = None) -> Plan:
+        """The plan, with what is expected of it, and with the fallback that ``limits`` allow."""
+        plan = self.block.plans(np.array([self.row]), deadline_s=deadline_s)[0]
+        return with_fallback(plan, self.block.found, limits or Limits())
 
 
 def everything(_block: Block) -> bool:
@@ -102,15 +104,37 @@ def in_time(block: Block, rows: Rows, limits: Limits) -> Mask:
 
 
 def allowed_but_time(block: Block, limits: Limits) -> Mask:
-    """Which plans keep to the limits of memory, energy and bytes."""
-    found = block.weights_bytes <= block.found.memory_bytes
-    if limits.max_memory_bytes is not None:
-        found &= block.weights_bytes <= limits.max_memory_bytes
+    """Which plans keep to the limits of memory, energy and bytes, and to the fallback."""
+    found = block.weights_bytes <= room(block.found, limits)
+    if limits.fallback is not None and not may_fall_back(block, limits):
+        found[:] = False
     if limits.max_energy_j is not None:
         found &= block.joules <= limits.max_energy_j * (1 + ROUNDING)
     if limits.max_up_bytes is not None:
         found &= block.up_bytes <= limits.max_up_bytes * (1 + ROUNDING)
     return found
+
+
+def room(found: Scenario, limits: Limits) -> float:
+    """Bytes of weights that the device may hold."""
+    return min(found.memory_bytes, limits.max_memory_bytes or found.memory_bytes)
+
+
+def may_fall_back(block: Block, limits: Limits) -> bool:
+    """Whether the plans of a block can do without a server as it is asked."""
+    net = block.found.net
+    if block.split == net.last or limits.fallback in (None, "exit"):
+        return True
+    if limits.fallback == "none":
+        return bool(net.exits_up_to(block.split))
+    return block.found.whole_bytes(block.head.form) <= room(block.found, limits)
+
+
+def with_fallback(plan: Plan, found: Scenario, limits: Limits) -> Plan:
+    """The plan with what the edge may run where no server answers, as ``limits`` say."""
+    fits = found.whole_bytes(plan.form) <= room(found, limits)
+    usual: FallbackName = "deepest" if fits else "exit"
+    return structs.replace(plan, fallback=limits.fallback or usual)
 
 
 def _allowed(found: Scenario, block: Block, limits: Limits, keep: Keep) -> Mask:

@@ -24,7 +24,7 @@ from presplit.core.cost import REPLY_BYTES, WIRE_BYTES, Outcome, holding_exit
 from presplit.core.link import Link
 from presplit.core.plans import Conditions, PlanTable, Row
 from presplit.plan.cautious import judged_blocks
-from presplit.plan.choose import ROUNDING, Choice, Mask, allowed_but_time, why_none
+from presplit.plan.choose import ROUNDING, Choice, Mask, allowed_but_time, why_none, with_fallback
 from presplit.plan.evaluate import Array, Block, Rows, evaluate
 from presplit.plan.limits import Limits
 from presplit.plan.scenario import Scenario
@@ -101,7 +101,7 @@ def table_of(found: Scenario, limits: Limits | None = None, box: Box | None = No
     if not planes.places:
         raise why_none(found, limits)
     chosen = _chosen(planes, box)
-    rows = [_row(*planes.places[at], planes.seconds[at], limits.deadline_s) for at in chosen]
+    rows = [_row(*planes.places[at], planes.seconds[at], limits) for at in chosen]
     rows = [_with_own_answer(row, rows, found) for row in rows]
     ordered = sorted(rows, key=lambda row: (row.asked, row.plan.split))
     return PlanTable(tuple(ordered), usual(found.link))
@@ -271,9 +271,10 @@ def _fewest_missed(seconds: Array, chosen: list[int], points: Array) -> list[int
     return [chosen[at] for at in kept]
 
 
-def _row(block: Block, row: int, seconds: Array, deadline_s: float | None) -> Row:
+def _row(block: Block, row: int, seconds: Array, limits: Limits) -> Row:
     """A row of the table."""
-    plan = block.plans(np.array([row]), deadline_s=deadline_s)[0]
+    plan = block.plans(np.array([row]), deadline_s=limits.deadline_s)[0]
+    plan = with_fallback(plan, block.found, limits)
     assert plan.expected is not None
     asked = float(block.asked[row])
     ask_s = tail_s = sent = 0.0

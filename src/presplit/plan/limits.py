@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from presplit.core.errors import PlanError
+from presplit.core.plans import FallbackName
 from presplit.core.value import Deadline, NonNegative, Share, Value
 
 DROP = 0.005
@@ -27,6 +28,8 @@ class Limits(Value, frozen=True):
     all data drawn as the held-out samples were; None believes the samples as they are. The mean
     energy of a sample on the edge, the weights on the edge and the mean bytes that a sample sends
     are limited by ``max_energy_j``, ``max_memory_bytes`` and ``max_up_bytes``.
+    ``fallback`` is what the edge may run, and so holds, for when no server answers; if nothing is
+    said, it is all of the net where there is the memory for it, else the next exit.
     """
 
     deadline_s: Deadline | None = None
@@ -37,6 +40,7 @@ class Limits(Value, frozen=True):
     max_energy_j: NonNegative | None = None
     max_memory_bytes: NonNegative | None = None
     max_up_bytes: NonNegative | None = None
+    fallback: FallbackName | None = None
 
     @property
     def drop(self) -> float | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from presplit.bundle import Bundle
 from presplit.core.costs import Costs, Device
 from presplit.core.link import Link
-from presplit.core.plans import Plan, PlanTable
+from presplit.core.plans import FallbackName, Plan, PlanTable
 from presplit.core.times import NOTHING, Times
 from presplit.plan.envelope import Box, table_of
 from presplit.plan.limits import CONFIDENCE, Limits
@@ -61,6 +61,7 @@ def table(
     confidence: float | None = CONFIDENCE,
     max_memory_bytes: float | None = None,
     max_up_bytes: float | None = None,
+    fallback: FallbackName | None = None,
     edge_costs: Costs | None = None,
     server_costs: Costs | None = None,
     queue: Times = NOTHING,
@@ -80,6 +81,7 @@ def table(
         confidence=confidence,
         max_memory_bytes=max_memory_bytes,
         max_up_bytes=max_up_bytes,
+        fallback=fallback,
     )
     found = scenario(
         bundle,

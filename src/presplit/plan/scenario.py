@@ -106,6 +106,11 @@ class Scenario:
         """That of the net's own classifier, nothing left out."""
         return float(self.hits[PLAIN][-1].mean())
 
+    def whole_bytes(self, form: str) -> int:
+        """Bytes of the weights of the whole net with all its exits, in ``form``."""
+        weights = sum(self.segment_weights) + sum(self.exit_weights)
+        return BYTES_PER_WEIGHT.get(form, 4) * weights
+
     @property
     def forms(self) -> tuple[str, ...]:
         """The forms in which the edge may compute: both their times and their answers are known."""

@@ -14,7 +14,7 @@ import numpy as np
 from presplit.bundle import Bundle
 from presplit.core.costs import Costs, Device
 from presplit.core.link import Link
-from presplit.core.plans import Plan
+from presplit.core.plans import FallbackName, Plan
 from presplit.core.times import NOTHING, Times
 from presplit.plan.beside import choice, told, ways
 from presplit.plan.choose import Choice, why_none
@@ -37,6 +37,7 @@ def search(
     max_energy_j: float | None = None,
     max_memory_bytes: float | None = None,
     max_up_bytes: float | None = None,
+    fallback: FallbackName | None = None,
     edge_costs: Costs | None = None,
     server_costs: Costs | None = None,
     queue: Times = NOTHING,
@@ -73,6 +74,7 @@ def search(
         max_energy_j=max_energy_j,
         max_memory_bytes=max_memory_bytes,
         max_up_bytes=max_up_bytes,
+        fallback=fallback,
     )
     found = scenario(
         bundle,
@@ -184,7 +186,7 @@ def baselines(
 def choose(found: Scenario, limits: Limits | None = None) -> Plan:
     """`search` in a scenario that is already at hand, without the reasons."""
     limits = Limits() if limits is None else limits.checked()
-    return _best(found, limits).plan(deadline_s=limits.deadline_s)
+    return _best(found, limits).plan(deadline_s=limits.deadline_s, limits=limits)
 
 
 def _best(found: Scenario, limits: Limits) -> Choice:

@@ -2,7 +2,8 @@
 
 The head runs up to the plan's split, in one stretch for each exit that may answer. An exit that is
 sure answers at once. Otherwise the boundary goes upstream; what comes back in time and belongs to
-this request is the answer, and in every other case it is the deepest exit that has run here. The
+this request is the answer, and in every other case it is the deepest exit that this device reaches
+by then, as far as the plan lets it go (`presplit.runtime.fallback`). The
 deadline enters once and only shrinks: whatever the link or the server does becomes an answer's
 ``why``, never a delay and never an exception (`presplit.runtime.walk`).
 
@@ -25,11 +26,12 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+from msgspec import structs
 
 from presplit.bundle import Bundle, read
 from presplit.core.cost import answer_by
 from presplit.core.errors import InputError, PlanError, SpecError
-from presplit.core.plans import Conditions, Plan, PlanTable
+from presplit.core.plans import Conditions, FallbackName, Plan, PlanTable
 from presplit.core.protocols import SplitPolicyOf
 from presplit.core.types import Answer, Floats
 from presplit.core.value import DAY_S
@@ -40,6 +42,7 @@ from presplit.runtime.deadlines import Deadlines
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
 from presplit.runtime.head import Head, fits
 from presplit.runtime.opened import Opened
+from presplit.runtime.pace import Pace
 from presplit.runtime.sending import Sending
 from presplit.runtime.trip import Trip
 from presplit.runtime.upstream import Upstream
@@ -91,9 +94,10 @@ class Edge:
             for one in self._plans
         ]
         self._asks = [sending is not None and sending.asks for sending in sendings]
-        deadlines = Deadlines()
+        deadlines, pace = Deadlines(), Pace()
+        self._final, self.model_bytes = bundle.net.exits[-1].name, head.nbytes
         self._walks = [
-            Walk(bundle.net, head, one, sending, deadlines, races=races)
+            Walk(bundle.net, head, one, sending, deadlines, pace, races=races)
             for one, sending, races in zip(self._plans, sendings, _races(plan), strict=True)
         ]
         self._watching = None if watch is None else Watching(watch)
@@ -118,6 +122,7 @@ class Edge:
         upstream: Upstream | None = None,
         plan: Plan | None = None,
         table: PlanTable | None = None,
+        fallback: FallbackName | None = None,
         split_policy: str | SplitPolicyOf = "table",
         threads: int = 1,
         watch: Watcher | None = None,
@@ -132,9 +137,10 @@ class Edge:
         ``plan`` fixes one plan; else the edge chooses before each answer among the rows of
         ``table``, or of the bundle's own, by ``split_policy`` (a name on the shelf
         `presplit.policies.SPLITS`, or what makes a policy of one's own); else it goes by the
-        bundle's own plan. Without anybody to ask, a plan that wants to has
-        nothing to connect to: the answers come from the exits on the edge with ``why="link_down"``;
-        pass ``Plan(split=net.last)`` to have the whole net answer here. ``load`` makes the engines.
+        bundle's own plan. Without anybody to ask, a plan that wants to has nothing to connect to:
+        the edge answers alone, as deep as its fallback lets it, with ``why="link_down"``.
+        ``fallback`` is taken in place of the plan's own: "none", "exit" or "deepest" (see `Plan`);
+        ``edge.model_bytes`` tells the size of all models that are held. ``load`` makes the engines.
 
         ``watch`` is called with every `Answer` in their order, on a thread of its own: it can
         neither delay nor break an answer, and when `close` returns it has seen all that were given,
@@ -149,7 +155,7 @@ class Edge:
         if server is not None:
             address_of(server)
         bundle = bundle if isinstance(bundle, Bundle) else read(bundle)
-        chosen = _chosen(bundle, plan, table)
+        chosen = _falling_back(_chosen(bundle, plan, table), fallback)
         plans = plans_of(chosen)
         for one in plans:
             fits(one, bundle)
@@ -191,7 +197,7 @@ class Edge:
         by = began + answer_by(limit_s, asks=self._asks[number])
         found = self._walks[number].find(image[np.newaxis], by, trip)
         split = self._plans[number].split
-        answer = found.answer(time.monotonic() - began, split=split, row=row)
+        answer = found.answer(time.monotonic() - began, final=self._final, split=split, row=row)
         if self._choosing is not None:
             self._choosing.learn(answer, trip)
         if self._watching is not None:
@@ -278,6 +284,17 @@ def _chosen(bundle: Bundle, plan: Plan | None, table: PlanTable | None) -> Plan 
     raise PlanError(
         f"{bundle.path}: carries no plan; make one with presplit plan or pass plan=Plan(split=...)"
     )
+
+
+def _falling_back(plan: Plan | PlanTable, fallback: FallbackName | None) -> Plan | PlanTable:
+    """The same with another fallback, if one is said."""
+    if fallback is None:
+        return plan
+    if isinstance(plan, Plan):
+        return structs.replace(plan, fallback=fallback)
+    plans = [structs.replace(row.plan, fallback=fallback) for row in plan.rows]
+    rows = [structs.replace(row, plan=one) for row, one in zip(plan.rows, plans, strict=True)]
+    return structs.replace(plan, rows=tuple(rows))
 
 
 def _let_go(opened: Opened, closing: list[Callable[[], None]]) -> None:

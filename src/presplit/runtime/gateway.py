@@ -27,6 +27,7 @@ from presplit.runtime.engines import DEFAULT, ENGINES, Load
 from presplit.runtime.head import Head, fits
 from presplit.runtime.hosted import Array, Early, Hosted, Layer, Reply, TooLate
 from presplit.runtime.kept import Start
+from presplit.runtime.pace import Pace
 from presplit.runtime.sending import Sending
 from presplit.runtime.tail import Tail, Tails
 from presplit.runtime.trip import Trip
@@ -72,7 +73,7 @@ class Forwarding(Layer):
         self.sending = Sending(bundle, self._plan, upstream)
         self._lock = threading.Lock()
         self._walks: dict[Start, Future[Walk]] = {}
-        self._deadlines = Deadlines()
+        self._deadlines, self._pace = Deadlines(), Pace()
         self._rest_s = 0.0
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="gateway")
 
@@ -170,7 +171,8 @@ class Forwarding(Layer):
             head = Head(
                 self._bundle, [plan], threads=self._threads, load=self._load, start=tail.split
             )
-            found.set_result(Walk(net, head, plan, self.sending, self._deadlines))
+            walk = Walk(net, head, plan, self.sending, self._deadlines, self._pace)
+            found.set_result(walk)
         except BaseException as error:
             with self._lock:
                 self._walks = {key: walk for key, walk in self._walks.items() if walk is not found}

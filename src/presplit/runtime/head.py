@@ -46,7 +46,8 @@ class Held:
 class Stretch:
     """The segments from boundary ``start`` to ``stop`` in one engine, with at most one exit.
 
-    ``shape`` is that of the boundary at the start, ``seconds`` what a run took at opening.
+    ``shape`` is that of the boundary at the start, ``seconds`` what a run took at opening,
+    ``nbytes`` the size of its model.
     """
 
     def __init__(self, bundle: Bundle, cut: Cut, *, form: str, threads: int, load: Load) -> None:
@@ -55,6 +56,7 @@ class Stretch:
         model = bundle.runnable(start, stop, exits=early, form=form)
         self._input, self._boundary, self._names = model.input, model.boundary, model.logits
         self.shape = bundle.net.boundaries[start].shape
+        self.nbytes = len(model.onnx)
         self._engine = load(model, threads)
         self.seconds = self._time()
 
@@ -117,13 +119,15 @@ class Head:
         """The stretches up to the split of one of the plans, in order."""
         return tuple(self._stretches[cut, plan.form] for cut in cuts(self._net, plan, self._start))
 
-    def fallback(self, plan: Plan) -> Stretch | None:
-        """What runs after the split while the reply is on its way: None if the way holds an exit.
-
-        It runs from the split to the next exit.
-        """
+    def fallback(self, plan: Plan) -> tuple[Stretch, ...]:
+        """What may run behind the split where no server answers, from exit to exit."""
         after = _after(self._net, plan, self._start)
-        return next((self._stretches[cut, plan.form] for cut in after), None)
+        return tuple(self._stretches[cut, plan.form] for cut in after)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the models that are loaded; an engine takes a few times as much."""
+        return sum(stretch.nbytes for stretch in self._stretches.values())
 
 
 def fits(plan: Plan, bundle: Bundle, start: int = 0) -> None:
@@ -146,7 +150,14 @@ def fits(plan: Plan, bundle: Bundle, start: int = 0) -> None:
             bundle.encoding(plan.split, plan.codec)
     except SpecError as error:
         raise PlanError(f"the plan does not fit {bundle.path}: {error}") from error
-    for _, _, exit_ in [*cuts(net, plan, start), *_after(net, plan, start)]:
+    here = [*cuts(net, plan, start), *_after(net, plan, start)]
+    if all(exit_ is None for _, _, exit_ in here):
+        raise PlanError(
+            f"{bundle.path}: no exit runs up to split {plan.split}, and fallback='none' keeps the "
+            "rest off this device: without the server there would be no answer; take another "
+            "split, or fallback='exit'"
+        )
+    for _, _, exit_ in here:
         if exit_ is not None and exit_.classes != net.exits[-1].classes:
             raise PlanError(
                 f"{bundle.path}: exit {exit_.name!r} tells {exit_.classes} classes apart and the "
@@ -204,11 +215,15 @@ def cuts(net: Net, plan: Plan, start: int = 0) -> list[Cut]:
 
 
 def _after(net: Net, plan: Plan, start: int) -> list[Cut]:
-    """The stretch from the split to the next exit, where no exit on the way holds an answer."""
-    held = _holding(net, plan, start)
-    if held is None or held.after <= plan.split:
+    """The stretches behind the split that run where no server answers, by the plan's fallback."""
+    if plan.split == net.last or plan.fallback == "none":
         return []
-    return [(plan.split, held.after, held)]
+    exits = [exit_ for exit_ in net.exits if exit_.after > plan.split]
+    if plan.fallback == "exit":
+        held = _holding(net, plan, start)
+        exits = exits[:1] if held is not None and held.after > plan.split else []
+    begins = [plan.split, *(exit_.after for exit_ in exits)]
+    return [(begin, exit_.after, exit_) for begin, exit_ in zip(begins, exits, strict=False)]
 
 
 def _holding(net: Net, plan: Plan, start: int) -> Exit | None:

@@ -20,12 +20,15 @@ from presplit.runtime.engines import Stopped
 from presplit.runtime.fallback import Fallback
 from presplit.runtime.head import Head, Held, Stretch
 from presplit.runtime.hosted import Early, Reply
+from presplit.runtime.pace import Pace
 from presplit.runtime.sending import Sending
 from presplit.runtime.trip import Trip
 from presplit.runtime.upstream import Failure, Pending
 
 LATE_S = 10.0
 """With nothing held a reply is waited for so long beyond the deadline, unless an exit is first."""
+
+AS_PLANNED = ("confident", "planned", "server")
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,11 @@ class Found:
     why: Why
     up_bytes: int = 0
 
-    def answer(self, elapsed_s: float, *, split: int, row: int | None) -> Answer:
+    def answer(self, elapsed_s: float, *, final: str, split: int, row: int | None) -> Answer:
         """The answer for the caller, ``elapsed_s`` after the beginning; its scores are read-only.
 
-        It is degraded if a better one was planned and did not come. ``split`` and ``row`` say by
+        It is degraded if a better one was planned and did not come: the net's own classifier,
+        ``final``, is as good here as on the server. ``split`` and ``row`` say by
         which plan it was found.
         """
         scores = self.held.logits[0]
@@ -53,7 +57,7 @@ class Found:
             why=self.why,
             elapsed_s=elapsed_s,
             up_bytes=self.up_bytes,
-            degraded=self.why not in ("confident", "planned", "server"),
+            degraded=self.why not in AS_PLANNED and self.held.exit != final,
             split=split,
             row=row,
         )
@@ -64,7 +68,8 @@ class Walk:
 
     ``sending`` is None if the plan keeps all on the edge. With ``races`` what is computed while a
     reply is on its way is as welcome as the reply: the first of both is taken. ``deadlines`` stop
-    what runs here too long; the caller closes them. Raises `SpecError` for an unknown policy.
+    what runs here too long; the caller closes them. ``pace`` is what is known of this machine's
+    speed. Raises `SpecError` for an unknown policy.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class Walk:
         plan: Plan,
         sending: Sending | None,
         deadlines: Deadlines,
+        pace: Pace,
         *,
         races: bool = False,
     ) -> None:
@@ -81,7 +87,8 @@ class Walk:
         self._thresholds = plan.thresholds
         self._score = EXITS.find(plan.policy)
         self._way, self._fallback = head.way(plan), head.fallback(plan)
-        self._sending, self._deadlines, self._races = sending, deadlines, races
+        self._sending, self._deadlines, self._pace = sending, deadlines, pace
+        self._races = races
 
     @property
     def way(self) -> tuple[Stretch, ...]:
@@ -101,7 +108,8 @@ class Walk:
         """
         held: Held | None = None
         for stretch in self._way:
-            if held is not None and time.monotonic() + stretch.seconds > by:
+            expected_s = self._pace.expected_s(stretch.seconds)
+            if held is not None and time.monotonic() + expected_s > by:
                 return Found(held, "edge", "no_time")
             try:
                 values, at_exit = self._run(stretch, values, None if held is None else by, trip)
@@ -117,9 +125,8 @@ class Walk:
             held = at_exit or held
             if at_exit is not None and self._is_sure(at_exit):
                 return Found(at_exit, "edge", "confident")
-        if held is None:
-            return self._ask_with_nothing_held(values, by, trip)
         if self._sending is None:
+            assert held is not None, "the last stretch of all ends at the net's own exit"
             return Found(held, "edge", "planned")
         return self._ask(values, held, by, trip)
 
@@ -138,9 +145,13 @@ class Walk:
                 with self._deadlines.stop_at(by) as stop:
                     found = stretch.run(values, stop=stop)
         except Stopped:
-            trip.ran(time.monotonic() - began, stretch.seconds)
+            took_s = time.monotonic() - began
+            trip.ran(took_s, stretch.seconds)
+            self._pace.stopped(took_s, stretch.seconds)
             raise
-        trip.ran(time.monotonic() - began, stretch.seconds)
+        took_s = time.monotonic() - began
+        trip.ran(took_s, stretch.seconds)
+        self._pace.ran(took_s, stretch.seconds)
         return found
 
     def _is_sure(self, held: Held) -> bool:
@@ -148,50 +159,43 @@ class Walk:
         threshold = self._thresholds.get(held.exit)
         return threshold is not None and bool(sure(self._score(held.logits), threshold)[0])
 
-    def _ask(self, values: Floats, held: Held, by: float, trip: Trip) -> Found:
-        """The reply if it is there in time, else what is held."""
-        assert self._sending is not None, "what does not end here is sent"
-        asked, up_bytes = self._sending.ask(values, by)
-        if isinstance(asked, Failure):
-            trip.unasked(asked)
-            return Found(held, "edge", asked.why, up_bytes)
-        trip.asks(up_bytes)
-        reply = asked.wait(by)
-        trip.heard(asked, reply)
-        if isinstance(reply, Failure):
-            asked.cancel()
-            return Found(held, "edge", reply.why, up_bytes)
-        return self._told(reply, up_bytes)
+    def _ask(self, values: Floats, held: Held | None, by: float, trip: Trip) -> Found:
+        """The reply if it is there in time, else the best answer of this device by then.
 
-    def _ask_with_nothing_held(self, values: Floats, by: float, trip: Trip) -> Found:
-        """The reply, or the next exit on the edge, which runs while the reply is on its way.
-
-        Without any answer the deadline cannot be kept: after it, what comes first is the answer. An
-        answer that is as good as the reply (`races`) is taken before the deadline too.
+        With nothing held the deadline cannot be kept for sure: after it, what comes first is the
+        answer. An answer that is as good as the reply (`races`) is taken before it too.
         """
-        stretch = self._fallback
-        assert stretch is not None, "the head has one whenever no exit on the way holds an answer"
         assert self._sending is not None, "what does not end here is sent"
-        latest = max(by, time.monotonic()) + LATE_S
+        latest = by if held is not None else max(by, time.monotonic()) + LATE_S
         asked, up_bytes = self._sending.ask(values, latest)
-        trip.asks(up_bytes)
-        meanwhile = Fallback(stretch, values)
+        here = Fallback(self._fallback, values, held, by=by, pace=self._pace)
         try:
             if isinstance(asked, Failure):
                 reply = asked
                 trip.unasked(asked)
             else:
-                if self._races:
-                    meanwhile.once_held(asked.cancel)
-                reply = _first(asked, meanwhile, by, latest)
-                if self._races and _given_up(reply, meanwhile):
-                    reply = Failure("planned", "an answer was there before the reply")
+                trip.asks(up_bytes)
+                reply = self._reply(asked, here, by, latest)
                 trip.heard(asked, reply)
             if isinstance(reply, Failure):
-                return Found(meanwhile.result(), "edge", reply.why, up_bytes)
+                return Found(here.best(), "edge", reply.why, up_bytes)
             return self._told(reply, up_bytes)
         finally:
-            meanwhile.stop()
+            here.stop()
+
+    def _reply(self, asked: Pending, here: Fallback, by: float, latest: float) -> Reply | Failure:
+        """What came of the request; meanwhile this device begins when it has to, or at once."""
+        if not self._races:
+            reply = asked.wait(min(here.begins_at, by))
+            if not isinstance(reply, Failure) or reply.why != "late":
+                return reply
+        here.begin()
+        if self._races:
+            here.once_over(asked.cancel)
+        reply = _first(asked, here, by, latest)
+        if self._races and _given_up(reply, here):
+            return Failure("planned", "an answer was there before the reply")
+        return reply
 
     def _told(self, reply: Reply, up_bytes: int) -> Found:
         """What the server says: its own answer, or that of an exit behind the split."""
@@ -200,18 +204,18 @@ class Walk:
         return Found(Held(self._final, reply), "server", "server", up_bytes)
 
 
-def _given_up(reply: Reply | Failure, meanwhile: Fallback) -> bool:
+def _given_up(reply: Reply | Failure, here: Fallback) -> bool:
     """Whether no reply came because the answer here was first, or when it was there already."""
-    return isinstance(reply, Failure) and reply.why == "link_down" and meanwhile.holds
+    return isinstance(reply, Failure) and reply.why == "link_down" and here.over
 
 
-def _first(asked: Pending, meanwhile: Fallback, by: float, latest: float) -> Reply | Failure:
-    """The reply by ``by``, or until ``meanwhile`` holds an answer or ``latest`` is over."""
+def _first(asked: Pending, here: Fallback, by: float, latest: float) -> Reply | Failure:
+    """The reply by ``by``, or until there is an answer ``here`` or ``latest`` is over."""
     reply = asked.wait(by)
     if not isinstance(reply, Failure):
         return reply
-    if reply.why == "late" and not meanwhile.holds:
-        meanwhile.once_held(asked.cancel)
+    if reply.why == "late" and not here.holds:
+        here.once_held(asked.cancel)
         later = asked.wait(latest)
         if not isinstance(later, Failure):
             return later
