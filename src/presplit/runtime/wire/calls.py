@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from presplit.core.errors import InputError
 from presplit.runtime.hosted import Overloaded, TooLate, UnknownModel, why_of
+from presplit.runtime.wire.arriving import Arriving
 from presplit.runtime.wire.gate import admitted_as
 from presplit.runtime.wire.words import PUSHBACK_KEY, WHY_KEY
 
@@ -48,15 +49,18 @@ class Caller:
 Answer = Callable[[Message, Caller], Awaitable[Message]]
 
 
-def unary(kind: Any, answer: Answer, always: Words = ()) -> Any:
+def unary(kind: Any, answer: Answer, arriving: Arriving, always: Words = ()) -> Any:
     """A call from raw bytes to raw bytes, so that every refusal gets its status in one place.
 
     ``answer`` is told who calls; ``always`` are the words that end the call whatever comes of it.
+    For gRPC it is one that takes a stream, which looks the same to a client: such a call begins
+    with its head, and what follows is read by ``arriving``, in bounded time.
     """
 
-    async def handle(raw: bytes, context: Any) -> bytes:
+    async def handle(_: Any, context: Any) -> bytes:
         context.set_trailing_metadata(always)
         try:
+            raw = await arriving.read(context)
             return (await answer(_parsed(kind, raw), _caller(context))).SerializeToString()
         # Whatever goes wrong here is told by a status, and nothing of it beyond that.
         except Exception as error:
@@ -65,7 +69,7 @@ def unary(kind: Any, answer: Answer, always: Words = ()) -> Any:
         await context.abort(code, text, words)
         raise AssertionError("abort always raises")
 
-    return grpc.unary_unary_rpc_method_handler(handle)  # pyright: ignore[reportUnknownVariableType]
+    return grpc.stream_unary_rpc_method_handler(handle)  # pyright: ignore[reportUnknownVariableType]
 
 
 def _caller(context: Any) -> Caller:

@@ -20,6 +20,7 @@ from presplit.core.errors import InputError, ServerError
 from presplit.runtime.address import joined, why_not
 from presplit.runtime.hosted import Contract, Early, Hosted, UnknownModel
 from presplit.runtime.wire import messages
+from presplit.runtime.wire.arriving import Arriving
 from presplit.runtime.wire.calls import Caller, Message, Words, unary
 from presplit.runtime.wire.gate import Gate
 from presplit.runtime.wire.tensors import Sent, datatype_of, read, send
@@ -98,13 +99,14 @@ class Listener:
     def _handlers(self) -> dict[str, Any]:
         """The protocol's six calls."""
         most: Words = ((MOST_KEY, str(self._most_bytes)),)
+        arriving = Arriving(self._most_bytes)
         return {
-            "ServerLive": unary(messages.ServerLiveRequest, self._live),
-            "ServerReady": unary(messages.ServerReadyRequest, self._ready),
-            "ModelReady": unary(messages.ModelReadyRequest, self._model_ready, most),
-            "ServerMetadata": unary(messages.ServerMetadataRequest, self._metadata),
-            "ModelMetadata": unary(messages.ModelMetadataRequest, self._model_metadata),
-            "ModelInfer": unary(messages.ModelInferRequest, self._infer),
+            "ServerLive": unary(messages.ServerLiveRequest, self._live, arriving),
+            "ServerReady": unary(messages.ServerReadyRequest, self._ready, arriving),
+            "ModelReady": unary(messages.ModelReadyRequest, self._model_ready, arriving, most),
+            "ServerMetadata": unary(messages.ServerMetadataRequest, self._metadata, arriving),
+            "ModelMetadata": unary(messages.ModelMetadataRequest, self._model_metadata, arriving),
+            "ModelInfer": unary(messages.ModelInferRequest, self._infer, arriving),
         }
 
     async def _live(self, request: Message, caller: Caller) -> Message:
