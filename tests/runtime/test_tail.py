@@ -12,12 +12,11 @@ from presplit.bundle import Bundle
 from presplit.codecs import CODECS
 from presplit.core.errors import BundleError, EngineError, InputError
 from presplit.core.types import Runnable
-from presplit.runtime.admission import PLACES_PER_WORKER, admitted
-from presplit.runtime.batching import batched
+from presplit.runtime.batching import Crew, batched
 from presplit.runtime.engines import ENGINES, Engine
 from presplit.runtime.hosted import Hosted, Overloaded, TooLate, UnknownModel
 from presplit.runtime.server import hosting
-from presplit.runtime.tail import Tails, pooled
+from presplit.runtime.tail import Step, Tails
 
 VALUES = np.random.default_rng(0).random((3, 12), dtype=np.float32)
 
@@ -40,13 +39,18 @@ class Loader:
         return ENGINES["onnxruntime"](model, threads)
 
 
+def splits(tails: Tails) -> tuple[int, ...]:
+    """Where the engines that are kept start."""
+    return tuple(step.start for step in tails.kept.keys)
+
+
 def test_however_many_codecs_are_named_a_split_has_one_engine(bundle: Bundle) -> None:
     load = Loader()
     tails = Tails(bundle, load=load)
     for split in (0, 1, 2):
         for codec in bundle.manifest.ports[split].entry:
             tails.warm(bundle.manifest.model_name(split, codec))
-    assert tails.kept.splits == (0, 1, 2)
+    assert splits(tails) == (0, 1, 2)
     assert len(load.loaded) == 3
     assert tails.kept.nbytes == sum(len(model.onnx) for model in load.loaded)
 
@@ -69,17 +73,17 @@ def test_beyond_the_bound_the_least_lately_used_engine_goes(bundle: Bundle) -> N
     for split in (0, 1, 0, 2):
         tails.warm(names[split])
         assert tails.kept.nbytes <= sizes[0] + sizes[1]
-    assert tails.kept.splits == (0, 2)
+    assert splits(tails) == (0, 2)
     tails.warm(names[1])  # what went comes back
-    assert (tails.kept.splits, len(load.loaded)) == ((1, 2), 4)
+    assert (splits(tails), len(load.loaded)) == ((1, 2), 4)
 
 
 def test_an_engine_that_runs_is_not_let_go(bundle: Bundle) -> None:
     tails = Tails(bundle, keep_bytes=0)
-    with tails.kept.engine((0, "float32")):
+    with tails.kept.engine(Step(0, 3, "final", "float32")):
         tails.warm(bundle.manifest.model_name(1, "float32"))
-        assert tails.kept.splits == (0,)
-    assert (tails.kept.splits, tails.kept.nbytes) == ((), 0)
+        assert splits(tails) == (0,)
+    assert (splits(tails), tails.kept.nbytes) == ((), 0)
 
 
 def test_an_engine_that_cannot_be_made_leaves_no_trace(bundle: Bundle) -> None:
@@ -90,14 +94,14 @@ def test_an_engine_that_cannot_be_made_leaves_no_trace(bundle: Bundle) -> None:
     for _ in range(2):
         with pytest.raises(EngineError):
             tails.warm(bundle.manifest.model_name(0, "float32"))
-        assert (tails.kept.splits, tails.kept.nbytes) == ((), 0)
+        assert (splits(tails), tails.kept.nbytes) == ((), 0)
 
 
 def test_more_than_it_admits_is_shed_at_once_and_the_rest_is_right(bundle: Bundle) -> None:
-    hosted = admitted(batched(pooled(Tails(bundle), 1)), PLACES_PER_WORKER)
+    hosted = batched(Tails(bundle), Crew(1, places=16), closes=True)
     name = bundle.manifest.model_name(1, "float32")
     served, shed = [], 0
-    for _ in range(10 * PLACES_PER_WORKER):
+    for _ in range(160):
         try:
             served.append(hosted.run(name, VALUES, until=None))
         except Overloaded:
@@ -106,7 +110,7 @@ def test_more_than_it_admits_is_shed_at_once_and_the_rest_is_right(bundle: Bundl
     again = hosted.run(name, VALUES, until=None).result()  # places come back
     hosted.close()
     assert shed
-    assert len(served) >= PLACES_PER_WORKER
+    assert len(served) >= 16
     assert all(np.array_equal(answer, again) for answer in answers)
 
 

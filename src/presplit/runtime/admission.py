@@ -1,23 +1,145 @@
-"""Admission: a bounded number of requests is inside at once, and one more is refused at once.
+"""Admission: who may come in, and whose turn is next.
 
+A request that cannot be answered by its deadline behind those that are inside is refused at once.
 That keeps those that were admitted within their deadlines; an unbounded queue serves nobody in time
-once it is behind. Source: bounded concurrency as in Netflix's concurrency-limits; the limit is
-fixed here.
+once it is behind. Sources: bounded concurrency as in Netflix's concurrency-limits, where the limit
+follows what is measured: here it is the time that the requests ahead are known to take. Turns
+between clients are those of start-time fair queueing (Goyal, Vin and Cheng, 1996), so that a greedy
+client waits for itself and not the others for it.
 """
 
 from __future__ import annotations
 
+import math
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import TypeVar
 
 from presplit.runtime.hosted import Array, Hosted, Layer, Overloaded, Reply
 
 T = TypeVar("T")
 
-PLACES_PER_WORKER = 16
-"""Requests admitted at once for each worker, waiting or computed."""
+PLACES_PER_WORKER = 64
+"""Requests inside at once for each worker, waiting or computed."""
+MOST_BYTES = 2**28
+"""What the arrays of all requests inside may hold together; one alone may hold more."""
+MOST_WAIT_S = 1.0
+"""How long a request may have to wait, even where its deadline is later or none is told."""
+LEAST_AGAIN_S = 0.005
+"""A refused client is asked to stay away for so long at least."""
+MANY_CLIENTS = 1024
+"""Beyond so many, the turns of those that have nothing inside are forgotten."""
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """One request's place; ``turn`` orders those that wait: the least is next."""
+
+    client: str
+    turn: float
+    cost_s: float
+    nbytes: int
+
+
+class Book:
+    """Who is inside; safe for several threads.
+
+    Of ``places`` each client that is inside has an equal share, so that one that was alone gives
+    way to others; ``workers`` compute at once, and for so many there is always a place.
+    """
+
+    def __init__(self, places: int, *, workers: int = 1, most_wait_s: float = MOST_WAIT_S) -> None:
+        self._places, self._workers, self._most_wait_s = places, workers, most_wait_s
+        self._lock = threading.Lock()
+        self._inside: set[Place] = set()
+        self._of: Counter[str] = Counter()
+        self._nbytes = 0
+        self._now = 0.0
+        self._ends: dict[str, float] = {}
+        self.counts: Counter[str] = Counter()
+        """How many were ``admitted``, and refused: ``refused_places``, ``refused_late``."""
+
+    def enter(
+        self,
+        client: str,
+        *,
+        until: float | None = None,
+        cost_s: float = 0.0,
+        own_s: float = 0.0,
+        nbytes: int = 0,
+    ) -> Place:
+        """A place for a request of ``client``, or `Overloaded`.
+
+        It takes ``cost_s`` of one worker's time; once begun it is over after ``own_s``. ``until``
+        is its deadline (`time.monotonic`), ``nbytes`` what its array holds.
+        """
+        with self._lock:
+            turn = max(self._now, self._ends.get(client, 0.0))
+            if len(self._inside) >= self._workers:
+                self._check_places(client, nbytes)
+                self._check_time(turn, until, own_s)
+            place = Place(client, turn, cost_s, nbytes)
+            self._ends[client] = turn + cost_s
+            self._inside.add(place)
+            self._of[client] += 1
+            self._nbytes += nbytes
+            self.counts["admitted"] += 1
+            if len(self._ends) > MANY_CLIENTS:
+                self._ends = {who: end for who, end in self._ends.items() if end > self._now}
+            return place
+
+    def begins(self, place: Place) -> None:
+        """The request of ``place`` is being computed."""
+        with self._lock:
+            self._now = max(self._now, place.turn)
+
+    def leaves(self, place: Place) -> None:
+        """The request of ``place`` is over."""
+        with self._lock:
+            self._inside.discard(place)
+            self._nbytes -= place.nbytes
+            self._of[place.client] -= 1
+            if not self._of[place.client]:
+                del self._of[place.client]
+
+    @property
+    def inside(self) -> int:
+        """How many requests are inside."""
+        return len(self._inside)
+
+    def _check_places(self, client: str, nbytes: int) -> None:
+        """Raise `Overloaded` if ``client`` has its share of the places, or if there are none.
+
+        Those who come later get their shares beyond the places until the others' are down to
+        theirs, up to as many again.
+        """
+        clients = len(self._of) + (client not in self._of)
+        share = max(1, self._places // clients)
+        full = len(self._inside) >= 2 * self._places or self._of[client] >= share
+        if full or self._nbytes + nbytes > MOST_BYTES:
+            self.counts["refused_places"] += 1
+            ahead_s = sum(place.cost_s for place in self._inside) / self._workers
+            raise Overloaded(
+                "the server is at its limit; answer locally and ask again later",
+                again_s=max(LEAST_AGAIN_S, ahead_s / 4),
+            )
+
+    def _check_time(self, turn: float, until: float | None, own_s: float) -> None:
+        """Raise `Overloaded` if those with earlier turns leave too little time."""
+        ahead_s = sum(place.cost_s for place in self._inside if place.turn <= turn) / self._workers
+        left_s = math.inf if until is None else until - time.monotonic() - own_s
+        late_s = ahead_s - min(left_s, self._most_wait_s)
+        if late_s > 0:
+            self.counts["refused_late"] += 1
+            raise Overloaded(
+                f"the requests ahead take {1000 * ahead_s:.0f} ms, too long for this one; answer "
+                "locally and ask again later",
+                again_s=max(LEAST_AGAIN_S, late_s),
+            )
 
 
 class _Admitted(Layer):
@@ -25,26 +147,28 @@ class _Admitted(Layer):
 
     def __init__(self, inner: Hosted, places: int) -> None:
         super().__init__(inner)
-        self._places = threading.BoundedSemaphore(places)
+        self._book = Book(places)
 
     def warm(self, name: str) -> Future[None]:
-        return self._within(lambda: self._inner.warm(name))
+        return self._within("", 0, lambda: self._inner.warm(name))
 
     def run(
         self, name: str, array: Array, *, until: float | None, client: str = ""
     ) -> Future[Reply]:
-        return self._within(lambda: self._inner.run(name, array, until=until, client=client))
+        def begin() -> Future[Reply]:
+            return self._inner.run(name, array, until=until, client=client)
 
-    def _within(self, begin: Callable[[], Future[T]]) -> Future[T]:
+        return self._within(client, array.nbytes, begin)
+
+    def _within(self, client: str, nbytes: int, begin: Callable[[], Future[T]]) -> Future[T]:
         """What ``begin`` gives, if there is a place; it is held until that is over."""
-        if not self._places.acquire(blocking=False):
-            raise Overloaded("the server is at its limit; answer locally and ask again later")
+        place = self._book.enter(client, nbytes=nbytes)
         try:
             future = begin()
         except BaseException:
-            self._places.release()
+            self._book.leaves(place)
             raise
-        future.add_done_callback(lambda _: self._places.release())
+        future.add_done_callback(lambda _: self._book.leaves(place))
         return future
 
 

@@ -26,7 +26,6 @@ from presplit.runtime.deadlines import Deadlines
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
 from presplit.runtime.head import Head, fits
 from presplit.runtime.hosted import Array, Early, Hosted, Layer, Reply, TooLate
-from presplit.runtime.kept import Start
 from presplit.runtime.pace import Pace
 from presplit.runtime.sending import Sending
 from presplit.runtime.tail import Tail, Tails
@@ -35,6 +34,8 @@ from presplit.runtime.upstream import Failure, Request, Upstream
 from presplit.runtime.walk import Walk
 
 T = TypeVar("T")
+Start = tuple[int, str]
+"""The boundary at which requests enter, and the form in which they are computed."""
 
 UNTOLD_S = 10.0
 """How long a request may take that says nothing of its deadline."""

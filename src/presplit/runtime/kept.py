@@ -7,16 +7,16 @@ import dataclasses
 import itertools
 import threading
 from collections.abc import Callable, Generator
+from typing import Generic, TypeVar
 
 from presplit.core.memory import give_back
 from presplit.core.types import Runnable
 from presplit.runtime.engines import Engine
 
+Key = TypeVar("Key", bound=tuple[object, ...])
+
 LEAST_KEEP_BYTES = 64 * 2**20
 KEEP_MODELS = 4
-
-Start = tuple[int, str]
-"""The boundary at which a tail starts, and the form in which it computes."""
 
 
 def enough(model_bytes: int) -> int:
@@ -39,8 +39,8 @@ class _Place:
         self.used = 0
 
 
-class Kept:
-    """The engines of a bundle by where they start, at most ``keep_bytes`` of models at a time.
+class Kept(Generic[Key]):
+    """The engines of a bundle by what they compute, at most ``keep_bytes`` of models at a time.
 
     Bytes are those of the model that an engine was made of; one of ONNX Runtime holds about twice
     as many. An engine that runs is never let go, so the bound is passed while more than that is
@@ -49,16 +49,14 @@ class Kept:
 
     def __init__(
         self,
-        runnable: Callable[[Start], Runnable],
+        runnable: Callable[[Key], Runnable],
         load: Callable[[Runnable], Engine],
-        keep_bytes: float | None,
+        keep_bytes: float,
     ) -> None:
         self._runnable, self._load = runnable, load
-        self._keep_bytes = (
-            enough(len(runnable((0, "float32")).onnx)) if keep_bytes is None else keep_bytes
-        )
+        self._keep_bytes = keep_bytes
         self._lock = threading.Lock()
-        self._places: dict[Start, _Place] = {}
+        self._places: dict[Key, _Place] = {}
         self._clock = itertools.count(1)
 
     @property
@@ -68,25 +66,25 @@ class Kept:
             return sum(place.nbytes for place in self._places.values())
 
     @property
-    def splits(self) -> tuple[int, ...]:
-        """The splits whose engines are kept, in rising order, once for each form."""
+    def keys(self) -> tuple[Key, ...]:
+        """What the engines that are kept compute, in rising order."""
         with self._lock:
-            return tuple(sorted(k for (k, _), place in self._places.items() if place.made))
+            return tuple(sorted(key for key, place in self._places.items() if place.made))
 
     @contextlib.contextmanager
-    def engine(self, start: Start) -> Generator[tuple[Runnable, Engine]]:
-        """The engine of the tail from ``start``, kept while it is used.
+    def engine(self, key: Key) -> Generator[tuple[Runnable, Engine]]:
+        """The engine that computes ``key``, kept while it is used.
 
         It is made now if it is not there: whoever comes first makes it, the others wait.
         """
         with self._lock:
-            place = self._places.setdefault(start, _Place())
+            place = self._places.setdefault(key, _Place())
             place.users += 1
             place.used = next(self._clock)
         try:
             with place.lock:
                 if place.made is None:
-                    self._make(place, start)
+                    self._make(place, key)
                 made = place.made
             assert made is not None, "made above"
             yield made
@@ -97,9 +95,9 @@ class Kept:
             if gone:
                 give_back()
 
-    def _make(self, place: _Place, start: Start) -> None:
+    def _make(self, place: _Place, key: Key) -> None:
         """Fill ``place``; room is made before, so that the peak stays bounded too."""
-        runnable = self._runnable(start)
+        runnable = self._runnable(key)
         with self._lock:
             place.nbytes = len(runnable.onnx)
             self._let_go()

@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from presplit import __version__
 from presplit.bundle import Bundle, read
-from presplit.core.plans import Gateway
+from presplit.core.errors import PlanError
+from presplit.core.plans import Gateway, Plan
 from presplit.runtime.admission import PLACES_PER_WORKER, admitted
-from presplit.runtime.batching import batched
+from presplit.runtime.batching import Crew, batched
 from presplit.runtime.doors import check_keep_bytes, check_threads
 from presplit.runtime.echo import echoing
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
@@ -27,9 +28,9 @@ from presplit.runtime.gateway import (
     check_same_net,
     what_it_does,
 )
-from presplit.runtime.head import fits
+from presplit.runtime.head import fits, own_plan
 from presplit.runtime.hosted import Hosted
-from presplit.runtime.tail import Tails, pooled, workers_for
+from presplit.runtime.tail import Tails, workers_for
 from presplit.runtime.upstream import Upstream
 from presplit.runtime.wire.client import Client
 from presplit.runtime.wire.credentials import ClientCredentials, Secured, check_reach
@@ -47,19 +48,50 @@ def hosting(
     threads: int = 1,
     keep_bytes: float | None = None,
     load: Load = ENGINES[DEFAULT],
+    crew: Crew | None = None,
+    thresholds: Mapping[str, float] | None = None,
 ) -> Hosted:
     """The tails of ``bundle`` as a server hosts them: admitted, batched, on a pool of threads.
 
     ``threads`` is what one engine uses, ``keep_bytes`` bounds the models that are kept as engines
-    (`presplit.runtime.kept.enough`, if None), ``load`` makes the engines. With
-    `presplit.runtime.upstream.InProcess` an edge asks it without any network. Raises `SpecError` if
-    one of them is out of its range.
+    (`presplit.runtime.kept.enough`, if None), ``load`` makes the engines. ``crew`` computes, for
+    several bundles if they are given the same; its maker closes it. An exit that ``thresholds``
+    names answers from the least score that it gives there, for a request that enters before it.
+    With `presplit.runtime.upstream.InProcess` an edge asks it without any network. Raises
+    `SpecError` if a number is out of its range, `PlanError` if there is no such exit.
     """
     check_threads(threads)
     check_keep_bytes(keep_bytes)
-    workers = workers_for(threads)
-    tails = Tails(bundle, threads=threads, keep_bytes=keep_bytes, load=load)
-    return admitted(batched(pooled(tails, workers)), workers * PLACES_PER_WORKER)
+    policy = own_plan(bundle).policy
+    if thresholds:
+        fits(Plan(bundle.net.last, dict(thresholds), policy=policy), bundle)
+    tails = Tails(
+        bundle,
+        threads=threads,
+        keep_bytes=keep_bytes,
+        load=load,
+        thresholds=thresholds,
+        policy=policy,
+    )
+    return batched(tails, crew or Crew(workers_for(threads)), closes=crew is None)
+
+
+def exits_of(bundle: Bundle, given: Gateway | None) -> dict[str, float]:
+    """The thresholds of the exits that answer on a server which passes nothing on.
+
+    They are those of what is ``given``, else of the bundle's own plan if that has the server
+    compute to the end. Raises `PlanError` if ``given`` would pass something on.
+    """
+    last = bundle.net.last
+    if given is None:
+        planned = None if bundle.plan is None else bundle.plan.gateway
+        return {} if planned is None or planned.split != last else planned.thresholds
+    if given.split != last:
+        raise PlanError(
+            f"gateway.split is {given.split}, so the rest is passed on, and there is nobody to "
+            f"pass it on to: give forward_to (--forward-to HOST:PORT), or the split {last}"
+        )
+    return given.thresholds
 
 
 def forwarding(
@@ -81,7 +113,7 @@ def forwarding(
     places = workers * PLACES_PER_WORKER
     tails = Tails(bundle, threads=threads, keep_bytes=keep_bytes, load=load)
     gateway = Forwarding(
-        batched(pooled(tails, workers)),
+        batched(tails, Crew(workers, places=places), closes=True),
         tails,
         bundle,
         does,
@@ -134,7 +166,13 @@ def serve(
     first = first_model(found, forwards=forward_to is not None)
     with contextlib.ExitStack() as closing:
         if forward_to is None:
-            hosted = hosting(found, threads=threads, keep_bytes=keep_bytes, load=load)
+            hosted = hosting(
+                found,
+                threads=threads,
+                keep_bytes=keep_bytes,
+                load=load,
+                thresholds=exits_of(found, gateway),
+            )
         else:
             does = what_it_does(found, gateway)
             check_not_itself(forward_to, host, port)

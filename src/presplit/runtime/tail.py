@@ -7,12 +7,12 @@ comes back when it is asked for again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,21 +20,15 @@ from presplit.bundle import Bundle
 from presplit.codecs import CODECS
 from presplit.core.encoding import Encoding, Native, most_bytes
 from presplit.core.errors import MissingLibrary
+from presplit.core.plans import Plan
 from presplit.core.protocols import Codec
+from presplit.core.routing import sure
 from presplit.core.types import Boundary, Floats, Runnable
+from presplit.policies import EXITS
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
-from presplit.runtime.hosted import (
-    Array,
-    Contract,
-    Form,
-    Hosted,
-    Reply,
-    TooLate,
-    UnknownModel,
-)
-from presplit.runtime.kept import Kept, Start
-
-T = TypeVar("T")
+from presplit.runtime.head import cuts
+from presplit.runtime.hosted import Array, Contract, Form, TooLate, UnknownModel
+from presplit.runtime.kept import Kept, enough
 
 MAX_BATCH = 64
 """Samples in one request, at most."""
@@ -63,12 +57,32 @@ class Tail:
         except MissingLibrary as error:
             raise UnknownModel(f"{self.contract.name} cannot be decoded here: {error}") from error
 
+    def values(self, codes: Array) -> Floats:
+        """The same, once ``codes`` are known to be of the contract's form and finite."""
+        self.contract.input.check(codes)
+        return self.decode(codes)
+
+
+class Step(NamedTuple):
+    """What one engine computes: the segments from boundary ``start`` to ``stop``, and ``exit``."""
+
+    start: int
+    stop: int
+    exit: str
+    form: str
+
+
+Computed = tuple[Floats | None, Floats]
+"""The values at the end of a step, None at the net's own end, and the logits of its exit."""
+
 
 class Tails:
-    """Every tail of ``bundle``, computed by whoever calls: `pooled` makes it `Hosted`.
+    """Every tail of ``bundle``, computed by whoever calls: `presplit.runtime.batching` is `Hosted`.
 
     ``threads`` is how many one engine uses; at most ``keep_bytes`` of models are kept as engines
-    (`presplit.runtime.kept.enough`, if None), and always the one that runs.
+    (`presplit.runtime.kept.enough`, if None), and always the one that runs. An exit that
+    ``thresholds`` names answers where its score reaches the threshold, unless it lies before the
+    split; the scores are those of ``policy``.
     """
 
     def __init__(
@@ -78,10 +92,16 @@ class Tails:
         threads: int = 1,
         keep_bytes: float | None = None,
         load: Load = ENGINES[DEFAULT],
+        thresholds: Mapping[str, float] | None = None,
+        policy: str = "confidence",
     ) -> None:
-        self._bundle = bundle
+        self._bundle, self.threads = bundle, threads
+        self._thresholds, self._score = dict(thresholds or {}), EXITS.find(policy)
         self._tails = {tail.contract.name: tail for tail in _tails(bundle)}
-        self.kept = Kept(self._runnable, lambda model: load(model, threads), keep_bytes)
+        self._steps: dict[tuple[int, str], tuple[Step, ...]] = {}
+        if keep_bytes is None:
+            keep_bytes = enough(len(bundle.runnable(0, bundle.net.last).onnx))
+        self.kept: Kept[Step] = Kept(self._runnable, lambda model: load(model, threads), keep_bytes)
 
     @property
     def most_bytes(self) -> int:
@@ -94,7 +114,7 @@ class Tails:
         return self.find(name).contract
 
     def warm(self, name: str) -> None:
-        """Make the engine of ``name`` and run it once with zeros; raises `UnknownModel`."""
+        """Make the engines of ``name`` and run each with zeros; raises `UnknownModel`."""
         tail = self.find(name)
         zeros = np.zeros((1, *tail.shape), np.float32)
         try:
@@ -102,15 +122,20 @@ class Tails:
         except MissingLibrary as error:
             raise UnknownModel(f"{name} cannot be decoded here: {error}") from error
         assert codes is not None, "every codec carries zeros"
-        self._logits(tail, codes)
+        values: Floats | None = tail.decode(codes)
+        for step in self.steps(tail):
+            assert values is not None, "only the last step gives no values"
+            values = self.compute(step, values)[0]
 
     def run(self, name: str, array: Array, *, until: float | None) -> Floats:
-        """The logits for ``array``; raises as `presplit.runtime.hosted.Hosted` says."""
+        """The net's own logits for ``array``; raises as `presplit.runtime.hosted.Hosted` says."""
         tail = self.find(name)
         if until is not None and time.monotonic() >= until:
             raise TooLate("the deadline passed before the request's turn came")
-        tail.contract.input.check(array)
-        return self._logits(tail, array)
+        values = tail.values(array)
+        net = self._bundle.net
+        whole = Step(tail.split, net.last, net.exits[-1].name, tail.form)
+        return self.compute(whole, values)[1]
 
     def find(self, name: str) -> Tail:
         """The tail called ``name``; raises `UnknownModel`."""
@@ -119,52 +144,46 @@ class Tails:
             raise UnknownModel(f"no model {name[:128]!r} here; hosted: {hosted}")
         return self._tails[name]
 
-    def _logits(self, tail: Tail, codes: Array) -> Floats:
-        """What the net says of ``codes``."""
-        values = tail.decode(codes)
-        with self.kept.engine((tail.split, tail.form)) as (runnable, engine):
-            found = engine.run({runnable.input: values})
-        return found[runnable.logits[self._bundle.net.exits[-1].name]]
+    def steps(self, tail: Tail) -> tuple[Step, ...]:
+        """What is computed for ``tail``, in order: each ends at an exit that may answer."""
+        entry = (tail.split, tail.form)
+        if entry not in self._steps:
+            net = self._bundle.net
+            behind = {exit_.name for exit_ in net.exits if exit_.after > tail.split}
+            rules = {name: score for name, score in self._thresholds.items() if name in behind}
+            found: list[Step] = []
+            for start, stop, exit_ in cuts(net, Plan(net.last, rules), tail.split):
+                assert exit_ is not None, "every stretch of a whole net ends at an exit"
+                found.append(Step(start, stop, exit_.name, tail.form))
+            self._steps[entry] = tuple(found)
+        return self._steps[entry]
 
-    def _runnable(self, start: Start) -> Runnable:
-        """The model from a boundary to the logits, in a form."""
-        split, form = start
-        return self._bundle.runnable(split, self._bundle.net.last, form=form)
+    @contextlib.contextmanager
+    def engine(self, step: Step) -> Generator[Callable[[Floats], Computed]]:
+        """What computes ``step``: from values to those at its end, and its exit's logits."""
+        with self.kept.engine(step) as (runnable, engine):
 
+            def compute(values: Floats) -> Computed:
+                found = engine.run({runnable.input: values})
+                boundary = None if runnable.boundary is None else found[runnable.boundary]
+                return boundary, found[runnable.logits[step.exit]]
 
-class _Pooled:
-    """Tails on a bounded pool of threads; see `pooled`."""
+            yield compute
 
-    def __init__(self, tails: Tails, workers: int) -> None:
-        self._tails = tails
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="tail")
+    def compute(self, step: Step, values: Floats) -> Computed:
+        """The values at the end of ``step``, and its exit's logits."""
+        with self.engine(step) as compute:
+            return compute(values)
 
-    @property
-    def most_bytes(self) -> int:
-        return self._tails.most_bytes
+    def is_sure(self, step: Step, logits: Floats) -> bool:
+        """Whether the exit of ``step`` answers all these samples; scores of NaN are never sure."""
+        return bool(sure(self._score(logits), self._thresholds[step.exit]).all())
 
-    def contract(self, name: str) -> Contract:
-        return self._tails.contract(name)
-
-    def warm(self, name: str) -> Future[None]:
-        self._tails.contract(name)
-        return self._do(lambda: self._tails.warm(name))
-
-    def run(
-        self, name: str, array: Array, *, until: float | None, client: str = ""
-    ) -> Future[Reply]:
-        return self._do(lambda: self._tails.run(name, array, until=until))
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _do(self, work: Callable[[], T]) -> Future[T]:
-        return self._pool.submit(work)
-
-
-def pooled(tails: Tails, workers: int) -> Hosted:
-    """``tails`` computed by so many threads, in the order in which they are asked."""
-    return _Pooled(tails, workers)
+    def _runnable(self, step: Step) -> Runnable:
+        """The model of ``step``."""
+        net = self._bundle.net
+        early = [] if step.exit == net.exits[-1].name else [step.exit]
+        return self._bundle.runnable(step.start, step.stop, exits=early, form=step.form)
 
 
 def workers_for(threads: int) -> int:

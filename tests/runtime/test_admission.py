@@ -1,0 +1,68 @@
+"""Who is let in: as many as can be answered in time, and of each client its share."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from presplit.runtime.admission import Book
+from presplit.runtime.hosted import Overloaded
+
+
+def soon(seconds: float) -> float:
+    return time.monotonic() + seconds
+
+
+def test_a_request_is_refused_if_those_ahead_leave_no_time_and_hears_when_to_come_back() -> None:
+    book = Book(100, workers=2)
+    inside = [book.enter("a", until=soon(1), cost_s=0.05, own_s=0.05) for _ in range(4)]
+    with pytest.raises(Overloaded, match="the requests ahead take 100 ms") as caught:
+        book.enter("a", until=soon(0.1), cost_s=0.05, own_s=0.05)
+    assert 0.04 < caught.value.again_s < 0.06
+    assert book.counts == {"admitted": 4, "refused_late": 1}
+    book.leaves(inside[0])
+    book.leaves(inside[1])
+    book.enter("a", until=soon(0.2), cost_s=0.05, own_s=0.05)
+
+
+def test_as_many_as_compute_at_once_are_always_let_in_whatever_is_believed_of_their_time() -> None:
+    book = Book(100, workers=2)
+    for _ in range(2):
+        book.enter("a", until=soon(0.01), cost_s=9.0, own_s=9.0)
+    with pytest.raises(Overloaded):
+        book.enter("a", until=soon(5), cost_s=9.0, own_s=0.0)
+    with pytest.raises(Overloaded):  # nor does one wait so long that tells no deadline
+        book.enter("b", until=None, cost_s=9.0)
+
+
+def test_each_client_has_its_share_and_one_that_was_alone_gives_way() -> None:
+    book = Book(16, workers=1)
+    greedy = [book.enter("greedy") for _ in range(16)]
+    with pytest.raises(Overloaded, match="at its limit"):
+        book.enter("greedy")
+    others = [book.enter(name) for name in ("x", "y", "z") for _ in range(4)]
+    for name in ("x", "greedy"):
+        with pytest.raises(Overloaded):
+            book.enter(name)
+    for place in greedy[:12]:
+        book.leaves(place)
+    with pytest.raises(Overloaded):
+        book.enter("greedy")
+    book.leaves(greedy[12])
+    book.enter("greedy")
+    with pytest.raises(Overloaded):  # what all hold together is bounded too
+        book.enter("w", nbytes=2**40)
+    for place in (*greedy[13:], *others):
+        book.leaves(place)
+    assert book.inside == 1
+
+
+def test_whoever_asks_much_waits_for_itself_and_not_the_others_for_it() -> None:
+    book = Book(100, workers=1)
+    greedy = [book.enter("greedy", cost_s=0.01) for _ in range(20)]
+    other = book.enter("other", until=soon(0.05), cost_s=0.01, own_s=0.01)
+    assert sum(place.turn < other.turn for place in greedy) <= 1
+    book.begins(greedy[9])
+    # Who was not there takes its turn from now on, and has saved up nothing.
+    assert book.enter("late", cost_s=0.01).turn == greedy[9].turn
