@@ -264,7 +264,7 @@ def test_without_a_server_the_exits_answer_and_say_so(
 ) -> None:
     found = said_by(command, bundle, images, "--split", 2)
     assert {(answer["where"], answer["why"], answer["degraded"]) for answer in found} == {
-        ("edge", "link_down", True)
+        ("edge", "link_down", False)
     }
 
 
@@ -289,7 +289,7 @@ def test_a_table_is_chosen_from_where_there_is_one(
     for options, row, split, exit_ in (
         ([], 1, own.net.last, "block1"),
         (["--dynamic", "--deadline-s", 5, "--slow", 2], 1, own.net.last, "block1"),
-        (["--fixed"], None, 2, "block1"),
+        (["--fixed"], None, 2, "final"),
         (["--split", own.net.last], None, own.net.last, "final"),
     ):
         found = said_by(command, path, images, *options)

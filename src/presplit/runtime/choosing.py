@@ -50,6 +50,10 @@ class Choosing:
         with self._lock:
             self._policy.learn(answer.row, answer)
 
+    def heal(self) -> None:
+        """The server is back: try it at once."""
+        self._probing.heal()
+
     def close(self) -> None:
         """Probe no more."""
         self._probing.close()

@@ -21,7 +21,8 @@ import functools
 import numbers
 import time
 import weakref
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -36,19 +37,20 @@ from presplit.core.protocols import SplitPolicyOf
 from presplit.core.types import Answer, Floats
 from presplit.core.value import DAY_S
 from presplit.policies import SPLITS
-from presplit.runtime.address import address_of
 from presplit.runtime.choosing import Choosing
 from presplit.runtime.deadlines import Deadlines
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
+from presplit.runtime.first_of import FirstOf
+from presplit.runtime.guard import Guarded
 from presplit.runtime.head import Head, fits
 from presplit.runtime.opened import Opened
 from presplit.runtime.pace import Pace
 from presplit.runtime.sending import Sending
+from presplit.runtime.servers import guarded, named
 from presplit.runtime.trip import Trip
 from presplit.runtime.upstream import Upstream
 from presplit.runtime.walk import Walk
 from presplit.runtime.watching import Watcher, Watching
-from presplit.runtime.wire.client import Client
 from presplit.runtime.wire.credentials import ClientCredentials
 
 DEFAULT_DEADLINE_S = 1.0
@@ -104,6 +106,8 @@ class Edge:
         closing = [deadlines.close]
         if self._watching is not None:
             closing.append(self._watching.close)
+        self._guard: Guarded | FirstOf | None = None
+        self._whys = Counter[str]()
         self._choosing: Choosing | None = None
         if isinstance(plan, PlanTable):
             self._choosing = Choosing(plan, self._walks, policy(plan))
@@ -117,7 +121,7 @@ class Edge:
         cls,
         bundle: Bundle | str | Path,
         *,
-        server: str | None = None,
+        server: str | Sequence[str] | None = None,
         credentials: ClientCredentials | None = None,
         upstream: Upstream | None = None,
         plan: Plan | None = None,
@@ -130,9 +134,10 @@ class Edge:
     ) -> Self:
         """An edge for ``bundle`` (or its path), ready to answer.
 
-        It asks ``server`` (``HOST:PORT``) over gRPC, or any other ``upstream``, which the caller
-        closes; with ``credentials`` (`presplit.runtime.wire.credentials.client_credentials`), or by
-        ``grpcs://HOST:PORT``, over TLS.
+        It asks ``server`` (``HOST:PORT``) over gRPC, the best of several (a list, or with commas
+        between them), or any other ``upstream``, which the caller closes; with ``credentials``
+        (`presplit.runtime.wire.credentials.client_credentials`), or by ``grpcs://HOST:PORT``, over
+        TLS.
 
         ``plan`` fixes one plan; else the edge chooses before each answer among the rows of
         ``table``, or of the bundle's own, by ``split_policy`` (a name on the shelf
@@ -153,7 +158,7 @@ class Edge:
         if server is not None and upstream is not None:
             raise SpecError("server and upstream both say whom to ask: give one of them")
         if server is not None:
-            address_of(server)
+            named(server)
         bundle = bundle if isinstance(bundle, Bundle) else read(bundle)
         chosen = _falling_back(_chosen(bundle, plan, table), fallback)
         plans = plans_of(chosen)
@@ -165,13 +170,17 @@ class Edge:
         if server is None or all(one.split == bundle.net.last for one in plans):
             return make(upstream=upstream)
         longest_s = max(one.deadline_s or 0.0 for one in plans)
-        client = Client(server, patience_s=max(PATIENCE_S, longest_s), credentials=credentials)
+        patience_s = max(PATIENCE_S, longest_s)
+        client = guarded(server, patience_s=patience_s, credentials=credentials)
         try:
             edge = make(upstream=client)
         except BaseException:
             client.close()
             raise
         edge._closing.append(client.close)
+        edge._guard = client
+        if edge._choosing is not None:
+            client.on_heal(edge._choosing.heal)
         return edge
 
     def answer(self, image: Floats, *, deadline_s: float | None = None) -> Answer:
@@ -198,6 +207,7 @@ class Edge:
         found = self._walks[number].find(image[np.newaxis], by, trip)
         split = self._plans[number].split
         answer = found.answer(time.monotonic() - began, final=self._final, split=split, row=row)
+        self._whys[answer.why] += 1
         if self._choosing is not None:
             self._choosing.learn(answer, trip)
         if self._watching is not None:
@@ -208,6 +218,19 @@ class Edge:
     def conditions(self) -> Conditions | None:
         """What an edge with a table knows of the link, the server and itself; None with a plan."""
         return None if self._choosing is None else self._choosing.now
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What happened so far, by name: answers by their ``why``, and what the guard counted.
+
+        Of the guard are: requests ``asked`` and ``not asked``, ``replies`` that were used, those
+        that were ``late`` or a ``bad_reply`` (of another request, another form, not finite) and so
+        ignored, ``retries``, ``breaks`` of the breaker and ``probes``.
+        """
+        found = {f"answers {why}": count for why, count in sorted(self._whys.items())}
+        return (
+            found if self._guard is None else {**found, **dict(sorted(self._guard.counts.items()))}
+        )
 
     @property
     def probed_bytes(self) -> int:

@@ -66,6 +66,10 @@ class Sent:
             self._heard, self._patience_s = heard, self._rare * FIRST_S
         return now >= max(self._heard + self._patience_s, self._next)
 
+    def soon(self) -> None:
+        """It is due with the next answer."""
+        self._next, self._patience_s = 0.0, 0.0
+
     def go(self) -> Trip:
         """Send one, and wait for what comes of it."""
         trip, began = Trip(), time.monotonic()
@@ -137,6 +141,12 @@ class Probing:
         sent = any(probe.due(now, goes_by) for probe in self._sent)
         if sent or any(probe.due(now) for probe in self._ran):
             self._wanted.set()
+
+    def heal(self) -> None:
+        """The server is back: send what shows how the link is now, whatever was seen last."""
+        for probe in self._sent:
+            probe.soon()
+        self._wanted.set()
 
     def close(self) -> None:
         """Probe no more; a probe that is on its way is not waited for."""

@@ -1,0 +1,315 @@
+"""A guard before a server: who cannot be reached, or would be late, is not asked.
+
+After some misses in a row the breaker opens, and requests fail at once: no answer waits for a
+server that is gone or hangs. Meanwhile a thread beside the answers finds out when it is back: it
+knocks (`presplit.runtime.knocking`), connects anew, and sends the last request again as a probe,
+one at a time and about once a second at most. Besides: a request fails at once that even the
+fastest of the last replies would be too slow for, that the server has refused as such, or that is
+one too many; and one that found no connection is sent once more if time and a budget allow it.
+
+Sources: circuit breaker, M. Nygard, "Release It!"; the budget of retries is gRPC's (gRFC A6).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+
+from presplit.core.errors import PresplitError
+from presplit.core.types import Why
+from presplit.runtime.hosted import Reply
+from presplit.runtime.knocking import knock
+from presplit.runtime.upstream import Failure, Pending, Request, Upstream
+
+OPENS_AFTER = 3
+"""Misses in a row after which the server is not asked any more."""
+MISSES: tuple[Why, ...] = ("late", "link_down", "bad_reply", "failed")
+"""What counts as one: an overload is told by a server that lives, and so is a refusal."""
+PROBE_S = 10.0
+"""How long the reply to a probe is waited for: a server that hung answers it when it goes on."""
+LONG_S = 0.1
+"""A probe that took longer is followed by another: who hung is not slow for that."""
+EVERY_S = (1.0, 1.3)
+"""Between the beginnings of two probes, drawn anew each time so that many edges do not meet."""
+REFUSED_S = 10.0
+"""A model that the server refused is not asked for again so long."""
+KEPT = 8
+"""Of the last replies for a model so many are remembered."""
+HOPELESS = 0.8
+"""A reply takes at least such a share of the fastest of these."""
+MOST = 64
+"""Requests on their way at once."""
+TOKENS, PER_REPLY = 10.0, 0.1
+"""Retries that may be saved up, and what a reply earns: with many failures there are none."""
+
+
+class Guarded:
+    """What ``make`` makes, an upstream, guarded; made anew when the server is back.
+
+    ``address`` (``HOST:PORT``) is where to knock, None if there is no such place. ``retries`` is
+    False where somebody else tries again.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Upstream],
+        *,
+        address: str | None = None,
+        retries: bool = True,
+    ) -> None:
+        self._make, self._address, self._retries = make, address, retries
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._up = make()
+        self._names = list[str]()
+        self._misses = self._flying = 0
+        self._tokens = 1.0
+        self._open: Failure | None = None
+        self._probing = False
+        self._refused = dict[str, tuple[float, str]]()
+        self._times = dict[str, deque[float]]()
+        self._heard = time.monotonic()
+        self._last: Request | None = None
+        self.counts = Counter[str]()
+        self._on_heal: Callable[[], None] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """True while the server is not asked."""
+        return self._open is not None
+
+    def on_heal(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called whenever the server is back."""
+        self._on_heal = call
+
+    def greet(self, name: str) -> None:
+        """As inside."""
+        if name not in self._names:
+            self._names.append(name)
+        self._up.greet(name)
+
+    def ask(self, request: Request, until: float) -> Pending | Failure:
+        """As inside, unless there is no use in it."""
+        with self._lock:
+            self._last = request
+            failure = self._why_not(request, until)
+            if failure is not None:
+                self.counts["not asked"] += 1
+                return failure
+            up = self._up
+        return self._sent(up, request, until)
+
+    def close(self) -> None:
+        """Close the connection; what is on its way fails."""
+        self._ended.set()
+        self._up.close()
+
+    def settle(self, request: Request, why: Why, detail: str, waited_s: float) -> None:
+        """Take notice of what came of a request: its reply (``why`` "server") or a failure."""
+        with self._lock:
+            self.counts["replies" if why == "server" else why] += 1
+            if why == "server":
+                self._tokens = min(TOKENS, self._tokens + PER_REPLY)
+                self._times.setdefault(request.model, deque(maxlen=KEPT)).append(waited_s)
+                self._heard = time.monotonic()
+                self._misses = 0
+            elif why == "refused":
+                self._refuse(request.model, detail)
+            elif why in MISSES:
+                self._misses += 1
+                if self._misses >= OPENS_AFTER and self._open is None:
+                    self.counts["breaks"] += 1
+                    self._open = Failure(why, f"not asked since {detail}")
+                    self._probe()
+
+    def landed(self) -> None:
+        """A request is not on its way any more."""
+        with self._lock:
+            self._flying -= 1
+
+    def again(self, request: Request, until: float) -> Pending | Failure | None:
+        """The request once more; None if that is of no use or beyond the budget."""
+        with self._lock:
+            fits = self._tokens >= 1 and self._why_not(request, until) is None
+            if not self._retries or not fits or self._ended.is_set():
+                return None
+            self._tokens -= 1
+            self.counts["retries"] += 1
+            up = self._up
+        return up.ask(request, until)
+
+    def _sent(self, up: Upstream, request: Request, until: float) -> Pending | Failure:
+        """The request on its way."""
+        asked = up.ask(request, until)
+        with self._lock:
+            self.counts["asked"] += 1
+            self._flying += not isinstance(asked, Failure)
+        if isinstance(asked, Failure):
+            self.settle(request, asked.why, asked.detail, 0.0)
+            return asked
+        return _Watched(self, asked, request, until)
+
+    def _why_not(self, request: Request, until: float) -> Failure | None:
+        """Why a request is not sent; the lock is held."""
+        now = time.monotonic()
+        if self._open is not None:
+            return self._open
+        since, detail = self._refused.get(request.model, (-REFUSED_S, ""))
+        if now - since < REFUSED_S:
+            return Failure("refused", detail)
+        if self._flying >= MOST:
+            return Failure("overloaded", f"{MOST} requests are on their way already")
+        times = self._times.get(request.model)
+        if times and until - now < HOPELESS * min(times):
+            if now - self._heard > EVERY_S[0]:
+                self._probe()
+            return Failure("no_time", f"replies take {min(times):.3g} s and more")
+        return None
+
+    def _refuse(self, model: str, detail: str) -> None:
+        """Do not ask for the model for a while; said once. The lock is held."""
+        self._misses = 0
+        if model not in self._refused:
+            where = self._address or "the server"
+            logging.getLogger("presplit.edge").warning("%s refuses %s: %s", where, model, detail)
+        self._refused[model] = time.monotonic(), detail
+
+    def _probe(self) -> None:
+        """Have it found out how the server does; the lock is held."""
+        if self._probing or self._ended.is_set():
+            return
+        thread = threading.Thread(target=self._work, name="guard", daemon=True)
+        try:
+            thread.start()
+            self._probing = True
+        except RuntimeError:  # no more threads: the next request is the probe
+            self._open, self._misses = None, 0
+
+    def _work(self) -> None:
+        """Probe until a probe is answered."""
+        try:
+            lost = self._open is not None and self._open.why == "link_down"
+            while not self._ended.is_set():
+                at_once = self._address is None or knock(self._address, self._ended)
+                if self._ended.is_set():
+                    return
+                began = time.monotonic()
+                if lost or not at_once:
+                    self._renew()
+                failure = self._probed()
+                if failure is None:
+                    return
+                lost = failure.why == "link_down"
+                pause_s = began + random.uniform(*EVERY_S) - time.monotonic()
+                self._ended.wait(max(0.0, pause_s))
+        finally:
+            self._probing = False
+
+    def _renew(self) -> None:
+        """Connect anew: an old connection would wait before it tries again."""
+        try:
+            new = self._make()
+        except PresplitError:  # what it needs, a certificate perhaps, is not there any more
+            return
+        with self._lock:
+            old, self._up = self._up, new
+        old.close()
+        if self._ended.is_set():
+            new.close()
+        for name in self._names:
+            new.greet(name)
+
+    def _probed(self) -> Failure | None:
+        """Why a probe failed; None if it had its reply, and all goes on as ever."""
+        request = self._last
+        assert request is not None, "nothing is probed before something was asked"
+        reply, took_s = self._asked_once(request)
+        if took_s > LONG_S:
+            # Most of that it may have hung: what a reply takes now is seen by another one.
+            reply, took_s = self._asked_once(request)
+        if isinstance(reply, Failure) and reply.why in MISSES:
+            return reply
+        with self._lock:
+            # A refusal or an overload shows as well that somebody is there.
+            if not isinstance(reply, Failure):
+                self._times[request.model] = deque([took_s], maxlen=KEPT)
+            self._heard = time.monotonic()
+            self._open, self._misses = None, 0
+        if self._on_heal is not None:
+            self._on_heal()
+        return None
+
+    def _asked_once(self, request: Request) -> tuple[Reply | Failure, float]:
+        """What comes of a probe, and the seconds that it took."""
+        began = time.monotonic()
+        self.counts["probes"] += 1
+        asked = self._up.ask(request, began + PROBE_S)
+        reply = asked if isinstance(asked, Failure) else asked.wait(began + PROBE_S)
+        if isinstance(reply, Failure) and not isinstance(asked, Failure):
+            asked.cancel()
+        return reply, time.monotonic() - began
+
+
+class _Watched:
+    """A request on its way; what comes of it is told to its guard, once for each try."""
+
+    def __init__(self, guard: Guarded, inner: Pending, request: Request, until: float) -> None:
+        self._guard, self._inner, self._request, self._until = guard, inner, request, until
+        self._began = time.monotonic()
+        self._lock = threading.Lock()
+        self._settled = self._cancelled = self._waited = self._tried = False
+
+    @property
+    def server_s(self) -> float | None:
+        """As inside."""
+        return self._inner.server_s
+
+    def wait(self, until: float) -> Reply | Failure:
+        """As inside; what found no connection is sent once more."""
+        self._waited = False
+        reply = self._inner.wait(until)
+        if self._cancelled:
+            return reply
+        if isinstance(reply, Failure) and reply.why == "late" and until < self._until:
+            self._waited = True
+            return reply
+        if isinstance(reply, Failure):
+            if reply.why == "link_down" and not self._tried and self._again(reply):
+                return self.wait(until)
+            self._settle(reply.why, reply.detail)
+        else:
+            self._settle("server", "")
+        return reply
+
+    def cancel(self) -> None:
+        """As inside. Given up after its time it is a miss; given up before that, it is nothing."""
+        self._cancelled = True
+        self._inner.cancel()
+        self._settle("late" if self._waited else "planned", "no reply in time")
+
+    def _again(self, failure: Failure) -> bool:
+        """Whether it is on its way once more."""
+        self._tried = True
+        self._guard.settle(self._request, failure.why, failure.detail, 0.0)
+        asked = self._guard.again(self._request, self._until)
+        if asked is None or isinstance(asked, Failure):
+            with self._lock:
+                self._settled, settled = True, self._settled
+            if not settled:
+                self._guard.landed()
+            return False
+        self._inner, self._began = asked, time.monotonic()
+        if self._cancelled:
+            asked.cancel()
+        return True
+
+    def _settle(self, why: Why, detail: str) -> None:
+        """Tell the guard, unless it was told."""
+        with self._lock:
+            self._settled, settled = True, self._settled
+        if not settled:
+            self._guard.landed()
+            self._guard.settle(self._request, why, detail, time.monotonic() - self._began)
