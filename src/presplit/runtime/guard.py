@@ -31,8 +31,8 @@ MISSES: tuple[Why, ...] = ("late", "link_down", "bad_reply", "failed")
 """What counts as one: an overload is told by a server that lives, and so is a refusal."""
 PROBE_S = 10.0
 """How long the reply to a probe is waited for: a server that hung answers it when it goes on."""
-LONG_S = 0.1
-"""A probe that took longer is followed by another: who hung is not slow for that."""
+LONG_S = 0.02
+"""A probe that took longer is followed by another: it may have waited for a connection."""
 EVERY_S = (1.0, 1.3)
 """Between the beginnings of two probes, drawn anew each time so that many edges do not meet."""
 REFUSED_S = 10.0
