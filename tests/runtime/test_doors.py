@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import math
 import os
 import signal
-import threading
-from concurrent.futures import Future
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +20,12 @@ from presplit.core.errors import EngineError, InputError, PlanError, SpecError
 from presplit.core.plans import Plan
 from presplit.core.types import Runnable
 from presplit.runtime import Edge, serve
+from presplit.runtime.config import Config
 from presplit.runtime.engines import ENGINES, Arrays, Stop
 from presplit.runtime.fallback import Fallback
 from presplit.runtime.local import Local
 from presplit.runtime.measure import measure
-from presplit.runtime.server import _serve, hosting
+from presplit.runtime.server import hosting
 from presplit.runtime.upstream import Failure, InProcess
 from presplit.runtime.walk import _first
 
@@ -130,21 +129,15 @@ def test_a_fallback_that_fails_leaves_the_reply_to_come() -> None:
     assert not asked.cancelled
 
 
-def test_a_server_that_warms_up_hears_the_signal_to_stop() -> None:
-    class Warming:
-        closed = False
+def test_a_server_that_warms_up_hears_the_signal_to_stop(bundle: Bundle) -> None:
+    def slow(model: Runnable, threads: int) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        return ENGINES["onnxruntime"](model, threads)
 
-        def warm(self, name: str) -> Future[None]:
-            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
-            return Future()
-
-        def close(self) -> None:
-            self.closed = True
-
-    hosted, told = Warming(), list[str]()
-    work = _serve(hosted, "net", host="127.0.0.1", port=0, ready=told.append)  # type: ignore[arg-type]
-    asyncio.run(asyncio.wait_for(work, 5))
-    assert (hosted.closed, told) == (True, [])
+    told = list[Any]()
+    serve(bundle, Config(port=0, log="none"), load=slow, ready=told.append)
+    assert told == []
 
 
 def test_a_text_called_npy_is_refused_without_advice_to_run_it(tmp_path: Path) -> None:

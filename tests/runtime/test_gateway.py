@@ -28,6 +28,7 @@ from presplit.lab.processes import address_of, end, free_port
 from presplit.lab.processes import start as begin
 from presplit.packing import pack
 from presplit.runtime import Edge, Local, serve
+from presplit.runtime.config import Config
 from presplit.runtime.engines import ENGINES, Arrays, Engine, Stop
 from presplit.runtime.gateway import MOST_WALKS, what_it_does
 from presplit.runtime.hosted import Early, UnknownModel
@@ -345,15 +346,15 @@ def test_what_does_not_fit_the_bundle_is_refused_before_it_listens(
 ) -> None:
     port = free_port()
     with pytest.raises(SpecError, match="is this gateway itself"):
-        serve(bundle, port=port, forward_to=f"localhost:{port}", gateway=Gateway(1))
+        serve(bundle, Config(port=port, forward_to=f"localhost:{port}"), gateway=Gateway(1))
     with pytest.raises(SpecError, match="HOST:PORT"):
-        serve(bundle, forward_to="nowhere", gateway=Gateway(1))
+        serve(bundle, Config(forward_to="nowhere"), gateway=Gateway(1))
     with pytest.raises(PlanError, match="no exit 'nowhere'"):
-        serve(bundle, forward_to=server, gateway=Gateway(1, {"nowhere": 0.5}))
+        serve(bundle, Config(forward_to=server), gateway=Gateway(1, {"nowhere": 0.5}))
     with pytest.raises(PlanError, match="no codec named 'int3'"):
-        serve(bundle, forward_to=server, gateway=Gateway(1, codec="int3"))
+        serve(bundle, Config(forward_to=server), gateway=Gateway(1, codec="int3"))
     with pytest.raises(ServerError, match="does not serve this bundle's net .*serve the same"):
-        serve(other_bundle, forward_to=server, gateway=Gateway(1))
+        serve(other_bundle, Config(forward_to=server), gateway=Gateway(1))
 
 
 def test_a_plan_with_a_gateway_must_fit_and_says_which_tail_each_is_asked_for(
@@ -369,8 +370,8 @@ def test_a_plan_with_a_gateway_must_fit_and_says_which_tail_each_is_asked_for(
     plan = Plan(1, codec="int8", gateway=Gateway(2, {"middle": 0.9}, codec="float16"))
     found, name = with_plan(bundle, plan, tmp_path), bundle.manifest.model_name
     assert what_it_does(found, None) == plan.gateway
-    assert first_model(found, forwards=True) == name(1, "int8")
-    assert first_model(found) == name(2, "float16")
+    assert first_model(found, forwards=True).name == name(1, "int8")
+    assert first_model(found).name == name(2, "float16")
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from presplit.bundle import Bundle
 from presplit.core.errors import BundleError, EngineError, ServerError
 from presplit.core.plans import Plan
 from presplit.runtime import Edge, serve
+from presplit.runtime.config import Config
 from presplit.runtime.engines import ENGINES
 from presplit.runtime.hosted import Array, Layer, Overloaded
 from presplit.runtime.server import hosting
@@ -350,24 +351,24 @@ def test_a_port_that_is_taken_is_one_sentence(bundle: Bundle, server: str) -> No
     cure = "choose another port, or 0 for a free one"
     text = f"cannot listen on 127.0.0.1:{port} (Address already in use); {cure}"
     with pytest.raises(ServerError, match=re.escape(text)):
-        serve(bundle, port=int(port))
+        serve(bundle, Config(port=int(port)))
 
 
 def test_a_host_that_does_not_exist_is_one_sentence(bundle: Bundle) -> None:
     with pytest.raises(ServerError, match=r"cannot listen on no-such-host.invalid:0 \(.*known"):
-        serve(bundle, host="no-such-host.invalid", insecure=True)
+        serve(bundle, Config(host="no-such-host.invalid", port=0, insecure=True))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
 def test_an_address_that_others_can_reach_must_be_asked_for(bundle: Bundle, host: str) -> None:
     with pytest.raises(ServerError, match="the server lacks TLS .* and a gate"):
-        serve(bundle, host=host)
+        serve(bundle, Config(host=host))
 
 
 @pytest.mark.parametrize("host", ["[::1]", "::1", "LOCALHOST", "::ffff:127.0.0.1"])
 def test_this_machines_own_address_is_known_in_every_spelling(host: str, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no such bundle"):
-        serve(tmp_path / "none.bundle", host=host)
+        serve(tmp_path / "none.bundle", Config(host=host))
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from presplit.cli import (
     train,
 )
 from presplit.cli.console import every_character_printable
+from presplit.cli.grouped import Grouped
 from presplit.cli.options import spread
 from presplit.core.errors import PresplitError
 
@@ -60,7 +61,7 @@ for verb in (
     doctor,
 ):
     name = verb.__name__.rpartition(".")[2]
-    app.command(name)(getattr(verb, name))
+    app.command(name, cls=Grouped)(getattr(verb, name))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

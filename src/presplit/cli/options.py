@@ -183,6 +183,13 @@ def gateway_with(
     return msgspec.structs.replace(planned, **changes)
 
 
+def exits_here(bundle: Bundle, threshold: list[str]) -> Gateway:
+    """A server that computes to the end, and whose exits answer as ``threshold`` says."""
+    from presplit.core.plans import Gateway
+
+    return Gateway(bundle.net.last, dict(_threshold(text) for text in threshold))
+
+
 def _threshold(text: str) -> tuple[str, float]:
     name, _, value = text.rpartition("=")
     try:

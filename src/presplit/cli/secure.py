@@ -14,23 +14,34 @@ import typer
 from presplit.core.errors import SpecError
 
 if TYPE_CHECKING:
-    from presplit.runtime.wire.credentials import ClientCredentials, Secured
+    from presplit.runtime.wire.credentials import ClientCredentials
 
+SECURE = "Who may call, and how"
+"""The group of these options in the help."""
 TOKEN = "PRESPLIT_TOKEN"
 """The environment's word for an edge's token."""
 
 TlsCert = Annotated[
     Path | None,
-    typer.Option("--tls-cert", metavar="PEM", help="This end's certificate, with its chain."),
+    typer.Option(
+        "--tls-cert",
+        metavar="PEM",
+        rich_help_panel=SECURE,
+        help="This end's certificate, with its chain.",
+    ),
 ]
 TlsKey = Annotated[
-    Path | None, typer.Option("--tls-key", metavar="PEM", help="The certificate's private key.")
+    Path | None,
+    typer.Option(
+        "--tls-key", metavar="PEM", rich_help_panel=SECURE, help="The certificate's private key."
+    ),
 ]
 ServerCa = Annotated[
     Path | None,
     typer.Option(
         "--tls-ca",
         metavar="PEM",
+        rich_help_panel=SECURE,
         help="Admit only who shows a certificate of these authorities (mutual TLS); with --allow.",
     ),
 ]
@@ -39,6 +50,7 @@ Allow = Annotated[
     typer.Option(
         "--allow",
         metavar="FILE",
+        rich_help_panel=SECURE,
         help="Names that certificates of edges may carry, one a line; read again when it changes.",
     ),
 ]
@@ -47,6 +59,7 @@ Tokens = Annotated[
     typer.Option(
         "--tokens",
         metavar="FILE",
+        rich_help_panel=SECURE,
         help="Admit only calls with a token of this file, lines of NAME TOKEN [END]; read again "
         "when it changes.",
     ),
@@ -56,6 +69,7 @@ EdgeCa = Annotated[
     typer.Option(
         "--tls-ca",
         metavar="PEM",
+        rich_help_panel=SECURE,
         help="Reach the server over TLS and trust these authorities alone; grpcs://HOST:PORT "
         "trusts the public ones.",
     ),
@@ -65,23 +79,10 @@ TokenFile = Annotated[
     typer.Option(
         "--token-file",
         metavar="FILE",
+        rich_help_panel=SECURE,
         help=f"A file with the token that the server wants; or set {TOKEN}.",
     ),
 ]
-
-
-def server_with(
-    *,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    tls_ca: Path | None,
-    allow: Path | None,
-    tokens: Path | None,
-) -> Secured:
-    """How a server is secured by the options of these names; raises `SpecError`."""
-    from presplit.runtime.wire.credentials import secured
-
-    return secured(cert=tls_cert, key=tls_key, ca=tls_ca, allow=allow, tokens=tokens)
 
 
 def edge_with(

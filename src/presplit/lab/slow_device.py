@@ -25,7 +25,9 @@ from msgspec import Meta, Struct
 
 from presplit.core.errors import PresplitError, SpecError
 from presplit.core.types import Runnable
+from presplit.runtime.config import Config
 from presplit.runtime.engines import DEFAULT, ENGINES, Arrays, Engine, Load, Stop, Stopped
+from presplit.runtime.process import Started
 from presplit.runtime.server import serve
 
 PACE_RUNS, PACES = 9, 5
@@ -132,8 +134,8 @@ def _obey_standard_input(slowed: Slowed) -> None:
             print(f'an order is one line of JSON such as {{"factor": 4}}: {error}', file=sys.stderr)
 
 
-def _say(address: str) -> None:
-    print(msgspec.json.encode({"address": address}).decode(), flush=True)
+def _say(started: Started) -> None:
+    print(msgspec.json.encode({"address": started.address}).decode(), flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -149,7 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         slowed = Slowed(chosen.factor)
         threading.Thread(target=_obey_standard_input, args=(slowed,), daemon=True).start()
-        serve(chosen.bundle, port=chosen.port, threads=chosen.threads, load=slowed, ready=_say)
+        config = Config(port=chosen.port, threads=chosen.threads)
+        serve(chosen.bundle, config, load=slowed, ready=_say)
     except PresplitError as error:
         print(error, file=sys.stderr)
         return 2

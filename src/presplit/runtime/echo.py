@@ -24,6 +24,8 @@ from presplit.runtime.hosted import (
 
 T = TypeVar("T")
 
+PREFIX = "presplit-echo"
+"""What the name of every echo begins with."""
 BLOCK = 64
 """Bytes by which a request grows."""
 MOST_BYTES = 2**20

@@ -37,6 +37,10 @@ class TooLate(Exception):
     """The deadline passed before the request was run."""
 
 
+class Stopping(Exception):
+    """The server is ending and takes no more requests; another one may."""
+
+
 @dataclass(frozen=True)
 class Early:
     """Logits of an exit before the net's own classifier, and why that exit answers.
@@ -197,6 +201,7 @@ _WHYS: dict[type[BaseException], Why] = {
     InputError: "refused",
     Overloaded: "overloaded",
     TooLate: "late",
+    Stopping: "link_down",
     CancelledError: "link_down",
 }
 """What is not listed is the server's own fault."""

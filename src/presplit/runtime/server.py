@@ -1,24 +1,28 @@
-"""The tail server: a bundle's tails behind the Open Inference Protocol, in one process.
+"""The tail server: the tails of bundles behind the Open Inference Protocol, in one process.
 
 With a server to forward to it is a gateway (`presplit.runtime.gateway`).
 
-SIGTERM or SIGINT ends it after the requests that are being answered.
+SIGTERM or SIGINT ends it after all requests that are inside, waiting or computed, are answered;
+SIGHUP makes it look for bundles that are new or changed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from presplit import __version__
 from presplit.bundle import Bundle, read
-from presplit.core.errors import PlanError
+from presplit.core.errors import PlanError, SpecError
 from presplit.core.plans import Gateway, Plan
+from presplit.core.types import Floats
 from presplit.runtime.admission import PLACES_PER_WORKER, admitted
 from presplit.runtime.batching import Crew, batched
+from presplit.runtime.catalogue import Catalogue, Source
+from presplit.runtime.config import Config
 from presplit.runtime.doors import check_keep_bytes, check_threads
 from presplit.runtime.echo import echoing
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
@@ -28,16 +32,19 @@ from presplit.runtime.gateway import (
     check_same_net,
     what_it_does,
 )
+from presplit.runtime.golden import prove
 from presplit.runtime.head import fits, own_plan
-from presplit.runtime.hosted import Hosted
+from presplit.runtime.hosted import Hosted, Reply
+from presplit.runtime.logs import logging_to, stream_for
+from presplit.runtime.process import Process, Started
+from presplit.runtime.served import Door, Served, Watcher
 from presplit.runtime.tail import Tails, workers_for
+from presplit.runtime.tally import Tally, Timed
 from presplit.runtime.upstream import Upstream
 from presplit.runtime.wire.client import Client
-from presplit.runtime.wire.credentials import ClientCredentials, Secured, check_reach
-from presplit.runtime.wire.server import Listener
+from presplit.runtime.wire.credentials import ClientCredentials, check_reach, secured
 
-DRAIN_S = 10.0
-"""How long requests that are being answered may take after the signal to stop."""
+DEFAULTS = Config()
 PATIENCE_S = 2.0
 """A gateway gives a connection to the next server up that is silent for so long."""
 
@@ -60,12 +67,27 @@ def hosting(
     With `presplit.runtime.upstream.InProcess` an edge asks it without any network. Raises
     `SpecError` if a number is out of its range, `PlanError` if there is no such exit.
     """
+    tails = _tails(
+        bundle, threads=threads, keep_bytes=keep_bytes, load=load, thresholds=thresholds or {}
+    )
+    return batched(tails, crew or Crew(workers_for(threads)), closes=crew is None)
+
+
+def _tails(
+    bundle: Bundle,
+    *,
+    threads: int,
+    keep_bytes: float | None,
+    load: Load,
+    thresholds: Mapping[str, float],
+) -> Tails:
+    """The tails of ``bundle``, as `hosting` says."""
     check_threads(threads)
     check_keep_bytes(keep_bytes)
     policy = own_plan(bundle).policy
     if thresholds:
         fits(Plan(bundle.net.last, dict(thresholds), policy=policy), bundle)
-    tails = Tails(
+    return Tails(
         bundle,
         threads=threads,
         keep_bytes=keep_bytes,
@@ -73,7 +95,6 @@ def hosting(
         thresholds=thresholds,
         policy=policy,
     )
-    return batched(tails, crew or Crew(workers_for(threads)), closes=crew is None)
 
 
 def exits_of(bundle: Bundle, given: Gateway | None) -> dict[str, float]:
@@ -126,119 +147,171 @@ def forwarding(
 
 
 def serve(
-    bundle: Bundle | str | Path,
+    bundles: Source | Sequence[Source],
+    config: Config = DEFAULTS,
     *,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    threads: int = 1,
-    keep_bytes: float | None = None,
-    ready: Callable[[str], None] | None = None,
-    insecure: bool = False,
+    ready: Callable[[Started], None] | None = None,
     load: Load = ENGINES[DEFAULT],
-    forward_to: str | None = None,
     gateway: Gateway | None = None,
-    secured: Secured | None = None,
+    watch: Watcher | None = None,
     forward_credentials: ClientCredentials | None = None,
+    host: Callable[[Bundle], Hosted] | None = None,
 ) -> None:
-    """Serve ``bundle`` (or its path) until SIGTERM or SIGINT.
+    """Serve ``bundles`` as ``config`` says until SIGTERM or SIGINT.
 
-    ``ready`` is told ``HOST:PORT`` once it listens: after the tail that the bundle's plan wants
-    (else the whole net) has run once. ``threads``, ``keep_bytes`` and ``load`` are as in
-    `hosting`. Must be called on the main thread, where signals arrive.
-
-    With the address of a next server, ``forward_to`` (``HOST:PORT``), it is a gateway, which
-    computes up to a second split and asks that server for the rest, as ``gateway`` says, or the
-    bundle's own plan; ``forward_credentials`` are how it is reached over TLS.
-
-    ``secured`` (`presplit.runtime.wire.credentials.secured`) encrypts and says who may come in.
+    Each is a bundle, its path, or the path of a folder of bundles; those that come, change or go
+    while it runs are followed, at once on SIGHUP. Must be called on the main thread, where signals
+    arrive. ``ready`` is called once it listens: after every bundle has run once and said what it
+    should of the golden input. ``watch`` is told of every request (`presplit.runtime.served`), on
+    any thread. With ``config.forward_to`` it is a gateway, which computes up to a second split and
+    asks that server for the rest, as ``gateway`` says, or the bundle's own plan;
+    ``forward_credentials`` are how that is reached over TLS. ``host`` hosts one bundle, if not
+    this process does.
 
     Raises `SpecError` for numbers out of their range and a gateway that forwards to itself,
-    `PlanError` if the bundle's own plan, or what the gateway should do, does not fit it,
-    `ServerError` if the next server has another net, or if the address cannot be had, or is not a
-    loopback one and it is neither secured by TLS and a gate, nor is ``insecure`` set: a server
-    that is open to all who reach it must be asked for in so many words.
+    `BundleError` for a bundle that was named and cannot be read, `PlanError` if its own plan, or
+    what the gateway should do, does not fit it, `ServerError` if no bundle can be served, if the
+    next server has another net, or if the address cannot be had, or is not a loopback one and it is
+    neither secured by TLS and a gate, nor ``config.insecure`` set: a server that is open to all who
+    reach it must be asked for in so many words. Raises `Hung` if it ended while it still computes.
     """
-    secured = secured or Secured()
-    check_reach(host, secured, insecure=insecure)
-    found = bundle if isinstance(bundle, Bundle) else read(bundle)
-    if found.plan is not None:
-        fits(found.plan, found)
-    first = first_model(found, forwards=forward_to is not None)
+    sources = [bundles] if isinstance(bundles, Bundle | str | Path) else list(bundles)
+    _check_sources(sources, config)
+    check_threads(config.threads)
+    guarded = secured(**config.secure.paths)
+    check_reach(config.host, guarded, insecure=config.insecure)
+    tally = Tally()
+    watchers: list[Watcher] = [tally] if watch is None else [tally, watch]
     with contextlib.ExitStack() as closing:
-        if forward_to is None:
-            hosted = hosting(
-                found,
-                threads=threads,
-                keep_bytes=keep_bytes,
-                load=load,
-                thresholds=exits_of(found, gateway),
-            )
-        else:
-            does = what_it_does(found, gateway)
-            check_not_itself(forward_to, host, port)
-            client = Client(forward_to, patience_s=PATIENCE_S, credentials=forward_credentials)
-            closing.callback(client.close)
-            hosted, passing = forwarding(
-                found, client, does=does, threads=threads, keep_bytes=keep_bytes, load=load
-            )
-            check_same_net(passing.sending, forward_to)
-        asyncio.run(_serve(echoing(hosted), first, secured, host=host, port=port, ready=ready))
-
-
-async def _serve(
-    hosted: Hosted,
-    first: str,
-    secured: Secured,
-    *,
-    host: str,
-    port: int,
-    ready: Callable[[str], None] | None,
-) -> None:
-    """Warm up, listen, and wait for the signal to stop."""
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    try:
-        if not await _warmed(hosted, first, stopped):
-            return
-        listener = Listener(
-            hosted,
-            name="presplit",
-            version=__version__,
-            credentials=secured.credentials,
-            gate=secured.gate,
+        closing.enter_context(logging_to(stream_for(config.log), as_json=config.log == "json"))
+        crew = Crew(
+            _workers(config), joined=config.batch, wait_s=config.batch_wait_s, places=config.places
         )
-        address = await listener.start(host, port)
-        if ready is not None:
-            ready(address)
-        await stopped.wait()
-        await listener.stop(DRAIN_S)
-    finally:
+        timed = Timed(load, tally)
+        made = partial(_made, gateway, crew, config=config, load=timed)
+        if host is not None:
+            made = partial(_made_elsewhere, host, load=timed)
+        if config.forward_to is not None:
+            check_not_itself(config.forward_to, config.host, config.port)
+            client = Client(
+                config.forward_to, patience_s=PATIENCE_S, credentials=forward_credentials
+            )
+            closing.callback(client.close)
+            made = partial(_made_gateway, client, gateway, config=config, load=timed)
+        limit = None if config.most_mb is None else int(config.most_mb * 10**6)
+        catalogue = Catalogue(sources, made, most_bytes=limit)
+        door = Door(echoing(catalogue), partial(_tell, watchers))
+        asyncio.run(Process(config, guarded, catalogue, crew, door, tally, ready).run())
+
+
+def _tell(watchers: Sequence[Watcher], served: Served) -> None:
+    """Tell every watcher of a request."""
+    for watch in watchers:
+        watch(served)
+
+
+def _workers(config: Config) -> int:
+    """How many engines run at once."""
+    return config.workers or workers_for(config.threads)
+
+
+def _made(
+    given: Gateway | None, crew: Crew, bundle: Bundle, *, config: Config, load: Load
+) -> Hosted:
+    """``bundle`` on ``crew``, warmed and proved; the exits answer that are ``given``."""
+    _check_plan(bundle)
+    tails = _tails(
+        bundle,
+        threads=config.threads,
+        keep_bytes=config.keep_bytes,
+        load=load,
+        thresholds=exits_of(bundle, given),
+    )
+    first = first_model(bundle)
+    # By hand and not by the crew: those that are served meanwhile do not wait for it.
+    prove(partial(tails.run, until=None), bundle, load, split=first.split, form=first.form)
+    tails.warm(first.name)
+    return batched(tails, crew)
+
+
+def _made_elsewhere(host: Callable[[Bundle], Hosted], bundle: Bundle, *, load: Load) -> Hosted:
+    """``bundle`` as ``host`` hosts it, warmed and proved."""
+    _check_plan(bundle)
+    hosted, first = host(bundle), first_model(bundle)
+
+    def run(name: str, values: Floats) -> Reply:
+        return hosted.run(name, values, until=None).result()
+
+    try:
+        hosted.warm(first.name).result()
+        prove(run, bundle, load, split=first.split, form=first.form)
+    except BaseException:
         hosted.close()
+        raise
+    return hosted
 
 
-async def _warmed(hosted: Hosted, first: str, stopped: asyncio.Event) -> bool:
-    """True when ``first`` is warm; False if the signal to stop comes before."""
-    warming = asyncio.ensure_future(asyncio.wrap_future(hosted.warm(first)))
-    stopping = asyncio.ensure_future(stopped.wait())
-    await asyncio.wait({warming, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if not warming.done():
-        warming.cancel()
-        return False
-    await warming
-    return not stopped.is_set()
+def _made_gateway(
+    upstream: Upstream, given: Gateway | None, bundle: Bundle, *, config: Config, load: Load
+) -> Hosted:
+    """``bundle`` as a gateway to ``upstream``, warmed."""
+    _check_plan(bundle)
+    hosted, gateway = forwarding(
+        bundle,
+        upstream,
+        does=what_it_does(bundle, given),
+        threads=config.threads,
+        keep_bytes=config.keep_bytes,
+        load=load,
+    )
+    try:
+        assert config.forward_to is not None, "a gateway has a server to forward to"
+        check_same_net(gateway.sending, config.forward_to)
+        gateway.warm(first_model(bundle, forwards=True).name).result()
+    except BaseException:
+        hosted.close()
+        raise
+    return hosted
 
 
-def first_model(bundle: Bundle, *, forwards: bool = False) -> str:
+def _check_plan(bundle: Bundle) -> None:
+    if bundle.plan is not None:
+        fits(bundle.plan, bundle)
+
+
+def _check_sources(sources: Sequence[Source], config: Config) -> None:
+    """Raise `SpecError` unless there is something to serve, and one bundle for a gateway."""
+    if not sources:
+        raise SpecError("bundles: give one at least: a bundle, or a folder of bundles")
+    if config.forward_to is not None and len(sources) > 1:
+        raise SpecError(
+            f"bundles: a gateway has one bundle, got {len(sources)}; start one for each"
+        )
+    for source in sources:
+        if not isinstance(source, Bundle) and not Path(source).is_dir():
+            read(source)  # says what is wrong
+
+
+@dataclass(frozen=True)
+class First:
+    """The model that will be asked for first."""
+
+    name: str
+    split: int
+    form: str
+
+
+def first_model(bundle: Bundle, *, forwards: bool = False) -> First:
     """The tail that will be asked for: the plan's if it has one, else the whole net's.
 
     Where the plan has a gateway, one that ``forwards`` is asked by the edge, the other by that.
     """
     plan, last = bundle.plan, bundle.net.last
+    name = bundle.manifest.model_name
     if plan is None or plan.split == last:
-        return bundle.manifest.model_name(0, "float32")
+        return First(name(0, "float32"), 0, "float32")
     second = plan.gateway
     if second is not None and second.split < last and not forwards:
-        return bundle.manifest.model_name(second.split, second.codec, second.server_form)
-    return bundle.manifest.model_name(plan.split, plan.codec, plan.server_form)
+        called = name(second.split, second.codec, second.server_form)
+        return First(called, second.split, second.server_form)
+    return First(name(plan.split, plan.codec, plan.server_form), plan.split, plan.server_form)

@@ -18,7 +18,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from presplit.core.errors import InputError
-from presplit.runtime.hosted import Overloaded, TooLate, UnknownModel, why_of
+from presplit.runtime.hosted import Overloaded, Stopping, TooLate, UnknownModel, why_of
 from presplit.runtime.wire.arriving import Arriving
 from presplit.runtime.wire.gate import admitted_as
 from presplit.runtime.wire.words import PUSHBACK_KEY, WHY_KEY
@@ -28,6 +28,7 @@ STATUSES: dict[type[Exception], grpc.StatusCode] = {
     UnknownModel: grpc.StatusCode.NOT_FOUND,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     TooLate: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Stopping: grpc.StatusCode.UNAVAILABLE,
 }
 """What is the caller's or the moment's; all else is the server's own fault and told as INTERNAL."""
 # Messages have no types that a checker knows, see `presplit.runtime.wire.messages`.
@@ -49,12 +50,20 @@ class Caller:
 Answer = Callable[[Message, Caller], Awaitable[Message]]
 
 
-def unary(kind: Any, answer: Answer, arriving: Arriving, always: Words = ()) -> Any:
+def unary(
+    kind: Any,
+    answer: Answer,
+    arriving: Arriving,
+    always: Words = (),
+    *,
+    refused: Callable[[], None] = lambda: None,
+) -> Any:
     """A call from raw bytes to raw bytes, so that every refusal gets its status in one place.
 
-    ``answer`` is told who calls; ``always`` are the words that end the call whatever comes of it.
-    For gRPC it is one that takes a stream, which looks the same to a client: such a call begins
-    with its head, and what follows is read by ``arriving``, in bounded time.
+    ``answer`` is told who calls; ``always`` are the words that end the call whatever comes of it;
+    ``refused`` is called if it was not to be answered by its own fault. For gRPC it is one that
+    takes a stream, which looks the same to a client: such a call begins with its head, and what
+    follows is read by ``arriving``, in bounded time.
     """
 
     async def handle(_: Any, context: Any) -> bytes:
@@ -64,6 +73,8 @@ def unary(kind: Any, answer: Answer, arriving: Arriving, always: Words = ()) -> 
             return (await answer(_parsed(kind, raw), _caller(context))).SerializeToString()
         # Whatever goes wrong here is told by a status, and nothing of it beyond that.
         except Exception as error:
+            if isinstance(error, InputError | UnknownModel):
+                refused()
             code, text = _status(error)
             words = (*always, (WHY_KEY, why_of(error)), *_pushback(error))
         await context.abort(code, text, words)

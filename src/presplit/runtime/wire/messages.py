@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError as DecodeError
 
 PACKAGE = "inference"
 SERVICE = f"{PACKAGE}.GRPCInferenceService"
@@ -84,6 +85,26 @@ TABLE: dict[str, dict[str, str]] = {
         "double_param": "4 double|parameter_choice",
         "uint64_param": "5 uint64|parameter_choice",
     },
+    "ModelConfigRequest": {"name": "1 string", "version": "2 string"},
+    "ModelConfigResponse": {"config": "1 ModelConfig"},
+    "ModelConfig": {
+        "name": "1 string",
+        "platform": "2 string",
+        "max_batch_size": "4 int32",
+        "input": "5 ModelInput*",
+        "output": "6 ModelOutput*",
+        "backend": "17 string",
+    },
+    "ModelInput": {"name": "1 string", "data_type": "2 DataType=", "dims": "4 int64*"},
+    "ModelOutput": {"name": "1 string", "data_type": "2 DataType=", "dims": "3 int64*"},
+    "RepositoryIndexRequest": {"repository_name": "1 string", "ready": "2 bool"},
+    "RepositoryIndexResponse": {"models": "1 RepositoryIndexResponse.ModelIndex*"},
+    "RepositoryIndexResponse.ModelIndex": {
+        "name": "1 string",
+        "version": "2 string",
+        "state": "3 string",
+        "reason": "4 string",
+    },
     "InferTensorContents": {
         "bool_contents": "1 bool*",
         "int_contents": "2 int32*",
@@ -97,8 +118,25 @@ TABLE: dict[str, dict[str, str]] = {
 }
 """Every message: its fields with number and type.
 
-``*`` is repeated, ``{}`` a map from strings, ``|`` the choice that a field belongs to.
+``*`` is repeated, ``{}`` a map from strings, ``|`` the choice that a field belongs to, ``=`` one of
+`ENUMS`. Of Triton's ``model_config.proto`` there is what its clients read.
 """
+ENUMS: dict[str, tuple[str, ...]] = {
+    "DataType": (
+        *("TYPE_INVALID", "TYPE_BOOL", "TYPE_UINT8", "TYPE_UINT16", "TYPE_UINT32", "TYPE_UINT64"),
+        *("TYPE_INT8", "TYPE_INT16", "TYPE_INT32", "TYPE_INT64"),
+        *("TYPE_FP16", "TYPE_FP32", "TYPE_FP64", "TYPE_STRING", "TYPE_BF16"),
+    )
+}
+"""The names of numbers, from 0 on."""
+HEALTH_PACKAGE = "grpc.health.v1"
+HEALTH_SERVICE = f"{HEALTH_PACKAGE}.Health"
+HEALTH: dict[str, dict[str, str]] = {
+    "HealthCheckRequest": {"service": "1 string"},
+    "HealthCheckResponse": {"status": "1 ServingStatus="},
+}
+"""The messages of gRPC's own health service."""
+HEALTH_ENUMS = {"ServingStatus": ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")}
 
 # The protobuf library writes its own types' numbers in a namespace that ships no types.
 _Field: Any = descriptor_pb2.FieldDescriptorProto
@@ -113,14 +151,22 @@ def path(call: str) -> str:
     return f"/{SERVICE}/{call}"
 
 
-def file_of(table: Mapping[str, Mapping[str, str]]) -> Any:
-    """The protocol's file as protobuf describes files: ``table`` in its words.
+def file_of(
+    table: Mapping[str, Mapping[str, str]],
+    enums: Mapping[str, tuple[str, ...]] = ENUMS,
+    *,
+    name: str = "open_inference.proto",
+    package: str = PACKAGE,
+) -> Any:
+    """A protocol's file as protobuf describes files: ``table`` in its words.
 
     Messages inside others follow those that hold them.
     """
-    file = descriptor_pb2.FileDescriptorProto(
-        name="open_inference.proto", package=PACKAGE, syntax="proto3"
-    )
+    file = descriptor_pb2.FileDescriptorProto(name=name, package=package, syntax="proto3")
+    for enum, values in enums.items():
+        added = file.enum_type.add(name=enum)
+        for number, value in enumerate(values):
+            added.value.add(name=value, number=number)
     made: dict[str, Any] = {}
     for full_name, fields in table.items():
         outer, _, name = full_name.rpartition(".")
@@ -128,11 +174,11 @@ def file_of(table: Mapping[str, Mapping[str, str]]) -> Any:
         message.name = name
         made[full_name] = message
         for field_name, text in fields.items():
-            _add_field(message, full_name, field_name, text)
+            _add_field(message, f"{package}.{full_name}", field_name, text, package)
     return file
 
 
-def _add_field(message: Any, full_name: str, name: str, text: str) -> None:
+def _add_field(message: Any, full_name: str, name: str, text: str, package: str) -> None:
     """Add the field ``name`` to ``message``: ``text`` is as in `TABLE`."""
     number, kind = text.split(" ")
     kind, _, choice = kind.partition("|")
@@ -140,28 +186,33 @@ def _add_field(message: Any, full_name: str, name: str, text: str) -> None:
     if kind.endswith("{}"):
         entry = message.nested_type.add(name=f"{name.title()}Entry")
         entry.options.map_entry = True
-        _add_field(entry, "", "key", "1 string")
-        _add_field(entry, "", "value", f"2 {kind.removesuffix('{}')}")
-        kind = f"{full_name}.{entry.name}*"
+        _add_field(entry, "", "key", "1 string", package)
+        _add_field(entry, "", "value", f"2 {kind.removesuffix('{}')}", package)
+        kind = f"{full_name.removeprefix(package + '.')}.{entry.name}*"
     if kind.endswith("*"):
         field.label, kind = _Field.LABEL_REPEATED, kind.removesuffix("*")
     if choice:
         if not message.oneof_decl:
             message.oneof_decl.add(name=choice)
         field.oneof_index = 0
-    if kind[0].isupper():
-        field.type, field.type_name = _Field.TYPE_MESSAGE, f".{PACKAGE}.{kind}"
+    if kind.endswith("="):
+        field.type, field.type_name = _Field.TYPE_ENUM, f".{package}.{kind.removesuffix('=')}"
+    elif kind[0].isupper():
+        field.type, field.type_name = _Field.TYPE_MESSAGE, f".{package}.{kind}"
     else:
         field.type = getattr(_Field, f"TYPE_{kind.upper()}")
 
 
 _pool: Any = descriptor_pool.DescriptorPool()
 _pool.AddSerializedFile(file_of(TABLE).SerializeToString())
+_pool.AddSerializedFile(
+    file_of(HEALTH, HEALTH_ENUMS, name="health.proto", package=HEALTH_PACKAGE).SerializeToString()
+)
 
 
-def _message(name: str) -> Any:
+def _message(name: str, package: str = PACKAGE) -> Any:
     """The class of a message; its fields are known to protobuf alone, so it has no type here."""
-    return message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
+    return message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"{package}.{name}"))
 
 
 ServerLiveRequest = _message("ServerLiveRequest")
@@ -178,3 +229,12 @@ ModelInferRequest = _message("ModelInferRequest")
 ModelInferResponse = _message("ModelInferResponse")
 InferParameter = _message("InferParameter")
 InferTensorContents = _message("InferTensorContents")
+ModelConfigRequest = _message("ModelConfigRequest")
+ModelConfigResponse = _message("ModelConfigResponse")
+ModelConfig = _message("ModelConfig")
+ModelInput = _message("ModelInput")
+ModelOutput = _message("ModelOutput")
+RepositoryIndexRequest = _message("RepositoryIndexRequest")
+RepositoryIndexResponse = _message("RepositoryIndexResponse")
+HealthCheckRequest = _message("HealthCheckRequest", HEALTH_PACKAGE)
+HealthCheckResponse = _message("HealthCheckResponse", HEALTH_PACKAGE)

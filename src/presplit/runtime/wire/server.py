@@ -12,22 +12,29 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import grpc
 
 from presplit.core.errors import InputError, ServerError
 from presplit.runtime.address import joined, why_not
-from presplit.runtime.hosted import Contract, Early, Hosted, UnknownModel
+from presplit.runtime.hosted import Contract, Early, Form, Hosted, Stopping, UnknownModel
 from presplit.runtime.wire import messages
 from presplit.runtime.wire.arriving import Arriving
 from presplit.runtime.wire.calls import Caller, Message, Words, unary
 from presplit.runtime.wire.gate import Gate
+from presplit.runtime.wire.health import Health
+from presplit.runtime.wire.readiness import Readiness
 from presplit.runtime.wire.tensors import Sent, datatype_of, read, send
 from presplit.runtime.wire.words import EXIT_KEY, MOST_KEY, SERVER_S_KEY, WHY_KEY
 
 VERSION = "1"
 """The one version of every model: another model has another hash, and so another name."""
+PLATFORM = "onnxruntime_onnx"
+"""What runs every model, by Triton's name for it."""
+EXTENSIONS = ("model_repository", "model_configuration")
+"""What is spoken beside the protocol itself: both can be read, and neither changes anything."""
 MESSAGE_ROOM_BYTES = 4096
 """What a request may hold besides its payload."""
 MAX_ID = 128
@@ -50,6 +57,8 @@ class Listener:
 
     ``credentials`` encrypt and ``gate`` admits, as `presplit.runtime.wire.credentials.secured`
     makes them; without them the server is open to all who reach it.
+    ``names`` lists the models for those who ask; ``refused`` is called for every request that is
+    none that any model takes.
     """
 
     def __init__(
@@ -60,16 +69,26 @@ class Listener:
         version: str,
         credentials: Any = None,
         gate: Gate | None = None,
+        names: Callable[[], Iterable[str]] = tuple,
+        refused: Callable[[], None] = lambda: None,
     ) -> None:
         self._credentials = credentials
         self._hosted, self._name, self._version = hosted, name, version
-        self._draining = False
+        self._names, self._refused = names, refused
+        self.readiness = Readiness()
+        self._holding, self._gone = False, asyncio.Event()
         self._most_bytes = min(hosted.most_bytes + MESSAGE_ROOM_BYTES, 2**31 - 1)
         options = [*OPTIONS, ("grpc.max_receive_message_length", self._most_bytes)]
         interceptors: list[Any] = [] if gate is None else [gate]
         self._server: Any = grpc.aio.server(options=options, interceptors=interceptors)
+        health, arriving = Health(hosted, self.readiness), Arriving(self._most_bytes)
         self._server.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler(messages.SERVICE, self._handlers())]
+            [
+                grpc.method_handlers_generic_handler(messages.SERVICE, self._handlers(arriving)),
+                grpc.method_handlers_generic_handler(
+                    messages.HEALTH_SERVICE, health.handlers(arriving)
+                ),
+            ]
         )
 
     async def start(self, host: str, port: int) -> str:
@@ -91,37 +110,53 @@ class Listener:
         await self._server.start()
         return joined(host, bound)
 
+    def hold(self) -> None:
+        """From now on who is refused because the server ends waits for `stop` to hear so.
+
+        Who asks again and again would otherwise have a request on the way whenever the connection
+        ends, and gRPC calls that one cancelled.
+        """
+        self._holding = True
+
     async def stop(self, grace_s: float) -> None:
         """Take no more requests, finish the ones that are here within ``grace_s``, and close."""
-        self._draining = True
-        await self._server.stop(grace_s)
+        self.readiness.end()
+        stopping = asyncio.ensure_future(self._server.stop(grace_s))
+        await asyncio.sleep(0)
+        self._gone.set()
+        await stopping
 
-    def _handlers(self) -> dict[str, Any]:
-        """The protocol's six calls."""
+    def _handlers(self, arriving: Arriving) -> dict[str, Any]:
+        """The protocol's six calls, and two more that Triton's clients make."""
         most: Words = ((MOST_KEY, str(self._most_bytes)),)
-        arriving = Arriving(self._most_bytes)
         return {
             "ServerLive": unary(messages.ServerLiveRequest, self._live, arriving),
             "ServerReady": unary(messages.ServerReadyRequest, self._ready, arriving),
             "ModelReady": unary(messages.ModelReadyRequest, self._model_ready, arriving, most),
             "ServerMetadata": unary(messages.ServerMetadataRequest, self._metadata, arriving),
             "ModelMetadata": unary(messages.ModelMetadataRequest, self._model_metadata, arriving),
-            "ModelInfer": unary(messages.ModelInferRequest, self._infer, arriving),
+            "ModelInfer": unary(
+                messages.ModelInferRequest, self._infer_or_hold, arriving, refused=self._refused
+            ),
+            "ModelConfig": unary(messages.ModelConfigRequest, self._model_config, arriving),
+            "RepositoryIndex": unary(messages.RepositoryIndexRequest, self._index, arriving),
         }
 
     async def _live(self, request: Message, caller: Caller) -> Message:
         return messages.ServerLiveResponse(live=True)
 
     async def _ready(self, request: Message, caller: Caller) -> Message:
-        return messages.ServerReadyResponse(ready=not self._draining)
+        return messages.ServerReadyResponse(ready=self.readiness.ready)
 
     async def _metadata(self, request: Message, caller: Caller) -> Message:
-        return messages.ServerMetadataResponse(name=self._name, version=self._version)
+        return messages.ServerMetadataResponse(
+            name=self._name, version=self._version, extensions=EXTENSIONS
+        )
 
     async def _model_ready(self, request: Message, caller: Caller) -> Message:
         _check_version(request.version)
         await asyncio.wrap_future(self._hosted.warm(request.name))
-        return messages.ModelReadyResponse(ready=not self._draining)
+        return messages.ModelReadyResponse(ready=self.readiness.ready)
 
     async def _model_metadata(self, request: Message, caller: Caller) -> Message:
         _check_version(request.version)
@@ -137,10 +172,45 @@ class Listener:
         return messages.ModelMetadataResponse(
             name=contract.name,
             versions=[VERSION],
-            platform="onnxruntime_onnx",
+            platform=PLATFORM,
             inputs=described[:1],
             outputs=described[1:],
         )
+
+    async def _model_config(self, request: Message, caller: Caller) -> Message:
+        _check_version(request.version)
+        contract = self._hosted.contract(request.name)
+        taken, given = contract.input, contract.output
+        # One that varies has no batch: its one row is all of its shape.
+        most, dims = (0, [1, -1]) if taken.varies else (taken.max_batch, list(taken.shape))
+        out = [1, *given.shape] if taken.varies else list(given.shape)
+        config = messages.ModelConfig(
+            name=contract.name,
+            platform=PLATFORM,
+            backend="onnxruntime",
+            max_batch_size=most,
+            input=[messages.ModelInput(name=taken.name, data_type=_type_of(taken), dims=dims)],
+            output=[messages.ModelOutput(name=given.name, data_type=_type_of(given), dims=out)],
+        )
+        return messages.ModelConfigResponse(config=config)
+
+    async def _index(self, request: Message, caller: Caller) -> Message:
+        state = "READY" if self.readiness.ready else "UNAVAILABLE"
+        if request.ready and state != "READY":
+            return messages.RepositoryIndexResponse()
+        row = messages.RepositoryIndexResponse.ModelIndex
+        return messages.RepositoryIndexResponse(
+            models=[row(name=name, version=VERSION, state=state) for name in self._names()]
+        )
+
+    async def _infer_or_hold(self, request: Message, caller: Caller) -> Message:
+        """Answer; while the server `hold`s, who is refused because it ends hears so at the end."""
+        try:
+            return await self._infer(request, caller)
+        except Stopping:
+            if self._holding:
+                await self._gone.wait()
+            raise
 
     async def _infer(self, request: Message, caller: Caller) -> Message:
         _check_version(request.model_version)
@@ -167,6 +237,11 @@ class Listener:
             outputs=[output],
             raw_output_contents=[found.raw],
         )
+
+
+def _type_of(form: Form) -> str:
+    """Triton's name of the type of an array of ``form``."""
+    return f"TYPE_{datatype_of(form.dtype)}"
 
 
 def _only_input(request: Message, contract: Contract) -> Sent:

@@ -1,0 +1,244 @@
+"""A server's life: it warms up, listens, follows what is on disk, drains, and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from presplit import __version__
+from presplit.core.errors import ServerError
+from presplit.runtime.batching import Crew
+from presplit.runtime.catalogue import Catalogue, Change
+from presplit.runtime.config import Config
+from presplit.runtime.logs import LOGGER, tell
+from presplit.runtime.served import Door
+from presplit.runtime.tally import Tally
+from presplit.runtime.wire.credentials import Secured
+from presplit.runtime.wire.server import Listener
+
+T = TypeVar("T")
+
+POLL_S = 0.01
+"""While it drains, the server looks so often whether anybody is still inside."""
+HOLD_S = 0.05
+"""Who asks again after a refusal does so within about this time."""
+LAST_S = 0.5
+"""What the very last steps may take."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """What a server that is ready says of itself.
+
+    ``address`` is HOST:PORT, ``http`` the same of REST or None, ``bundles`` the paths by the first
+    part of their models' names, ``models`` the names of all, ``broken`` what is not served and why.
+    """
+
+    address: str
+    http: str | None
+    bundles: Mapping[str, str]
+    models: tuple[str, ...]
+    broken: Mapping[str, str]
+
+    def path_of(self, model: str) -> str:
+        """The path of the bundle that ``model`` is of."""
+        return self.bundles[model.rpartition(".from-")[0]]
+
+
+class Hung(ServerError):
+    """The server has ended, but an engine still computes and would not let the process end."""
+
+
+class Process:
+    """A server from its start to its end, on one event loop."""
+
+    def __init__(
+        self,
+        config: Config,
+        guarded: Secured,
+        catalogue: Catalogue,
+        crew: Crew,
+        door: Door,
+        tally: Tally,
+        ready: Callable[[Started], None] | None,
+    ) -> None:
+        self._config, self._guarded, self._catalogue = config, guarded, catalogue
+        self._crew, self._door, self._tally, self._ready = crew, door, tally, ready
+        self._stop, self._look, self._hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def run(self) -> None:
+        """Warm up, listen, follow what is on disk, and wait for the signal to stop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end)
+        loop.add_signal_handler(signal.SIGHUP, self._look.set)
+        try:
+            if await self._loaded():
+                await self._listen()
+                self._tell_counts()
+        finally:
+            await self._close()
+
+    def _end(self) -> None:
+        """The first signal ends it, the second at once."""
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    async def _loaded(self) -> bool:
+        """True when every bundle is warm; False if the signal to stop comes before.
+
+        Raises `PresplitError` if a bundle that was named cannot be served, or none can.
+        """
+        work = in_thread(self._catalogue.refresh)
+        stopping = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if self._stop.is_set():
+            return False
+        changes = work.result()
+        named = self._catalogue.named
+        for change in changes:
+            if change.error is not None and change.path in named:
+                raise change.error
+            _log(change)
+        if not self._catalogue.bundles:
+            why = "; ".join(change.text for change in changes) or "there are none"
+            where = ", ".join(map(str, named))
+            raise ServerError(f"{where}: no bundle can be served: {why}")
+        return True
+
+    async def _listen(self) -> None:
+        """Listen until the signal to stop, then drain."""
+        config, catalogue = self._config, self._catalogue
+        listener = Listener(
+            self._door,
+            name="presplit",
+            version=__version__,
+            credentials=self._guarded.credentials,
+            gate=self._guarded.gate,
+            names=catalogue.names,
+            refused=self._tally.refuse,
+        )
+        catalogue.fix_size()
+        address = await listener.start(config.host, config.port)
+        following = asyncio.create_task(self._follow(listener))
+        try:
+            tell("ready", f"ready at {address}", address=address)
+            if self._ready is not None:
+                self._ready(self._started(address))
+            await self._stop.wait()
+            await self._drain(listener)
+        finally:
+            following.cancel()
+
+    def _started(self, address: str) -> Started:
+        """What is said when it is ready."""
+        catalogue = self._catalogue
+        return Started(
+            address,
+            None,
+            {key: str(bundle.path) for key, bundle in catalogue.bundles.items()},
+            tuple(catalogue.names()),
+            {str(path): str(error) for path, error in catalogue.broken.items()},
+        )
+
+    async def _follow(self, listener: Listener) -> None:
+        """Look for bundles that are new or changed, now and then, and at once on SIGHUP."""
+        pause = self._config.watch_s or None
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look.wait(), pause)
+            asked = self._look.is_set()
+            self._look.clear()
+            try:
+                changes = await in_thread(partial(self._catalogue.refresh, settled=not asked))
+            # What is on disk may be anything, and what is served must go on whatever it is.
+            except Exception as error:
+                LOGGER.error("looking for bundles failed: %s", error, exc_info=error)
+                continue
+            for change in changes:
+                _log(change)
+            if asked:
+                count = len(self._catalogue.bundles)
+                tell("reloaded", f"looked again: {count} bundles are served", bundles=count)
+            listener.readiness.set(bool(self._catalogue.bundles))
+
+    async def _drain(self, listener: Listener) -> None:
+        """Say that it is not ready, take nothing more, answer whoever is inside, and close."""
+        config, began = self._config, time.monotonic()
+        tell("stopping", f"stopping: {self._door.inside} requests are inside")
+        listener.readiness.set(False)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), config.moment_s)
+        self._door.shut()
+        until = began + config.drain_s
+        while self._door.inside and time.monotonic() < until and not self._hurry.is_set():
+            await asyncio.sleep(POLL_S)
+        if self._door.inside:
+            tell(
+                "cut_off",
+                f"{self._door.inside} requests are not answered after {config.drain_s:g} s",
+                level=logging.WARNING,
+            )
+        # Their replies are on their way; who has been refused and asks again is held meanwhile.
+        listener.hold()
+        await asyncio.sleep(HOLD_S)
+        await listener.stop(max(LAST_S, until - time.monotonic()))
+
+    def _tell_counts(self) -> None:
+        """Say what was served."""
+        counts = self._tally.now()
+        others = dict(counts.by_why)
+        full = others.pop("server", 0)
+        half, most = (counts.all_seconds.quantile(q) for q in (0.5, 0.99))
+        tell(
+            "ended",
+            f"ended: {full} answered in full, others: {others or 'none'}; half of the answers "
+            f"within {half:g} s, 99 of 100 within {most:g} s",
+            requests=counts.by_why,
+            p50_s=half,
+            p99_s=most,
+        )
+
+    async def _close(self) -> None:
+        """Let go of everything."""
+
+        def let_go() -> None:
+            self._catalogue.close()
+            self._crew.close()
+
+        closing = in_thread(let_go)
+        done, _ = await asyncio.wait({closing}, timeout=LAST_S)
+        if not done:
+            raise Hung("an engine still computes: it is left alone, and the process must be ended")
+        closing.result()
+
+
+def _log(change: Change) -> None:
+    """Log what became of a bundle."""
+    level = logging.INFO if change.kind in ("loaded", "replaced", "gone") else logging.WARNING
+    tell(f"bundle_{change.kind}", change.text, level=level, path=str(change.path))
+
+
+def in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
+    """What ``work`` gives, done on a thread of its own, which nobody has to wait for."""
+    done: Future[T] = Future()
+
+    def doing() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # raised again by whoever waits
+            done.set_exception(error)
+
+    threading.Thread(target=doing, name="beside", daemon=True).start()
+    return asyncio.wrap_future(done)

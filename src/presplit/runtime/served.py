@@ -1,0 +1,108 @@
+"""The door of what is hosted: it counts who is inside, can be closed, and tells what was served."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+
+from presplit.core.errors import InputError
+from presplit.core.types import Why
+from presplit.runtime.hosted import (
+    Array,
+    Early,
+    Hosted,
+    Layer,
+    Reply,
+    Stopping,
+    UnknownModel,
+    why_of,
+)
+
+
+@dataclass(frozen=True)
+class Served:
+    """What became of one request.
+
+    ``why`` is "server" where the net's own classifier answered, else why an exit did or why nobody
+    did; ``seconds`` is from its admission until then, ``batch`` its samples, ``up_bytes`` and
+    ``down_bytes`` are those of the arrays, ``exit`` is "" for the net's own classifier.
+    """
+
+    model: str
+    client: str
+    why: Why
+    seconds: float
+    batch: int
+    up_bytes: int
+    down_bytes: int = 0
+    exit: str = ""
+
+
+Watcher = Callable[[Served], None]
+
+
+class Door(Layer):
+    """What is hosted, behind a door that tells ``watch`` of every request that it let in.
+
+    ``watch`` is called where the request ends, on any thread, and must neither wait nor raise.
+    What a request's own form forbids is refused before it comes here, and is not told.
+    """
+
+    def __init__(self, inner: Hosted, watch: Watcher) -> None:
+        super().__init__(inner)
+        self._watch = watch
+        self._lock = threading.Lock()
+        self._closed = False
+        self.inside = 0
+        """Requests that are inside now, waiting or computed."""
+
+    def shut(self) -> None:
+        """Let nobody in any more: who comes from now on hears `Stopping`."""
+        with self._lock:
+            self._closed = True
+
+    def run(
+        self, name: str, array: Array, *, until: float | None, client: str = ""
+    ) -> Future[Reply]:
+        """As inside; raises `Stopping` once the door is shut."""
+        with self._lock:
+            if self._closed:
+                raise Stopping("this server is ending; ask another one, or ask again later")
+            self.inside += 1
+        began = time.monotonic()
+
+        def over(future: Future[Reply]) -> None:
+            self._over(name, client, array, time.monotonic() - began, future)
+
+        try:
+            future = self._inner.run(name, array, until=until, client=client)
+        except BaseException as error:
+            failed: Future[Reply] = Future()
+            failed.set_exception(error)
+            over(failed)
+            raise
+        future.add_done_callback(over)
+        return future
+
+    def _over(
+        self, name: str, client: str, array: Array, seconds: float, future: Future[Reply]
+    ) -> None:
+        """One request has ended."""
+        with self._lock:
+            self.inside -= 1
+        error = CancelledError() if future.cancelled() else future.exception()
+        size = (len(array), array.nbytes)
+        if isinstance(error, InputError | UnknownModel):
+            return  # whoever asked in vain is counted where requests come in
+        if error is not None:
+            self._watch(Served(name, client, why_of(error), seconds, *size))
+            return
+        reply = future.result()
+        if isinstance(reply, Early):
+            told = Served(name, client, reply.why, seconds, *size, reply.logits.nbytes, reply.exit)
+        else:
+            told = Served(name, client, "server", seconds, *size, reply.nbytes)
+        self._watch(told)

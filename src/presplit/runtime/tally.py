@@ -1,0 +1,162 @@
+"""Counts of what a server served: few numbers under one lock, read when somebody asks.
+
+A counter of Prometheus' library costs microseconds for each label; these cost one look-up.
+"""
+
+from __future__ import annotations
+
+import bisect
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from presplit.core.types import Runnable
+from presplit.runtime.echo import PREFIX
+from presplit.runtime.engines import Arrays, Engine, Load, Stop
+from presplit.runtime.served import Served
+
+SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Upper edges of the buckets of times."""
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+"""Upper edges of the buckets of batches."""
+
+
+@dataclass
+class Histogram:
+    """How many values fell into each bucket (the last is above all edges), and their sum."""
+
+    edges: Sequence[float]
+    counts: list[int] = field(default_factory=list[int])
+    total: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.counts = self.counts or [0] * (len(self.edges) + 1)
+
+    def add(self, value: float) -> None:
+        """Count one more value."""
+        self.counts[bisect.bisect_left(self.edges, value)] += 1
+        self.total += value
+
+    def copy(self) -> Histogram:
+        """The same now, whatever is added later."""
+        return Histogram(self.edges, list(self.counts), self.total)
+
+    def quantile(self, q: float) -> float:
+        """The upper edge of the bucket in which the quantile lies; 0 if it is empty.
+
+        >>> h = Histogram((1.0, 2.0))
+        >>> [h.add(v) for v in (0.5, 1.5, 1.6)] and (h.quantile(0.5), h.quantile(0.1))
+        (2.0, 1.0)
+        """
+        wanted, seen = q * sum(self.counts), 0
+        for count, edge in zip(self.counts, [*self.edges, float("inf")], strict=True):
+            seen += count
+            if count and seen >= wanted:
+                return edge
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """A `Tally` at one moment: requests by (model, why, exit), and what they took."""
+
+    requests: dict[tuple[str, str, str], int]
+    seconds: dict[str, Histogram]
+    batches: dict[str, Histogram]
+    up_bytes: dict[str, int]
+    down_bytes: dict[str, int]
+    compute: Histogram
+
+    @property
+    def by_why(self) -> dict[str, int]:
+        """Requests by what became of them."""
+        found: Counter[str] = Counter()
+        for (_, why, _), count in self.requests.items():
+            found[why] += count
+        return dict(found)
+
+    @property
+    def all_seconds(self) -> Histogram:
+        """What answers took, whatever the model."""
+        found = Histogram(SECONDS)
+        for each in self.seconds.values():
+            found.counts = [a + b for a, b in zip(found.counts, each.counts, strict=True)]
+            found.total += each.total
+        return found
+
+
+class Tally:
+    """Counts what it is told: a watcher of a `Door`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._requests: Counter[tuple[str, str, str]] = Counter()
+        self._seconds: dict[str, Histogram] = {}
+        self._batches: dict[str, Histogram] = {}
+        self._up: Counter[str] = Counter()
+        self._down: Counter[str] = Counter()
+        self._compute = Histogram(SECONDS)
+
+    def __call__(self, served: Served) -> None:
+        """Count one request that was let in."""
+        # An echo's name says how long its reply is: as many names as lengths.
+        model = PREFIX if served.model.startswith(PREFIX) else served.model
+        with self._lock:
+            self._requests[model, served.why, served.exit] += 1
+            self._up[model] += served.up_bytes
+            if model not in self._seconds:
+                self._seconds[model] = Histogram(SECONDS)
+                self._batches[model] = Histogram(SIZES)
+            self._batches[model].add(served.batch)
+            if served.down_bytes:
+                self._down[model] += served.down_bytes
+                self._seconds[model].add(served.seconds)
+
+    def refuse(self) -> None:
+        """Count one request that never got in, because it was not what any model takes."""
+        with self._lock:
+            self._requests["", "refused", ""] += 1
+
+    def computed(self, seconds: float) -> None:
+        """Count one run of an engine."""
+        with self._lock:
+            self._compute.add(seconds)
+
+    def now(self) -> Counts:
+        """The counts at this moment."""
+        with self._lock:
+            return Counts(
+                dict(self._requests),
+                {name: each.copy() for name, each in self._seconds.items()},
+                {name: each.copy() for name, each in self._batches.items()},
+                dict(self._up),
+                dict(self._down),
+                self._compute.copy(),
+            )
+
+
+class Timed:
+    """Makes the engines of ``load``, and counts in ``tally`` what every run of one takes."""
+
+    def __init__(self, load: Load, tally: Tally) -> None:
+        self._load, self._tally = load, tally
+
+    def __call__(self, model: Runnable, threads: int) -> Engine:
+        """The engine of ``model``, counted."""
+        return _TimedEngine(self._load(model, threads), self._tally)
+
+
+class _TimedEngine:
+    """See `Timed`."""
+
+    def __init__(self, inner: Engine, tally: Tally) -> None:
+        self._inner, self._tally = inner, tally
+
+    def run(self, inputs: Arrays, *, stop: Stop | None = None) -> Arrays:
+        """As inside."""
+        began = time.perf_counter()
+        found = self._inner.run(inputs, stop=stop)
+        self._tally.computed(time.perf_counter() - began)
+        return found
