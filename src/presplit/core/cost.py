@@ -21,7 +21,7 @@ from presplit.core.link import Link
 from presplit.core.times import NOTHING, Times, chance_within, total
 from presplit.core.types import Net
 
-WIRE_BYTES = 129
+WIRE_BYTES = 117
 """Request bytes on a warm connection besides the payload.
 
 Counted on the wire with the Open Inference Protocol over gRPC.

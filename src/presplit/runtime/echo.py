@@ -6,6 +6,7 @@ with N zeros of float32. It is answered at once, so a round trip is the way alon
 
 from __future__ import annotations
 
+import functools
 import re
 from concurrent.futures import Future
 from typing import TypeVar
@@ -43,6 +44,7 @@ def echo_name(values: int) -> str:
     return f"presplit-echo.to-{values}"
 
 
+@functools.lru_cache(64)
 def echo_contract(name: str) -> Contract | None:
     """What the echo called ``name`` takes and gives; None if it is none, or replies too much.
 
@@ -82,7 +84,7 @@ class Echoing(Layer):
         if contract is None:
             return super().run(name, array, until=until, client=client)
         contract.input.check(array)
-        return _done(np.zeros((1, *contract.output.shape), np.float32))
+        return _zeros(contract.output.shape)
 
 
 class Nothing:
@@ -111,6 +113,14 @@ class Nothing:
 def echoing(inner: Hosted) -> Hosted:
     """``inner`` with every echo beside its models."""
     return Echoing(inner)
+
+
+@functools.lru_cache(64)
+def _zeros(shape: tuple[int, ...]) -> Future[Reply]:
+    """The reply of every echo of this ``shape``."""
+    zeros = np.zeros((1, *shape), np.float32)
+    zeros.flags.writeable = False
+    return _done(zeros)
 
 
 def _done(value: T) -> Future[T]:

@@ -6,6 +6,7 @@ back.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import time
@@ -47,7 +48,7 @@ class Caller:
     until: float | None
 
 
-Answer = Callable[[Message, Caller], Awaitable[Message]]
+Answer = Callable[[Message, Caller], Awaitable[Message | bytes]]
 
 
 def unary(
@@ -60,17 +61,20 @@ def unary(
 ) -> Any:
     """A call from raw bytes to raw bytes, so that every refusal gets its status in one place.
 
-    ``answer`` is told who calls; ``always`` are the words that end the call whatever comes of it;
-    ``refused`` is called if it was not to be answered by its own fault. For gRPC it is one that
-    takes a stream, which looks the same to a client: such a call begins with its head, and what
-    follows is read by ``arriving``, in bounded time.
+    ``answer`` is told who calls, and gets a message of this ``kind``, or if that is None the bytes
+    as they came; ``always`` are the words that end the call whatever comes of it; ``refused`` is
+    called if it was not to be answered by its own fault. For gRPC it is one that takes a stream,
+    which looks the same to a client: such a call begins with its head, and what follows is read by
+    ``arriving``, in bounded time.
     """
 
     async def handle(_: Any, context: Any) -> bytes:
-        context.set_trailing_metadata(always)
+        if always:
+            context.set_trailing_metadata(always)
         try:
             raw = await arriving.read(context)
-            return (await answer(_parsed(kind, raw), _caller(context))).SerializeToString()
+            found = await answer(raw if kind is None else _parsed(kind, raw), _caller(context))
+            return found if isinstance(found, bytes) else found.SerializeToString()
         # Whatever goes wrong here is told by a status, and nothing of it beyond that.
         except Exception as error:
             if isinstance(error, InputError | UnknownModel):
@@ -90,6 +94,7 @@ def _caller(context: Any) -> Caller:
     return Caller(admitted_as.get() or peer_host(context.peer()), until)
 
 
+@functools.lru_cache(1024)
 def peer_host(peer: str) -> str:
     """The address in what gRPC says of a peer, without the port.
 

@@ -11,34 +11,31 @@ connections, because a peer may be slow or hostile.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import grpc
 
-from presplit.core.errors import InputError, ServerError
+from presplit.core.errors import ServerError
 from presplit.runtime.address import joined, why_not
-from presplit.runtime.hosted import Contract, Early, Form, Hosted, Stopping, UnknownModel
+from presplit.runtime.hosted import Form, Hosted, Stopping
 from presplit.runtime.wire import messages
 from presplit.runtime.wire.arriving import Arriving
 from presplit.runtime.wire.calls import Caller, Message, Words, unary
 from presplit.runtime.wire.gate import Gate
 from presplit.runtime.wire.health import Health
+from presplit.runtime.wire.inferring import Inferring, check_version
 from presplit.runtime.wire.readiness import Readiness
-from presplit.runtime.wire.tensors import Sent, datatype_of, read, send
-from presplit.runtime.wire.words import EXIT_KEY, MOST_KEY, SERVER_S_KEY, WHY_KEY
+from presplit.runtime.wire.templates import VERSION
+from presplit.runtime.wire.tensors import datatype_of
+from presplit.runtime.wire.words import MOST_KEY
 
-VERSION = "1"
-"""The one version of every model: another model has another hash, and so another name."""
 PLATFORM = "onnxruntime_onnx"
 """What runs every model, by Triton's name for it."""
 EXTENSIONS = ("model_repository", "model_configuration")
 """What is spoken beside the protocol itself: both can be read, and neither changes anything."""
 MESSAGE_ROOM_BYTES = 4096
 """What a request may hold besides its payload."""
-MAX_ID = 128
-"""Characters of a request's id."""
 
 OPTIONS: list[tuple[str, int]] = [
     ("grpc.so_reuseport", 0),  # a port that is taken is an error, not shared
@@ -77,6 +74,7 @@ class Listener:
         self._names, self._refused = names, refused
         self.readiness = Readiness()
         self._holding, self._gone = False, asyncio.Event()
+        self._infer = Inferring(hosted)
         self._most_bytes = min(hosted.most_bytes + MESSAGE_ROOM_BYTES, 2**31 - 1)
         options = [*OPTIONS, ("grpc.max_receive_message_length", self._most_bytes)]
         interceptors: list[Any] = [] if gate is None else [gate]
@@ -135,9 +133,7 @@ class Listener:
             "ModelReady": unary(messages.ModelReadyRequest, self._model_ready, arriving, most),
             "ServerMetadata": unary(messages.ServerMetadataRequest, self._metadata, arriving),
             "ModelMetadata": unary(messages.ModelMetadataRequest, self._model_metadata, arriving),
-            "ModelInfer": unary(
-                messages.ModelInferRequest, self._infer_or_hold, arriving, refused=self._refused
-            ),
+            "ModelInfer": unary(None, self._infer_or_hold, arriving, refused=self._refused),
             "ModelConfig": unary(messages.ModelConfigRequest, self._model_config, arriving),
             "RepositoryIndex": unary(messages.RepositoryIndexRequest, self._index, arriving),
         }
@@ -154,12 +150,12 @@ class Listener:
         )
 
     async def _model_ready(self, request: Message, caller: Caller) -> Message:
-        _check_version(request.version)
+        check_version(request.version)
         await asyncio.wrap_future(self._hosted.warm(request.name))
         return messages.ModelReadyResponse(ready=self.readiness.ready)
 
     async def _model_metadata(self, request: Message, caller: Caller) -> Message:
-        _check_version(request.version)
+        check_version(request.version)
         contract = self._hosted.contract(request.name)
         described = [
             messages.ModelMetadataResponse.TensorMetadata(
@@ -178,7 +174,7 @@ class Listener:
         )
 
     async def _model_config(self, request: Message, caller: Caller) -> Message:
-        _check_version(request.version)
+        check_version(request.version)
         contract = self._hosted.contract(request.name)
         taken, given = contract.input, contract.output
         # One that varies has no batch: its one row is all of its shape.
@@ -203,73 +199,16 @@ class Listener:
             models=[row(name=name, version=VERSION, state=state) for name in self._names()]
         )
 
-    async def _infer_or_hold(self, request: Message, caller: Caller) -> Message:
+    async def _infer_or_hold(self, raw: bytes, caller: Caller) -> bytes:
         """Answer; while the server `hold`s, who is refused because it ends hears so at the end."""
         try:
-            return await self._infer(request, caller)
+            return await self._infer(raw, caller)
         except Stopping:
             if self._holding:
                 await self._gone.wait()
             raise
 
-    async def _infer(self, request: Message, caller: Caller) -> Message:
-        _check_version(request.model_version)
-        contract = self._hosted.contract(request.model_name)
-        array = read(_only_input(request, contract), contract.input)
-        began = time.monotonic()
-        run = self._hosted.run
-        reply = await asyncio.wrap_future(
-            run(request.model_name, array, until=caller.until, client=caller.client)
-        )
-        told = {SERVER_S_KEY: messages.InferParameter(double_param=time.monotonic() - began)}
-        if isinstance(reply, Early):
-            told[EXIT_KEY] = messages.InferParameter(string_param=reply.exit)
-            told[WHY_KEY] = messages.InferParameter(string_param=reply.why)
-        found = send(contract.output.name, reply.logits if isinstance(reply, Early) else reply)
-        output = messages.ModelInferResponse.InferOutputTensor(
-            name=found.name, datatype=found.datatype, shape=found.shape
-        )
-        return messages.ModelInferResponse(
-            model_name=request.model_name,
-            model_version=VERSION,
-            id=request.id,
-            parameters=told,
-            outputs=[output],
-            raw_output_contents=[found.raw],
-        )
-
 
 def _type_of(form: Form) -> str:
     """Triton's name of the type of an array of ``form``."""
     return f"TYPE_{datatype_of(form.dtype)}"
-
-
-def _only_input(request: Message, contract: Contract) -> Sent:
-    """The request's one tensor, not yet checked.
-
-    Raises `InputError` if the request itself breaks the contract.
-    """
-    if len(request.id) > MAX_ID:
-        raise InputError(f"id must have at most {MAX_ID} characters, got {len(request.id)}")
-    if (
-        len(request.inputs) != 1
-        or len(request.raw_input_contents) != 1
-        or request.inputs[0].HasField("contents")
-    ):
-        counts = f"{len(request.inputs)} and {len(request.raw_input_contents)}"
-        raise InputError(
-            f"expected one input and its values in raw_input_contents alone, got {counts}"
-        )
-    for output in request.outputs:
-        if output.name != contract.output.name:
-            raise InputError(
-                f"the only output is {contract.output.name!r}, got {output.name[:64]!r}"
-            )
-    tensor = request.inputs[0]
-    return Sent(tensor.name, tensor.datatype, tuple(tensor.shape), request.raw_input_contents[0])
-
-
-def _check_version(version: str) -> None:
-    """Raise `UnknownModel` for a version that no model here has."""
-    if version not in ("", VERSION):
-        raise UnknownModel(f"every model here has version {VERSION}, got {version[:16]!r}")

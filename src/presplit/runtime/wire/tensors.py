@@ -6,6 +6,7 @@ They are checked before they are used. Source: Open Inference Protocol, "Tensor 
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +65,7 @@ def read(tensor: Sent, form: Form) -> npt.NDArray[Any]:
             f"{form.name!r} of shape {shape} and datatype {datatype} has {size} bytes, "
             f"got {len(tensor.raw)}"
         )
-    return np.frombuffer(tensor.raw, dtype=_travelling(form.dtype)).reshape(shape)
+    return np.frombuffer(tensor.raw, dtype=_travelling(np.dtype(form.dtype))).reshape(shape)
 
 
 def send(name: str, array: npt.NDArray[Any]) -> Sent:
@@ -73,9 +74,12 @@ def send(name: str, array: npt.NDArray[Any]) -> Sent:
     >>> send("boundary", np.zeros((1, 2), np.int8))
     Sent(name='boundary', datatype='INT8', shape=(1, 2), raw=b'\x00\x00')
     """
-    datatype = datatype_of(array.dtype)
-    raw = np.ascontiguousarray(array, dtype=_travelling(array.dtype)).tobytes()
-    return Sent(name, datatype, array.shape, raw)
+    return Sent(name, datatype_of(array.dtype), array.shape, little_endian(array).tobytes())
+
+
+def little_endian(array: npt.NDArray[Any]) -> memoryview:
+    """The bytes of ``array`` as they travel; nothing is copied if they lie so."""
+    return np.ascontiguousarray(array, dtype=_travelling(array.dtype)).data.cast("B")
 
 
 def datatype_of(dtype: npt.DTypeLike) -> str:
@@ -84,13 +88,21 @@ def datatype_of(dtype: npt.DTypeLike) -> str:
     >>> datatype_of("float16")
     'FP16'
     """
-    wanted = np.dtype(dtype).newbyteorder("=")
+    return _datatype(np.dtype(dtype))
+
+
+# Both are asked several times for every request, and the answers are few.
+@functools.lru_cache(64)
+def _datatype(dtype: np.dtype[Any]) -> str:
+    """The protocol's name of ``dtype``."""
+    wanted = dtype.newbyteorder("=")
     for name, known in DATATYPES.items():
         if wanted == np.dtype(known):
             return name
     raise InputError(f"dtype must be one of {', '.join(DATATYPES.values())}, got {wanted}")
 
 
-def _travelling(dtype: npt.DTypeLike) -> np.dtype[Any]:
+@functools.lru_cache(64)
+def _travelling(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """``dtype`` as its bytes travel: little-endian."""
-    return np.dtype(dtype).newbyteorder("<")
+    return dtype.newbyteorder("<")
