@@ -31,6 +31,12 @@ MOST_WAIT_S = 1.0
 """How long a request may have to wait, even where its deadline is later or none is told."""
 LEAST_AGAIN_S = 0.005
 """A refused client is asked to stay away for so long at least."""
+SURE = 1.5
+"""A request has to fit by so many mean deviations beyond what is expected."""
+WEIGHT = 0.03
+"""How much the last request counts against those before it."""
+MOST_RATIO = 5.0
+"""A request counts as at most so many times as slow as expected."""
 MANY_CLIENTS = 1024
 """Beyond so many, the turns of those that have nothing inside are forgotten."""
 
@@ -43,6 +49,8 @@ class Place:
     turn: float
     cost_s: float
     nbytes: int
+    entered: float
+    expected_s: float
 
 
 class Book:
@@ -60,6 +68,7 @@ class Book:
         self._nbytes = 0
         self._now = 0.0
         self._ends: dict[str, float] = {}
+        self._ratio, self._strays = 1.0, 0.25
         self.counts: Counter[str] = Counter()
         """How many were ``admitted``, and refused: ``refused_places``, ``refused_late``."""
 
@@ -79,10 +88,13 @@ class Book:
         """
         with self._lock:
             turn = max(self._now, self._ends.get(client, 0.0))
+            ahead_s = sum(place.cost_s for place in self._inside if place.turn <= turn)
+            ahead_s /= self._workers
+            now = time.monotonic()
             if len(self._inside) >= self._workers:
                 self._check_places(client, nbytes)
-                self._check_time(turn, until, own_s)
-            place = Place(client, turn, cost_s, nbytes)
+                self._check_time(ahead_s, own_s, math.inf if until is None else until - now)
+            place = Place(client, turn, cost_s, nbytes, now, ahead_s + own_s)
             self._ends[client] = turn + cost_s
             self._inside.add(place)
             self._of[client] += 1
@@ -97,9 +109,11 @@ class Book:
         with self._lock:
             self._now = max(self._now, place.turn)
 
-    def leaves(self, place: Place) -> None:
-        """The request of ``place`` is over."""
+    def leaves(self, place: Place, *, answered: bool = True) -> None:
+        """The request of ``place`` is over; unless it was ``answered``, it could have lasted."""
         with self._lock:
+            if place.expected_s > 0:
+                self._learn((time.monotonic() - place.entered) / place.expected_s, answered)
             self._inside.discard(place)
             self._nbytes -= place.nbytes
             self._of[place.client] -= 1
@@ -128,11 +142,10 @@ class Book:
                 again_s=max(LEAST_AGAIN_S, ahead_s / 4),
             )
 
-    def _check_time(self, turn: float, until: float | None, own_s: float) -> None:
-        """Raise `Overloaded` if those with earlier turns leave too little time."""
-        ahead_s = sum(place.cost_s for place in self._inside if place.turn <= turn) / self._workers
-        left_s = math.inf if until is None else until - time.monotonic() - own_s
-        late_s = ahead_s - min(left_s, self._most_wait_s)
+    def _check_time(self, ahead_s: float, own_s: float, left_s: float) -> None:
+        """Raise `Overloaded` if those with earlier turns leave too little of ``left_s``."""
+        slower = self._ratio + SURE * self._strays
+        late_s = slower * ahead_s - min(left_s - slower * own_s, self._most_wait_s)
         if late_s > 0:
             self.counts["refused_late"] += 1
             raise Overloaded(
@@ -140,6 +153,17 @@ class Book:
                 "locally and ask again later",
                 again_s=max(LEAST_AGAIN_S, late_s),
             )
+
+    def _learn(self, ratio: float, answered: bool) -> None:
+        """A request took so many times as long as was expected, or longer if not ``answered``.
+
+        Mean and mean deviation follow as a connection's round trip does (Jacobson, 1988).
+        """
+        if not answered and ratio < self._ratio:
+            return
+        stray = min(ratio, MOST_RATIO) - self._ratio
+        self._ratio += WEIGHT * stray
+        self._strays += WEIGHT * (abs(stray) - self._strays)
 
 
 class _Admitted(Layer):
