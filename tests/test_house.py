@@ -71,6 +71,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "cryptography": ("bundle/sign.py", "runtime/authority.py"),
     "ortools": ("plan/placement.py",),
     "prometheus_client": ("runtime/metrics.py",),
+    "prometheus_client.core": ("runtime/metrics.py",),
+    "h11": ("runtime/http.py",),
     "ray": ("runtime/ray_app.py",),
     "psutil": ("lab/*",),
 }

@@ -55,6 +55,16 @@ def serve(
             min=0, max=65535, help="Port; 0: any free one. Default 8443.", rich_help_panel=LISTEN
         ),
     ] = None,
+    http: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="PORT",
+            help="REST and /metrics too, on this port of 127.0.0.1; off unless it is given.",
+            rich_help_panel=LISTEN,
+        ),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(min=1, help="Threads of one engine; default 1.", rich_help_panel=COMPUTE),
@@ -71,7 +81,7 @@ def serve(
         int | None,
         typer.Option(
             min=1,
-            help="Requests inside at once, one more is refused; default: 16 a worker.",
+            help="Requests inside at once, one more is refused; default: 64 a worker.",
             rich_help_panel=COMPUTE,
         ),
     ] = None,
@@ -191,6 +201,7 @@ def serve(
         bundles=tuple(map(str, bundles or ())),
         host=host,
         port=port,
+        http=http,
         threads=threads,
         workers=workers,
         places=places,
@@ -268,7 +279,8 @@ def _gateway(config: Config, **words: Any) -> Gateway | None:
 
 def _say_ready(started: Started, *, as_json: bool) -> None:
     """Say where it listens, and what it hosts."""
-    lines = [f"Ready at {started.address}. Models NAME.from-SPLIT[-CODEC][.in-FORM]:"]
+    rest = "" if started.http is None else f", REST and metrics at http://{started.http}"
+    lines = [f"Ready at {started.address}{rest}. Models NAME.from-SPLIT[-CODEC][.in-FORM]:"]
     lines += [f"  {key}  from {path}" for key, path in list(started.bundles.items())[:SHOWN]]
     if len(started.bundles) > SHOWN:
         lines.append(f"  and {len(started.bundles) - SHOWN} more; --json names all")
@@ -280,6 +292,7 @@ def _say_ready(started: Started, *, as_json: bool) -> None:
     )
     result = {
         "address": started.address,
+        "http": started.http,
         "bundles": started.bundles,
         "models": {name: started.path_of(name) for name in started.models},
         "broken": started.broken,

@@ -38,7 +38,8 @@ class Crew:
 
     ``workers`` compute at once, up to ``joined`` samples together (1: each alone); a request that
     comes to an empty queue waits ``wait_s`` for others, if its deadline allows it. ``places``
-    bounds the requests inside. Whoever makes a crew closes it.
+    bounds the requests inside. ``waited`` is told the seconds from a request's coming to its turn.
+    Whoever makes a crew closes it.
     """
 
     def __init__(
@@ -48,8 +49,9 @@ class Crew:
         joined: int = MOST_JOINED,
         wait_s: float = 0.0,
         places: int | None = None,
+        waited: Callable[[float], None] = lambda seconds: None,
     ) -> None:
-        self.joined, self._wait_s = joined, wait_s
+        self.joined, self._wait_s, self._waited = joined, wait_s, waited
         self.book = Book(places or workers * PLACES_PER_WORKER, workers=workers)
         self._changed = threading.Condition()
         self._lines: list[Line] = []
@@ -173,6 +175,7 @@ class Crew:
         if asked.values is not None:
             return True
         self.book.begins(asked.place)
+        self._waited(time.monotonic() - asked.since)
         try:
             asked.decode()
         except Exception as error:  # whoever asked is told, and nobody else

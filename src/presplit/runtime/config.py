@@ -78,7 +78,7 @@ port = 8443             # 0: any free one
 
 threads = 1             # of one engine
 #workers = 2            # engines that run at once; default: processors / threads
-#places = 32            # requests inside at once, waiting or computed; default: 16 a worker
+#places = 128           # requests inside at once, waiting or computed; default: 64 a worker
 batch = 32              # samples computed together where that pays; 1: each request alone
 batch_wait_s = 0.0      # wait so long for others to compute with, if deadlines allow it
 #keep_mb = 64           # models kept ready; default: four times the net, 64 at least

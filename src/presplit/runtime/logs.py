@@ -13,7 +13,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TextIO
 
 ALL = logging.getLogger("presplit")
@@ -64,16 +64,16 @@ class _Lines(logging.Handler):
 
 
 @contextlib.contextmanager
-def logging_to(out: TextIO | None, *, as_json: bool) -> Generator[None]:
-    """Write what is logged inside to ``out``, if any."""
+def logging_to(out: TextIO | None, *, as_json: bool) -> Generator[Callable[[], int]]:
+    """Write what is logged inside to ``out``, if any; gives what counts the lines left out."""
     if out is None:
-        yield
+        yield lambda: 0
         return
     lines, level = _Lines(out, as_json=as_json), ALL.level
     ALL.addHandler(lines)
     ALL.setLevel(logging.INFO)
     try:
-        yield
+        yield lambda: lines.missed
     finally:
         ALL.removeHandler(lines)
         ALL.setLevel(level)

@@ -15,18 +15,26 @@ from functools import partial
 from typing import TypeVar
 
 from presplit import __version__
-from presplit.core.errors import ServerError
+from presplit.core.errors import ServerError, SpecError
 from presplit.runtime.batching import Crew
 from presplit.runtime.catalogue import Catalogue, Change
 from presplit.runtime.config import Config
+from presplit.runtime.http import Http
 from presplit.runtime.logs import LOGGER, tell
+from presplit.runtime.metrics import KIND, Metrics
+from presplit.runtime.rest import Rest
 from presplit.runtime.served import Door
 from presplit.runtime.tally import Tally
 from presplit.runtime.wire.credentials import Secured
+from presplit.runtime.wire.readiness import Readiness
 from presplit.runtime.wire.server import Listener
 
 T = TypeVar("T")
 
+HTTP_HOST = "127.0.0.1"
+"""Where REST listens: nobody else may reach it, because it is not encrypted."""
+HTTP_BYTES = 2**20
+"""What a request over REST may hold besides what the longest over gRPC holds."""
 POLL_S = 0.01
 """While it drains, the server looks so often whether anybody is still inside."""
 HOLD_S = 0.05
@@ -58,6 +66,26 @@ class Hung(ServerError):
     """The server has ended, but an engine still computes and would not let the process end."""
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a server is made of, as far as it can be told of: counts, places, bundles, requests."""
+
+    tally: Tally
+    crew: Crew
+    catalogue: Catalogue
+    door: Door
+    missed: Callable[[], int]
+
+
+def check_http(config: Config, guarded: Secured) -> None:
+    """Raise `SpecError` if REST is wanted and cannot tell who calls."""
+    if config.http is not None and guarded.gate is not None and config.secure.tokens is None:
+        raise SpecError(
+            "http: REST sees no certificates, so it cannot tell who calls: give tokens "
+            "(--tokens) too, or leave http out"
+        )
+
+
 class Process:
     """A server from its start to its end, on one event loop."""
 
@@ -65,14 +93,12 @@ class Process:
         self,
         config: Config,
         guarded: Secured,
-        catalogue: Catalogue,
-        crew: Crew,
-        door: Door,
-        tally: Tally,
+        told: Told,
         ready: Callable[[Started], None] | None,
     ) -> None:
-        self._config, self._guarded, self._catalogue = config, guarded, catalogue
-        self._crew, self._door, self._tally, self._ready = crew, door, tally, ready
+        self._config, self._guarded, self._told, self._ready = config, guarded, told, ready
+        self._catalogue, self._door = told.catalogue, told.door
+        self._readiness = Readiness(ready=False)
         self._stop, self._look, self._hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def run(self) -> None:
@@ -81,11 +107,17 @@ class Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGHUP, self._look.set)
+        http = at = None
         try:
+            if self._config.http is not None:
+                http = self._http()
+                at = await http.start(HTTP_HOST, self._config.http)
             if await self._loaded():
-                await self._listen()
+                await self._listen(http, at)
                 self._tell_counts()
         finally:
+            if http is not None:
+                await http.stop(LAST_S)
             await self._close()
 
     def _end(self) -> None:
@@ -117,7 +149,36 @@ class Process:
             raise ServerError(f"{where}: no bundle can be served: {why}")
         return True
 
-    async def _listen(self) -> None:
+    def _http(self) -> Http:
+        """REST and metrics: live from the start, ready with the rest."""
+        told, gate, metrics = self._told, self._guarded.gate, Metrics()
+
+        def text() -> tuple[bytes, str]:
+            catalogue = told.catalogue
+            hashes = {key: each.manifest.model_hash for key, each in catalogue.bundles.items()}
+            gauges = {
+                "inside": told.door.inside,
+                "ready": self._readiness.ready,
+                "bundles_broken": len(catalogue.broken),
+                "log_missed": told.missed(),
+            }
+            found = metrics.text(
+                told.tally.now(), bundles=hashes, gauges=gauges, crew=told.crew.told()
+            )
+            return found, KIND
+
+        rest = Rest(
+            told.door,
+            self._readiness,
+            told.catalogue.names,
+            text,
+            told.tally.refuse,
+            (lambda header: HTTP_HOST) if gate is None else gate.by_header,
+            __version__,
+        )
+        return Http(rest, most_bytes=HTTP_BYTES)
+
+    async def _listen(self, http: Http | None, at: str | None) -> None:
         """Listen until the signal to stop, then drain."""
         config, catalogue = self._config, self._catalogue
         listener = Listener(
@@ -127,32 +188,36 @@ class Process:
             credentials=self._guarded.credentials,
             gate=self._guarded.gate,
             names=catalogue.names,
-            refused=self._tally.refuse,
+            refused=self._told.tally.refuse,
+            readiness=self._readiness,
         )
         catalogue.fix_size()
+        if http is not None:
+            http.most_bytes = max(HTTP_BYTES, self._door.most_bytes + HTTP_BYTES)
         address = await listener.start(config.host, config.port)
-        following = asyncio.create_task(self._follow(listener))
+        self._readiness.set(True)
+        following = asyncio.create_task(self._follow())
         try:
-            tell("ready", f"ready at {address}", address=address)
+            tell("ready", f"ready at {address}", address=address, http=at)
             if self._ready is not None:
-                self._ready(self._started(address))
+                self._ready(self._started(address, at))
             await self._stop.wait()
             await self._drain(listener)
         finally:
             following.cancel()
 
-    def _started(self, address: str) -> Started:
+    def _started(self, address: str, http: str | None) -> Started:
         """What is said when it is ready."""
         catalogue = self._catalogue
         return Started(
             address,
-            None,
+            http,
             {key: str(bundle.path) for key, bundle in catalogue.bundles.items()},
             tuple(catalogue.names()),
             {str(path): str(error) for path, error in catalogue.broken.items()},
         )
 
-    async def _follow(self, listener: Listener) -> None:
+    async def _follow(self) -> None:
         """Look for bundles that are new or changed, now and then, and at once on SIGHUP."""
         pause = self._config.watch_s or None
         while True:
@@ -171,13 +236,13 @@ class Process:
             if asked:
                 count = len(self._catalogue.bundles)
                 tell("reloaded", f"looked again: {count} bundles are served", bundles=count)
-            listener.readiness.set(bool(self._catalogue.bundles))
+            self._readiness.set(bool(self._catalogue.bundles))
 
     async def _drain(self, listener: Listener) -> None:
         """Say that it is not ready, take nothing more, answer whoever is inside, and close."""
         config, began = self._config, time.monotonic()
         tell("stopping", f"stopping: {self._door.inside} requests are inside")
-        listener.readiness.set(False)
+        self._readiness.set(False)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), config.moment_s)
         self._door.shut()
@@ -197,7 +262,7 @@ class Process:
 
     def _tell_counts(self) -> None:
         """Say what was served."""
-        counts = self._tally.now()
+        counts = self._told.tally.now()
         others = dict(counts.by_why)
         full = others.pop("server", 0)
         half, most = (counts.all_seconds.quantile(q) for q in (0.5, 0.99))
@@ -215,7 +280,7 @@ class Process:
 
         def let_go() -> None:
             self._catalogue.close()
-            self._crew.close()
+            self._told.crew.close()
 
         closing = in_thread(let_go)
         done, _ = await asyncio.wait({closing}, timeout=LAST_S)

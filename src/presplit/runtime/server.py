@@ -36,7 +36,7 @@ from presplit.runtime.golden import prove
 from presplit.runtime.head import fits, own_plan
 from presplit.runtime.hosted import Hosted, Reply
 from presplit.runtime.logs import logging_to, stream_for
-from presplit.runtime.process import Process, Started
+from presplit.runtime.process import Process, Started, Told, check_http
 from presplit.runtime.served import Door, Served, Watcher
 from presplit.runtime.tail import Tails, workers_for
 from presplit.runtime.tally import Tally, Timed
@@ -180,12 +180,19 @@ def serve(
     check_threads(config.threads)
     guarded = secured(**config.secure.paths)
     check_reach(config.host, guarded, insecure=config.insecure)
+    check_http(config, guarded)
     tally = Tally()
     watchers: list[Watcher] = [tally] if watch is None else [tally, watch]
     with contextlib.ExitStack() as closing:
-        closing.enter_context(logging_to(stream_for(config.log), as_json=config.log == "json"))
+        missed = closing.enter_context(
+            logging_to(stream_for(config.log), as_json=config.log == "json")
+        )
         crew = Crew(
-            _workers(config), joined=config.batch, wait_s=config.batch_wait_s, places=config.places
+            _workers(config),
+            joined=config.batch,
+            wait_s=config.batch_wait_s,
+            places=config.places,
+            waited=tally.waited,
         )
         timed = Timed(load, tally)
         made = partial(_made, gateway, crew, config=config, load=timed)
@@ -201,7 +208,8 @@ def serve(
         limit = None if config.most_mb is None else int(config.most_mb * 10**6)
         catalogue = Catalogue(sources, made, most_bytes=limit)
         door = Door(echoing(catalogue), partial(_tell, watchers))
-        asyncio.run(Process(config, guarded, catalogue, crew, door, tally, ready).run())
+        told = Told(tally, crew, catalogue, door, missed)
+        asyncio.run(Process(config, guarded, told, ready).run())
 
 
 def _tell(watchers: Sequence[Watcher], served: Served) -> None:

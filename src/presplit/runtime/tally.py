@@ -64,10 +64,12 @@ class Counts:
 
     requests: dict[tuple[str, str, str], int]
     seconds: dict[str, Histogram]
-    batches: dict[str, Histogram]
+    samples: dict[str, Histogram]
     up_bytes: dict[str, int]
     down_bytes: dict[str, int]
+    waited: Histogram
     compute: Histogram
+    batches: Histogram
 
     @property
     def by_why(self) -> dict[str, int]:
@@ -94,10 +96,11 @@ class Tally:
         self._lock = threading.Lock()
         self._requests: Counter[tuple[str, str, str]] = Counter()
         self._seconds: dict[str, Histogram] = {}
-        self._batches: dict[str, Histogram] = {}
+        self._samples: dict[str, Histogram] = {}
         self._up: Counter[str] = Counter()
         self._down: Counter[str] = Counter()
-        self._compute = Histogram(SECONDS)
+        self._waited, self._compute = Histogram(SECONDS), Histogram(SECONDS)
+        self._batches = Histogram(SIZES)
 
     def __call__(self, served: Served) -> None:
         """Count one request that was let in."""
@@ -108,8 +111,8 @@ class Tally:
             self._up[model] += served.up_bytes
             if model not in self._seconds:
                 self._seconds[model] = Histogram(SECONDS)
-                self._batches[model] = Histogram(SIZES)
-            self._batches[model].add(served.batch)
+                self._samples[model] = Histogram(SIZES)
+            self._samples[model].add(served.batch)
             if served.down_bytes:
                 self._down[model] += served.down_bytes
                 self._seconds[model].add(served.seconds)
@@ -119,10 +122,16 @@ class Tally:
         with self._lock:
             self._requests["", "refused", ""] += 1
 
-    def computed(self, seconds: float) -> None:
+    def waited(self, seconds: float) -> None:
+        """Count one request that is computed from now on."""
+        with self._lock:
+            self._waited.add(seconds)
+
+    def computed(self, samples: int, seconds: float) -> None:
         """Count one run of an engine."""
         with self._lock:
             self._compute.add(seconds)
+            self._batches.add(samples)
 
     def now(self) -> Counts:
         """The counts at this moment."""
@@ -130,10 +139,12 @@ class Tally:
             return Counts(
                 dict(self._requests),
                 {name: each.copy() for name, each in self._seconds.items()},
-                {name: each.copy() for name, each in self._batches.items()},
+                {name: each.copy() for name, each in self._samples.items()},
                 dict(self._up),
                 dict(self._down),
+                self._waited.copy(),
                 self._compute.copy(),
+                self._batches.copy(),
             )
 
 
@@ -158,5 +169,6 @@ class _TimedEngine:
         """As inside."""
         began = time.perf_counter()
         found = self._inner.run(inputs, stop=stop)
-        self._tally.computed(time.perf_counter() - began)
+        samples = len(next(iter(inputs.values())))
+        self._tally.computed(samples, time.perf_counter() - began)
         return found

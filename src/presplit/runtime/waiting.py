@@ -84,6 +84,7 @@ class Asked:
     done: int = 0
     share_s: float = 0.0
     took_s: float = 0.0
+    since: float = field(default_factory=time.monotonic)
 
     @property
     def line(self) -> Line:

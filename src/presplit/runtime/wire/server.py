@@ -68,11 +68,12 @@ class Listener:
         gate: Gate | None = None,
         names: Callable[[], Iterable[str]] = tuple,
         refused: Callable[[], None] = lambda: None,
+        readiness: Readiness | None = None,
     ) -> None:
         self._credentials = credentials
         self._hosted, self._name, self._version = hosted, name, version
         self._names, self._refused = names, refused
-        self.readiness = Readiness()
+        self.readiness = readiness or Readiness()
         self._holding, self._gone = False, asyncio.Event()
         self._infer = Inferring(hosted)
         self._most_bytes = min(hosted.most_bytes + MESSAGE_ROOM_BYTES, 2**31 - 1)
