@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from presplit.bundle import Bundle, Manifest, digest, read, write, write_plan
+from presplit.bundle.files import MANIFEST
 from presplit.bundle.manifest import FORMAT, Part, Port, Validation, Way
-from presplit.bundle.read import MANIFEST
 from presplit.codecs import CODECS
 from presplit.core.encoding import Seen
 from presplit.core.errors import BundleError, SpecError

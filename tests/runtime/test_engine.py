@@ -93,11 +93,11 @@ def test_values_that_a_model_cannot_take_are_the_callers_fault() -> None:
 def test_what_the_engine_cannot_do_is_its_own_fault() -> None:
     """No memory for a result, and no kernel for a model that is right."""
     huge = onnx.parser.parse_model(
-        """<ir_version: 8, opset_import: ["": 17]> net (float[N,4] x) => (float[M,K,4] y)
-        { y = Expand(x, shape) }"""
+        """<ir_version: 8, opset_import: ["": 17]> net (float[N,4] x) => (float[K,M,1,4] y)
+        { t = Expand(x, some)  y = Expand(t, more) }"""
     )
-    shape = np.array([2**22, 2**22, 4])
-    huge.graph.initializer.append(onnx.numpy_helper.from_array(shape, "shape"))
+    for name, shape in (("some", [2**20, 1, 4]), ("more", [2**28, 1, 1, 1])):
+        huge.graph.initializer.append(onnx.numpy_helper.from_array(np.array(shape), name))
     with pytest.raises(EngineError, match="ONNX Runtime failed: .*"):
         Engine(huge.SerializeToString()).run({"x": np.ones((1, 4), np.float32)})
     rare = onnx.parser.parse_model(

@@ -11,7 +11,7 @@ of a weight, and one session whatever the split.
 from __future__ import annotations
 
 import hashlib
-import io
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,20 +22,18 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from presplit.bundle.arrays import array_in
+from presplit.bundle.files import MANIFEST, MOST_BYTES, SIGNATURE, Folder, opened
+from presplit.bundle.fits import PLAIN, all_fit
 from presplit.bundle.manifest import FORMAT, Form, Manifest, Part, Validation
+from presplit.bundle.operators import MOST_ELEMENTS, check
+from presplit.bundle.trust import Trust
 from presplit.core.encoding import Encoding
 from presplit.core.errors import BundleError, SpecError, context
 from presplit.core.plans import Plan, PlanTable
 from presplit.core.tensors import INPUT, boundary_name, logits_name
 from presplit.core.types import Floats, Net, Runnable, canonical_json
 
-MANIFEST = "manifest.json"
-UNFINISHED = f".{MANIFEST}."
-"""How the name of a manifest begins that is being written, or never was to its end."""
-JUNK = (".DS_Store", "Thumbs.db", "desktop.ini")
-"""What file browsers leave in every folder."""
-PLAIN = "float32"
-"""The form in which every bundle has its net."""
 MAX_MANIFEST_BYTES = 16 * 2**20
 
 
@@ -244,45 +242,7 @@ class Bundle:
 
     def _array(self, name: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
         """The array in a file of the bundle, of this dtype and shape."""
-        try:
-            array: npt.NDArray[Any] = np.load(io.BytesIO(self._files[name]), allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise BundleError(f"{self.path / name}: cannot be read ({error})") from error
-        if array.dtype != dtype or array.shape != shape:
-            raise BundleError(
-                f"{self.path / name}: expected validation of {dtype} {shape}, got {array.dtype} "
-                f"{array.shape}"
-            )
-        return array
-
-
-def fits(plan: Plan, manifest: Manifest) -> None:
-    """Raise `SpecError` unless split, exits, codec and forms of ``plan`` are there."""
-    plan.fits(manifest.net)
-    forms = (PLAIN, *manifest.forms)
-    for field, form in (("form", plan.form), ("server_form", plan.server_form)):
-        if form not in forms:
-            raise SpecError(f"{field}: no {form!r} here; there are: {', '.join(forms)}")
-    offered = manifest.ports[plan.split].encodings
-    if plan.split < manifest.net.last and plan.codec not in offered:
-        raise SpecError(
-            f"codec: boundary {plan.split} has no {plan.codec!r}; there are: {', '.join(offered)}"
-        )
-    if plan.gateway is not None:
-        second = plan.gateway
-        own = Plan(second.split, codec=second.codec, server_form=second.server_form)
-        with context("gateway"):
-            fits(own, manifest)
-
-
-def all_fit(plan: Plan | None, table: PlanTable | None, manifest: Manifest) -> None:
-    """Raise `SpecError` unless ``plan`` and every row of ``table`` fit, as `fits` says."""
-    if plan is not None:
-        with context("plan"):
-            fits(plan, manifest)
-    for number, row in enumerate(() if table is None else table.rows):
-        with context(f"table: row {number}"):
-            fits(row.plan, manifest)
+        return array_in(self._files[name], dtype, shape, self.path / name)
 
 
 def judged_places(samples: int, judged: int) -> npt.NDArray[np.int64]:
@@ -294,53 +254,82 @@ def judged_places(samples: int, judged: int) -> npt.NDArray[np.int64]:
     return np.linspace(0, samples - 1, judged).round().astype(np.int64)
 
 
-def read(path: str | Path) -> Bundle:
+def read(path: str | Path, *, trust: Trust | None = None, strict: bool = False) -> Bundle:
     """Read and verify the bundle in directory ``path``.
 
-    Raises `BundleError` naming the file that is wrong.
+    With ``trust`` it must be signed by a key that is pinned there, over these very bytes, and not
+    be older than what this device has taken before; that is sure before anything else is looked
+    at. ``strict`` is for bundles of strangers: it refuses operators that run others, and files that
+    have other names too. Raises `BundleError` naming the file that is wrong.
     """
     path = Path(path)
-    if not path.is_dir():
-        raise BundleError(f"{path}: no such bundle (a bundle is a directory with a {MANIFEST})")
-    manifest = read_manifest(path)
-    found = {entry.name for entry in path.iterdir() if not _is_junk(entry.name)} - {MANIFEST}
-    for name in sorted(found ^ set(manifest.files)):
+    with opened(path) as folder:
+        names = folder.names() - {MANIFEST, SIGNATURE}
+        raw = folder.read(MANIFEST, most=MAX_MANIFEST_BYTES)
+        statement = None
+        if trust is not None:
+            statement = trust.statement(folder, raw)
+        manifest = parse_manifest(raw, path / MANIFEST)
+        contents = _contents(folder, manifest, names)
+        if strict:
+            _check_names(folder, manifest)
+    found = Bundle(path, manifest, contents)
+    if strict:
+        _check_pieces(found)
+    if trust is not None and statement is not None:
+        trust.remember(statement, manifest, path)
+    return found
+
+
+def _contents(folder: Folder, manifest: Manifest, names: set[str]) -> dict[str, bytes]:
+    """The bytes of every file, which are those of which the manifest holds the SHA-256."""
+    path = folder.path
+    for name in sorted(names ^ set(manifest.files)):
         state = "is missing" if name in manifest.files else "is not in the manifest"
         raise BundleError(f"{path / name}: {state}; copy or export the bundle again")
+    total = sum(file.bytes for file in manifest.files.values())
+    if total > MOST_BYTES:
+        raise BundleError(f"{path}: expected files of at most {MOST_BYTES} bytes, got {total}")
     contents: dict[str, bytes] = {}
     for name, expected in manifest.files.items():
-        raw = _plain_bytes(path / name, limit=expected.bytes)
+        raw = folder.read(name, most=expected.bytes, exactly=expected.bytes)
         if len(raw) != expected.bytes or hashlib.sha256(raw).hexdigest() != expected.sha256:
             raise BundleError(
                 f"{path / name}: damaged: its SHA-256 is not the manifest's; copy or export it "
                 "again"
             )
         contents[name] = raw
-    return Bundle(path, manifest, contents)
+    return contents
 
 
-def _is_junk(name: str) -> bool:
-    """True for what is in the folder and belongs to no bundle."""
-    return name in JUNK or name.startswith(UNFINISHED)
+def _check_names(folder: Folder, manifest: Manifest) -> None:
+    """Raise `BundleError` if a file of the bundle is also one elsewhere."""
+    for name in (MANIFEST, *manifest.files):
+        if folder.hard_links(name) > 1:
+            raise BundleError(f"{folder.path / name}: has other names too; copy the bundle")
 
 
-def _plain_bytes(path: Path, *, limit: int) -> bytes:
-    """At most ``limit + 1`` bytes of a regular file that is not a link."""
-    try:
-        if path.is_symlink() or not path.is_file():
-            raise BundleError(
-                f"{path}: missing, or not a plain file; copy or export the bundle again"
-            )
-        with path.open("rb") as file:
-            return file.read(limit + 1)
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
+def _check_pieces(bundle: Bundle) -> None:
+    """Raise `BundleError` if the net or a way into it holds what is not run for strangers."""
+    net = bundle.net
+    exits = [exit_.name for exit_ in net.exits[:-1]]
+    for boundary in net.boundaries:
+        if math.prod(boundary.shape) > MOST_ELEMENTS:
+            raise BundleError(f"{bundle.path}: boundary {boundary.name!r} has {boundary.shape}")
+    for form in bundle.forms:
+        with context(str(bundle.path)):
+            check(bundle.runnable(0, net.last, exits=exits, form=form).onnx, strict=True)
+    for number, port in enumerate(bundle.manifest.ports):
+        with context(f"{bundle.path}: boundary {number}"):
+            for piece in (*port.entry.values(), port.leave):
+                check(piece, strict=True)
 
 
 def read_manifest(path: Path) -> Manifest:
     """The verified manifest of the bundle in ``path``, whatever its files hold."""
-    file = path / MANIFEST
-    return parse_manifest(_plain_bytes(file, limit=MAX_MANIFEST_BYTES), file)
+    with opened(path) as folder:
+        raw = folder.read(MANIFEST, most=MAX_MANIFEST_BYTES)
+    return parse_manifest(raw, path / MANIFEST)
 
 
 def parse_manifest(raw: bytes, file: Path) -> Manifest:

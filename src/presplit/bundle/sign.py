@@ -19,13 +19,12 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from presplit.bundle.files import SIGNATURE
 from presplit.core.errors import BundleError, SpecError, library
 from presplit.core.spec import Name
 from presplit.core.types import canonical_json
 from presplit.core.value import Value
 
-SIGNATURE = "manifest.sig"
-"""The name of the signature's file in a bundle."""
 MOST_BYTES = 4096
 """A signature's file is never longer."""
 PURPOSE = "presplit bundle 1"
@@ -101,20 +100,22 @@ def verified(signature: bytes, keys: tuple[bytes, ...], file: Path) -> Statement
     """
     ed25519: Any = library("cryptography.hazmat.primitives.asymmetric.ed25519", **NEED)
     errors: Any = library("cryptography.exceptions", **NEED)
-    signature, raw = signature[:_LENGTH], signature[_LENGTH:]
+    mark, raw = signature[:_LENGTH], signature[_LENGTH:]
     for key in keys:
         try:
-            ed25519.Ed25519PublicKey.from_public_bytes(key).verify(signature, raw)
+            ed25519.Ed25519PublicKey.from_public_bytes(key).verify(mark, raw)
         except errors.InvalidSignature:
             continue
-        return _statement(raw, file)
+        return statement_of(signature, file)
     raise BundleError(
         f"{file}: is no signature by a key that is trusted here; get the bundle, and its maker's "
         "key, again"
     )
 
 
-def _statement(raw: bytes, file: Path) -> Statement:
+def statement_of(signature: bytes, file: Path = Path(SIGNATURE)) -> Statement:
+    """What ``signature`` signs, whoever did; raises `BundleError` if that is no bundle."""
+    raw = signature[_LENGTH:]
     try:
         found = msgspec.json.decode(raw, type=Statement)
     except (msgspec.MsgspecError, SpecError, UnicodeDecodeError, RecursionError) as error:

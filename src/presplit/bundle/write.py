@@ -19,16 +19,16 @@ from pathlib import Path
 
 import msgspec
 
+from presplit.bundle.files import MANIFEST, SIGNATURE, UNFINISHED
+from presplit.bundle.fits import all_fit
 from presplit.bundle.manifest import File, Manifest
 from presplit.bundle.read import (
-    MANIFEST,
-    UNFINISHED,
     Bundle,
-    all_fit,
     parse_manifest,
     read,
     read_manifest,
 )
+from presplit.bundle.sign import Statement, signed, statement_of
 from presplit.core.errors import BundleError, SpecError
 from presplit.core.plans import Plan, PlanTable
 from presplit.core.types import canonical_json
@@ -90,7 +90,8 @@ def write_plan(
     """Put ``plan`` and ``table`` into the bundle (or its path) on disk; give what carries them.
 
     They take the place of those that are there: without a table, the bundle has none afterwards.
-    The model's hash stays. Raises `BundleError` if a plan does not fit.
+    The model's hash stays, a signature does not: sign it again. Raises `BundleError` if a plan does
+    not fit.
     """
     bundle = bundle if isinstance(bundle, Bundle) else read(bundle)
     try:
@@ -109,6 +110,8 @@ def write_plan(
     try:
         _write_file(temporary, canonical_json(manifest))
         os.replace(temporary, folder / MANIFEST)
+        # Who signed the bundle did not sign this plan.
+        (folder / SIGNATURE).unlink(missing_ok=True)
         _sync(folder)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -117,6 +120,28 @@ def write_plan(
             f"{bundle.path}: the plan cannot be written ({error.strerror}); the bundle is unchanged"
         ) from error
     return dataclasses.replace(bundle, manifest=manifest)
+
+
+def sign_bundle(path: str | Path, key: bytes, *, serial: int | None = None) -> Statement:
+    """Sign the bundle at ``path`` by the private ``key`` (`presplit.bundle.sign.key_in`).
+
+    ``serial`` only grows: devices refuse a lower one than they have taken; it is the seconds since
+    1970, if None. A signature that is there is replaced. Raises `BundleError`.
+    """
+    bundle = read(path)
+    folder = real_path(path)
+    raw = canonical_json(bundle.manifest)
+    signature = signed(raw, bundle.manifest.name, key, serial=serial)
+    temporary = folder / f"{UNFINISHED}{os.getpid()}"
+    try:
+        _write_file(temporary, signature)
+        os.replace(temporary, folder / SIGNATURE)
+        _sync(folder)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise BundleError(f"{path}: cannot be signed ({error.strerror})") from error
+    return statement_of(signature)
 
 
 def _refuse_unreadable(

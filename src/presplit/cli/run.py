@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from presplit.cli.options import plan_with, read_samples, say
-from presplit.cli.secure import EdgeCa, TlsCert, TlsKey, TokenFile, edge_with
+from presplit.cli.secure import (
+    EdgeCa,
+    TlsCert,
+    TlsKey,
+    TokenFile,
+    TrustKey,
+    Untrusted,
+    bundle_with,
+    edge_with,
+)
 from presplit.core.errors import context
 
 if TYPE_CHECKING:
@@ -39,6 +48,8 @@ def run(
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
     token_file: TokenFile = None,
+    trust_key: TrustKey = [],
+    untrusted: Untrusted = False,
     split: Annotated[
         int | None, typer.Option(help="Cut here instead of where the bundle's plan does.")
     ] = None,
@@ -94,13 +105,12 @@ def run(
     from concurrent.futures import ThreadPoolExecutor
     from json import dumps
 
-    from presplit.bundle import read
     from presplit.runtime.edge import Edge
 
     credentials = edge_with(
         server, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key, token_file=token_file
     )
-    found = read(bundle)
+    found = bundle_with(bundle, trust_key=trust_key, untrusted=untrusted)
     images = _images(samples, found)
     dynamic = _chooses(
         found, dynamic, given=bool(split is not None or codec or threshold or form or server_form)

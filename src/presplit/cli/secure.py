@@ -14,6 +14,7 @@ import typer
 from presplit.core.errors import SpecError
 
 if TYPE_CHECKING:
+    from presplit.bundle import Bundle
     from presplit.runtime.wire.credentials import ClientCredentials
 
 SECURE = "Who may call, and how"
@@ -83,6 +84,25 @@ TokenFile = Annotated[
         help=f"A file with the token that the server wants; or set {TOKEN}.",
     ),
 ]
+TrustKey = Annotated[
+    list[Path],
+    typer.Option(
+        "--trust-key",
+        rich_help_panel=SECURE,
+        metavar="FILE",
+        help="Take only bundles that are signed by this public key (or another that is given), "
+        "and none that is older than what this machine has taken before.",
+    ),
+]
+Untrusted = Annotated[
+    bool,
+    typer.Option(
+        "--untrusted",
+        rich_help_panel=SECURE,
+        help="The bundle is a stranger's: allow fewer operators, and try it first in a process "
+        "with little memory and time.",
+    ),
+]
 
 
 def edge_with(
@@ -112,3 +132,10 @@ def edge_with(
     if not encrypted:
         return None
     return client_credentials(ca=tls_ca, cert=tls_cert, key=tls_key, token=token)
+
+
+def bundle_with(path: Path, *, trust_key: list[Path], untrusted: bool) -> Bundle:
+    """The bundle at ``path`` as far as these options trust it; raises `BundleError`."""
+    from presplit.runtime.trusted import reader
+
+    return reader(trust_key, untrusted=untrusted)(path)

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from presplit.cli.options import Json, exits_here, gateway_with, say, show
-from presplit.cli.secure import SECURE, Allow, ServerCa, TlsCert, TlsKey, Tokens
+from presplit.cli.secure import (
+    SECURE,
+    Allow,
+    ServerCa,
+    TlsCert,
+    TlsKey,
+    Tokens,
+    TrustKey,
+    Untrusted,
+)
 from presplit.core import units
 from presplit.core.errors import SpecError
 
@@ -186,6 +195,8 @@ def serve(
     tls_ca: ServerCa = None,
     allow: Allow = None,
     tokens: Tokens = None,
+    trust_key: TrustKey = [],
+    untrusted: Untrusted = False,
     json: Json = False,
 ) -> None:
     """Serve every tail of bundles until SIGTERM or SIGINT; says its address when it is ready."""
@@ -217,6 +228,8 @@ def serve(
         secure=_given(
             tls_cert=tls_cert, tls_key=tls_key, tls_ca=tls_ca, allow=allow, tokens=tokens
         ),
+        trust_keys=tuple(map(str, trust_key)),
+        untrusted=untrusted,
     )
     if not chosen.bundles:
         raise SpecError(
@@ -269,9 +282,7 @@ def _gateway(config: Config, **words: Any) -> Gateway | None:
         raise SpecError(
             f"exits and splits are one bundle's, got {len(config.bundles)}; start one for each"
         )
-    from presplit.bundle import read
-
-    found = read(config.bundles[0])
+    found = config.reader()(config.bundles[0])
     if config.forward_to is None:
         return exits_here(found, words["threshold"])
     return gateway_with(found, **words)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def is_bundle(path: Path | None) -> bool:
     """Whether a bundle lies at ``path``, whole or not."""
-    from presplit.bundle.read import MANIFEST
+    from presplit.bundle.files import MANIFEST
 
     return path is not None and (path / MANIFEST).is_file()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from presplit.bundle import Bundle, read
-from presplit.bundle.read import MANIFEST
+from presplit.bundle.files import MANIFEST
 from presplit.core.errors import BundleError, PresplitError
 from presplit.runtime.hosted import Array, Contract, Hosted, Layer, Reply, UnknownModel
 
@@ -93,14 +93,21 @@ class _State:
 class Catalogue:
     """Every bundle in ``sources``, `Hosted` as one; nothing is read before `refresh`.
 
-    A source is a bundle, its path, or the path of a folder of bundles. ``make`` hosts one. A
-    request is at most ``most_bytes`` long: what is left at None is found in the first refresh.
+    A source is a bundle, its path, or the path of a folder of bundles. ``reads`` reads
+    one, ``make`` hosts it. A request is at most ``most_bytes`` long: what is left at None is found
+    in the first refresh.
     """
 
     def __init__(
-        self, sources: Sequence[Source], make: Make, *, most_bytes: int | None = None
+        self,
+        sources: Sequence[Source],
+        make: Make,
+        *,
+        most_bytes: int | None = None,
+        reads: Callable[[Path], Bundle] = read,
     ) -> None:
         self._sources, self._make, self._most_bytes = sources, make, most_bytes
+        self._reads = reads
         self._state = _State()
         self._refreshing = threading.Lock()
         self._stamps: dict[Path, Stamp] = {}
@@ -183,7 +190,7 @@ class Catalogue:
         try:
             given = [each for each in self._sources if isinstance(each, Bundle)]
             same = [each for each in given if each.path == path]
-            bundle = same[0] if same else read(path)
+            bundle = same[0] if same else self._reads(path)
             self._check_size(bundle)
             entry = Entry(bundle, self._make(bundle))
         except PresplitError as error:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
 from msgspec import Meta
 
+from presplit.bundle import Bundle
 from presplit.core.errors import SpecError, context
 from presplit.core.value import NonNegative, Positive, Value
 from presplit.runtime.batching import MOST_JOINED
+from presplit.runtime.trusted import reader
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Whole = Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -60,12 +62,18 @@ class Config(Value, frozen=True):
     drain_s: NonNegative = 9.0
     log: Log = "text"
     insecure: bool = False
+    trust_keys: tuple[str, ...] = ()
+    untrusted: bool = False
     secure: Secure = Secure()
 
     @property
     def keep_bytes(self) -> float | None:
         """``keep_mb`` in bytes."""
         return None if self.keep_mb is None else self.keep_mb * 10**6
+
+    def reader(self) -> Callable[[str | Path], Bundle]:
+        """What reads bundles, as far as they are trusted; raises `SpecError`."""
+        return reader(self.trust_keys, untrusted=self.untrusted)
 
 
 TEMPLATE = """\
@@ -92,6 +100,9 @@ drain_s = 9.0           # then whoever is inside is answered, all within so long
 log = "text"            # text, json or none, on standard error
 
 insecure = false        # allow an address that others can reach without TLS and authentication
+
+#trust_keys = ["signing.pub"]  # take only bundles signed by one of these, and none that is older
+untrusted = false       # the bundles are strangers': fewer operators, and tried in a small process
 
 [secure]                # presplit keys makes these files
 #tls_cert = "server.pem"

@@ -206,7 +206,7 @@ def serve(
             closing.callback(client.close)
             made = partial(_made_gateway, client, gateway, config=config, load=timed)
         limit = None if config.most_mb is None else int(config.most_mb * 10**6)
-        catalogue = Catalogue(sources, made, most_bytes=limit)
+        catalogue = Catalogue(sources, made, most_bytes=limit, reads=config.reader())
         door = Door(echoing(catalogue), partial(_tell, watchers))
         told = Told(tally, crew, catalogue, door, missed)
         asyncio.run(Process(config, guarded, told, ready).run())

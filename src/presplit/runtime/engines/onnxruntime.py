@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from presplit.bundle.operators import check
 from presplit.core.errors import BundleError, EngineError, InputError, library
 from presplit.core.types import Runnable
 from presplit.runtime.engines.engine import Arrays, Stop, Stopped
@@ -39,6 +40,7 @@ class Engine:
     """
 
     def __init__(self, model: bytes, *, threads: int = 1) -> None:
+        check(model)
         # It is read once, when the library is loaded; who sets it otherwise is not overruled.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         self._ort: Any = library("onnxruntime", **NEED)  # ships no types
