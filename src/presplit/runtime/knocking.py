@@ -20,6 +20,8 @@ EVERY_S = 0.2
 """Between two knocks, on average."""
 WAITS_S = 5.0
 """A knock that is not heard after so long is given up: slow radio links take seconds."""
+STAYS_S = 0.03
+"""A connection that is not ended within so long is taken for one."""
 
 
 def knock(address: str, stop: threading.Event) -> bool:
@@ -78,7 +80,7 @@ def _heard(waiting: dict[socket.socket, float], until: float, stop: threading.Ev
             for key, _ in looking.select(min(left_s, EVERY_S)):
                 one = key.fileobj
                 assert isinstance(one, socket.socket)
-                if one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
+                if _stays(one):
                     return True
                 waiting.pop(one)
                 one.close()
@@ -87,3 +89,16 @@ def _heard(waiting: dict[socket.socket, float], until: float, stop: threading.Ev
                 waiting.pop(one)
                 one.close()
     return False
+
+
+def _stays(one: socket.socket) -> bool:
+    """Whether a connection was made, and is not ended at once by the other side."""
+    if one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        return False
+    try:
+        one.settimeout(STAYS_S)
+        return one.recv(1, socket.MSG_PEEK) != b""
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
