@@ -49,7 +49,7 @@ def test_with_the_lines_that_it_prints_a_server_and_an_edge_find_each_other(
     with running(*serve, "--json", "--port", "0") as (address, _):
         line = made["run on cam"].replace("127.0.0.1:8443", address)
         line = line.replace("BUNDLE", str(bundle)).replace("SAMPLES", str(samples))
-        edge = [*shlex.split(line)[1:], "--split", "1", "--deadline-s", "5"]
+        edge = [*shlex.split(line)[1:], "--split", "1", "--deadline", "5s"]
         code, out, _ = command(*edge)
         assert code == 0
         assert {json.loads(answer)["why"] for answer in out.splitlines()} == {"server"}

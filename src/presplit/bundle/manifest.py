@@ -25,7 +25,7 @@ from presplit.core.spec import Name
 from presplit.core.types import Net, canonical_json
 from presplit.core.value import NonNegative, Value
 
-FORMAT = 3
+FORMAT = 4
 """Version of the bundle format that this code writes and reads."""
 
 FileName = Annotated[str, Meta(pattern=r"\A[a-z0-9_][a-z0-9_.-]{0,99}\Z")]

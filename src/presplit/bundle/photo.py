@@ -58,6 +58,9 @@ def pixels(raw: bytes, how: Preparation) -> npt.NDArray[np.uint8]:
             opened.load()
             turned = _upright(opened, image) if how.upright else opened
         return np.asarray(_brought(turned, how), np.uint8)
+    except image.UnidentifiedImageError as error:
+        problem = f"no {', '.join(FORMATS)}, or damaged at its beginning" if raw else "it is empty"
+        raise InputError(f"not a readable image ({problem})") from error
     except (*_DAMAGED, image.DecompressionBombError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"not a readable image ({reason})") from error

@@ -29,6 +29,7 @@ LIBRARIES = {
     "zstandard": "codecs with zstd: pip install 'presplit[edge]'",
     "lz4": "codecs with lz4: pip install 'presplit[edge]'",
     "pillow": "folders of images, codecs png and jpeg: pip install 'presplit[edge]'",
+    "opencv-python-headless": "cameras and videos: pip install 'presplit[camera]'",
     "scikit-learn": "the digits data set: pip install 'presplit[train]'",
     "safetensors": "checkpoints: pip install 'presplit[train]'",
     "matplotlib": "plots: pip install 'presplit[report]'",

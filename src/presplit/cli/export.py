@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from presplit.cli.options import OWN_CODE, Json, read_array, read_samples, say, show
+from presplit.cli.options import OWN_CODE, Json, say, show
 from presplit.core.errors import BundleError, InputError, SpecError, context
 
 if TYPE_CHECKING:
@@ -227,6 +227,7 @@ def _from_onnx(
     prepare: Sequence[str],
 ) -> Bundle:
     """The bundle of an ONNX file; ``held`` are the files of samples and labels."""
+    from presplit.bundle.samples import read_samples
     from presplit.packing import pack
 
     samples, labels = held
@@ -264,6 +265,8 @@ def _replacing(path: Path) -> Iterator[None]:
 def _labels(path: Path) -> np.ndarray:
     """The labels in ``path``, one array."""
     import numpy as np
+
+    from presplit.bundle.samples import read_array
 
     y = read_array(path, "labels")
     if not isinstance(y, np.ndarray):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from presplit.cli.options import Json, read_costs, read_samples, show
+from presplit.cli.options import Json, read_costs, show
 
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
@@ -87,6 +87,8 @@ def _costs(
     sample = None
     if samples is not None:
         with context(str(samples)):
+            from presplit.bundle.samples import read_samples
+
             first = read_samples(samples)[:1]
             sample = as_input(first, whole=bundle.manifest.whole_input)[0]
     return time_parts(

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from presplit.core import units
-from presplit.core.errors import InputError, SpecError
+from presplit.core.errors import SpecError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from presplit.bundle import Bundle
     from presplit.core.costs import Costs
     from presplit.core.plans import FallbackName, Gateway, Plan
@@ -72,35 +70,6 @@ def read_costs(path: Path | None) -> Costs | None:
     return None if path is None else costs_from(path)
 
 
-def read_array(path: Path, what: str) -> np.ndarray:
-    """The array in a ``.npy`` file of ``what``; raises `InputError` if it is none.
-
-    Nothing in it is executed.
-    """
-    import zipfile
-
-    import numpy as np
-
-    try:
-        with path.open("rb") as file:
-            array = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        # Where it finds no numbers, NumPy advises to run what the file holds.
-        problem = "it holds no array of numbers" if "pickle" in str(error) else error
-        raise InputError(f"{path}: not a readable .npy file of {what} ({problem})") from error
-    return array
-
-
-def read_samples(path: Path) -> np.ndarray:
-    """The samples in a ``.npy`` file, numbers of any type; `as_input` of the bundle scales them."""
-    array = read_array(path, "samples")
-    kind = getattr(getattr(array, "dtype", None), "kind", "")
-    if kind not in ("f", "i", "u") or array.ndim < 2:
-        got = f"{array.dtype} of shape {array.shape}" if kind else "an archive of several"
-        raise InputError(f"{path}: an array (n, *shape) of numbers is expected, got {got}")
-    return array
-
-
 def plan_with(
     bundle: Bundle,
     *,
@@ -129,7 +98,7 @@ def plan_with(
         changes["codec"] = CODECS.find(codec).name
     if deadline_s is not None:
         if not 0 < deadline_s < math.inf:
-            raise SpecError(f"--deadline-s: expected a number of seconds above 0, got {deadline_s}")
+            raise SpecError(f"--deadline: expected a time above 0, got {deadline_s:g} s")
         changes["deadline_s"] = deadline_s
     if threshold:
         changes["thresholds"] = dict(_threshold(text) for text in threshold)

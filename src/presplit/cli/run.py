@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from presplit.cli.options import plan_with, read_samples, say
+from presplit.cli.options import fallback_named, plan_with, say
 from presplit.cli.secure import (
     EdgeCa,
     TlsCert,
@@ -19,30 +19,48 @@ from presplit.cli.secure import (
     bundle_with,
     edge_with,
 )
-from presplit.core.errors import context
+from presplit.core import units
+from presplit.core.errors import InputError, PlanError, context
 
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
-    from presplit.core.types import Floats
     from presplit.runtime.engines import Load
+    from presplit.runtime.lines import Lines
+    from presplit.runtime.newest import Newest
+    from presplit.runtime.sample import Sample
+    from presplit.runtime.sources import Found
+    from presplit.runtime.taking import Taking
 
-FAR = 50
-"""Spans that differ by more than so many times are told.
-
-Photographs differ by less, 0..1 and 0..255 by more.
-"""
+CAMERA_ROOM = 2
+"""Frames of a camera that wait, unless --newest says another number."""
 
 
 def run(
     bundle: Annotated[Path, typer.Argument(help="A bundle directory.")],
     samples: Annotated[
-        Path,
+        list[str] | None,
         typer.Argument(
-            help="A .npy file: float32 (n, *shape), or uint8 images scaled to 0..1; or a .wav file."
+            metavar="INPUT...",
+            help="Images, .wav files, folders of them, .npy files (float32 (n, *shape), or uint8 "
+            "scaled to 0..1), a video, camera:0, or - for lines of JSON on standard input: "
+            '{"id": 7, "image": PATH}, or values or base64 instead of image.',
         ),
-    ],
+    ] = None,
+    http: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="PORT",
+            help="Answer what programs on this machine POST to 127.0.0.1:PORT, until Ctrl-C.",
+        ),
+    ] = None,
     server: Annotated[
-        str | None, typer.Option(help="HOST:PORT of presplit serve; without it the edge is alone.")
+        str | None,
+        typer.Option(
+            help="HOST:PORT of presplit serve, or several, best first to be found: a:8443,b:8443; "
+            "without it the edge is alone."
+        ),
     ] = None,
     tls_ca: EdgeCa = None,
     tls_cert: TlsCert = None,
@@ -60,8 +78,15 @@ def run(
         list[str],
         typer.Option(metavar="EXIT=SCORE", help="Least score with which an exit answers."),
     ] = [],
-    deadline_s: Annotated[
-        float | None, typer.Option(help="Deadline of each answer, in seconds.")
+    deadline: Annotated[
+        str | None, typer.Option(help="Deadline of each answer, as 50ms; seconds without a unit.")
+    ] = None,
+    fallback: Annotated[
+        str | None,
+        typer.Option(
+            help="What this device may run where no server answers: none, exit, or deepest; else "
+            "the plan's."
+        ),
     ] = None,
     dynamic: Annotated[
         bool | None,
@@ -71,10 +96,31 @@ def run(
             "keep to one plan.",
         ),
     ] = None,
-    streams: Annotated[int, typer.Option(min=1, help="Samples answered at once.")] = 1,
-    rate: Annotated[
-        float | None, typer.Option(min=0.01, help="Samples a second, as a camera gives them.")
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first sample that has no answer.")
+    ] = False,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep each answer in this file of SQLite before its line is printed; what it has "
+            "answered before is not asked again.",
+        ),
     ] = None,
+    ledger_most: Annotated[
+        int, typer.Option(min=1, help="Answers that the ledger keeps; the oldest go.")
+    ] = 100_000,
+    newest: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Where samples come faster than answers, let the newest N wait and drop older "
+            "ones, counted; 0 drops none. A camera's is 2, all others' 0.",
+        ),
+    ] = None,
+    streams: Annotated[int, typer.Option(min=1, help="Samples answered at once.")] = 1,
+    rate: Annotated[float | None, typer.Option(min=0.01, help="Samples a second at most.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one engine.")] = 1,
     form: Annotated[
         str | None, typer.Option(help="Compute here in a form of the bundle: float32, int8.")
@@ -95,23 +141,28 @@ def run(
 ) -> None:
     """Answer every sample in order, one JSON object a line.
 
-    Its fields are sample, label, exit, where, why, elapsed_s, up_bytes, degraded, split, row (of
-    the bundle's table, if it chooses from one) and t_s.
+    Its fields are sample, file, frame, line or id (where it came from), class (its name, if the
+    bundle has names), label, exit, where, why, elapsed_s, up_bytes, degraded, split, row (of the
+    bundle's table, if it chooses from one), prepare_s and t_s. A sample that cannot be answered has
+    error instead, and the others go on.
 
-    If the bundle names its classes, ``class`` is the label's name.
+    Exit codes: 0 answered; 3 every answer was degraded; 4 some samples have no answer; 2 what was
+    asked for is wrong.
     Without a plan in the bundle and without --split, all is answered on the edge.
     """
-    import time
-    from concurrent.futures import ThreadPoolExecutor
-    from json import dumps
-
+    from presplit.cli.answering import Scale, sum_up_ledger
     from presplit.runtime.edge import Edge
+    from presplit.runtime.ledger import Ledger
+    from presplit.runtime.lines import Lines
+    from presplit.runtime.taking import Taking
 
     credentials = edge_with(
         server, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key, token_file=token_file
     )
+    deadline_s = None if deadline is None else units.number(deadline, units.SECONDS, "--deadline")
     found = bundle_with(bundle, trust_key=trust_key, untrusted=untrusted)
-    images = _images(samples, found)
+    taking = Taking(found)
+    inputs = _inputs(samples or [], http, taking)
     dynamic = _chooses(
         found, dynamic, given=bool(split is not None or codec or threshold or form or server_form)
     )
@@ -132,35 +183,119 @@ def run(
             f"--split {split}: the plan's thresholds belong to its split {found.plan.split}; none "
             "is used here"
         )
-    names, given = found.manifest.labels, list[dict[str, Any]]()
-    if note := _another_scale(found, images):
-        say(f"{samples}: {note}")
+    kept = None if ledger is None else Ledger(ledger, most=ledger_most)
     opened = Edge.open(
         found,
         server=server,
         credentials=credentials,
         plan=plan,
         table=table,
+        fallback=fallback_named(fallback),
         threads=threads,
         load=_load(slow, steady=steady),
     )
-    with opened as edge, ThreadPoolExecutor(streams) as pool:
+    with opened as edge:
         _say_who_answers(server, stays=plan is not None and plan.split == found.net.last)
-        began = time.monotonic()
+        scale = Scale(found)
+        lines = Lines(
+            lambda x: edge.answer(x, deadline_s=deadline_s),
+            labels=found.manifest.labels,
+            ledger=kept,
+            model=found.manifest.model_hash[:12],
+            see=scale.see,
+        )
+        flow = _Flow(http, newest, strict, streams, rate)
+        code = _answered(lines, inputs, taking, flow, server)
+        scale.end()
+    if kept is not None:
+        sum_up_ledger(kept)
+        kept.close()
+    raise typer.Exit(code)
 
-        def one(number: int) -> dict[str, Any]:
-            if rate is not None:
-                time.sleep(max(0.0, began + number / rate - time.monotonic()))
-            asked_s = time.monotonic() - began
-            with context(f"{samples}: sample {number}"):
-                answer = edge.answer(images[number], deadline_s=deadline_s)
-            named = {"class": names[answer.label]} if answer.label < len(names) else {}
-            return {"sample": number, **named, **answer.to_builtins(), "t_s": asked_s}
 
-        for answer in pool.map(one, range(len(images))):
-            given.append(answer)
-            print(dumps(answer), flush=True)
-    _sum_up(given, server, took_s=time.monotonic() - began)
+def _inputs(words: list[str], http: int | None, taking: Taking) -> Found | None:
+    """What ``words`` name; None if samples come over HTTP."""
+    import sys
+
+    from presplit.runtime.json_lines import samples_of_lines
+    from presplit.runtime.sources import STANDARD_INPUT, find
+
+    if bool(words) == (http is not None):
+        got = "both" if words else "neither"
+        raise InputError(
+            f"expected INPUT... (files, folders, a camera, - for standard input) or --http PORT, "
+            f"got {got}"
+        )
+    if http is not None:
+        return None
+    if words.count(STANDARD_INPUT) > 1:
+        raise InputError("- is standard input, which can be read once; got it more often")
+    return find(words, taking, lambda: samples_of_lines(sys.stdin.buffer, taking))
+
+
+@dataclass(frozen=True)
+class _Flow:
+    """How samples come and lines go; ``newest``: how many may wait, older ones being dropped."""
+
+    http: int | None
+    newest: int | None
+    strict: bool
+    streams: int
+    rate: float | None
+
+
+def _answered(
+    lines: Lines, inputs: Found | None, taking: Taking, flow: _Flow, server: str | None
+) -> int:
+    """Answer all, sum it up, and give the exit code."""
+    import time
+
+    from presplit.cli import answering
+    from presplit.runtime.lines import answer_all
+
+    began, is_interrupted = time.monotonic(), False
+    waiting = _waiting(inputs, flow)
+    printer = answering.Printer(strict=flow.strict)
+    try:
+        with answering.stoppable():
+            if flow.http is not None:
+                answering.over_http(flow.http, lines, taking, printer, streams=flow.streams)
+            if inputs is not None:
+                samples = answering.paced(waiting or inputs.samples, flow.rate)
+                answer_all(samples, lines, printer, streams=flow.streams)
+    except answering.Stop:
+        say("--strict: stopped at the first sample that has no answer")
+    except KeyboardInterrupt:
+        is_interrupted = True
+    finally:
+        answering.sum_up(lines.tally, took_s=time.monotonic() - began, server=server)
+        _say_left(inputs, waiting)
+    is_endless = inputs is None or inputs.endless
+    if is_interrupted and not is_endless:
+        return 130
+    if not is_endless and not lines.tally.seen:
+        raise InputError("standard input gave no sample; a line is one, as --help says")
+    return answering.code_of(lines.tally)
+
+
+def _waiting(inputs: Found | None, flow: _Flow) -> Newest[Sample] | None:
+    """The queue in which samples wait and from which the oldest are dropped, if any are."""
+    from presplit.runtime.newest import Newest
+
+    if inputs is None:
+        return None
+    usual = CAMERA_ROOM if inputs.live else 0
+    room = usual if flow.newest is None else flow.newest
+    return Newest(inputs.samples, room) if room else None
+
+
+def _say_left(inputs: Found | None, waiting: Newest[Sample] | None) -> None:
+    """Say what was neither answered nor told as bad."""
+    if waiting is not None:
+        say(f"{waiting.dropped} samples were dropped: newer ones came before their turn")
+    if inputs is not None and inputs.passed_over:
+        endings = ", ".join(f"{count} {end}" for end, count in inputs.passed_over.most_common(10))
+        say(f"passed over, no samples by their names: {endings}")
 
 
 def _say_who_answers(server: str | None, *, stays: bool) -> None:
@@ -172,33 +307,9 @@ def _say_who_answers(server: str | None, *, stays: bool) -> None:
         )
     if server is None and not stays:
         say(
-            "no --server was given: what would be sent is answered by the exit that ran here "
-            "(why: link_down)"
+            "no --server was given: what would be sent is answered by this device alone (why: "
+            "link_down)"
         )
-
-
-def _sum_up(given: list[dict[str, Any]], server: str | None, *, took_s: float) -> None:
-    """Say how many answers were given why and by which rows, and what may be wrong."""
-    import sys
-    from collections import Counter
-
-    whys = Counter[str](answer["why"] for answer in given)
-    rows = Counter[int](answer["row"] for answer in given if answer["row"] is not None)
-    counts = ", ".join(f"{count} {why}" for why, count in whys.most_common())
-    torch = "torch" in sys.modules
-    say(f"{len(given)} answers in {took_s:.2f} s ({counts}); torch loaded: {torch}")
-    if rows:
-        used = ", ".join(f"{count} by row {row}" for row, count in sorted(rows.items()))
-        say(f"of the table: {used}")
-    if server and whys["link_down"]:
-        say(
-            f"{server} could not be reached for {whys['link_down']} of them: is presplit serve "
-            "running there?"
-        )
-    if server and whys["failed"]:
-        say(f"the server, or the engine here, failed for {whys['failed']} of them: see its output")
-    if whys["refused"]:
-        say(f"{server} refused: it hosts another bundle, or is no tail server of this one")
 
 
 def _chooses(bundle: Bundle, dynamic: bool | None, *, given: bool) -> bool:
@@ -206,8 +317,6 @@ def _chooses(bundle: Bundle, dynamic: bool | None, *, given: bool) -> bool:
 
     ``given`` is True if options say what the plan is. Raises `PlanError` if ``dynamic`` cannot be.
     """
-    from presplit.core.errors import PlanError
-
     if dynamic and given:
         raise PlanError(
             "--dynamic chooses the plan itself: leave --split, --codec, --threshold and forms out"
@@ -232,51 +341,3 @@ def _load(slow: float | None, *, steady: bool) -> Load:
 
     with context("--slow"):
         return Slowed(slow, steady=steady)
-
-
-def _images(path: Path, bundle: Bundle) -> Floats:
-    """The samples in ``path`` as the net of ``bundle`` takes them."""
-    from presplit.bundle import as_input
-
-    array = _sound(path, bundle) if path.suffix.lower() == ".wav" else read_samples(path)
-    with context(str(path)):
-        return as_input(array, whole=bundle.manifest.whole_input)
-
-
-def _sound(path: Path, bundle: Bundle) -> Floats:
-    """The sound in a ``.wav`` file as one sample, at the bundle's rate and of its length."""
-    from presplit.core.errors import InputError
-    from presplit.core.sound import fitted, resampled, wav
-
-    shape = bundle.net.boundaries[0].shape
-    rate = (bundle.manifest.spec or {}).get("data", {}).get("rate")
-    if len(shape) != 2 or shape[0] != 1 or not rate:
-        raise InputError(
-            f"{path}: expected samples for a net that takes {shape} and does not say the rate of "
-            "its sounds, got a .wav file; give a .npy file, or a bundle of a run trained on sounds"
-        )
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    with context(str(path)):
-        sound, own_rate = wav(raw)
-        return fitted(resampled(sound, own_rate, rate), shape[1])[None, None]
-
-
-def _another_scale(bundle: Bundle, images: Floats) -> str:
-    """What to say if samples have a range far from that of the held-out ones.
-
-    Bytes that were never scaled have such a range.
-    """
-    seen = bundle.manifest.ports[0].encodings.get("int8")
-    if seen is None or not images.size:
-        return ""
-    span, own = 255 * seen.scale, max(float(images.max()), 0.0) - min(float(images.min()), 0.0)
-    if not 0 < own < math.inf or span / FAR < own < span * FAR:
-        return ""
-    return (
-        f"its values span {own:.3g}, those that the net was exported with {span:.3g}: are they "
-        "scaled alike? "
-        "(only uint8 is scaled here, to 0..1)"
-    )

@@ -163,11 +163,13 @@ def _tell_data(run: Run) -> None:
     counts = np.bincount(run.data.train.y, minlength=len(run.data.labels))
     rarest, commonest = int(counts.argmin()), int(counts.argmax())
     held = np.bincount(run.held_out.y, minlength=len(counts))
+    spread = f"from {counts[rarest]:,} of {run.data.labels[rarest]} to {counts[commonest]:,} of "
+    spread += run.data.labels[commonest]
+    if counts[rarest] == counts[commonest]:
+        spread = f"{counts[rarest]:,} of each"
     say(
         f"{len(run.data.train):,} samples of {len(counts)} classes to train with, "
-        f"{len(run.held_out):,} of them held out, and {len(run.data.test):,} to test with; from "
-        f"{counts[rarest]:,} of {run.data.labels[rarest]} to {counts[commonest]:,} of "
-        f"{run.data.labels[commonest]}"
+        f"{len(run.held_out):,} of them held out, and {len(run.data.test):,} to test with; {spread}"
     )
     scarce = [name for name, count in zip(run.data.labels, held, strict=True) if not count]
     if scarce:

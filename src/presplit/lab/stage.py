@@ -131,7 +131,7 @@ def _words(plan: Plan) -> list[str]:
     """``plan`` as options of ``presplit run``."""
     words = ["--split", str(plan.split), "--codec", plan.codec]
     words += ["--form", plan.form, "--server-form", plan.server_form]
-    words += ["--deadline-s", str(plan.deadline_s)]
+    words += ["--deadline", str(plan.deadline_s)]
     for name, least in plan.thresholds.items():
         words += ["--threshold", f"{name}={least!r}"]
     return words
