@@ -24,8 +24,7 @@ from typing import Any, Self
 
 from presplit.bundle import Bundle, read
 from presplit.core.errors import EngineError, InputError, ServerError, SpecError, library
-from presplit.runtime.admission import PLACES_PER_WORKER, admitted
-from presplit.runtime.batching import batched
+from presplit.runtime.batching import Crew
 from presplit.runtime.doors import check_threads
 from presplit.runtime.hosted import (
     Array,
@@ -37,7 +36,8 @@ from presplit.runtime.hosted import (
     TooLate,
     UnknownModel,
 )
-from presplit.runtime.tail import Tails, pooled
+from presplit.runtime.server import exits_of, hosting
+from presplit.runtime.tail import Tails
 from presplit.runtime.wire.ingress import Calls, Raw
 
 INGRESS = "presplit.runtime.wire.ingress.add_to_server"
@@ -77,8 +77,14 @@ class Replica:
                 f"{path}: expected the model {model_hash[:12]}, got "
                 f"{bundle.manifest.model_hash[:12]}; copy the bundle to all machines of the cluster"
             )
-        tails = Tails(bundle, threads=threads, keep_bytes=keep_bytes)
-        self._hosted = admitted(batched(pooled(tails, 1)), PLACES_PER_WORKER)
+        # Ray bounds what is inside, and gives as many processors as one engine uses.
+        self._hosted = hosting(
+            bundle,
+            threads=threads,
+            keep_bytes=keep_bytes,
+            crew=Crew(1),
+            thresholds=exits_of(bundle, None),
+        )
         self._calls: Calls | None = None
 
     async def warm(self, name: str) -> tuple[Any, ...]:

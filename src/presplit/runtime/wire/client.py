@@ -21,7 +21,7 @@ from presplit.runtime.wire import messages, unary
 from presplit.runtime.wire.credentials import ClientCredentials, credentials_for
 from presplit.runtime.wire.reasons import exhausted, trailers
 from presplit.runtime.wire.replies import Expected, packed
-from presplit.runtime.wire.words import MOST_KEY
+from presplit.runtime.wire.words import MOST_KEY, Words, carried
 
 MOST_REPLY_BYTES = 32 * 2**20
 """A reply of more bytes is cut off by gRPC, which says so by a status that also means overload.
@@ -57,17 +57,24 @@ class Client:
     """One lasting channel to the server at ``HOST:PORT``, ``grpcs://`` or ``grpc://HOST:PORT``.
 
     A connection that is silent for ``patience_s`` seconds is given up. With ``credentials``, or by
-    ``grpcs://``, it is encrypted. Raises `SpecError` for an address of another form.
+    ``grpcs://``, it is encrypted. ``metadata`` are words for whoever stands before the server, with
+    every call, such as ``application`` for Ray Serve. Raises `SpecError` for an address of another
+    form, and for words that gRPC does not carry.
     """
 
     def __init__(
-        self, server: str, *, patience_s: float, credentials: ClientCredentials | None = None
+        self,
+        server: str,
+        *,
+        patience_s: float,
+        credentials: ClientCredentials | None = None,
+        metadata: Words = (),
     ) -> None:
         self._opened = Opened("the connection")
         self._prefix, self._numbers = secrets.token_hex(4), itertools.count()
         options = [*OPTIONS, ("grpc.keepalive_timeout_ms", math.ceil(1000 * patience_s))]
         address, secret = address_of(server), credentials_for(server, credentials)
-        self._words = () if secret is None else secret.words
+        self._words = (*carried(metadata), *(() if secret is None else secret.words))
         if secret is None:
             self._channel = grpc.insecure_channel(address, options=options)
         else:

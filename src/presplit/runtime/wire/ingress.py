@@ -50,15 +50,18 @@ class Calls(Listener):
 
     async def answer(self, call: str, raw: bytes, context: Any) -> Raw:
         """The reply to ``call``; raises `Refused` once ``context`` has the status."""
-        found = self._answers[call].unary_unary(raw, _Context(context, self._within_s))
-        return Raw(await found)
+        handler = self._answers[call].stream_unary
+        return Raw(await handler(None, _Context(context, raw, self._within_s)))
 
 
 class _Context:
     """What a call of ours asks of gRPC, from what an ingress knows."""
 
-    def __init__(self, inner: Any, within_s: float) -> None:
-        self._inner, self._within_s = inner, within_s
+    def __init__(self, inner: Any, raw: bytes, within_s: float) -> None:
+        self._inner, self._raw, self._within_s = inner, raw, within_s
+
+    async def read(self) -> bytes:
+        return self._raw
 
     def time_remaining(self) -> float:
         return self._within_s

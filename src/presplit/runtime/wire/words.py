@@ -6,6 +6,14 @@ servers, by proxies, and by gRPC itself on either side; these words are given by
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
+from presplit.core.errors import SpecError
+
+Words = Iterable[tuple[str, str]]
+"""Keys and values that go with a call."""
+
 WHY_KEY = "presplit-why"
 """With a request that failed: what that means for an answer (`presplit.core.types.WHYS`).
 
@@ -19,3 +27,29 @@ MOST_KEY = "presplit-most-bytes"
 """With ModelReady: the bytes of the largest request that the server takes."""
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 """With a request that was shed: milliseconds until there may be a place, gRPC's own word for it."""
+
+
+def carried(words: Words) -> tuple[tuple[str, str], ...]:
+    """``words`` of a caller's own, as gRPC takes them.
+
+    Raises `SpecError` for what it does not carry, and for keys of gRPC's and of ours.
+
+    >>> carried([("application", "digits")])
+    (('application', 'digits'),)
+    >>> carried([("Application", "digits")])
+    Traceback (most recent call last):
+        ...
+    presplit.core.errors.SpecError: metadata: expected a key of a-z, 0-9, - and _ and a value of \
+printable ASCII, got 'Application' = 'digits'
+    """
+    found = tuple(words)
+    for key, value in found:
+        usual = re.fullmatch(r"[a-z0-9_-]{1,64}", key) and re.fullmatch(r"[ -~]{0,1024}", value)
+        if not usual or key.endswith("-bin"):
+            raise SpecError(
+                "metadata: expected a key of a-z, 0-9, - and _ and a value of printable ASCII, got "
+                f"{key!r} = {value!r}"
+            )
+        if key.startswith(("grpc-", "presplit-")) or key == "authorization":
+            raise SpecError(f"metadata: the key {key!r} is not the caller's own to set")
+    return found
