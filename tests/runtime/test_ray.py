@@ -50,6 +50,22 @@ def test_without_ray_one_sentence_says_what_brings_it() -> None:
         Cluster(insecure=True)
 
 
+@real
+@pytest.mark.long
+def test_the_command_serves_on_ray_and_an_edge_asks_it_as_ever(bundle: Bundle, start: Any) -> None:
+    images = np.random.default_rng(1).normal(size=(20, 16)).astype(np.float32)
+    with Edge.open(bundle, plan=Plan(bundle.net.last)) as alone:
+        expected = [alone.answer(image).label for image in images]
+    options = ("--engine", "ray", "--insecure", "--port", "0", "--json")
+    with start("presplit", "serve", str(bundle.path), *options) as (address, process):
+        with Edge.open(bundle, server=address, plan=Plan(1, deadline_s=5.0)) as edge:
+            answers = [edge.answer(image) for image in images]
+        process.terminate()
+        assert process.wait(30) == 0
+    assert {answer.why for answer in answers} == {"server"}
+    assert [answer.label for answer in answers] == expected
+
+
 @pytest.fixture(scope="module")
 def port() -> int:
     with socket.socket() as tried:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from presplit.cli.options import Json, exits_here, gateway_with, say, show
+from presplit.cli.scale import hosting_by
 from presplit.cli.secure import (
     SECURE,
     Allow,
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
     from presplit.runtime.config import Config
     from presplit.runtime.process import Started
 
-LISTEN, COMPUTE, CHANGE, PASS = (
+LISTEN, COMPUTE, CHANGE, PASS, SCALE = (
     "Where it listens",
     "How much it computes",
     "How it changes and ends",
     "As a gateway",
+    "On several machines",
 )
 """The groups of options in the help."""
 NO_GATEWAY = (None, None, None)
@@ -182,6 +184,31 @@ def serve(
             rich_help_panel=PASS,
         ),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="own|ray",
+            help="Who computes: this process, or replicas on Ray Serve; default own.",
+            rich_help_panel=SCALE,
+        ),
+    ] = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="With ray: replicas of a bundle at most, as the load wants; default 2.",
+            rich_help_panel=SCALE,
+        ),
+    ] = None,
+    ray_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65535,
+            help="With ray: open its own gRPC ingress too, on every address (--insecure).",
+            rich_help_panel=SCALE,
+        ),
+    ] = None,
     insecure: Annotated[
         bool,
         typer.Option(
@@ -224,6 +251,9 @@ def serve(
         drain_s=_seconds(drain, "--drain"),
         log=log,
         forward_to=forward_to,
+        engine=engine,
+        replicas=replicas,
+        ray_port=ray_port,
         insecure=insecure,
         secure=_given(
             tls_cert=tls_cert, tls_key=tls_key, tls_ca=tls_ca, allow=allow, tokens=tokens
@@ -238,12 +268,14 @@ def serve(
         )
     gateway = _gateway(chosen, split=split, codec=codec, threshold=threshold, spare=spare)
     try:
-        listen(
-            chosen.bundles,
-            chosen,
-            ready=lambda started: _say_ready(started, as_json=json),
-            gateway=gateway,
-        )
+        with hosting_by(chosen, gateway) as host:
+            listen(
+                chosen.bundles,
+                chosen,
+                ready=lambda started: _say_ready(started, as_json=json),
+                gateway=gateway,
+                host=host,
+            )
     except Hung as error:
         say(f"presplit: {error}")
         sys.stdout.flush()

@@ -20,6 +20,7 @@ from presplit.runtime.trusted import reader
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Whole = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Log = Literal["text", "json", "none"]
+ServeEngine = Literal["own", "ray"]
 
 
 class Secure(Value, frozen=True):
@@ -57,6 +58,9 @@ class Config(Value, frozen=True):
     keep_mb: Positive | None = None
     most_mb: Positive | None = None
     forward_to: str | None = None
+    engine: ServeEngine = "own"
+    replicas: Whole = 2
+    ray_port: Port | None = None
     watch_s: NonNegative = 2.0
     moment_s: NonNegative = 0.2
     drain_s: NonNegative = 9.0
@@ -93,6 +97,10 @@ batch_wait_s = 0.0      # wait so long for others to compute with, if deadlines 
 #most_mb = 64           # the longest request; default: what the bundles take at most
 
 #forward_to = "HOST:8443"  # be a gateway to that server
+
+engine = "own"          # ray: replicas on Ray Serve compute, of the cluster RAY_ADDRESS or here
+replicas = 2            # with ray: as many as this for each bundle, as the load wants
+#ray_port = 9000        # with ray: its own gRPC ingress too, open on every address
 
 watch_s = 2.0           # look so often for bundles that are new or changed; 0: on SIGHUP alone
 moment_s = 0.2          # after SIGTERM: not ready, but still taking requests, for so long

@@ -116,6 +116,10 @@ class Replica:
         """See `ServerLive`."""
         return await self._answer("ModelMetadata", raw, grpc_context)
 
+    async def ModelConfig(self, raw: bytes, grpc_context: Any) -> Raw:
+        """See `ServerLive`."""
+        return await self._answer("ModelConfig", raw, grpc_context)
+
     async def ModelInfer(self, raw: bytes, grpc_context: Any) -> Raw:
         """See `ServerLive`."""
         return await self._answer("ModelInfer", raw, grpc_context)

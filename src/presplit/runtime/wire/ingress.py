@@ -13,6 +13,7 @@ import grpc
 from presplit import __version__
 from presplit.runtime.hosted import Hosted
 from presplit.runtime.wire import messages
+from presplit.runtime.wire.arriving import Arriving
 from presplit.runtime.wire.server import Listener
 
 CALLS = (
@@ -21,6 +22,7 @@ CALLS = (
     "ServerMetadata",
     "ModelReady",
     "ModelMetadata",
+    "ModelConfig",
     "ModelInfer",
 )
 """What an ingress passes on: each is a method of the replica."""
@@ -46,7 +48,8 @@ class Calls(Listener):
 
     def __init__(self, hosted: Hosted, *, within_s: float) -> None:
         super().__init__(hosted, name="presplit", version=__version__)
-        self._within_s, self._answers = within_s, self._handlers()
+        self._within_s = within_s
+        self._answers = self._handlers(Arriving(self._most_bytes))
 
     async def answer(self, call: str, raw: bytes, context: Any) -> Raw:
         """The reply to ``call``; raises `Refused` once ``context`` has the status."""
