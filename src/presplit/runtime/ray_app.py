@@ -304,9 +304,11 @@ class Cluster:
         self._ray.shutdown()
 
     def _delete(self, name: str) -> None:
-        """End an application after the requests that are inside it."""
+        """Have Ray end an application, after the requests that are inside it."""
+        if not self._ray.is_initialized():  # it would start anew to be told so
+            return
         with contextlib.suppress(Exception):  # where Ray is gone, so is that
-            self._serve.delete(name)
+            self._serve.delete(name, _blocking=False)
 
 
 def application_of(bundle: Bundle) -> str:
@@ -332,7 +334,7 @@ def _check_reach(*, joined: bool, ingress: int | None, insecure: bool) -> None:
 
 
 def _safe(*, joined: bool) -> None:
-    """Settings that Ray reads as it is imported or started: nothing sent home, nobody let in."""
+    """Settings that Ray reads as it is imported or started: quiet, to itself, nobody let in."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["RAY_AUTH_MODE"] = "token"
     if not joined and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
@@ -356,9 +358,10 @@ def _join(ray: Any, *, joined: bool) -> None:
 
 def _start(serve: Any, ingress: int | None) -> None:
     """Start Ray Serve, with its gRPC ingress on the port ``ingress`` or without any proxy."""
-    options: dict[str, Any] = {"proxy_location": "Disabled"}
+    quiet = {"log_level": "ERROR", "enable_access_log": False}
+    options: dict[str, Any] = {"proxy_location": "Disabled", "logging_config": quiet}
     if ingress is not None:
-        options = {
+        options |= {
             "proxy_location": "HeadOnly",
             "http_options": {"host": "127.0.0.1", "port": 0, "request_timeout_s": REQUEST_S},
             "grpc_options": {
@@ -369,7 +372,6 @@ def _start(serve: Any, ingress: int | None) -> None:
             },
         }
     serve.start(**options)
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # it has just been set to more
 
 
 def _first(error: Exception) -> str:
