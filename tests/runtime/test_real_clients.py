@@ -11,11 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import onnxruntime
 import pytest
 import tritonclient.grpc as triton
 from google.protobuf import text_format
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
@@ -75,6 +81,42 @@ def test_tritons_client_finds_a_server_that_is_live_ready_and_says_what_it_hosts
     assert said["platform"] == "onnxruntime_onnx"
     assert said["inputs"] == [{"name": "boundary", "datatype": "INT8", "shape": ["-1", "12"]}]
     assert said["outputs"] == [{"name": "logits", "datatype": "FP32", "shape": ["-1", "4"]}]
+    config = client.get_model_config(model).config
+    assert (config.name, config.platform) == (model, "onnxruntime_onnx")
+    assert (list(config.input[0].dims), config.input[0].data_type) == ([12], 6)
+
+
+def test_a_tool_that_knows_nothing_calls_by_reflection(server: str, bundle: Bundle) -> None:
+    """As grpcurl does: list, look up, build the messages from what is told, and call."""
+    with grpc.insecure_channel(server) as channel:
+        told = ProtoReflectionDescriptorDatabase(channel)
+        services = told.get_services()
+        assert {"inference.GRPCInferenceService", "grpc.health.v1.Health"} < set(services)
+        pool = DescriptorPool(told)
+        listed = [
+            method.full_name
+            for service in services
+            for method in pool.FindServiceByName(service).methods
+        ]
+        assert "grpc.health.v1.Health.Watch" in listed
+        assert {name for name in listed if name.startswith("inference.")} >= {
+            f"inference.GRPCInferenceService.{call}" for call in ("ModelInfer", "ModelConfig")
+        }
+        (method,) = [
+            each
+            for each in pool.FindServiceByName("inference.GRPCInferenceService").methods
+            if each.name == "ModelMetadata"
+        ]
+        asked = GetMessageClass(method.input_type)(name=bundle.manifest.model_name(1, "int8"))
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelMetadata")
+        raw = call(asked.SerializeToString(), timeout=5)
+        assert GetMessageClass(method.output_type).FromString(raw).inputs[0].name == "boundary"
+        with pytest.raises(KeyError):
+            pool.FindMessageTypeByName("inference.NoSuchMessage")
+        ask = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+        with pytest.raises(grpc.RpcError) as damaged:
+            next(ask(iter([b"\xff"]), timeout=5))
+        assert damaged.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_tritons_client_sees_the_statuses_that_it_knows(client: Any, bundle: Bundle) -> None:

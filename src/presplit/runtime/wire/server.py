@@ -26,6 +26,7 @@ from presplit.runtime.wire.gate import Gate
 from presplit.runtime.wire.health import Health
 from presplit.runtime.wire.inferring import Inferring, check_version
 from presplit.runtime.wire.readiness import Readiness
+from presplit.runtime.wire.reflection import SERVICES, Reflection
 from presplit.runtime.wire.templates import VERSION
 from presplit.runtime.wire.tensors import datatype_of
 from presplit.runtime.wire.words import MOST_KEY
@@ -81,11 +82,16 @@ class Listener:
         interceptors: list[Any] = [] if gate is None else [gate]
         self._server: Any = grpc.aio.server(options=options, interceptors=interceptors)
         health, arriving = Health(hosted, self.readiness), Arriving(self._most_bytes)
+        reflection = Reflection().handlers()
         self._server.add_generic_rpc_handlers(
             [
                 grpc.method_handlers_generic_handler(messages.SERVICE, self._handlers(arriving)),
                 grpc.method_handlers_generic_handler(
                     messages.HEALTH_SERVICE, health.handlers(arriving)
+                ),
+                *(
+                    grpc.method_handlers_generic_handler(service, reflection)
+                    for service in SERVICES
                 ),
             ]
         )
