@@ -24,7 +24,7 @@ from presplit.runtime import Edge
 from presplit.runtime.estimate import Estimate
 from presplit.runtime.server import hosting
 from presplit.runtime.trip import Asked, Trip
-from presplit.runtime.upstream import InProcess
+from presplit.runtime.upstream import Failure, InProcess, Pending, Request
 
 IMAGE = np.random.default_rng(0).random(16, dtype=np.float32)
 HERE, AWAY = 0, 1
@@ -290,3 +290,39 @@ def test_nobody_to_ask_is_found_out_and_all_is_answered_here(busy_bundle: Bundle
         answers = [edge.answer(IMAGE) for _ in range(6)]
     assert answers[0].why == "link_down"
     assert {answer.why for answer in answers[2:]} == {"planned"}
+
+
+def test_a_row_that_the_server_refuses_is_left_and_says_nothing_of_the_link(
+    busy_bundle: Bundle,
+) -> None:
+    class Picky:
+        """Takes float32 alone, as a server without a codec's library does."""
+
+        def __init__(self, inner: InProcess) -> None:
+            self.inner, self.refused = inner, 0
+
+        def greet(self, name: str) -> None:
+            pass
+
+        def ask(self, request: Request, until: float) -> Pending | Failure:
+            if "float16" in request.model:
+                self.refused += 1
+                return Failure("refused", "no such codec")
+            return self.inner.ask(request, until)
+
+        def close(self) -> None:
+            pass
+
+    lean, plain = row(Plan(0, codec="float16"), edge_s=0.0), row(Plan(0), edge_s=0.0, tail_s=0.002)
+    here = row(Plan(busy_bundle.net.last), edge_s=1.0, asked=0.0)
+    hosted = hosting(busy_bundle)
+    picky = Picky(InProcess(hosted))
+    with Edge(busy_bundle, PlanTable((lean, plain, here)), upstream=picky) as edge:
+        answers = [edge.answer(IMAGE, deadline_s=5.0) for _ in range(20)]
+        time.sleep(0.3)
+        answers += [edge.answer(IMAGE, deadline_s=5.0) for _ in range(20)]
+        assert edge.conditions is not None and edge.conditions.rtt_s < 0.1
+    hosted.close()
+    assert [answer.why for answer in answers[:2]] == ["refused", "server"]
+    assert {answer.row for answer in answers[1:]} == {1}
+    assert picky.refused <= 3  # an answer and a probe or two, not again and again

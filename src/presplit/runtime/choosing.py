@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 
-from presplit.core.plans import Conditions, PlanTable, Row
+from presplit.core.plans import Conditions, Plan, PlanTable, Row
 from presplit.core.protocols import SplitPolicy
 from presplit.core.types import Answer
 from presplit.runtime.estimate import Estimate
 from presplit.runtime.probing import Probing
 from presplit.runtime.trip import Trip
 from presplit.runtime.walk import Walk
+
+REFUSED_S = 30.0
+"""What a server refused is not asked for again so long: it lacks a codec, or has another net."""
+
+Way = tuple[int, str, str]
+"""What a server sees of a plan: the split, the codec, and its own form."""
+
+
+def way_of(plan: Plan) -> Way:
+    """The way of ``plan`` to the server."""
+    return (plan.split, plan.codec, plan.server_form)
 
 
 class Choosing:
@@ -22,6 +34,7 @@ class Choosing:
         self._lock = threading.Lock()
         self._estimate = Estimate(table)
         self._last: Row | None = None
+        self._refused = dict[Way, float]()
         self._probing = Probing(table, walks, self._estimate)
 
     @property
@@ -39,6 +52,8 @@ class Choosing:
         self._probing.wake(self._last)
         with self._lock:
             number = self._policy.choose(self._estimate.now, within_s=within_s)
+            if self._refused:
+                number = self._not_refused(number)
             self._last = self._table.rows[number]
         return number
 
@@ -48,7 +63,19 @@ class Choosing:
         edge_s = answer.elapsed_s if trip.edge_s is None else trip.edge_s
         self._estimate.learn(self._table.rows[answer.row], trip, edge_s)
         with self._lock:
+            if answer.why == "refused":
+                self._refused[way_of(self._table.rows[answer.row].plan)] = time.monotonic()
             self._policy.learn(answer.row, answer)
+
+    def _not_refused(self, number: int) -> int:
+        """The row of this number, or the best of those that no server has refused lately."""
+        now = time.monotonic()
+        self._refused = {way: at for way, at in self._refused.items() if now - at < REFUSED_S}
+        rows = self._table.rows
+        left = [n for n, row in enumerate(rows) if way_of(row.plan) not in self._refused]
+        if number in left or not left:
+            return number
+        return min(left, key=lambda n: rows[n].mean_s(self._estimate.now))
 
     def heal(self) -> None:
         """The server is back: try it at once."""

@@ -90,6 +90,8 @@ class Estimate:
         if asked.why == "overloaded":
             self._overloads += 1
             return
+        if asked.why == "refused":
+            return  # it was heard, and what is refused says nothing of the link
         if asked.why == "planned":
             self._line.outlasted(asked.nbytes, asked.waited_s, now=now)
             return

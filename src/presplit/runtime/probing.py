@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
 
@@ -45,9 +45,12 @@ PERFECT = Conditions(up_bps=1e12, rtt_s=0.0)
 
 
 class Sent:
-    """Probes that go up: a sample of noise by ``row``, ``rare`` times as rarely as others."""
+    """Probes that go up: noise by the row of that ``number``, ``rare`` times as rarely."""
 
-    def __init__(self, row: Row, sending: Sending, estimate: Estimate, *, rare: float) -> None:
+    def __init__(
+        self, number: int, row: Row, sending: Sending, estimate: Estimate, *, rare: float
+    ) -> None:
+        self.number = number
         self._row, self._sending, self._estimate = row, sending, estimate
         self._values, self._rare = noise(sending.shape), rare
         self._nbytes = max(row.up_bytes, WIRE_BYTES)
@@ -122,7 +125,9 @@ class Probing:
     """Probes on a thread of its own, when `wake` finds that it is time; ends with `close`."""
 
     def __init__(self, table: PlanTable, walks: Sequence[Walk], estimate: Estimate) -> None:
-        self._sent, self._ran = _sent(table, walks, estimate), _ran(table, walks, estimate)
+        self._of = table, walks, estimate
+        self._refused = set[int]()
+        self._sent, self._ran = _sent(*self._of), _ran(*self._of)
         self._wanted = threading.Event()
         self._goes_by: Row | None = None
         self._ended = False
@@ -144,6 +149,9 @@ class Probing:
 
     def heal(self) -> None:
         """The server is back: send what shows how the link is now, whatever was seen last."""
+        if self._refused:
+            self._refused.clear()
+            self._sent = _sent(*self._of)
         for probe in self._sent:
             probe.soon()
         self._wanted.set()
@@ -166,24 +174,39 @@ class Probing:
                     trip = probe.go()
                     if not self._ended:  # closing fails what is on its way, not the link
                         probe.learn(trip)
+                        self._look_at(probe, trip)
             if self._ended:
                 return
 
+    def _look_at(self, probe: Sent, trip: Trip) -> None:
+        """A row that the server refuses shows nothing: another one is sent from now on."""
+        if trip.asked is not None and trip.asked.why == "refused":
+            self._refused.add(probe.number)
+            self._sent = _sent(*self._of, without=self._refused)
 
-def _sent(table: PlanTable, walks: Sequence[Walk], estimate: Estimate) -> list[Sent]:
-    """What is sent: by the row with the fewest bytes and by the best one over a perfect link."""
+
+def _sent(
+    table: PlanTable,
+    walks: Sequence[Walk],
+    estimate: Estimate,
+    without: Container[int] = (),
+) -> list[Sent]:
+    """What is sent: by the row with the fewest bytes and by the best one over a perfect link.
+
+    ``without`` are numbers of rows that are left out.
+    """
     sendings = {
         number: walk.sending
         for number, walk in enumerate(walks)
-        if walk.sending is not None and walk.sending.asks
+        if walk.sending is not None and walk.sending.asks and number not in without
     }
     if not sendings:
         return []
     least = min(sendings, key=lambda number: table.rows[number].up_bytes)
     best = min(sendings, key=lambda number: table.rows[number].mean_s(PERFECT))
-    found = [Sent(table.rows[least], sendings[least], estimate, rare=1.0)]
+    found = [Sent(least, table.rows[least], sendings[least], estimate, rare=1.0)]
     if table.rows[best].up_bytes >= 2 * table.rows[least].up_bytes:
-        found.append(Sent(table.rows[best], sendings[best], estimate, rare=LARGE))
+        found.append(Sent(best, table.rows[best], sendings[best], estimate, rare=LARGE))
     return found
 
 
