@@ -36,7 +36,8 @@ from presplit.core.plans import Conditions, FallbackName, Plan, PlanTable
 from presplit.core.protocols import SplitPolicyOf
 from presplit.core.types import Answer, Floats
 from presplit.core.value import DAY_S
-from presplit.policies import SPLITS
+from presplit.policies import PROFILES, SPLITS
+from presplit.runtime.behind import Behind, Corrected, usual_drift
 from presplit.runtime.choosing import Choosing
 from presplit.runtime.deadlines import Deadlines
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
@@ -82,8 +83,14 @@ class Edge:
         watch: Watcher | None = None,
         load: Load = ENGINES[DEFAULT],
         split_policy: str | SplitPolicyOf = "table",
+        profile: str = "balanced",
+        audit: float = 0.0,
+        alarm: Callable[[str], None] | None = None,
+        corrected: Corrected | None = None,
     ) -> None:
         """As `open`; the caller closes ``upstream``."""
+        manner = PROFILES.find(profile)
+        upstream = upstream if manner.asks else None
         policy = SPLITS.find(split_policy) if isinstance(split_policy, str) else split_policy
         self._opened = Opened("the edge")
         self._input = bundle.net.boundaries[0]
@@ -98,12 +105,27 @@ class Edge:
         self._asks = [sending is not None and sending.asks for sending in sendings]
         deadlines, pace = Deadlines(), Pace()
         self._final, self.model_bytes = bundle.net.exits[-1].name, head.nbytes
+        closing: list[Callable[[], None]] = [deadlines.close]
+        self._behind: Behind | None = None
+        if upstream is not None and (audit or manner.first == "held"):
+            drift = usual_drift(bundle, self._plans)
+            self._behind = Behind(audit=audit, drift=drift, alarm=alarm, corrected=corrected)
+            closing.append(self._behind.close)
         self._walks = [
-            Walk(bundle.net, head, one, sending, deadlines, pace, races=races)
+            Walk(
+                bundle.net,
+                head,
+                one,
+                sending,
+                deadlines,
+                pace,
+                races=races,
+                profile=manner,
+                behind=self._behind,
+            )
             for one, sending, races in zip(self._plans, sendings, _races(plan), strict=True)
         ]
         self._watching = None if watch is None else Watching(watch)
-        closing = [deadlines.close]
         if self._watching is not None:
             closing.append(self._watching.close)
         self._guard: Guarded | FirstOf | None = None
@@ -114,7 +136,7 @@ class Edge:
             closing.append(self._choosing.close)
         # Called once: by `close`, with the last reference, or at the interpreter's end.
         self._let_go = weakref.finalize(self, _let_go, self._opened, closing)
-        self._closing: list[Callable[[], None]] = closing
+        self._closing = closing
 
     @classmethod
     def open(
@@ -128,6 +150,10 @@ class Edge:
         table: PlanTable | None = None,
         fallback: FallbackName | None = None,
         split_policy: str | SplitPolicyOf = "table",
+        profile: str = "balanced",
+        audit: float = 0.0,
+        alarm: Callable[[str], None] | None = None,
+        corrected: Corrected | None = None,
         threads: int = 1,
         watch: Watcher | None = None,
         load: Load = ENGINES[DEFAULT],
@@ -147,6 +173,13 @@ class Edge:
         ``fallback`` is taken in place of the plan's own: "none", "exit" or "deepest" (see `Plan`);
         ``edge.model_bytes`` tells the size of all models that are held. ``load`` makes the engines.
 
+        ``profile`` is a name on the shelf `presplit.policies.PROFILES` and says who answers first:
+        "balanced", "edge_first", "server_first", "answer_then_escalate" or "offline". With
+        "answer_then_escalate" ``corrected`` is called with each answer and what the server said
+        later. ``audit`` is the share of answers of sure exits that the server is asked for too,
+        behind the answer; when it contradicts them more often than it did on the held-out samples,
+        ``alarm`` is called with a sentence (else that is logged).
+
         ``watch`` is called with every `Answer` in their order, on a thread of its own: it can
         neither delay nor break an answer, and when `close` returns it has seen all that were given,
         unless it is slow (`presplit.runtime.watching`).
@@ -165,9 +198,20 @@ class Edge:
         for one in plans:
             fits(one, bundle)
         make = functools.partial(
-            cls, bundle, chosen, threads=threads, watch=watch, load=load, split_policy=split_policy
+            cls,
+            bundle,
+            chosen,
+            threads=threads,
+            watch=watch,
+            load=load,
+            split_policy=split_policy,
+            profile=profile,
+            audit=audit,
+            alarm=alarm,
+            corrected=corrected,
         )
-        if server is None or all(one.split == bundle.net.last for one in plans):
+        asks = PROFILES.find(profile).asks
+        if server is None or not asks or all(one.split == bundle.net.last for one in plans):
             return make(upstream=upstream)
         longest_s = max(one.deadline_s or 0.0 for one in plans)
         patience_s = max(PATIENCE_S, longest_s)
@@ -208,6 +252,8 @@ class Edge:
         split = self._plans[number].split
         answer = found.answer(time.monotonic() - began, final=self._final, split=split, row=row)
         self._whys[answer.why] += 1
+        if found.behind is not None and self._behind is not None:
+            self._behind.put(found.behind, answer)
         if self._choosing is not None:
             self._choosing.learn(answer, trip)
         if self._watching is not None:
@@ -228,9 +274,10 @@ class Edge:
         ignored, ``retries``, ``breaks`` of the breaker and ``probes``.
         """
         found = {f"answers {why}": count for why, count in sorted(self._whys.items())}
-        return (
-            found if self._guard is None else {**found, **dict(sorted(self._guard.counts.items()))}
-        )
+        for other in (self._guard, self._behind):
+            if other is not None:
+                found |= dict(sorted(other.counts.items()))
+        return found
 
     @property
     def probed_bytes(self) -> int:

@@ -72,6 +72,10 @@ class Stretch:
             held = Held(self.exit.name, found[self._names[self.exit.name]])
         return values if self._boundary is None else found[self._boundary], held
 
+    def ends_at(self, name: str) -> bool:
+        """Whether it ends at the exit of that name."""
+        return self.exit is not None and self.exit.name == name
+
     def _time(self) -> float:
         """What a run of one sample is expected to take: the median of some with zeros."""
         zeros, took = np.zeros((1, *self.shape), np.float32), list[float]()

@@ -8,6 +8,7 @@ two of its operators.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from presplit.core.errors import EngineError
@@ -15,6 +16,8 @@ from presplit.core.plans import Plan
 from presplit.core.routing import sure
 from presplit.core.types import Answer, Floats, Net, Where, Why
 from presplit.policies import EXITS
+from presplit.policies.profile import BALANCED, Profile
+from presplit.runtime.behind import Behind, Job
 from presplit.runtime.deadlines import Deadlines
 from presplit.runtime.engines import Stopped
 from presplit.runtime.fallback import Fallback
@@ -33,12 +36,13 @@ AS_PLANNED = ("confident", "planned", "server")
 
 @dataclass(frozen=True)
 class Found:
-    """What answers, where it was computed and why it is that."""
+    """What answers, where it was computed and why it is that; what is asked behind it."""
 
     held: Held
     where: Where
     why: Why
     up_bytes: int = 0
+    behind: Job | None = None
 
     def answer(self, elapsed_s: float, *, final: str, split: int, row: int | None) -> Answer:
         """The answer for the caller, ``elapsed_s`` after the beginning; its scores are read-only.
@@ -69,7 +73,8 @@ class Walk:
     ``sending`` is None if the plan keeps all on the edge. With ``races`` what is computed while a
     reply is on its way is as welcome as the reply: the first of both is taken. ``deadlines`` stop
     what runs here too long; the caller closes them. ``pace`` is what is known of this machine's
-    speed. Raises `SpecError` for an unknown policy.
+    speed. ``profile`` says who answers first; what is asked afterwards is for ``behind``. Raises
+    `SpecError` for an unknown policy.
     """
 
     def __init__(
@@ -82,13 +87,15 @@ class Walk:
         pace: Pace,
         *,
         races: bool = False,
+        profile: Profile = BALANCED,
+        behind: Behind | None = None,
     ) -> None:
         self._final = net.exits[-1].name
         self._thresholds = plan.thresholds
         self._score = EXITS.find(plan.policy)
         self._way, self._fallback = head.way(plan), head.fallback(plan)
         self._sending, self._deadlines, self._pace = sending, deadlines, pace
-        self._races = races
+        self._races, self._profile, self._behind = races, profile, behind
 
     @property
     def way(self) -> tuple[Stretch, ...]:
@@ -107,7 +114,7 @@ class Walk:
         compute any answer.
         """
         held: Held | None = None
-        for stretch in self._way:
+        for number, stretch in enumerate(self._way):
             expected_s = self._pace.expected_s(stretch.seconds)
             if held is not None and time.monotonic() + expected_s > by:
                 return Found(held, "edge", "no_time")
@@ -124,10 +131,14 @@ class Walk:
                 return Found(held, "edge", "failed")
             held = at_exit or held
             if at_exit is not None and self._is_sure(at_exit):
-                return Found(at_exit, "edge", "confident")
+                return Found(at_exit, "edge", "confident", behind=self._audit(values, number))
         if self._sending is None:
             assert held is not None, "the last stretch of all ends at the net's own exit"
             return Found(held, "edge", "planned")
+        if self._profile != BALANCED:
+            found = self._by_profile(values, held, by)
+            if found is not None:
+                return found
         return self._ask(values, held, by, trip)
 
     def _run(
@@ -156,8 +167,38 @@ class Walk:
 
     def _is_sure(self, held: Held) -> bool:
         """True if the exit may answer and its score reaches its threshold."""
-        threshold = self._thresholds.get(held.exit)
+        threshold = self._thresholds.get(held.exit) if self._profile.exits_answer else None
         return threshold is not None and bool(sure(self._score(held.logits), threshold)[0])
+
+    def _audit(self, values: Floats, number: int) -> Job | None:
+        """What is to be asked although the exit of this stretch was sure; mostly nothing."""
+        if self._behind is None or self._sending is None or not self._behind.audits:
+            return None
+        return Job(values, self._way[number + 1 :], self._sending, audits=True)
+
+    def _by_profile(self, values: Floats, held: Held | None, by: float) -> Found | None:
+        """What answers without asking first; None if the server is to be asked as planned."""
+        chain = self._fallback
+        if not self._profile.asks:
+            return Found(self._here(chain, values, held, by), "edge", "planned")
+        if self._profile.first == "held":
+            best = held or self._here(chain[:1], values, held, by)
+            assert self._sending is not None, "what does not end here is sent"
+            return Found(best, "edge", "planned", behind=Job(values, (), self._sending, False))
+        takes_s = sum(self._pace.expected_s(stretch.seconds) for stretch in chain)
+        whole = bool(chain) and chain[-1].ends_at(self._final)
+        if self._profile.first != "here" or not whole or time.monotonic() + takes_s > by:
+            return None
+        best = self._here(chain, values, held, by)
+        return Found(best, "edge", "planned" if best.exit == self._final else "no_time")
+
+    def _here(self, chain: Sequence[Stretch], values: Floats, held: Held | None, by: float) -> Held:
+        """The best answer of this device by then."""
+        here = Fallback(chain, values, held, by=by, pace=self._pace)
+        try:
+            return here.best()
+        finally:
+            here.stop()
 
     def _ask(self, values: Floats, held: Held | None, by: float, trip: Trip) -> Found:
         """The reply if it is there in time, else the best answer of this device by then.
