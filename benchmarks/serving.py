@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks import _serving_load
 from benchmarks._serving import Asked, Part
 from presplit.core.errors import SpecError
 
-PARTS: dict[str, Part] = {}
+PARTS: dict[str, Part] = {**_serving_load.PARTS}
 """The parts by name, in the order in which they run."""
 
 

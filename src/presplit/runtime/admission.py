@@ -27,7 +27,7 @@ PLACES_PER_WORKER = 64
 """Requests inside at once for each worker, waiting or computed."""
 MOST_BYTES = 2**28
 """What the arrays of all requests inside may hold together; one alone may hold more."""
-MOST_WAIT_S = 1.0
+MOST_WAIT_S = 2.0
 """How long a request may have to wait, even where its deadline is later or none is told."""
 LEAST_AGAIN_S = 0.005
 """A refused client is asked to stay away for so long at least."""
