@@ -120,3 +120,12 @@ def test_many_threads_share_a_client(client: Client) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_a_client_that_is_closed_greets_nobody_and_asks_in_vain() -> None:
+    with echo_here() as address:
+        client = Client(address, patience_s=2.0)
+        client.close()
+        client.greet(ECHO.model)
+        failure = client.ask(ECHO, soon())
+        assert isinstance(failure, Failure) and failure.why == "link_down"

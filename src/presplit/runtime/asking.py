@@ -35,7 +35,7 @@ class Asking:
 
     def __init__(self, server: str) -> None:
         self._server = server
-        self._client = Client(server, patience_s=PATIENCE_S)
+        self._client = Client(server, patience_s=PATIENCE_S, lane=False)
         try:
             self._connect()
         except BaseException:

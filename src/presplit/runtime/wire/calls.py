@@ -55,32 +55,34 @@ def unary(
     kind: Any,
     answer: Answer,
     arriving: Arriving,
-    always: Words = (),
+    always: Words | Callable[[Caller], Words] = (),
     *,
     refused: Callable[[], None] = lambda: None,
 ) -> Any:
     """A call from raw bytes to raw bytes, so that every refusal gets its status in one place.
 
     ``answer`` is told who calls, and gets a message of this ``kind``, or if that is None the bytes
-    as they came; ``always`` are the words that end the call whatever comes of it; ``refused`` is
-    called if it was not to be answered by its own fault. For gRPC it is one that takes a stream,
-    which looks the same to a client: such a call begins with its head, and what follows is read by
-    ``arriving``, in bounded time.
+    as they came; ``always`` are the words that end the call whatever comes of it, or make them;
+    ``refused`` is called if it was not to be answered by its own fault. For gRPC it is one that
+    takes a stream, which looks the same to a client: such a call begins with its head, and what
+    follows is read by ``arriving``, in bounded time.
     """
 
     async def handle(_: Any, context: Any) -> bytes:
-        if always:
-            context.set_trailing_metadata(always)
+        caller = _caller(context)
+        ends = always(caller) if callable(always) else always
+        if ends:
+            context.set_trailing_metadata(ends)
         try:
             raw = await arriving.read(context)
-            found = await answer(raw if kind is None else _parsed(kind, raw), _caller(context))
+            found = await answer(raw if kind is None else _parsed(kind, raw), caller)
             return found if isinstance(found, bytes) else found.SerializeToString()
         # Whatever goes wrong here is told by a status, and nothing of it beyond that.
         except Exception as error:
             if isinstance(error, InputError | UnknownModel):
                 refused()
-            code, text = _status(error)
-            words = (*always, (WHY_KEY, why_of(error)), *_pushback(error))
+            code, text = status_of(error)
+            words = (*ends, (WHY_KEY, why_of(error)), *_pushback(error))
         await context.abort(code, text, words)
         raise AssertionError("abort always raises")
 
@@ -121,7 +123,7 @@ def _parsed(kind: Any, raw: bytes) -> Message:
         raise InputError(f"the request is not a {kind.__name__}") from error
 
 
-def _status(error: Exception) -> tuple[grpc.StatusCode, str]:
+def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
     """The status and the text that ``error`` is told by; the server's own faults have no details.
 
     Those are logged here, where they can be mended.

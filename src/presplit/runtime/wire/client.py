@@ -9,19 +9,22 @@ from __future__ import annotations
 import itertools
 import math
 import secrets
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 
-from presplit.runtime.address import address_of
+from presplit.runtime.address import address_of, is_loopback
 from presplit.runtime.opened import Opened
 from presplit.runtime.upstream import Failure, Pending, Request
 from presplit.runtime.wire import messages, unary
 from presplit.runtime.wire.credentials import ClientCredentials, credentials_for
+from presplit.runtime.wire.lane import Lane
 from presplit.runtime.wire.reasons import exhausted, trailers
 from presplit.runtime.wire.replies import Expected, packed
-from presplit.runtime.wire.words import MOST_KEY, Words, carried
+from presplit.runtime.wire.words import LANE_KEY, MOST_KEY, Words, carried
 
 MOST_REPLY_BYTES = 32 * 2**20
 """A reply of more bytes is cut off by gRPC, which says so by a status that also means overload.
@@ -30,6 +33,8 @@ It is far beyond any legal reply, so that a reply that is only wrong is read and
 """
 GREETING_S = 10.0
 """How long the first contact may take; nobody waits for it."""
+LANE_AGAIN_S = 1.0
+"""A lane that broke is asked for again after so long."""
 MOST_WAITERS = 1000
 """So many replies at once may be waited for less long than their calls last."""
 
@@ -56,10 +61,12 @@ OPTIONS: list[tuple[str, int]] = [
 class Client:
     """One lasting channel to the server at ``HOST:PORT``, ``grpcs://`` or ``grpc://HOST:PORT``.
 
-    A connection that is silent for ``patience_s`` seconds is given up. With ``credentials``, or by
-    ``grpcs://``, it is encrypted. ``metadata`` are words for whoever stands before the server, with
-    every call, such as ``application`` for Ray Serve. Raises `SpecError` for an address of another
-    form, and for words that gRPC does not carry.
+    Beside it there is a lane (`presplit.runtime.wire.lane`) to a server on the same machine that
+    offers one, unless ``lane`` is False. A connection that is silent for ``patience_s`` seconds is
+    given up. With ``credentials``, or by ``grpcs://``, it is encrypted. ``metadata`` are words for
+    whoever stands before the server, with every call over gRPC, such as ``application`` for Ray
+    Serve. Raises `SpecError` for an address of another form, and for words that gRPC does not
+    carry.
     """
 
     def __init__(
@@ -69,11 +76,16 @@ class Client:
         patience_s: float,
         credentials: ClientCredentials | None = None,
         metadata: Words = (),
+        lane: bool = True,
     ) -> None:
         self._opened = Opened("the connection")
         self._prefix, self._numbers = secrets.token_hex(4), itertools.count()
         options = [*OPTIONS, ("grpc.keepalive_timeout_ms", math.ceil(1000 * patience_s))]
         address, secret = address_of(server), credentials_for(server, credentials)
+        host, _, self._port = address.rpartition(":")
+        self._lanes = lane and sys.platform == "linux" and is_loopback(host)
+        self._lane: Lane | None = None
+        self._offered = 0.0
         self._words = (*carried(metadata), *(() if secret is None else secret.words))
         if secret is None:
             self._channel = grpc.insecure_channel(address, options=options)
@@ -88,10 +100,14 @@ class Client:
     def greet(self, name: str) -> None:
         """Begin to connect and have the server make ``name`` ready.
 
-        What the server says of the largest request that it takes is kept.
+        What the server says of the largest request that it takes is kept. Nothing is done once the
+        channel is closed.
         """
         request = messages.ModelReadyRequest(name=name).SerializeToString()
-        greeting = self._ready.future(request, timeout=GREETING_S, metadata=self._words)
+        try:
+            greeting = self._ready.future(request, timeout=GREETING_S, metadata=self._words)
+        except ValueError:  # how grpc says that the channel is closed
+            return
         # It is kept because gRPC cancels a call that nobody holds.
         self._greetings[name] = greeting
         greeting.add_done_callback(self._welcomed)
@@ -101,7 +117,7 @@ class Client:
         if not self._opened.here:
             return Failure("link_down", "the connection was opened before a fork")
         request_id = f"{self._prefix}-{next(self._numbers)}"
-        message = packed(request, request_id)
+        message, expected = packed(request, request_id), Expected(request, request_id)
         most = self._most_bytes
         try:
             if most is not None and len(message) > most:
@@ -111,13 +127,17 @@ class Client:
                     self.greet(request.model)
                 detail = f"a request of {len(message)} bytes, and the server takes {most}"
                 return Failure("refused", detail)
+            if self._lanes:
+                asked = self._by_lane(request.model, message, until, expected)
+                if asked is not None:
+                    return asked
             left_s = unary.seconds_left(until)
             call = self._infer(message, timeout=left_s, metadata=self._words)
         except ValueError as error:  # how grpc says that the channel is closed
             return Failure("link_down", str(error))
         return unary.UnaryPending(
             call,
-            Expected(request, request_id),
+            expected,
             until,
             self._waiters,
             exhausted=exhausted(known=most is not None, sent_bytes=len(message)),
@@ -129,11 +149,36 @@ class Client:
         In the child of a fork nothing is done: the channel's threads are not there.
         """
         if self._opened.here:
+            self._lanes = False
+            if self._lane is not None:
+                self._lane.close()
             self._channel.close()
             self._waiters.shutdown(wait=False)
 
+    def _by_lane(
+        self, model: str, message: bytes, until: float, expected: Expected
+    ) -> Pending | Failure | None:
+        """The request on its way over the lane; None if there is none.
+
+        One that was there and is not any more is asked for again, once in a while.
+        """
+        lane = self._lane
+        if lane is None:
+            return None
+        if not lane.is_up and time.monotonic() - self._offered > LANE_AGAIN_S:
+            self._offered = time.monotonic()
+            self.greet(model)
+        return lane.ask(message, until, expected)
+
     def _welcomed(self, greeting: Any) -> None:
         """Keep what the server says of itself at its end of the greeting."""
-        said = trailers(greeting).get(MOST_KEY, "")
+        told = trailers(greeting)
+        port, _, rest = told.get(LANE_KEY, "").partition(" ")
+        name, _, ticket = rest.partition(" ")
+        # Who listens elsewhere was reached through somebody, who has a reason to be in between.
+        if self._lanes and ticket and port == self._port and not (self._lane and self._lane.is_up):
+            self._offered = time.monotonic()
+            self._lane = Lane(name, ticket, MOST_REPLY_BYTES)
+        said = told.get(MOST_KEY, "")
         if said.isascii() and said.isdigit():
             self._most_bytes = int(said)

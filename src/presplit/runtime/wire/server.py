@@ -25,11 +25,12 @@ from presplit.runtime.wire.calls import Caller, Message, Words, unary
 from presplit.runtime.wire.gate import Gate
 from presplit.runtime.wire.health import Health
 from presplit.runtime.wire.inferring import Inferring, check_version
+from presplit.runtime.wire.lanes import Lanes
 from presplit.runtime.wire.readiness import Readiness
 from presplit.runtime.wire.reflection import SERVICES, Reflection
 from presplit.runtime.wire.templates import VERSION
 from presplit.runtime.wire.tensors import datatype_of
-from presplit.runtime.wire.words import MOST_KEY
+from presplit.runtime.wire.words import LANE_KEY, MOST_KEY
 
 PLATFORM = "onnxruntime_onnx"
 """What runs every model, by Triton's name for it."""
@@ -80,6 +81,7 @@ class Listener:
         self._most_bytes = min(hosted.most_bytes + MESSAGE_ROOM_BYTES, 2**31 - 1)
         options = [*OPTIONS, ("grpc.max_receive_message_length", self._most_bytes)]
         interceptors: list[Any] = [] if gate is None else [gate]
+        self._lanes = Lanes(self._infer_or_hold, self._most_bytes, refused)
         self._server: Any = grpc.aio.server(options=options, interceptors=interceptors)
         health, arriving = Health(hosted, self.readiness), Arriving(self._most_bytes)
         reflection = Reflection().handlers()
@@ -113,6 +115,7 @@ class Listener:
                 error
             )
         await self._server.start()
+        await self._lanes.start(bound)
         return joined(host, bound)
 
     def hold(self) -> None:
@@ -127,23 +130,32 @@ class Listener:
         """Take no more requests, finish the ones that are here within ``grace_s``, and close."""
         self.readiness.end()
         stopping = asyncio.ensure_future(self._server.stop(grace_s))
+        leaving = asyncio.ensure_future(self._lanes.stop(grace_s))
         await asyncio.sleep(0)
         self._gone.set()
         await stopping
+        await leaving
 
     def _handlers(self, arriving: Arriving) -> dict[str, Any]:
         """The protocol's six calls, and two more that Triton's clients make."""
-        most: Words = ((MOST_KEY, str(self._most_bytes)),)
         return {
             "ServerLive": unary(messages.ServerLiveRequest, self._live, arriving),
             "ServerReady": unary(messages.ServerReadyRequest, self._ready, arriving),
-            "ModelReady": unary(messages.ModelReadyRequest, self._model_ready, arriving, most),
+            "ModelReady": unary(
+                messages.ModelReadyRequest, self._model_ready, arriving, self._welcome
+            ),
             "ServerMetadata": unary(messages.ServerMetadataRequest, self._metadata, arriving),
             "ModelMetadata": unary(messages.ModelMetadataRequest, self._model_metadata, arriving),
             "ModelInfer": unary(None, self._infer_or_hold, arriving, refused=self._refused),
             "ModelConfig": unary(messages.ModelConfigRequest, self._model_config, arriving),
             "RepositoryIndex": unary(messages.RepositoryIndexRequest, self._index, arriving),
         }
+
+    def _welcome(self, caller: Caller) -> Words:
+        """What a greeting is told of the server."""
+        most = (MOST_KEY, str(self._most_bytes))
+        lane = self._lanes.offer(caller.client)
+        return (most,) if lane is None else (most, (LANE_KEY, lane))
 
     async def _live(self, request: Message, caller: Caller) -> Message:
         return messages.ServerLiveResponse(live=True)

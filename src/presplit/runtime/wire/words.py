@@ -25,6 +25,11 @@ SERVER_S_KEY = "presplit-server-s"
 """A parameter of a reply: the seconds from a request's arrival until it was answered."""
 MOST_KEY = "presplit-most-bytes"
 """With ModelReady: the bytes of the largest request that the server takes."""
+LANE_KEY = "presplit-lane"
+"""With ModelReady: how a lane is opened by an edge on the same machine.
+
+It is the port that the server listens on, the lane's name and a ticket.
+"""
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 """With a request that was shed: milliseconds until there may be a place, gRPC's own word for it."""
 
