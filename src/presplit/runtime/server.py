@@ -19,6 +19,7 @@ from presplit.bundle import Bundle, read
 from presplit.core.errors import PlanError, SpecError
 from presplit.core.plans import Gateway, Plan
 from presplit.core.types import Floats
+from presplit.runtime import servers
 from presplit.runtime.admission import PLACES_PER_WORKER, admitted
 from presplit.runtime.batching import Crew, batched
 from presplit.runtime.catalogue import Catalogue, Source
@@ -41,7 +42,6 @@ from presplit.runtime.served import Door, Served, Watcher
 from presplit.runtime.tail import Tails, workers_for
 from presplit.runtime.tally import Tally, Timed
 from presplit.runtime.upstream import Upstream
-from presplit.runtime.wire.client import Client
 from presplit.runtime.wire.credentials import ClientCredentials, check_reach, secured
 
 DEFAULTS = Config()
@@ -200,7 +200,7 @@ def serve(
             made = partial(_made_elsewhere, host, load=timed)
         if config.forward_to is not None:
             check_not_itself(config.forward_to, config.host, config.port)
-            client = Client(
+            client = servers.guarded(
                 config.forward_to, patience_s=PATIENCE_S, credentials=forward_credentials
             )
             closing.callback(client.close)

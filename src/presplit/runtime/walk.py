@@ -226,17 +226,21 @@ class Walk:
 
     def _reply(self, asked: Pending, here: Fallback, by: float, latest: float) -> Reply | Failure:
         """What came of the request; meanwhile this device begins when it has to, or at once."""
-        if not self._races:
-            reply = asked.wait(min(here.begins_at, by))
-            if not isinstance(reply, Failure) or reply.why != "late":
-                return reply
-        here.begin()
         if self._races:
+            here.begin()
             here.once_over(asked.cancel)
-        reply = _first(asked, here, by, latest)
-        if self._races and _given_up(reply, here):
-            return Failure("planned", "an answer was there before the reply")
-        return reply
+            reply = _first(asked, here, by, latest)
+            if _given_up(reply, here):
+                return Failure("planned", "an answer was there before the reply")
+            return reply
+        begins_at = here.begins_at
+        if begins_at <= time.monotonic():
+            here.begin()
+        if begins_at >= by:
+            return _first(asked, here, by, latest)
+        with self._deadlines.stop_at(begins_at) as moment:
+            moment.ends(here.begin)
+            return _first(asked, here, by, latest)
 
     def _told(self, reply: Reply, up_bytes: int) -> Found:
         """What the server says: its own answer, or that of an exit behind the split."""
