@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -57,12 +58,20 @@ class Counters(NamedTuple):
 class Server:
     """A ``presplit serve`` in a process of its own, and how to ask it by bare gRPC."""
 
-    def __init__(self, process: subprocess.Popen[str], address: str, bundle: Bundle, log: Path):
+    def __init__(
+        self,
+        process: subprocess.Popen[str],
+        address: str,
+        bundle: Bundle,
+        log: Path,
+        keys: Path | None,
+    ) -> None:
         self.process, self.address, self.bundle, self._log = process, address, bundle, log
         self.model = bundle.manifest.model_name(1, "float32")
         self.port = int(address.rpartition(":")[2])
         self._seen = psutil.Process(process.pid)
-        self.channel = grpc.insecure_channel(address)
+        self.keys = keys
+        self.channel = channel(address, keys)
         self.golden = golden(bundle)
 
     def call(self, method: str, request: Any, timeout: float = 5.0) -> Any:
@@ -120,16 +129,25 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(*options: str, bundle: Bundle | None = None) -> Iterator[Server]:
-    """A server of ``bundle`` (a small one, if None), killed at the end."""
+def serving(
+    *options: str, bundle: Bundle | None = None, keys: Path | None = None
+) -> Iterator[Server]:
+    """A server of ``bundle`` (a small one, if None), killed at the end.
+
+    With ``keys``, a folder that `make_keys` made, it admits only who has a certificate.
+    """
     with tempfile.TemporaryDirectory() as folder:
         found = bundle or small_bundle(Path(folder) / "small.bundle")
-        with running("presplit", "serve", str(found.path), *options, bundle=found) as server:
+        files = {"tls-cert": "server.pem", "tls-key": "server.key", "tls-ca": "ca.pem"}
+        files["allow"] = "allowed.txt"
+        secure = [] if keys is None else [f"--{key}={keys / name}" for key, name in files.items()]
+        words = ("presplit", "serve", str(found.path), *options, *secure)
+        with running(*words, bundle=found, keys=keys) as server:
             yield server
 
 
 @contextlib.contextmanager
-def running(*words: str, bundle: Bundle) -> Iterator[Server]:
+def running(*words: str, bundle: Bundle, keys: Path | None = None) -> Iterator[Server]:
     """``python -m WORDS --port 0 --json``, which serves ``bundle`` and says so, as a server."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "stderr"
@@ -146,7 +164,7 @@ def running(*words: str, bundle: Bundle) -> Iterator[Server]:
             line = process.stdout.readline()
             if not line:
                 raise ServerError(f"the server ended: {log.read_text()[-500:]}")
-            server = Server(process, json.loads(line)["address"], bundle, log)
+            server = Server(process, json.loads(line)["address"], bundle, log, keys)
             try:
                 yield server
             finally:
@@ -154,6 +172,22 @@ def running(*words: str, bundle: Bundle) -> Iterator[Server]:
         finally:
             process.kill()
             process.communicate()
+
+
+def make_keys(folder: Path) -> Path:
+    """An authority, a server's certificate for this machine, and one for the edge ``kitchen``."""
+    words = ("keys", str(folder), "--server", "127.0.0.1", "--edge", "kitchen")
+    subprocess.run([sys.executable, "-m", "presplit", *words], check=True, capture_output=True)
+    return folder
+
+
+def channel(address: str, keys: Path | None) -> grpc.Channel:
+    """A bare channel of gRPC, as the edge ``kitchen`` where there are ``keys``."""
+    if keys is None:
+        return grpc.insecure_channel(address)
+    names = ("ca.pem", "edge-kitchen.key", "edge-kitchen.pem")
+    files = [(keys / name).read_bytes() for name in names]
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(*files))
 
 
 def golden(bundle: Bundle) -> bytes:
@@ -176,18 +210,28 @@ def good_request(model: str, *, id: str = "good") -> Any:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a good client saw: how often it was answered, and its 99th percentile in seconds."""
+    """What a good client saw: how often it was answered, and its 99th percentile in seconds.
+
+    ``refused_p99_s`` is that of refusals; it sent for ``seconds``.
+    """
 
     n: int
     answered: int
     wrong: int
     p99_s: float
+    refused_p99_s: float
+    seconds: float
     statuses: dict[str, int]
 
     @property
     def share(self) -> float:
         """Of all requests, those that were answered rightly."""
         return (self.answered - self.wrong) / max(self.n, 1)
+
+    @property
+    def per_s(self) -> float:
+        """Right answers a second."""
+        return (self.answered - self.wrong) / self.seconds
 
     def __str__(self) -> str:
         said = f"{self.answered} of {self.n} answered, p99 {1000 * self.p99_s:.1f} ms"
@@ -213,7 +257,7 @@ def good_client(server: Server, *, rate: float = 50, deadline_s: float = 0.5) ->
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "benchmarks._faults_good", server.address, server.model),
-            *(str(rate), str(deadline_s), server.golden.hex()),
+            *(str(rate), str(deadline_s), server.golden.hex(), str(server.keys or "")),
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -234,6 +278,47 @@ def undisturbed(server: Server, seconds: float) -> Seen:
     with good_client(server) as good:
         time.sleep(seconds)
         return good.seen()
+
+
+class Call(NamedTuple):
+    """When a call began and ended, and how."""
+
+    began: float
+    ended: float
+    status: str
+
+
+class Callers:
+    """So many callers, each with one call after the other, until they are told to stop."""
+
+    def __init__(self, server: Server, count: int = 16) -> None:
+        self.calls: list[Call] = []
+        self._server, self._ended = server, threading.Event()
+        self._raw = good_request(server.model).SerializeToString()
+        self._threads = [threading.Thread(target=self._go) for _ in range(count)]
+
+    def __enter__(self) -> Callers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _go(self) -> None:
+        infer = self._server.channel.unary_unary(messages.path("ModelInfer"))
+        while not self._ended.is_set():
+            began = time.monotonic()
+            try:
+                infer(self._raw, timeout=10)
+                status = "OK"
+            except grpc.RpcError as error:
+                status = error.code().name
+            self.calls.append(Call(began, time.monotonic(), status))
+            if status != "OK":
+                time.sleep(0.01)
 
 
 SLACK_S = 0.025

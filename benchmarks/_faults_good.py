@@ -1,5 +1,6 @@
-"""A good client as a process: ``ADDRESS MODEL RATE DEADLINE_S GOLDEN_HEX`` until its input ends.
+"""A good client as a process, until its input ends.
 
+Its words: ``ADDRESS MODEL RATE DEADLINE_S GOLDEN_HEX KEYS``.
 It sends at its rate whatever becomes of the replies, and prints what it saw as one line of JSON.
 """
 
@@ -10,24 +11,26 @@ import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 
-from benchmarks._faults import good_request
+from benchmarks._faults import channel, good_request
 from presplit.runtime.wire import messages
 
 
 class _Client:
     """One channel, and what became of each request."""
 
-    def __init__(self, address: str, model: str, deadline_s: float, golden: bytes) -> None:
+    def __init__(self, connected: grpc.Channel, model: str, deadline_s: float, golden: bytes):
         self._raw = good_request(model).SerializeToString()
-        self._infer: Any = grpc.insecure_channel(address).unary_unary(messages.path("ModelInfer"))
+        self._infer: Any = connected.unary_unary(messages.path("ModelInfer"))
         self._golden, self._deadline_s = np.frombuffer(golden, np.float32), deadline_s
         self.statuses: Counter[str] = Counter()
         self.took: list[float] = []
+        self.refused: list[float] = []
         self.wrong = 0
         self._lock = threading.Lock()
 
@@ -45,6 +48,8 @@ class _Client:
     def _ended(self, call: Any, took: float) -> None:
         with self._lock:
             self.statuses[call.code().name] += 1
+            if call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                self.refused.append(took)
             if call.code() is grpc.StatusCode.OK:
                 self.took.append(took)
                 reply = messages.ModelInferResponse.FromString(call.result())
@@ -55,8 +60,9 @@ class _Client:
 
 def main(words: list[str]) -> None:
     """Send until the standard input ends."""
-    address, model, rate, deadline_s, golden = words
-    client = _Client(address, model, float(deadline_s), bytes.fromhex(golden))
+    address, model, rate, deadline_s, golden, keys = words
+    connected = channel(address, Path(keys) if keys else None)
+    client = _Client(connected, model, float(deadline_s), bytes.fromhex(golden))
     client.first()
     print("{}", flush=True)
     ended = threading.Event()
@@ -66,22 +72,30 @@ def main(words: list[str]) -> None:
         ended.set()
 
     threading.Thread(target=wait, daemon=True).start()
-    calls, due = [], time.monotonic()
+    calls, began = [], time.monotonic()
+    due = began
     while not ended.wait(max(0.0, due - time.monotonic())):
         calls.append(client.send())
         due += 1 / float(rate)
+    seconds = time.monotonic() - began
     until = time.monotonic() + float(deadline_s) + 5
     while sum(client.statuses.values()) < len(calls) and time.monotonic() < until:
         time.sleep(0.01)
-    took = sorted(client.took) or [float(deadline_s)]
     seen = {
         "n": len(calls),
         "answered": client.statuses["OK"],
         "wrong": client.wrong,
-        "p99_s": took[int(0.99 * (len(took) - 1))],
+        "p99_s": p99(client.took or [float(deadline_s)]),
+        "refused_p99_s": p99(client.refused or [0.0]),
+        "seconds": seconds,
         "statuses": dict(client.statuses),
     }
     print(json.dumps(seen), flush=True)
+
+
+def p99(took: list[float]) -> float:
+    """What 99 of 100 stay below."""
+    return sorted(took)[int(0.99 * (len(took) - 1))]
 
 
 if __name__ == "__main__":

@@ -15,59 +15,17 @@ from typing import NamedTuple
 import grpc
 import numpy as np
 
-from benchmarks._faults import MB, Row, Rows, Server, good_request, running, serving
+from benchmarks._faults import MB, Callers, Row, Rows, Server, good_request, running, serving
 from benchmarks._faults_nets import small_bundle
 from presplit.bundle import Bundle
 from presplit.runtime.wire import messages
 
-CALLERS = 16
 EXIT_S = 10.0
 """A server that is stopped is gone after so long."""
 SURELY_S = 0.005
 """A call that began so long before the signal was surely on its way."""
 SLOPE_MB = 1.0
 """What a server may grow by in 10,000 requests."""
-
-
-class Call(NamedTuple):
-    """When a call began and ended, and how."""
-
-    began: float
-    ended: float
-    status: str
-
-
-class _Callers:
-    """So many callers, each with one call after the other, until they are told to stop."""
-
-    def __init__(self, server: Server, count: int = CALLERS) -> None:
-        self.calls: list[Call] = []
-        self._server, self._ended = server, threading.Event()
-        self._raw = good_request(server.model).SerializeToString()
-        self._threads = [threading.Thread(target=self._go) for _ in range(count)]
-
-    def __enter__(self) -> _Callers:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _go(self) -> None:
-        infer = self._server.channel.unary_unary(messages.path("ModelInfer"))
-        while not self._ended.is_set():
-            began = time.monotonic()
-            try:
-                infer(self._raw, timeout=10)
-                status = "OK"
-            except grpc.RpcError as error:
-                status = error.code().name
-            self.calls.append(Call(began, time.monotonic(), status))
-            if status != "OK":
-                time.sleep(0.01)
 
 
 class _Probe:
@@ -160,7 +118,7 @@ class _Drain(NamedTuple):
 def _drain(bundle: Bundle) -> _Drain:
     """Stop a server with many callers."""
     with serving(bundle=bundle) as server:
-        with _Callers(server) as callers, _Probe(server) as probe:
+        with Callers(server) as callers, _Probe(server) as probe:
             time.sleep(0.5)
             stopped = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
