@@ -185,9 +185,13 @@ def channel(address: str, keys: Path | None) -> grpc.Channel:
     """A bare channel of gRPC, as the edge ``kitchen`` where there are ``keys``."""
     if keys is None:
         return grpc.insecure_channel(address)
+    return grpc.secure_channel(address, credentials(keys))
+
+
+def credentials(keys: Path) -> grpc.ChannelCredentials:
+    """Those of the edge ``kitchen``."""
     names = ("ca.pem", "edge-kitchen.key", "edge-kitchen.pem")
-    files = [(keys / name).read_bytes() for name in names]
-    return grpc.secure_channel(address, grpc.ssl_channel_credentials(*files))
+    return grpc.ssl_channel_credentials(*((keys / name).read_bytes() for name in names))
 
 
 def golden(bundle: Bundle) -> bytes:
