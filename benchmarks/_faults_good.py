@@ -42,7 +42,8 @@ class _Client:
 
     async def first(self) -> None:
         """A request on each connection that may take its time."""
-        await asyncio.gather(*(call(self._raw, timeout=10) for call in self._calls))
+        for call in self._calls:
+            await call(self._raw, timeout=10)
 
     async def send(self, deadline_s: float) -> None:
         """One request and what becomes of it."""
