@@ -154,6 +154,7 @@ def test_a_reply_beyond_all_bounds_is_told_from_a_server_that_is_busy(
     ("status", "why"),
     [
         (Code.RESOURCE_EXHAUSTED, "overloaded"),
+        (Code.CANCELLED, "overloaded"),
         (Code.UNAVAILABLE, "link_down"),
         (Code.NOT_FOUND, "refused"),
         (Code.INVALID_ARGUMENT, "refused"),

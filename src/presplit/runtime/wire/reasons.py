@@ -18,7 +18,8 @@ USUAL_MOST_BYTES = 4 * 2**20
 STATUS_WHYS: dict[grpc.StatusCode, Why] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: "late",
     grpc.StatusCode.UNAVAILABLE: "link_down",
-    grpc.StatusCode.CANCELLED: "link_down",
+    # What gRPC says where a server turns a call away before looking at it, because too many wait.
+    grpc.StatusCode.CANCELLED: "overloaded",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "overloaded",
     grpc.StatusCode.INVALID_ARGUMENT: "refused",
     grpc.StatusCode.NOT_FOUND: "refused",
