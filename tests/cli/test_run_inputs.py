@@ -204,7 +204,10 @@ def test_requests_on_this_machine_are_answered(bundle: Path, photos: Path, tmp_p
         ):
             status, answer = asked(address, body, **headers)
             assert status == wanted and answer["error"], answer
-        socket.create_connection(("127.0.0.1", port)).close()  # a client that goes away
+        assert asked(address, b"x", **{"Content-Type": "multipart/form-data; boundary=x"})[0] == 415
+        with socket.create_connection(("127.0.0.1", port)) as other:  # a client that goes away
+            other.sendall(b"nonsense\r\n\r\n")
+            assert b'"error"' in other.recv(1000)
         with socket.socket() as other, pytest.raises(OSError):
             other.settimeout(2)
             other.connect((socket.gethostbyname(socket.gethostname()), port))

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from json import dumps
 from typing import TYPE_CHECKING
@@ -148,7 +148,7 @@ def _asker(
         named: dict[str, object] = {} if id_ is None else {"id": id_}
         sample = Sample(id_ or uuid.uuid4().hex, named, lambda: taking.raw(body))
         with room:
-            line = lines.of(next(numbers), sample)
+            (line,) = lines.kept([lines.of(next(numbers), sample)])
         try:
             printer(line)
         except Stop:
@@ -158,19 +158,27 @@ def _asker(
     return ask
 
 
-def sum_up(tally: Tally, *, took_s: float, server: str | None) -> None:
-    """Say how many answers were given why and by which rows, and what may be wrong."""
-    counts = ", ".join(f"{count} {why}" for why, count in tally.whys.most_common())
+def sum_up(
+    tally: Tally, *, took_s: float, server: str | None, counts: Mapping[str, int] = {}
+) -> None:
+    """Say how many answers were given why and by which rows, and what may be wrong.
+
+    ``counts`` are the edge's own.
+    """
+    why = ", ".join(f"{count} {why}" for why, count in tally.whys.most_common())
     torch = "torch" in sys.modules
     bad = f", {tally.bad} bad samples" if tally.bad else ""
     degraded = f", {tally.degraded} degraded" if tally.degraded else ""
-    given = f"{tally.answers} answers in {took_s:.2f} s ({counts or 'none'}){degraded}{bad}"
+    given = f"{tally.answers} answers in {took_s:.2f} s ({why or 'none'}){degraded}{bad}"
     say(f"{given}; torch loaded: {torch}")
     if tally.skipped:
         say(f"{tally.skipped} more were answered before, by the ledger, and not asked again")
     if tally.rows:
         used = ", ".join(f"{count} by row {row}" for row, count in sorted(tally.rows.items()))
         say(f"of the table: {used}")
+    asked = {name: n for name, n in counts.items() if n and not name.startswith("answers ")}
+    if asked:
+        say(f"of {server}: {', '.join(f'{n} {name}' for name, n in asked.items())}")
     whys = tally.whys
     if server and whys["link_down"]:
         say(

@@ -24,7 +24,9 @@ from presplit.core.errors import InputError, PlanError, context
 
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
+    from presplit.runtime.edge import Edge
     from presplit.runtime.engines import Load
+    from presplit.runtime.ledger import Ledger
     from presplit.runtime.lines import Lines
     from presplit.runtime.newest import Newest
     from presplit.runtime.sample import Sample
@@ -152,7 +154,6 @@ def run(
     """
     from presplit.cli.answering import Scale, sum_up_ledger
     from presplit.runtime.edge import Edge
-    from presplit.runtime.ledger import Ledger
     from presplit.runtime.lines import Lines
     from presplit.runtime.taking import Taking
 
@@ -183,7 +184,7 @@ def run(
             f"--split {split}: the plan's thresholds belong to its split {found.plan.split}; none "
             "is used here"
         )
-    kept = None if ledger is None else Ledger(ledger, most=ledger_most)
+    kept = None if ledger is None else _ledger(ledger, ledger_most)
     opened = Edge.open(
         found,
         server=server,
@@ -204,13 +205,19 @@ def run(
             model=found.manifest.model_hash[:12],
             see=scale.see,
         )
-        flow = _Flow(http, newest, strict, streams, rate)
-        code = _answered(lines, inputs, taking, flow, server)
+        flow = _Flow(http, newest, strict, streams, rate, server)
+        code = _answered(lines, inputs, taking, flow, edge)
         scale.end()
     if kept is not None:
         sum_up_ledger(kept)
         kept.close()
     raise typer.Exit(code)
+
+
+def _ledger(path: Path, most: int) -> Ledger:
+    from presplit.runtime.ledger import Ledger
+
+    return Ledger(path, most=most)
 
 
 def _inputs(words: list[str], http: int | None, taking: Taking) -> Found | None:
@@ -242,11 +249,10 @@ class _Flow:
     strict: bool
     streams: int
     rate: float | None
+    server: str | None
 
 
-def _answered(
-    lines: Lines, inputs: Found | None, taking: Taking, flow: _Flow, server: str | None
-) -> int:
+def _answered(lines: Lines, inputs: Found | None, taking: Taking, flow: _Flow, edge: Edge) -> int:
     """Answer all, sum it up, and give the exit code."""
     import time
 
@@ -268,7 +274,8 @@ def _answered(
     except KeyboardInterrupt:
         is_interrupted = True
     finally:
-        answering.sum_up(lines.tally, took_s=time.monotonic() - began, server=server)
+        took_s = time.monotonic() - began
+        answering.sum_up(lines.tally, took_s=took_s, server=flow.server, counts=edge.counts)
         _say_left(inputs, waiting)
     is_endless = inputs is None or inputs.endless
     if is_interrupted and not is_endless:

@@ -17,7 +17,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -29,6 +29,8 @@ MOST = 100_000
 OURS = 0x50_53_4C_47
 """SQLite's number for whose file it is, "PSLG"."""
 BUSY_S = 5.0
+Row = tuple[str, Mapping[str, object], str, bool]
+"""An id, the answer, the mark, and whether it is an answer or an error in place of one."""
 TABLES = """
 create table if not exists answers (
     number integer primary key autoincrement,
@@ -74,19 +76,24 @@ class Ledger:
         return False
 
     def put(
-        self, id: str, answer: Mapping[str, object], *, mark: str = "", is_answer: bool = True
+        self, id: str, answer: Mapping[str, object], mark: str = "", is_answer: bool = True
     ) -> bool:
         """Write the answer of the sample ``id``; True when it is on the disk.
 
         ``is_answer`` is False for an error in its place.
         """
-        row = (id, mark, time.time(), int(is_answer), json.dumps(answer))
+        is_kept = self.put_all([(id, answer, mark, is_answer)])
+        self.missed += not is_kept
+        return is_kept
+
+    def put_all(self, rows: Iterable[Row]) -> bool:
+        """Write several at one stroke: all of them are on the disk when it is True, else none."""
         with self._lock:
             try:
                 with self._transaction():
-                    self._write(row)
+                    for id_, answer, mark, is_answer in rows:
+                        self._write((id_, mark, time.time(), int(is_answer), json.dumps(answer)))
             except sqlite3.Error as error:
-                self.missed += 1
                 self.problem = str(error)
                 return False
         return True

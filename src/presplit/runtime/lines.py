@@ -7,19 +7,36 @@ not asked again.
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from presplit.core.errors import MissingLibrary, PresplitError
 from presplit.core.types import Answer, Floats
-from presplit.runtime.ledger import Ledger
 from presplit.runtime.sample import Sample
+
+if TYPE_CHECKING:
+    from presplit.runtime.ledger import Ledger  # SQLite is loaded where it is needed
 
 Ask = Callable[[Floats], Answer]
 Line = dict[str, object]
+TOGETHER = 256
+"""Lines that wait for the disk, at most."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """The line of a sample, and by what the ledger knows it; an error ``is_answer`` False."""
+
+    line: Line
+    id: str
+    mark: str
+    is_answer: bool
 
 
 class Tally:
@@ -69,18 +86,18 @@ class Lines:
     ) -> None:
         self.tally = Tally()
         self._ask, self._labels = ask, labels
-        self._ledger, self._model = ledger, model
+        self.ledger, self._model = ledger, model
         self._see = see
         self._began = time.monotonic()
 
     def is_done(self, sample: Sample) -> bool:
         """Whether the ledger has its answer; then it is counted as skipped."""
-        done = self._ledger is not None and self._ledger.answered(sample.id, self._mark(sample))
+        done = self.ledger is not None and self.ledger.answered(sample.id, self._mark(sample))
         self.tally.skipped += done
         return done
 
-    def of(self, number: int, sample: Sample) -> Line:
-        """The line of the sample with this number.
+    def of(self, number: int, sample: Sample) -> Made:
+        """The line of the sample with this number, which no ledger has yet: see `kept`.
 
         Raises `MissingLibrary` if nothing of its kind can be read here.
         """
@@ -97,19 +114,26 @@ class Lines:
         except PresplitError as error:
             self.tally.error()
             line |= {"error": str(error), "t_s": asked_s}
-            return self._kept(sample, line, is_answer=False)
+            return Made(line, sample.id, self._mark(sample), is_answer=False)
         self.tally.answer(answer)
         if answer.label < len(self._labels):
             line["class"] = self._labels[answer.label]
         line |= {**answer.to_builtins(), "prepare_s": prepare_s, "t_s": asked_s}
-        return self._kept(sample, line, is_answer=True)
+        return Made(line, sample.id, self._mark(sample), is_answer=True)
 
-    def _kept(self, sample: Sample, line: Line, *, is_answer: bool) -> Line:
-        """The line, which the ledger has if there is one; else it says that it has not."""
-        if self._ledger is None:
-            return line
-        is_kept = self._ledger.put(sample.id, line, mark=self._mark(sample), is_answer=is_answer)
-        return line if is_kept else {**line, "kept": False}
+    def kept(self, some: Sequence[Made]) -> list[Line]:
+        """The lines of ``some``, once the ledger has them; one that it could not take says so."""
+        if self.ledger is None:
+            return [made.line for made in some]
+        rows = [(one.id, one.line, one.mark, one.is_answer) for one in some]
+        if self.ledger.put_all(rows):
+            return [made.line for made in some]
+        # Some of them may still have room.
+        is_kept = [self.ledger.put(*row) for row in rows]
+        return [
+            made.line if kept else {**made.line, "kept": False}
+            for made, kept in zip(some, is_kept, strict=True)
+        ]
 
     def _mark(self, sample: Sample) -> str:
         return f"{self._model}:{sample.mark}"
@@ -122,55 +146,129 @@ def answer_all(
 
     ``streams`` of them are answered at once. What ``emit`` raises ends it.
     """
-    if streams == 1:
-        for number, sample in _open(samples, lines):
-            emit(lines.of(number, sample))
-        return
-    order = _InOrder(emit)
+    out = _Direct(emit) if lines.ledger is None else _Written(lines, emit)
+    try:
+        if streams == 1:
+            for number, sample in _open(samples, lines, out):
+                out.put(lines.of(number, sample))
+        else:
+            _at_once(samples, lines, out, streams)
+    finally:
+        out.close()
+    if out.error is not None:
+        raise out.error
+
+
+def _open(samples: Iterable[Sample], lines: Lines, out: _Out) -> Iterator[tuple[int, Sample]]:
+    """The samples that have no answer yet, with their numbers, as long as lines are taken."""
+    for number, sample in enumerate(samples):
+        if not lines.is_done(sample):
+            yield number, sample
+        if out.error is not None:
+            return
+
+
+def _at_once(samples: Iterable[Sample], lines: Lines, out: _Out, streams: int) -> None:
+    """Answer ``streams`` samples at once, and put their lines out in their order."""
+    order = _InOrder(out)
     room = threading.Semaphore(2 * streams)
 
     def one(place: int, number: int, sample: Sample) -> None:
         try:
             order.done(place, lines.of(number, sample))
         except BaseException as error:  # it ends the reading, which is on another thread
-            order.fail(error)
+            out.error = out.error or error
         finally:
             room.release()
 
     with ThreadPoolExecutor(streams) as pool:
-        for place, (number, sample) in enumerate(_open(samples, lines)):
+        for place, (number, sample) in enumerate(_open(samples, lines, out)):
             room.acquire()
-            if order.error is not None:
-                break
             pool.submit(one, place, number, sample)
-    if order.error is not None:
-        raise order.error
 
 
-def _open(samples: Iterable[Sample], lines: Lines) -> Iterator[tuple[int, Sample]]:
-    """The samples that have no answer yet, with their numbers."""
-    for number, sample in enumerate(samples):
-        if not lines.is_done(sample):
-            yield number, sample
+class _Out(Protocol):
+    """Where lines go; after an ``error`` none is taken."""
+
+    error: BaseException | None
+
+    def put(self, made: Made) -> None: ...
+
+    def close(self) -> None: ...
 
 
-class _InOrder:
-    """Hands lines on in the order of their places, whoever brings them."""
+class _Direct:
+    """Hands a line on at once."""
 
     def __init__(self, emit: Callable[[Line], None]) -> None:
         self.error: BaseException | None = None
         self._emit = emit
-        self._waiting = dict[int, Line]()
+
+    def put(self, made: Made) -> None:
+        if self.error is None:
+            try:
+                self._emit(made.line)
+            except Exception as error:  # whatever it is, it ends the reading
+                self.error = error
+
+    def close(self) -> None:
+        """Nothing waits here."""
+
+
+class _Written:
+    """Hands lines on once the ledger has them, on a thread of its own.
+
+    What comes while a disk is being written to is written at one stroke after it: a disk takes some
+    milliseconds for each, whatever there is to write.
+    """
+
+    def __init__(self, lines: Lines, emit: Callable[[Line], None]) -> None:
+        self.error: BaseException | None = None
+        self._lines, self._emit = lines, emit
+        self._waiting = queue.Queue[Made | None](TOGETHER)
+        self._thread = threading.Thread(target=self._write, name="ledger", daemon=True)
+        self._thread.start()
+
+    def put(self, made: Made) -> None:
+        if self.error is None:
+            self._waiting.put(made)
+
+    def close(self) -> None:
+        """Returns when all that was put is written and handed on."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _write(self) -> None:
+        is_over = False
+        while not is_over:
+            some = [self._waiting.get()]
+            while not self._waiting.empty():
+                some.append(self._waiting.get())
+            is_over = None in some
+            self._hand_on([made for made in some if made is not None])
+
+    def _hand_on(self, some: Sequence[Made]) -> None:
+        if self.error is not None or not some:
+            return  # the queue is emptied all the same, for whoever waits to put something in
+        try:
+            for line in self._lines.kept(some):
+                self._emit(line)
+        except Exception as error:  # whatever it is, it ends the reading
+            self.error = error
+
+
+class _InOrder:
+    """Puts lines out in the order of their places, whoever brings them."""
+
+    def __init__(self, out: _Out) -> None:
+        self._out = out
+        self._waiting = dict[int, Made]()
         self._next = 0
         self._lock = threading.Lock()
 
-    def done(self, place: int, line: Line) -> None:
+    def done(self, place: int, made: Made) -> None:
         with self._lock:
-            self._waiting[place] = line
-            while self.error is None and self._next in self._waiting:
-                self._emit(self._waiting.pop(self._next))
+            self._waiting[place] = made
+            while self._next in self._waiting:
+                self._out.put(self._waiting.pop(self._next))
                 self._next += 1
-
-    def fail(self, error: BaseException) -> None:
-        with self._lock:
-            self.error = self.error or error

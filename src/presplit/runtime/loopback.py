@@ -21,6 +21,11 @@ MOST_BODY_BYTES = 2**26
 MOST_S = 30.0
 """A connection is closed after so long."""
 MOST_CONNECTIONS = 32
+BUSY = (
+    b"HTTP/1.1 503 Busy\r\nConnection: close\r\nRetry-After: 1\r\n"
+    b"Content-Type: application/json\r\n\r\n"
+    b'{"error": "too many connections at once; try again in a second"}\n'
+)
 NAMES = (HERE, "localhost")
 """What a request may call this machine: a web page that says another name is sent away."""
 
@@ -64,7 +69,7 @@ class _Server(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._room.acquire(blocking=False):
-            self.shutdown_request(request)  # said by closing: a reply would wait for its reader
+            self._send_away(request)
             return
         super().process_request(request, client_address)
 
@@ -78,13 +83,32 @@ class _Server(ThreadingHTTPServer):
             closing.cancel()
             self._room.release()
 
+    def _send_away(self, request: socket.socket) -> None:
+        """Tell one too many so, without waiting for whoever should read it."""
+        try:
+            request.setblocking(False)
+            request.send(BUSY)
+        except OSError:
+            pass
+        finally:
+            self.shutdown_request(request)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no news."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "presplit", ""
+    protocol_version = "HTTP/1.1"  # of which curl's Expect: 100-continue is; still one request each
     timeout = MOST_S
+
+    def handle_expect_100(self) -> bool:
+        """Refuse a body before it is sent."""
+        problem = self._refused()
+        if problem is None:
+            return super().handle_expect_100()
+        self._say(*problem)
+        return False
 
     def do_GET(self) -> None:
         """Say what can be asked."""
@@ -112,6 +136,9 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdigit()):
             return 411, {"error": "expected a body with its Content-Length"}
+        if self.headers.get("Content-Type", "").startswith("multipart/"):
+            problem = "expected the file itself as the body, as curl --data-binary @x.jpg sends it"
+            return 415, {"error": problem}
         if len(length) > 12 or int(length) > MOST_BODY_BYTES:
             return 413, {"error": f"expected at most {MOST_BODY_BYTES:,} bytes, got {length[:30]}"}
         return None
@@ -124,6 +151,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What is wrong with a request that cannot be read at all, as JSON too."""
+        self._say(code, {"error": message or explain or "a request that cannot be read"})
 
     def log_message(self, format: str, *args: Any) -> None:
         """Answers are told on standard output, by whoever serves."""
