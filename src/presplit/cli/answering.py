@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from json import dumps
@@ -42,14 +43,22 @@ class Printer:
 
     def __init__(self, *, strict: bool) -> None:
         self._strict = strict
-        self._lock = threading.Lock()
+        self._printed = deque[object](maxlen=1024)
+        self._changed = threading.Condition()
 
     def __call__(self, line: Line) -> None:
         """Print one line; raises `Stop` after a bad one if that is to be the end."""
-        with self._lock:
+        with self._changed:
             print(dumps(line), flush=True)
+            self._printed.append(line["sample"])
+            self._changed.notify_all()
         if self._strict and "error" in line:
             raise Stop
+
+    def waits_for(self, sample: int, seconds: float) -> bool:
+        """Whether the line of this sample was printed of late, or is within so many seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: sample in self._printed, seconds)
 
 
 class Scale:

@@ -24,6 +24,7 @@ from presplit.core.errors import InputError, PlanError, context
 
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
+    from presplit.cli.answering import Printer
     from presplit.runtime.edge import Edge
     from presplit.runtime.engines import Load
     from presplit.runtime.ledger import Ledger
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from presplit.runtime.sources import Found
     from presplit.runtime.taking import Taking
 
+ESCALATES = "answer_then_escalate"
 CAMERA_ROOM = 2
 """Frames of a camera that wait, unless --newest says another number."""
 
@@ -90,6 +92,20 @@ def run(
             "the plan's."
         ),
     ] = None,
+    profile: Annotated[
+        str,
+        typer.Option(
+            help="Who answers first: balanced, edge_first, server_first, answer_then_escalate "
+            "(what the server says later is a line with correction: true) or offline."
+        ),
+    ] = "balanced",
+    audit: Annotated[
+        str,
+        typer.Option(
+            help="Share of the sure exits' answers that the server is asked for too, as 0.1%; "
+            "says when it contradicts them more often than it did at export."
+        ),
+    ] = "0",
     dynamic: Annotated[
         bool | None,
         typer.Option(
@@ -152,7 +168,8 @@ def run(
     asked for is wrong.
     Without a plan in the bundle and without --split, all is answered on the edge.
     """
-    from presplit.cli.answering import Scale, sum_up_ledger
+    from presplit.cli.answering import Printer, Scale, sum_up_ledger
+    from presplit.cli.corrections import Corrections
     from presplit.runtime.edge import Edge
     from presplit.runtime.lines import Lines
     from presplit.runtime.taking import Taking
@@ -185,6 +202,8 @@ def run(
             "is used here"
         )
     kept = None if ledger is None else _ledger(ledger, ledger_most)
+    printer, scale = Printer(strict=strict), Scale(found)
+    corrections = Corrections(printer, found.manifest.labels)
     opened = Edge.open(
         found,
         server=server,
@@ -192,22 +211,28 @@ def run(
         plan=plan,
         table=table,
         fallback=fallback_named(fallback),
+        profile=profile,
+        audit=units.number(audit, units.SHARES, "--audit"),
+        alarm=say,
+        corrected=corrections if profile == ESCALATES else None,
         threads=threads,
         load=_load(slow, steady=steady),
     )
     with opened as edge:
         _say_who_answers(server, stays=plan is not None and plan.split == found.net.last)
-        scale = Scale(found)
         lines = Lines(
             lambda x: edge.answer(x, deadline_s=deadline_s),
             labels=found.manifest.labels,
             ledger=kept,
             model=found.manifest.model_hash[:12],
             see=scale.see,
+            note=corrections.note if profile == ESCALATES else None,
         )
-        flow = _Flow(http, newest, strict, streams, rate, server)
+        flow = _Flow(http, newest, printer, streams, rate, server)
         code = _answered(lines, inputs, taking, flow, edge)
         scale.end()
+    if profile == ESCALATES:
+        say(f"{corrections.count} answers were corrected by the server")
     if kept is not None:
         sum_up_ledger(kept)
         kept.close()
@@ -246,7 +271,7 @@ class _Flow:
 
     http: int | None
     newest: int | None
-    strict: bool
+    printer: Printer
     streams: int
     rate: float | None
     server: str | None
@@ -261,14 +286,13 @@ def _answered(lines: Lines, inputs: Found | None, taking: Taking, flow: _Flow, e
 
     began, is_interrupted = time.monotonic(), False
     waiting = _waiting(inputs, flow)
-    printer = answering.Printer(strict=flow.strict)
     try:
         with answering.stoppable():
             if flow.http is not None:
-                answering.over_http(flow.http, lines, taking, printer, streams=flow.streams)
+                answering.over_http(flow.http, lines, taking, flow.printer, streams=flow.streams)
             if inputs is not None:
                 samples = answering.paced(waiting or inputs.samples, flow.rate)
-                answer_all(samples, lines, printer, streams=flow.streams)
+                answer_all(samples, lines, flow.printer, streams=flow.streams)
     except answering.Stop:
         say("--strict: stopped at the first sample that has no answer")
     except KeyboardInterrupt:

@@ -72,7 +72,8 @@ class Lines:
     """Makes the line of a sample, by ``ask``; safe for several threads at once.
 
     ``labels`` are the classes' names; ``model`` says which net answers: a ledger's answers of
-    another one do not count. ``see`` is shown every sample that was made.
+    another one do not count. ``see`` is shown every sample that was made, ``note`` every
+    answer with its line.
     """
 
     def __init__(
@@ -83,11 +84,12 @@ class Lines:
         ledger: Ledger | None = None,
         model: str = "",
         see: Callable[[Floats], None] | None = None,
+        note: Callable[[Answer, Made], None] | None = None,
     ) -> None:
         self.tally = Tally()
         self._ask, self._labels = ask, labels
         self.ledger, self._model = ledger, model
-        self._see = see
+        self._see, self._note = see, note
         self._began = time.monotonic()
 
     def is_done(self, sample: Sample) -> bool:
@@ -119,7 +121,10 @@ class Lines:
         if answer.label < len(self._labels):
             line["class"] = self._labels[answer.label]
         line |= {**answer.to_builtins(), "prepare_s": prepare_s, "t_s": asked_s}
-        return Made(line, sample.id, self._mark(sample), is_answer=True)
+        made = Made(line, sample.id, self._mark(sample), is_answer=True)
+        if self._note is not None:
+            self._note(answer, made)
+        return made
 
     def kept(self, some: Sequence[Made]) -> list[Line]:
         """The lines of ``some``, once the ledger has them; one that it could not take says so."""
