@@ -156,6 +156,24 @@ def test_every_tail_gives_the_same_bits_here_and_in_plain_onnx_runtime(
         np.testing.assert_array_equal(logits, asked(client, model.name, codes).as_numpy("logits"))
 
 
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")  # OpenVINO's own
+def test_openvino_computes_the_tails_that_its_model_server_is_given(
+    client: Any, bundle: Bundle, tmp_path: Path
+) -> None:
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed: presplit[bench]")
+    ovms = write_target(bundle, "ovms", tmp_path / "ovms")
+    core = openvino.Core()
+    for listed in json.loads((ovms.path / "config.json").read_text())["model_config_list"]:
+        config = listed["config"]
+        file = ovms.path / config["base_path"] / "1" / "model.onnx"
+        model = core.compile_model(str(file), "CPU", config["plugin_config"])
+        split, _, codec = config["name"].rpartition("from-")[2].partition("-")
+        codes = codes_of(bundle, int(split), codec or "float32")
+        expected = asked(client, config["name"], codes).as_numpy("logits")
+        np.testing.assert_allclose(model({"boundary": codes})["logits"], expected, atol=1e-4)
+
+
 def test_the_other_repositories_name_the_same_models(bundle: Bundle, tmp_path: Path) -> None:
     name = bundle.manifest.model_name(1, "int8")
     ovms = write_target(bundle, "ovms", tmp_path / "ovms", splits=[1], codecs=["int8"])
