@@ -9,18 +9,21 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from presplit.bundle import Bundle, read, write_plan
+from presplit.bundle import Bundle, digest, read, write, write_plan
+from presplit.bundle.golden import GOLDEN
 from presplit.core.errors import BundleError, EngineError
 from presplit.core.plans import Plan
 from presplit.core.types import Runnable
 from presplit.runtime.catalogue import Catalogue, Change, key_of, names_of
+from presplit.runtime.config import Config
 from presplit.runtime.engines import ENGINES, Arrays, Stop
-from presplit.runtime.golden import prove
+from presplit.runtime.golden import golden_logits, prove
 from presplit.runtime.hosted import Hosted, Layer, UnknownModel
-from presplit.runtime.server import hosting
+from presplit.runtime.server import hosting, serve
 
 X = np.ones((1, 16), np.float32)
 
@@ -170,27 +173,39 @@ def test_a_bundle_whose_samples_the_server_does_not_take_is_told_and_not_served(
     catalogue.close()
 
 
-def test_a_server_that_computes_something_else_is_not_ready(bundle: Bundle) -> None:
-    class Random:
-        """An engine whose numbers are never the same."""
+class Wrong:
+    """ONNX Runtime, but the numbers at the end of each model are a tenth too large."""
 
-        def __init__(self, model: Runnable, threads: int) -> None:
-            self.inner = ENGINES["onnxruntime"](model, threads)
+    def __init__(self, model: Runnable, threads: int) -> None:
+        self.inner = ENGINES["onnxruntime"](model, threads)
 
-        def run(self, inputs: Arrays, *, stop: Stop | None = None) -> Arrays:
-            found = self.inner.run(inputs, stop=stop)
-            return {key: value + np.random.random() for key, value in found.items()}
+    def run(self, inputs: Arrays, *, stop: Stop | None = None) -> Arrays:
+        found = self.inner.run(inputs, stop=stop)
+        return {key: value * np.float32(1.1) for key, value in found.items()}
 
-    for split, load, sound in ((0, ENGINES["onnxruntime"], True), (1, Random, False)):
-        hosted = hosting(bundle, load=load)
-        try:
-            if sound:
-                prove(by(hosted), bundle, load, split=split, form="float32")
-            else:
-                with pytest.raises(EngineError, match="is expected: the engine of this machine"):
-                    prove(by(hosted), bundle, load, split=split, form="float32")
-        finally:
-            hosted.close()
+
+def test_a_server_that_computes_something_else_is_not_ready(bundle: Bundle, tmp_path: Path) -> None:
+    said = golden_logits(bundle)["float32"]
+    for split in range(3):
+        hosted = hosting(bundle)
+        prove(by(hosted), bundle, ENGINES["onnxruntime"], split=split, form="float32")
+        hosted.close()
+    hosted = hosting(bundle, load=Wrong)
+    with pytest.raises(EngineError, match=f"and {said[0, 0]:.4g}, .* is expected: the engine of"):
+        prove(by(hosted), bundle, ENGINES["onnxruntime"], split=1, form="float32")
+    hosted.close()
+
+    # One that was written without them is asked twice.
+    path = copy(bundle, tmp_path / "a.bundle")
+    files = {name: (path / name).read_bytes() for name in bundle.manifest.files if name != GOLDEN}
+    manifest = msgspec.structs.replace(bundle.manifest, files=digest(files))
+    bare = write(path, manifest, files)
+    assert golden_logits(bare) == {} and key_of(bare) == key_of(bundle)
+    hosted = hosting(bare, load=Wrong)
+    prove(by(hosted), bare, ENGINES["onnxruntime"], split=0, form="float32")
+    hosted.close()
+    with pytest.raises(EngineError, match=r"a.bundle: the tail from 0 .* of the golden input"):
+        serve(copy(bundle, path), Config(port=0, log="none"), load=Wrong)
 
 
 def test_an_empty_folder_holds_nothing_and_a_missing_bundle_is_named(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def array_in(raw: bytes, dtype: str, shape: tuple[int, ...], where: Path) -> npt
         raise BundleError(f"{where}: cannot be read ({error})") from error
     if kind != np.dtype(dtype) or tuple(told) != shape or fortran:
         raise BundleError(
-            f"{where}: expected validation of {dtype} {shape}, got {kind} {tuple(told)}"
+            f"{where}: expected {dtype} {shape}, got {kind} {tuple(told)}"
         )
     values = raw[file.tell() :]
     if len(values) != math.prod(shape) * kind.itemsize:

@@ -21,8 +21,10 @@ STEP = (math.sqrt(5) - 1) / 2
 def golden_input(shape: tuple[int, ...], *, whole: bool) -> Floats:
     """One sample of ``shape``: 0..1, or 0 and 1 for a net whose input is ``whole`` numbers.
 
-    >>> golden_input((3,), whole=False).round(3).tolist(), golden_input((3,), whole=True).tolist()
-    ([0.618, 0.236, 0.854], [1.0, 0.0, 1.0])
+    >>> [f"{value:.2f}" for value in golden_input((3,), whole=False)]
+    ['0.62', '0.24', '0.85']
+    >>> golden_input((3,), whole=True).tolist()
+    [1.0, 0.0, 1.0]
     """
     spread = np.arange(1, math.prod(shape) + 1, dtype=np.float64) * STEP % 1.0
     if whole:

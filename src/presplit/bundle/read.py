@@ -25,6 +25,7 @@ import numpy.typing as npt
 from presplit.bundle.arrays import array_in
 from presplit.bundle.files import MANIFEST, MOST_BYTES, SIGNATURE, Folder, opened
 from presplit.bundle.fits import PLAIN, all_fit
+from presplit.bundle.golden import GOLDEN
 from presplit.bundle.manifest import FORMAT, Form, Manifest, Part, Validation
 from presplit.bundle.operators import MOST_ELEMENTS, check
 from presplit.bundle.trust import Trust
@@ -193,7 +194,7 @@ class Bundle:
                 f"{', '.join(held.marks)}"
             )
         marks, shape = held.marks[form], (len(self.net.exits), held.samples)
-        return self._array(marks.scores, "float32", shape), self._array(marks.hits, "bool", shape)
+        return self.array(marks.scores, "float32", shape), self.array(marks.hits, "bool", shape)
 
     def worth(
         self, boundary: int, codec: str, form: str = "float32", server_form: str = "float32"
@@ -222,7 +223,7 @@ class Bundle:
                 f"{self.path}: what {codec} costs at boundary {boundary}{between} was not "
                 "measured, or changes too many answers; export it again with labels"
             )
-        carried = self._array(held.carried, "bool", (len(held.ways), held.judged))
+        carried = self.array(held.carried, "bool", (len(held.ways), held.judged))
         row = carried[rows[way]].astype(np.float64)
         judged = judged_places(held.samples, held.judged)
         # What a codec gains on so few samples is luck; what it loses stands for all.
@@ -240,7 +241,7 @@ class Bundle:
             )
         return held
 
-    def _array(self, name: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    def array(self, name: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
         """The array in a file of the bundle, of this dtype and shape."""
         return array_in(self._files[name], dtype, shape, self.path / name)
 
@@ -377,7 +378,7 @@ def _consistent(manifest: Manifest, file: Path) -> None:
         counts != {net.last}
         or ends != {net.last + 1}
         or any(sorted(each) != sorted(early) for each in exits)
-        or files != set(manifest.files)
+        or files != set(manifest.files) - {GOLDEN}
     ):
         raise BundleError(
             f"{file}: segments, ports, exits and files do not belong to its net; export the bundle "

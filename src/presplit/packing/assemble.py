@@ -15,15 +15,18 @@ import numpy.typing as npt
 import presplit
 from presplit import graph
 from presplit.bundle import Bundle, digest, write
+from presplit.bundle.golden import GOLDEN, golden_input
 from presplit.bundle.manifest import FORMAT, Form, Manifest, Marks, Part, Port, Validation, Way
 from presplit.codecs import CODECS
 from presplit.core.encoding import Native
+from presplit.core.errors import GraphError
 from presplit.core.plans import Plan
 from presplit.core.preparation import Preparation
+from presplit.core.types import Floats
 from presplit.packing.carried import Carried
 from presplit.packing.crossing import Crossing
 from presplit.packing.evidence import Evidence
-from presplit.packing.whole import Pieces
+from presplit.packing.whole import Pieces, answers_of
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ def assemble(
     for form, made in forms.made.items():
         others[form], files = _form(made, f".{form}")
         contents |= files
+    golden = _golden({"float32": pieces, **forms.made}, whole=about.whole_input)
+    contents |= {} if golden is None else {GOLDEN: _npy(golden)}
     validation = None
     if evidence is not None and labels is not None:
         validation, arrays = _validation(carried, forms, evidence, labels)
@@ -104,6 +109,23 @@ def assemble(
         preparation=about.preparation,
     )
     return write(path, manifest, contents)
+
+
+def _golden(forms: Mapping[str, Pieces], *, whole: bool) -> Floats | None:
+    """What the net says of the golden input, a row for each form; None if it takes no such input.
+
+    A net may look numbers up in tables that are shorter, say.
+    """
+    rows = list[Floats]()
+    for form in ("float32", *sorted(forms.keys() - {"float32"})):
+        pieces = forms[form]
+        x = golden_input(pieces.net.boundaries[0].shape, whole=whole)[None]
+        try:
+            rows.append(answers_of(pieces, x)[-1])
+        except GraphError:
+            return None
+    found = np.concatenate(rows).astype(np.float32)
+    return found if np.isfinite(found).all() else None
 
 
 def _validation(

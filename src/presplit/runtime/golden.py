@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from presplit.bundle import Bundle
-from presplit.bundle.golden import golden_input
+from presplit.bundle.golden import GOLDEN, golden_input
 from presplit.core.errors import EngineError
 from presplit.core.types import Floats
 from presplit.runtime.engines import Load
@@ -40,7 +40,7 @@ def prove(run: Run, bundle: Bundle, load: Load, *, split: int, form: str) -> Non
         values = load(head, 1).run({head.input: values})[head.boundary]
     name = bundle.manifest.model_name(split, "float32", form)
     said = _logits(run(name, values))
-    known = expected(bundle).get(form)
+    known = golden_logits(bundle).get(form)
     wanted = _logits(run(name, values)) if known is None else known
     if not _close(said, wanted, TOLERANCE if form == "float32" else COARSE):
         raise EngineError(
@@ -50,9 +50,15 @@ def prove(run: Run, bundle: Bundle, load: Load, *, split: int, form: str) -> Non
         )
 
 
-def expected(bundle: Bundle) -> dict[str, Floats]:
-    """What the net says of the golden input by form, ``(1, classes)``; nothing if not known."""
-    return {}
+def golden_logits(bundle: Bundle) -> dict[str, Floats]:
+    """What the net of ``bundle`` says of it by form, ``(1, classes)``; empty if that is not known.
+
+    Raises `BundleError` if the file of them holds something else.
+    """
+    if GOLDEN not in bundle.manifest.files:
+        return {}
+    rows = bundle.array(GOLDEN, "float32", (len(bundle.forms), bundle.net.exits[-1].classes))
+    return {form: row[None] for form, row in zip(bundle.forms, rows, strict=True)}
 
 
 def _logits(reply: Reply) -> Floats:
