@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,10 @@ import pytest
 
 from presplit.bundle import Bundle
 from presplit.lab.processes import end, start
+from presplit.runtime.config import Config
+from presplit.runtime.process import Started
+from presplit.runtime.served import Served
+from presplit.runtime.server import serve
 from presplit.runtime.wire import messages
 from presplit.runtime.wire.tensors import send
 
@@ -252,3 +257,23 @@ def test_who_watches_its_health_hears_that_it_ends(bundle: Bundle) -> None:
         assert running.process.wait(5) == 0
     finally:
         end(running.process)
+
+
+def test_who_watches_a_server_is_told_of_every_request(bundle: Bundle) -> None:
+    seen = list[Served]()
+
+    def ask(started: Started) -> None:
+        def asking() -> None:
+            with grpc.insecure_channel(started.address) as channel:
+                infer = channel.unary_unary(messages.path("ModelInfer"))
+                infer(request(bundle), timeout=5)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=asking).start()
+
+    config = Config(port=0, log="none", moment_s=0)
+    serve(bundle, config, ready=ask, watch=seen.append)
+    [one] = seen
+    assert one[:3] == (bundle.manifest.model_name(1, "float32"), "127.0.0.1", "server")
+    assert (one.batch, one.up_bytes, one.down_bytes, one.exit) == (1, 48, 16, "")
+    assert 0 < one.seconds < 5

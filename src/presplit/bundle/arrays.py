@@ -30,9 +30,7 @@ def array_in(raw: bytes, dtype: str, shape: tuple[int, ...], where: Path) -> npt
     except (ValueError, EOFError, OSError, RecursionError, MemoryError) as error:
         raise BundleError(f"{where}: cannot be read ({error})") from error
     if kind != np.dtype(dtype) or tuple(told) != shape or fortran:
-        raise BundleError(
-            f"{where}: expected {dtype} {shape}, got {kind} {tuple(told)}"
-        )
+        raise BundleError(f"{where}: expected {dtype} {shape}, got {kind} {tuple(told)}")
     values = raw[file.tell() :]
     if len(values) != math.prod(shape) * kind.itemsize:
         raise BundleError(f"{where}: cannot be read (it ends within its values, or goes on)")

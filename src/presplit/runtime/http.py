@@ -24,6 +24,8 @@ from presplit.runtime.address import bare, is_loopback, joined, why_not
 
 IDLE_S, HEAD_S, BODY_S, REPLY_S = 60.0, 5.0, 12.0, 12.0
 """How long a connection may be silent, and a head, a body and a reply may take."""
+LINGER_S = 1.0
+"""How long somebody who was refused may go on sending, unread."""
 HEAD_BYTES = 16 * 1024
 CONNECTIONS = 64
 """Connections at once; one more is closed at once."""
@@ -107,7 +109,9 @@ class Http:
         if len(self._open) < CONNECTIONS and not self._ending:
             self._open[task] = False
             with contextlib.suppress(OSError, TimeoutError, asyncio.CancelledError):
-                await self._talk(task, _Talk(self._h11, reader, writer))
+                talk = _Talk(self._h11, reader, writer)
+                await self._talk(task, talk)
+                await talk.linger()
             del self._open[task]
         with contextlib.suppress(OSError):
             writer.close()
@@ -211,6 +215,17 @@ class _Talk:
             return False
         connection.start_next_cycle()
         return True
+
+    async def linger(self) -> None:
+        """Let who still sends read the reply: a socket that is closed with data unread forgets it.
+
+        For `LINGER_S` at most.
+        """
+        if self._connection.their_state in (self._h11.SEND_BODY, self._h11.ERROR):
+            self._writer.write_eof()
+            async with asyncio.timeout(LINGER_S):
+                while await self._reader.read(CHUNK):
+                    pass
 
     async def _next(self) -> Any:
         """The next event, reading as long as there is none."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass
+from concurrent.futures import Future
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
 
 from presplit.core.errors import InputError
 from presplit.core.types import Why
@@ -22,8 +25,7 @@ from presplit.runtime.hosted import (
 )
 
 
-@dataclass(frozen=True)
-class Served:
+class Served(NamedTuple):
     """What became of one request.
 
     ``why`` is "server" where the net's own classifier answered, else why an exit did or why nobody
@@ -73,36 +75,38 @@ class Door(Layer):
                 raise Stopping("this server is ending; ask another one, or ask again later")
             self.inside += 1
         began = time.monotonic()
-
-        def over(future: Future[Reply]) -> None:
-            self._over(name, client, array, time.monotonic() - began, future)
-
         try:
             future = self._inner.run(name, array, until=until, client=client)
         except BaseException as error:
-            failed: Future[Reply] = Future()
-            failed.set_exception(error)
-            over(failed)
+            self._over(name, client, array, began, error)
             raise
-        future.add_done_callback(over)
+        future.add_done_callback(partial(self._ended, name, client, array, began))
         return future
 
-    def _over(
-        self, name: str, client: str, array: Array, seconds: float, future: Future[Reply]
+    def _ended(
+        self, name: str, client: str, array: Array, began: float, future: Future[Reply]
     ) -> None:
-        """One request has ended."""
+        """The request of ``future`` has ended."""
+        try:
+            outcome = future.result()  # one look: each takes the future's lock
+        except BaseException as error:
+            outcome = error
+        self._over(name, client, array, began, outcome)
+
+    def _over(
+        self, name: str, client: str, array: Array, began: float, outcome: Reply | BaseException
+    ) -> None:
+        """One request has ended so."""
         with self._lock:
             self.inside -= 1
-        error = CancelledError() if future.cancelled() else future.exception()
-        size = (len(array), array.nbytes)
-        if isinstance(error, InputError | UnknownModel):
+        seconds, size = time.monotonic() - began, (len(array), array.nbytes)
+        if isinstance(outcome, np.ndarray):
+            told = Served(name, client, "server", seconds, *size, outcome.nbytes)
+        elif isinstance(outcome, Early):
+            bytes_ = outcome.logits.nbytes
+            told = Served(name, client, outcome.why, seconds, *size, bytes_, outcome.exit)
+        elif isinstance(outcome, InputError | UnknownModel):
             return  # whoever asked in vain is counted where requests come in
-        if error is not None:
-            self._watch(Served(name, client, why_of(error), seconds, *size))
-            return
-        reply = future.result()
-        if isinstance(reply, Early):
-            told = Served(name, client, reply.why, seconds, *size, reply.logits.nbytes, reply.exit)
         else:
-            told = Served(name, client, "server", seconds, *size, reply.nbytes)
+            told = Served(name, client, why_of(outcome), seconds, *size)
         self._watch(told)

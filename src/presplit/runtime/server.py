@@ -42,6 +42,7 @@ from presplit.runtime.served import Door, Served, Watcher
 from presplit.runtime.tail import Tails, workers_for
 from presplit.runtime.tally import Tally, Timed
 from presplit.runtime.upstream import Upstream
+from presplit.runtime.watching import Watching
 from presplit.runtime.wire.credentials import ClientCredentials, check_reach, secured
 
 DEFAULTS = Config()
@@ -163,8 +164,8 @@ def serve(
     while it runs are followed, at once on SIGHUP. Must be called on the main thread, where signals
     arrive. ``ready`` is called once it listens: after every bundle has run once and said what it
     should of the golden input. ``watch`` is told of every request (`presplit.runtime.served`), on
-    any thread. With ``config.forward_to`` it is a gateway, which computes up to a second split and
-    asks that server for the rest, as ``gateway`` says, or the bundle's own plan;
+    a thread of its own. With ``config.forward_to`` it is a gateway, which computes up to a second
+    split and asks that server for the rest, as ``gateway`` says, or the bundle's own plan;
     ``forward_credentials`` are how that is reached over TLS. ``host`` hosts one bundle, if not
     this process does.
 
@@ -182,7 +183,6 @@ def serve(
     check_reach(config.host, guarded, insecure=config.insecure)
     check_http(config, guarded)
     tally = Tally()
-    watchers: list[Watcher] = [tally] if watch is None else [tally, watch]
     with contextlib.ExitStack() as closing:
         missed = closing.enter_context(
             logging_to(stream_for(config.log), as_json=config.log == "json")
@@ -207,7 +207,11 @@ def serve(
             made = partial(_made_gateway, client, gateway, config=config, load=timed)
         limit = None if config.most_mb is None else int(config.most_mb * 10**6)
         catalogue = Catalogue(sources, made, most_bytes=limit, reads=config.reader())
-        door = Door(echoing(catalogue), partial(_tell, watchers))
+        door = Door(echoing(catalogue), tally)
+        if watch is not None:
+            watching = Watching(watch)
+            closing.callback(watching.close)
+            door = Door(echoing(catalogue), partial(_tell, (tally, watching.see)))
         told = Told(tally, crew, catalogue, door, missed)
         asyncio.run(Process(config, guarded, told, ready).run())
 

@@ -5,9 +5,10 @@ A counter of Prometheus' library costs microseconds for each label; these cost o
 
 from __future__ import annotations
 
-import bisect
+import copy
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -36,8 +37,13 @@ class Histogram:
 
     def add(self, value: float) -> None:
         """Count one more value."""
-        self.counts[bisect.bisect_left(self.edges, value)] += 1
+        self.counts[bisect_left(self.edges, value)] += 1
         self.total += value
+
+    def join(self, counts: Sequence[int], total: float) -> None:
+        """Count those of another one with the same edges."""
+        self.counts = [a + b for a, b in zip(self.counts, counts, strict=True)]
+        self.total += total
 
     def copy(self) -> Histogram:
         """The same now, whatever is added later."""
@@ -84,9 +90,21 @@ class Counts:
         """What answers took, whatever the model."""
         found = Histogram(SECONDS)
         for each in self.seconds.values():
-            found.counts = [a + b for a, b in zip(found.counts, each.counts, strict=True)]
-            found.total += each.total
+            found.join(each.counts, each.total)
         return found
+
+
+@dataclass(slots=True)
+class _Row:
+    """What became of the requests of one model in one way."""
+
+    count: int = 0
+    up_bytes: int = 0
+    down_bytes: int = 0
+    total_s: float = 0.0
+    samples: int = 0
+    by_seconds: list[int] = field(default_factory=lambda: [0] * (len(SECONDS) + 1))
+    by_samples: list[int] = field(default_factory=lambda: [0] * (len(SIZES) + 1))
 
 
 class Tally:
@@ -94,33 +112,35 @@ class Tally:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._requests: Counter[tuple[str, str, str]] = Counter()
-        self._seconds: dict[str, Histogram] = {}
-        self._samples: dict[str, Histogram] = {}
-        self._up: Counter[str] = Counter()
-        self._down: Counter[str] = Counter()
+        self._rows: dict[tuple[str, str, str], _Row] = {}
+        self._refused = 0
         self._waited, self._compute = Histogram(SECONDS), Histogram(SECONDS)
         self._batches = Histogram(SIZES)
 
     def __call__(self, served: Served) -> None:
         """Count one request that was let in."""
-        # An echo's name says how long its reply is: as many names as lengths.
-        model = PREFIX if served.model.startswith(PREFIX) else served.model
+        model, _, why, seconds, batch, up_bytes, down_bytes, exit_ = served
         with self._lock:
-            self._requests[model, served.why, served.exit] += 1
-            self._up[model] += served.up_bytes
-            if model not in self._seconds:
-                self._seconds[model] = Histogram(SECONDS)
-                self._samples[model] = Histogram(SIZES)
-            self._samples[model].add(served.batch)
-            if served.down_bytes:
-                self._down[model] += served.down_bytes
-                self._seconds[model].add(served.seconds)
+            row = self._rows.get((model, why, exit_))
+            if row is None:
+                row = self._new_row(model, why, exit_)
+            row.count += 1
+            row.up_bytes += up_bytes
+            row.down_bytes += down_bytes
+            row.total_s += seconds
+            row.samples += batch
+            row.by_seconds[bisect_left(SECONDS, seconds)] += 1
+            row.by_samples[bisect_left(SIZES, batch)] += 1
+
+    def _new_row(self, model: str, why: str, exit_: str) -> _Row:
+        # An echo's name says how long its reply is: as many names as lengths.
+        name = PREFIX if model.startswith(PREFIX) else model
+        return self._rows.setdefault((name, why, exit_), _Row())
 
     def refuse(self) -> None:
         """Count one request that never got in, because it was not what any model takes."""
         with self._lock:
-            self._requests["", "refused", ""] += 1
+            self._refused += 1
 
     def waited(self, seconds: float) -> None:
         """Count one request that is computed from now on."""
@@ -136,16 +156,23 @@ class Tally:
     def now(self) -> Counts:
         """The counts at this moment."""
         with self._lock:
-            return Counts(
-                dict(self._requests),
-                {name: each.copy() for name, each in self._seconds.items()},
-                {name: each.copy() for name, each in self._samples.items()},
-                dict(self._up),
-                dict(self._down),
-                self._waited.copy(),
-                self._compute.copy(),
-                self._batches.copy(),
-            )
+            rows = {key: copy.deepcopy(row) for key, row in self._rows.items()}
+            once = (self._waited.copy(), self._compute.copy(), self._batches.copy())
+            refused = self._refused
+        found = Counts({}, {}, {}, {}, {}, *once)
+        if refused:
+            found.requests["", "refused", ""] = refused
+        for (model, why, exit_), row in rows.items():
+            found.requests[model, why, exit_] = row.count
+            found.up_bytes[model] = found.up_bytes.get(model, 0) + row.up_bytes
+            found.down_bytes[model] = found.down_bytes.get(model, 0) + row.down_bytes
+            samples = found.samples.setdefault(model, Histogram(SIZES))
+            samples.join(row.by_samples, row.samples)
+            if row.down_bytes:
+                found.seconds.setdefault(model, Histogram(SECONDS)).join(
+                    row.by_seconds, row.total_s
+                )
+        return found
 
 
 class Timed:

@@ -7,9 +7,11 @@ import sys
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 from presplit.core.types import Answer
+
+T = TypeVar("T")
 
 Watcher = Callable[[Answer], None]
 
@@ -19,22 +21,22 @@ CLOSING_S = 0.5
 """How long closing waits for a watcher that is behind."""
 
 
-class Watching:
+class Watching(Generic[T]):
     """Tells ``watch`` every answer, in the order in which they were given, on a thread of its own.
 
-    A watcher that is too slow misses answers, which ``missed`` counts. One that raises is told so
+    They are an edge's, or a server's (`presplit.runtime.served.Served`). A watcher that is too slow misses answers, which ``missed`` counts. One that raises is told so
     by `sys.unraisablehook`, as Python does for a callback that nobody waits for, and is told the
     next answer all the same.
     """
 
-    def __init__(self, watch: Watcher) -> None:
+    def __init__(self, watch: Callable[[T], None]) -> None:
         self._watch = watch
-        self._answers: queue.Queue[Answer | None] = queue.Queue(ROOM)
+        self._answers: queue.Queue[T | None] = queue.Queue(ROOM)
         self.missed = 0
         self._thread = threading.Thread(target=self._tell, name="watcher", daemon=True)
         self._thread.start()
 
-    def see(self, answer: Answer) -> None:
+    def see(self, answer: T) -> None:
         """Hand over one answer; returns at once."""
         try:
             self._answers.put_nowait(answer)
@@ -57,7 +59,7 @@ class Watching:
             try:
                 self._watch(answer)
             except BaseException as error:  # whatever a user's function raises, SystemExit too
-                text = "a watcher of Edge failed; the answer stands"
+                text = "a watcher failed; the answer stands"
                 told = SimpleNamespace(
                     exc_type=type(error),
                     exc_value=error,
