@@ -108,12 +108,12 @@ def test_after_some_misses_nobody_waits_and_one_probe_finds_the_server_again() -
     assert [outcome(guard) for _ in range(50)] == ["late"] * 50
     assert time.monotonic() - began < 0.2  # one request would wait 30 ms
     time.sleep(0.05)
-    assert (guard.is_open, len(server.asked)) == (True, 1 + OPENS_AFTER + 1)
+    assert guard.is_open and len(server.asked) <= 1 + OPENS_AFTER + 2
     server.does = 0.001
     assert becomes(guard, "server", within_s=1.0)
     counts = dict(guard.counts)
     assert (counts["breaks"], counts["late"]) == (1, OPENS_AFTER)
-    assert counts["probes"] <= 3
+    assert counts["probes"] <= 5
     assert counts["not asked"] >= 50
     guard.close()
 
@@ -225,6 +225,20 @@ def test_a_server_that_hangs_or_was_restarted_is_used_again_at_once(
         last.enter_context(start(*serving))
         assert back_within(edge, promised.IMAGE, 2.0)
         assert edge.counts["breaks"] >= 2
+
+
+@pytest.mark.long
+def test_a_link_on_which_connecting_takes_seconds_is_used(
+    bundle: Bundle, promised: SimpleNamespace, server: str, start: Start
+) -> None:
+    """The connection alone takes two round trips; one that fails is no reason to hurry the next."""
+    slow = ("--target", server, "--rtt-s", "1.5", "--up-bps", "60e3", "--down-bps", "60e3")
+    with (
+        start("presplit.lab.shaper", *slow) as (address, _),
+        Edge.open(bundle, server=address, plan=Plan(1, deadline_s=2.0)) as edge,
+    ):
+        assert edge.answer(promised.IMAGE).why == "late"  # it is not even connected
+        assert back_within(edge, promised.IMAGE, 20.0)
 
 
 def back_within(edge: Edge, image: np.ndarray, seconds: float) -> bool:

@@ -3,7 +3,7 @@
 After some misses in a row the breaker opens, and requests fail at once: no answer waits for a
 server that is gone or hangs. Meanwhile a thread beside the answers finds out when it is back: it
 knocks (`presplit.runtime.knocking`), connects anew, and sends the last request again as a probe,
-one at a time and about once a second at most. Besides: a request fails at once that even the
+about once a second at most. Besides: a request fails at once that even the
 fastest of the last replies would be too slow for, that the server has refused as such, or that is
 one too many; and one that found no connection is sent once more if time and a budget allow it.
 
@@ -12,12 +12,13 @@ Sources: circuit breaker, M. Nygard, "Release It!"; the budget of retries is gRP
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from presplit.core.errors import PresplitError
 from presplit.core.types import Why
@@ -29,8 +30,10 @@ OPENS_AFTER = 3
 """Misses in a row after which the server is not asked any more."""
 MISSES: tuple[Why, ...] = ("late", "link_down", "bad_reply", "failed")
 """What counts as one: an overload is told by a server that lives, and so is a refusal."""
-PROBE_S = 10.0
+PROBE_S = 15.0
 """How long the reply to a probe is waited for: a server that hung answers it when it goes on."""
+MOST_PROBES = 8
+"""So many wait at once at most."""
 LONG_S = 0.02
 """A probe that took longer is followed by another: it may have waited for a connection."""
 EVERY_S = (1.0, 1.3)
@@ -62,7 +65,8 @@ class Guarded:
         retries: bool = True,
     ) -> None:
         self._make, self._address, self._retries = make, address, retries
-        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._lock, self._back, self._ended = threading.Lock(), threading.Event(), False
+        self._trying = list[Upstream]()
         self._up = make()
         self._names = list[str]()
         self._misses = self._flying = 0
@@ -104,7 +108,11 @@ class Guarded:
 
     def close(self) -> None:
         """Close the connection; what is on its way fails."""
-        self._ended.set()
+        with self._lock:
+            self._ended = True
+            self._back.set()
+            trying, self._trying = self._trying, []
+        self._drop(trying)
         self._up.close()
 
     def settle(self, request: Request, why: Why, detail: str, waited_s: float) -> None:
@@ -134,7 +142,7 @@ class Guarded:
         """The request once more; None if that is of no use or beyond the budget."""
         with self._lock:
             fits = self._tokens >= 1 and self._why_not(request, until) is None
-            if not self._retries or not fits or self._ended.is_set():
+            if not self._retries or not fits or self._ended:
                 return None
             self._tokens -= 1
             self.counts["retries"] += 1
@@ -179,8 +187,9 @@ class Guarded:
 
     def _probe(self) -> None:
         """Have it found out how the server does; the lock is held."""
-        if self._probing or self._ended.is_set():
+        if self._probing or self._ended:
             return
+        self._back = threading.Event()
         thread = threading.Thread(target=self._work, name="guard", daemon=True)
         try:
             thread.start()
@@ -189,67 +198,86 @@ class Guarded:
             self._open, self._misses = None, 0
 
     def _work(self) -> None:
-        """Probe until a probe is answered."""
+        """Probe until a probe is answered, each over a connection of its own beside those before.
+
+        A connection that is lost is never answered on, and one over a slow link takes long: so the
+        ones before are kept for a while.
+        """
+        lost = self._open is not None and self._open.why == "link_down"
         try:
-            lost = self._open is not None and self._open.why == "link_down"
-            while not self._ended.is_set():
-                at_once = self._address is None or knock(self._address, self._ended)
-                if self._ended.is_set():
+            while not self._back.is_set():
+                at_once = self._address is None or knock(self._address, self._back)
+                if self._back.is_set():
                     return
                 began = time.monotonic()
-                if lost or not at_once:
-                    self._renew()
-                failure = self._probed()
-                if failure is None:
-                    return
-                lost = failure.why == "link_down"
+                self._begin(self._new() if lost or not at_once else self._up)
+                lost = True
                 pause_s = began + random.uniform(*EVERY_S) - time.monotonic()
-                self._ended.wait(max(0.0, pause_s))
+                self._back.wait(max(0.0, pause_s))
         finally:
             self._probing = False
 
-    def _renew(self) -> None:
-        """Connect anew: an old connection would wait before it tries again."""
+    def _new(self) -> Upstream:
+        """A new connection, or the old one where none can be made."""
         try:
-            new = self._make()
+            return self._make()
         except PresplitError:  # what it needs, a certificate perhaps, is not there any more
-            return
-        with self._lock:
-            old, self._up = self._up, new
-        old.close()
-        if self._ended.is_set():
-            new.close()
-        for name in self._names:
-            new.greet(name)
+            return self._up
 
-    def _probed(self) -> Failure | None:
-        """Why a probe failed; None if it had its reply, and all goes on as ever."""
+    def _begin(self, up: Upstream) -> None:
+        """Send a probe over ``up``; of those that wait already the oldest may have to go."""
+        with self._lock:
+            self._trying.append(up)
+            gone = self._trying[:-MOST_PROBES]
+            self._trying = self._trying[-MOST_PROBES:]
+        self._drop(gone)
+        with contextlib.suppress(RuntimeError):  # no more threads now, perhaps later
+            threading.Thread(target=self._try, args=(up,), name="probe", daemon=True).start()
+
+    def _try(self, up: Upstream) -> None:
+        """One probe; with its reply all goes on as ever, over its connection."""
         request = self._last
         assert request is not None, "nothing is probed before something was asked"
-        reply, took_s = self._asked_once(request)
-        if took_s > LONG_S:
-            # Most of that it may have hung: what a reply takes now is seen by others.
-            reply, took_s = self._asked_once(request)
-        if took_s > LONG_S and not isinstance(reply, Failure):
-            reply, again_s = self._asked_once(request)
-            took_s = min(took_s, again_s)
+        reply, took_s = self._asked_once(up, request)
+        for _ in range(2):
+            if took_s > LONG_S and not isinstance(reply, Failure):
+                # Most of that it may have hung, or connected: what it takes now is seen by others.
+                reply, again_s = self._asked_once(up, request)
+                took_s = again_s if took_s > 2 * again_s else min(took_s, again_s)
         if isinstance(reply, Failure) and reply.why in MISSES:
-            return reply
+            with self._lock:
+                self._trying = [one for one in self._trying if one is not up]
+            self._drop([up])
+            return
         with self._lock:
+            if self._back.is_set():
+                return  # another one was first, or all is closed
+            self._back.set()
+            old, self._up = self._up, up
+            others, self._trying = [one for one in self._trying if one is not up], []
             # A refusal or an overload shows as well that somebody is there.
             if not isinstance(reply, Failure):
                 self._times[request.model] = deque([took_s], maxlen=KEPT)
             self._heard = time.monotonic()
             self._open, self._misses = None, 0
+        self._drop([*others, old])
+        if old is not up:
+            for name in self._names:
+                up.greet(name)
         if self._on_heal is not None:
             self._on_heal()
-        return None
 
-    def _asked_once(self, request: Request) -> tuple[Reply | Failure, float]:
+    def _drop(self, ups: Iterable[Upstream]) -> None:
+        """Close connections that are not the one in use."""
+        for up in ups:
+            if up is not self._up:
+                up.close()
+
+    def _asked_once(self, up: Upstream, request: Request) -> tuple[Reply | Failure, float]:
         """What comes of a probe, and the seconds that it took."""
         began = time.monotonic()
         self.counts["probes"] += 1
-        asked = self._up.ask(request, began + PROBE_S)
+        asked = up.ask(request, began + PROBE_S)
         reply = asked if isinstance(asked, Failure) else asked.wait(began + PROBE_S)
         if isinstance(reply, Failure) and not isinstance(asked, Failure):
             asked.cancel()
