@@ -61,11 +61,13 @@ class Server:
     def __init__(
         self,
         process: subprocess.Popen[str],
-        address: str,
+        said: dict[str, Any],
         bundle: Bundle,
         log: Path,
         keys: Path | None,
     ) -> None:
+        address: str = said["address"]
+        self.said = said
         self.process, self.address, self.bundle, self._log = process, address, bundle, log
         self.model = bundle.manifest.model_name(1, "float32")
         self.port = int(address.rpartition(":")[2])
@@ -164,7 +166,7 @@ def running(*words: str, bundle: Bundle, keys: Path | None = None) -> Iterator[S
             line = process.stdout.readline()
             if not line:
                 raise ServerError(f"the server ended: {log.read_text()[-500:]}")
-            server = Server(process, json.loads(line)["address"], bundle, log, keys)
+            server = Server(process, json.loads(line), bundle, log, keys)
             try:
                 yield server
             finally:

@@ -212,7 +212,7 @@ def test_metrics_tell_what_was_served(bundle: Bundle, ask: Any) -> None:
 def test_who_is_slow_or_half_sent_is_let_go_and_others_are_served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, seconds in (("IDLE_S", 0.3), ("HEAD_S", 0.2), ("BODY_S", 0.2)):
+    for name, seconds in (("IDLE_S", 0.9), ("HEAD_S", 0.2), ("BODY_S", 0.2)):
         monkeypatch.setattr(ours, name, seconds)
     monkeypatch.setattr(ours, "CONNECTIONS", 6)
 
@@ -236,6 +236,7 @@ def test_who_is_slow_or_half_sent_is_let_go_and_others_are_served(
         found = await asyncio.gather(*(hears(address, sent) for sent in slow))
         assert [raw[:12] for raw, _ in found] == [b"", b"", b"", b"HTTP/1.1 408"]
         assert all(took < 2 for _, took in found)
+        assert found[0][1] < 0.8, "who has sent nothing yet is given less time than a pause"
         # A client that is as it should be, one after another on a connection, then no more.
         raw, _ = await hears(address, 2 * (head + b"\r\nabc"))
         assert raw.count(b"HTTP/1.1 200") == 2
@@ -244,7 +245,9 @@ def test_who_is_slow_or_half_sent_is_let_go_and_others_are_served(
             (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000, b"431"),
             (head.replace(b": 3", b": 101") + b"\r\n" + b"x" * 101, b"413"),
             (head.replace(b": 3", b": -3") + b"\r\n", b"400"),
+            (head.replace(b": 3", b": 101") + b"\r\n", b"413"),  # before any of it has come
             (head + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"400"),
+            (head + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", b"400"),
         ):
             raw, _ = await hears(address, sent)
             assert raw[9:12] == code, (sent[:40], raw)

@@ -23,7 +23,8 @@ from presplit.core.errors import ServerError, library
 from presplit.runtime.address import bare, is_loopback, joined, why_not
 
 IDLE_S, HEAD_S, BODY_S, REPLY_S = 60.0, 5.0, 12.0, 12.0
-"""How long a connection may be silent, and a head, a body and a reply may take."""
+"""How long a connection may pause, and a head, a body and a reply may take; the first head begins
+as soon as it is to end."""
 LINGER_S = 1.0
 """How long somebody who was refused may go on sending, unread."""
 HEAD_BYTES = 16 * 1024
@@ -130,6 +131,7 @@ class Http:
             more = await talk.reply(response, last=self._ending)
             self._open[task] = False
             if not more:
+                await talk.linger()
                 return
 
     async def _answer(self, talk: _Talk, head: Any) -> Response:
@@ -138,6 +140,7 @@ class Http:
             raise head
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
         _check_own(headers)
+        _check_length(headers, self.most_bytes)
         body = await talk.body(self.most_bytes)
         path = head.target.decode("latin-1").partition("?")[0]
         request = Request(head.method.decode("latin-1"), path, headers, body)
@@ -161,12 +164,14 @@ class _Talk:
     ) -> None:
         self._h11, self._reader, self._writer = h11, reader, writer
         self._connection: Any = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
+        self._pause_s = HEAD_S
 
     async def head(self) -> Any:
         """The next request's head, `Refused` for what is none, None where there is no more."""
         first = self._connection.trailing_data[0] or await asyncio.wait_for(
-            self._reader.read(CHUNK), IDLE_S
+            self._reader.read(CHUNK), self._pause_s
         )
+        self._pause_s = IDLE_S
         if not self._connection.trailing_data[0]:
             self._connection.receive_data(first)
         try:
@@ -241,6 +246,17 @@ def _check_own(headers: dict[str, str]) -> None:
     from_here = origin is None or is_loopback(urlsplit(origin).hostname or "")
     if not is_loopback(host) or not from_here:
         raise Refused(403, "only this machine's own address is served here")
+
+
+def _check_length(headers: dict[str, str], most_bytes: int) -> None:
+    """Raise `Refused`, before anything is read, for a body that is too long or has two lengths."""
+    told = headers.get("content-length")
+    if told is None:
+        return
+    if "transfer-encoding" in headers:
+        raise Refused(400, "a body has one length: content-length or transfer-encoding")
+    if int(told) > most_bytes:  # h11 has seen that it is a number
+        raise Refused(413, f"a request has at most {most_bytes} bytes, and this says {told[:32]}")
 
 
 def _h11() -> ModuleType:
