@@ -46,3 +46,16 @@ def test_what_a_target_cannot_be_is_one_sentence(command: Any, bundle: Path, run
     assert "give --target triton" in problem(run, "--splits", "1")
     assert "boundaries such as 0,3, got 'a'" in problem(bundle, "--target", "ovms", "--splits", "a")
     assert "one was given already" in problem(bundle, "--target", "ovms", "--samples", "x.npy")
+
+
+def test_metadata_of_another_form_is_one_sentence(command: Any, bundle: Path, images: Path) -> None:
+    for given, expected in (
+        ("application", "expected KEY=VALUE"),
+        ("Application=x", "expected a key of a-z"),
+        ("authorization=me", "is not the caller's own to set"),
+    ):
+        code, out, said = command(
+            "run", bundle, images, "--server", "127.0.0.1:1", "--split", "1", "--metadata", given
+        )
+        assert (code, out) == (2, "")
+        assert expected in said

@@ -21,7 +21,6 @@ from presplit.runtime.hosted import Hosted, TooLate, UnknownModel
 from presplit.runtime.ray_app import Cluster, application_of
 from presplit.runtime.server import hosting
 from presplit.runtime.wire import messages
-from presplit.runtime.wire.client import Client
 
 INSTALLED = importlib.util.find_spec("ray") is not None
 real = pytest.mark.skipif(not INSTALLED, reason="Ray is not installed: pip install 'presplit[ray]'")
@@ -122,10 +121,9 @@ def test_an_edge_asks_a_tail_behind_rays_ingress(hosted: Hosted, bundle: Bundle,
     server, plan = f"127.0.0.1:{port}", Plan(1, codec="int8", deadline_s=5.0)
     with Edge.open(bundle, plan=Plan(bundle.net.last)) as alone:
         expected = [alone.answer(image).label for image in images]
-    named = Client(server, patience_s=5.0, metadata=[("application", application_of(bundle))])
-    with Edge.open(bundle, upstream=named, plan=plan) as edge:
+    named = [("application", application_of(bundle))]
+    with Edge.open(bundle, server=server, metadata=named, plan=plan) as edge:
         answers = [edge.answer(image) for image in images]
-    named.close()
     assert {answer.why for answer in answers} == {"server"}
     assert sum(a.label == b for a, b in zip(answers, expected, strict=True)) >= len(images) - 1
     with Edge.open(bundle, server=server, plan=plan) as lost:

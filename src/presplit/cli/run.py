@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from presplit.cli.options import fallback_named, plan_with, say
+from presplit.cli.scale import words_in
 from presplit.cli.secure import (
     EdgeCa,
     TlsCert,
@@ -66,6 +67,14 @@ def run(
             "without it the edge is alone."
         ),
     ] = None,
+    metadata: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Goes with every call, for whoever stands before the server; application=NAME-HASH"
+            " for Ray's ingress.",
+        ),
+    ] = [],
     tls_ca: EdgeCa = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
@@ -208,6 +217,7 @@ def run(
         found,
         server=server,
         credentials=credentials,
+        metadata=words_in(metadata),
         plan=plan,
         table=table,
         fallback=fallback_named(fallback),

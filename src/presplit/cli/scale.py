@@ -52,3 +52,18 @@ def hosting_by(
             return hosted
 
         yield host
+
+
+def words_in(texts: list[str]) -> list[tuple[str, str]]:
+    """What ``--metadata`` says, as KEY=VALUE each time; raises `SpecError` for another form.
+
+    >>> words_in(["application=digits-1f6b0c2d9a7e"])
+    [('application', 'digits-1f6b0c2d9a7e')]
+    """
+    found: list[tuple[str, str]] = []
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise SpecError(f"--metadata {text!r}: expected KEY=VALUE, as in application=NAME-HASH")
+        found.append((key, value))
+    return found

@@ -53,6 +53,7 @@ from presplit.runtime.upstream import Upstream
 from presplit.runtime.walk import Walk
 from presplit.runtime.watching import Watcher, Watching
 from presplit.runtime.wire.credentials import ClientCredentials
+from presplit.runtime.wire.words import Words
 
 DEFAULT_DEADLINE_S = 1.0
 """The deadline when neither the call nor the plan gives one.
@@ -145,6 +146,7 @@ class Edge:
         *,
         server: str | Sequence[str] | None = None,
         credentials: ClientCredentials | None = None,
+        metadata: Words = (),
         upstream: Upstream | None = None,
         plan: Plan | None = None,
         table: PlanTable | None = None,
@@ -163,7 +165,8 @@ class Edge:
         It asks ``server`` (``HOST:PORT``) over gRPC, the best of several (a list, or with commas
         between them), or any other ``upstream``, which the caller closes; with ``credentials``
         (`presplit.runtime.wire.credentials.client_credentials`), or by ``grpcs://HOST:PORT``, over
-        TLS.
+        TLS. ``metadata`` go with every call, for whoever stands before the server, such as
+        ``("application", ...)`` for Ray's ingress.
 
         ``plan`` fixes one plan; else the edge chooses before each answer among the rows of
         ``table``, or of the bundle's own, by ``split_policy`` (a name on the shelf
@@ -215,7 +218,7 @@ class Edge:
             return make(upstream=upstream)
         longest_s = max(one.deadline_s or 0.0 for one in plans)
         patience_s = max(PATIENCE_S, longest_s)
-        client = guarded(server, patience_s=patience_s, credentials=credentials)
+        client = guarded(server, patience_s=patience_s, credentials=credentials, metadata=metadata)
         try:
             edge = make(upstream=client)
         except BaseException:

@@ -10,6 +10,7 @@ from presplit.runtime.first_of import FirstOf
 from presplit.runtime.guard import Guarded
 from presplit.runtime.wire.client import Client
 from presplit.runtime.wire.credentials import ClientCredentials
+from presplit.runtime.wire.words import Words, carried
 
 MOST_SERVERS = 16
 
@@ -33,14 +34,18 @@ def named(server: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def guarded(
-    server: str | Sequence[str], *, patience_s: float, credentials: ClientCredentials | None
+    server: str | Sequence[str],
+    *,
+    patience_s: float,
+    credentials: ClientCredentials | None,
+    metadata: Words = (),
 ) -> Guarded | FirstOf:
     """The servers, connecting begun; the arguments are those of `Client`."""
-    found = named(server)
+    found, words = named(server), carried(metadata)
 
     def one(address: str) -> Guarded:
         return Guarded(
-            lambda: Client(address, patience_s=patience_s, credentials=credentials),
+            lambda: Client(address, patience_s=patience_s, credentials=credentials, metadata=words),
             address=address_of(address),
             retries=len(found) == 1,  # with several, another one is asked instead
         )
