@@ -80,3 +80,30 @@ def test_a_path_that_is_no_data_is_refused_in_one_sentence(
     for path in (tmp_path / "nowhere", tmp_path / "nowhere.csv"):
         code, out, problem = command("train", "--data", path, "--out", tmp_path / "run")
         assert (code, out) == (2, "") and f"{path}: not a " in " ".join(problem.split())
+
+
+def test_bad_photos_are_told_by_lines_and_left_out_from_training_to_answers(
+    command: Command, tmp_path: Path
+) -> None:
+    folder = pictures(tmp_path)
+    (folder / "train" / "dark" / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (folder / "test" / "dark" / "notes.txt").write_text("text")
+    (folder / "test" / "dark" / "Thumbs.db").write_text("litter")
+    words = ["train", "--data", folder, "--set", "model.width=8", "--epochs", 1]
+    code, out, problem = command(*words, "--out", tmp_path / "run")
+    assert (code, out) == (2, "")
+    first, *files = problem.splitlines()
+    assert first.startswith("presplit: ") and "2 of its 102 files" in first
+    assert [file.split(":")[0].rpartition("/")[2] for file in files] == ["notes.txt", "cut.png"]
+    code, _, problem = command(*words, "--skip-bad", "--out", tmp_path / "run")
+    assert code == 0 and "2 bad files are left out of own" in problem
+    assert "80 samples of 2 classes to train with" in problem and "40 of each" in problem
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["left_out"] == 2
+    assert command("export", tmp_path / "run", "--out", tmp_path / "b")[0] == 0
+    found = json.loads(command("inspect", tmp_path / "b", "--json")[1])["preparation"]
+    assert (found["height"], found["width"], found["how"]) == (8, 8, "exact")
+    code, out, _ = command("run", tmp_path / "b", folder / "test", folder / "train" / "dark")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 4 and len(lines) == 61
+    assert [Path(line["file"]).name for line in lines if "error" in line] == ["cut.png"]
+    assert all({"class", "file", "exit"} < line.keys() for line in lines if "label" in line)

@@ -141,6 +141,7 @@ def test_lines_of_json_are_samples(
         {"id": "odd", "values": ["a"]},
         {"id": "b64", "base64": "?"},
         {"id": "more", "imag": "x"},
+        {"id": "array", "image": str(photos / "f.npy")},
     ]
     text = "\n\n".join(json.dumps(each) for each in said).encode() + b"\n{broken\n\xff\n[]"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))

@@ -83,6 +83,8 @@ def _inspect_own(word: str, sample: str | None, density: float, *, as_json: bool
 
 def describe(bundle: Bundle) -> dict[str, Any]:
     """What ``inspect`` says of a bundle."""
+    import msgspec
+
     manifest = bundle.manifest
     costs = [(part.macs, part.weights) for part in manifest.segments]
     exits = {name: (part.macs, part.weights) for name, part in manifest.exits.items()}
@@ -99,6 +101,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         **facts,
         "forms": _forms(bundle),
         "refused_forms": dict(manifest.refused_forms),
+        "preparation": msgspec.to_builtins(manifest.preparation),
     }
 
 
@@ -217,7 +220,7 @@ def text(facts: dict[str, Any]) -> str:
         for row in facts["boundaries"]
         for codec, why in row.get("refused", {}).items()
     ]
-    notes = [*exits, *refused, *_of_forms(facts)]
+    notes = [*exits, *refused, *_of_forms(facts), *_of_images(facts.get("preparation"))]
     return "\n".join([total, "", table(rows, columns), *([""] if notes else []), *notes])
 
 
@@ -233,3 +236,11 @@ def _of_forms(facts: dict[str, Any]) -> list[str]:
         f"form {name} is not there: {why}" for name, why in facts.get("refused_forms", {}).items()
     ]
     return [*found, *refused] if len(found) > 1 or refused else []
+
+
+def _of_images(how: dict[str, Any] | None) -> list[str]:
+    """What an image file goes through before the net takes it, where that is known."""
+    if how is None:
+        return []
+    words = [f"{key}={value}" for key, value in how.items() if value not in (None, (), [], False)]
+    return [f"images are prepared: {' '.join(words)}"]

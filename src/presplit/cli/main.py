@@ -3,8 +3,9 @@
 It collects the verbs, and turns any `PresplitError` into one sentence and exit code 2.
 
 Exit codes: 0 done; 1 a check that the command makes did not hold; 2 what was asked for is wrong;
-130 interrupted. Verbs import the rooms they need when they run, so that ``--help`` loads neither
-torch nor anything else large.
+130 interrupted; of ``run`` also 3 if every answer was degraded, and 4 if some samples have none.
+Verbs import the rooms they need when they run, so that ``--help`` loads neither torch nor anything
+else large.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """Samples from lines of JSON, as another program writes them to standard input.
 
 A line is one object: ``id`` (a text or a whole number, optional) and one of ``image`` (the path of
-an image or sound file), ``values`` (nested lists of numbers) and ``base64`` (an image, sound or
-.npy file).
+an image, sound or .npy file), ``values`` (nested lists of numbers) and ``base64`` (such a
+file).
 """
 
 from __future__ import annotations
 
 import binascii
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -58,7 +59,7 @@ def _sample(raw: bytes, number: int, taking: Taking) -> Sample:
     if len(given) != 1:
         got = " and ".join(given) or "none"
         return broken(id_, named, f"expected one of {', '.join(KINDS)}, got {got}")
-    mark = ""
+    mark = hashlib.sha256(raw).hexdigest()
     if line.image is not None:
         named["file"] = line.image
         mark = mark_of(Path(line.image))

@@ -44,9 +44,11 @@ class Taking:
             self._preparation()
 
     def file(self, path: Path) -> Floats:
-        """The one sample in an image or sound file."""
-        raw = read_file(path)
-        return self.sound(raw) if path.suffix.lower() == ".wav" else self.image(raw)
+        """The one sample in an image or sound file, or in a .npy file."""
+        raw, ending = read_file(path), path.suffix.lower()
+        if ending == ".wav":
+            return self.sound(raw)
+        return self.raw(raw) if ending == ".npy" else self.image(raw)
 
     def raw(self, raw: bytes) -> Floats:
         """The one sample in the bytes of an image, a sound, or an array as ``.npy`` has it."""
