@@ -99,6 +99,23 @@ def test_each_step_is_done_as_it_is_said() -> None:
     np.testing.assert_array_equal(prepared_frame(ramp, Preparation(20, 20)), fit)
 
 
+def test_a_large_photo_is_decoded_small_and_looks_the_same() -> None:
+    rows = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    large = Image.fromarray(rows).resize((1700, 1300), Image.Resampling.BICUBIC)
+    jpeg, png = io.BytesIO(), io.BytesIO()
+    large.save(jpeg, "JPEG", quality=95)
+    large.save(png, "PNG", compress_level=1)
+    for how in (Preparation(48, 48), Preparation(40, 48, how="crop", shorter=64)):
+        near, true = (prepared(file.getvalue(), how) for file in (jpeg, png))
+        away = 255 * np.abs(near - true)
+        assert near.shape == true.shape and away.mean() < 2 and away.max() < 10, (
+            away.mean(),
+            away.max(),
+        )
+    exact = Preparation(1300, 1700, how="exact")
+    assert pixels(jpeg.getvalue(), exact).shape == (1300, 1700, 3)
+
+
 def test_what_cannot_be_prepared_is_refused_with_its_reason(tmp_path: Path) -> None:
     raw, how = photo(9, 7, "RGB"), Preparation(8, 8)
     deep = io.BytesIO()

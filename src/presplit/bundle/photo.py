@@ -18,6 +18,9 @@ from presplit.core.preparation import Preparation
 from presplit.core.types import Floats
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+LARGE = 2**21
+"""Pixels from which on a JPEG is decoded smaller than it is."""
+SPARE = 3
 _ORIENTATION = 0x0112
 """The EXIF tag for how the camera was held."""
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
@@ -55,6 +58,7 @@ def pixels(raw: bytes, how: Preparation) -> npt.NDArray[np.uint8]:
     try:
         with image.open(io.BytesIO(raw), formats=FORMATS) as opened:
             _refuse(opened, image)
+            _in_draft(opened, how)
             opened.load()
             turned = _upright(opened, image) if how.upright else opened
         return np.asarray(_brought(turned, how), np.uint8)
@@ -110,6 +114,18 @@ def _refuse(opened: Any, image: Any) -> None:
         raise InputError(f"expected at most 8 bits a channel, got Pillow's mode {opened.mode!r}")
     if opened.width * opened.height > image.MAX_IMAGE_PIXELS:
         raise ValueError(f"{opened.width} x {opened.height} pixels, could be a decompression bomb")
+
+
+def _in_draft(opened: Any, how: Preparation) -> None:
+    """Let a large JPEG be decoded to a half, a quarter or an eighth, above what is wanted of it.
+
+    Its own transform gives these sizes, without most of the work and of the memory. What is left is
+    scaled down by `SPARE` at least, by the filter that was asked for.
+    """
+    if how.how == "exact" or opened.width * opened.height < LARGE:
+        return
+    side = SPARE * max(how.height, how.width, how.shorter or 0)
+    opened.draft(None, (side, side))  # does nothing for other formats
 
 
 def _upright(opened: Any, image: Any) -> Any:

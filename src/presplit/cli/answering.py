@@ -43,6 +43,7 @@ class Printer:
 
     def __init__(self, *, strict: bool) -> None:
         self._strict = strict
+        self._is_told = False
         self._printed = deque[object](maxlen=1024)
         self._changed = threading.Condition()
 
@@ -51,7 +52,11 @@ class Printer:
         with self._changed:
             print(dumps(line), flush=True)
             self._printed.append(line["sample"])
+            is_first = not self._is_told and line.get("kept") is False
+            self._is_told |= is_first
             self._changed.notify_all()
+        if is_first:
+            say("the ledger cannot take this answer, nor perhaps others (kept: false); they go on")
         if self._strict and "error" in line:
             raise Stop
 
