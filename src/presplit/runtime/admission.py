@@ -68,7 +68,8 @@ class Book:
         self._nbytes = 0
         self._now = 0.0
         self._ends: dict[str, float] = {}
-        self._ratio, self._strays = 1.0, 0.25
+        self._begun: dict[Place, float] = {}
+        self._paces: dict[str, _Pace] = {}
         self.counts: Counter[str] = Counter()
         """How many were ``admitted``, and refused: ``refused_places``, ``refused_late``."""
 
@@ -88,12 +89,12 @@ class Book:
         """
         with self._lock:
             turn = max(self._now, self._ends.get(client, 0.0))
-            ahead_s = sum(place.cost_s for place in self._inside if place.turn <= turn)
-            ahead_s /= self._workers
             now = time.monotonic()
+            ahead_s = self._ahead_s(turn, now)
             if len(self._inside) >= self._workers:
                 self._check_places(client, nbytes)
-                self._check_time(ahead_s, own_s, math.inf if until is None else until - now)
+                left_s = math.inf if until is None else until - now
+                self._check_time(self._pace(client), ahead_s, own_s, left_s)
             place = Place(client, turn, cost_s, nbytes, now, ahead_s + own_s)
             self._ends[client] = turn + cost_s
             self._inside.add(place)
@@ -102,18 +103,22 @@ class Book:
             self.counts["admitted"] += 1
             if len(self._ends) > MANY_CLIENTS:
                 self._ends = {who: end for who, end in self._ends.items() if end > self._now}
+                self._paces = {who: self._pace(who) for who in self._of}
             return place
 
     def begins(self, place: Place) -> None:
         """The request of ``place`` is being computed."""
         with self._lock:
             self._now = max(self._now, place.turn)
+            self._begun[place] = time.monotonic()
 
     def leaves(self, place: Place, *, answered: bool = True) -> None:
         """The request of ``place`` is over; unless it was ``answered``, it could have lasted."""
         with self._lock:
             if place.expected_s > 0:
-                self._learn((time.monotonic() - place.entered) / place.expected_s, answered)
+                ratio = (time.monotonic() - place.entered) / place.expected_s
+                self._pace(place.client).learn(ratio, answered=answered)
+            self._begun.pop(place, None)
             self._inside.discard(place)
             self._nbytes -= place.nbytes
             self._of[place.client] -= 1
@@ -142,9 +147,9 @@ class Book:
                 again_s=max(LEAST_AGAIN_S, ahead_s / 4),
             )
 
-    def _check_time(self, ahead_s: float, own_s: float, left_s: float) -> None:
+    def _check_time(self, pace: _Pace, ahead_s: float, own_s: float, left_s: float) -> None:
         """Raise `Overloaded` if those with earlier turns leave too little of ``left_s``."""
-        slower = self._ratio + SURE * self._strays
+        slower = pace.slower
         late_s = slower * ahead_s - min(left_s - slower * own_s, self._most_wait_s)
         if late_s > 0:
             self.counts["refused_late"] += 1
@@ -154,11 +159,37 @@ class Book:
                 again_s=max(LEAST_AGAIN_S, late_s),
             )
 
-    def _learn(self, ratio: float, answered: bool) -> None:
-        """A request took so many times as long as was expected, or longer if not ``answered``.
+    def _ahead_s(self, turn: float, now: float) -> float:
+        """How long those inside take whose turn is not after ``turn``."""
+        total_s = 0.0
+        for place in self._inside:
+            if place.turn <= turn:
+                began = self._begun.get(place, now)
+                total_s += max(0.0, place.cost_s - (now - began))
+        return total_s / self._workers
 
-        Mean and mean deviation follow as a connection's round trip does (Jacobson, 1988).
-        """
+    def _pace(self, client: str) -> _Pace:
+        """How the requests of ``client`` fare."""
+        return self._paces.setdefault(client, _Pace())
+
+
+class _Pace:
+    """How many times as long a client's requests take as expected: mean and mean deviation.
+
+    Both follow as those of a connection's round trip do (Jacobson, 1988). Each client has its own,
+    because those of a greedy one are overtaken by the others'.
+    """
+
+    def __init__(self) -> None:
+        self._ratio, self._strays = 1.0, 0.25
+
+    @property
+    def slower(self) -> float:
+        """As many times as long a request takes if it is among the slow."""
+        return self._ratio + SURE * self._strays
+
+    def learn(self, ratio: float, *, answered: bool) -> None:
+        """A request took so many times as long as expected, or longer if not ``answered``."""
         if not answered and ratio < self._ratio:
             return
         stray = min(ratio, MOST_RATIO) - self._ratio
