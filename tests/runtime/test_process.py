@@ -20,15 +20,16 @@ import numpy as np
 import pytest
 
 from presplit.bundle import Bundle
+from presplit.core.types import Runnable
 from presplit.lab.processes import end, start
+from presplit.runtime import process
 from presplit.runtime.config import Config
+from presplit.runtime.engines import ENGINES, Arrays, Stop
 from presplit.runtime.process import Started
 from presplit.runtime.served import Served
 from presplit.runtime.server import serve
 from presplit.runtime.wire import messages
 from presplit.runtime.wire.tensors import send
-
-ENDING = "this server is ending"
 
 
 @dataclass
@@ -277,3 +278,44 @@ def test_who_watches_a_server_is_told_of_every_request(bundle: Bundle) -> None:
     assert one[:3] == (bundle.manifest.model_name(1, "float32"), "127.0.0.1", "server")
     assert (one.batch, one.up_bytes, one.down_bytes, one.exit) == (1, 48, 16, "")
     assert 0 < one.seconds < 5
+
+
+def test_an_engine_that_hangs_does_not_hold_the_end_up(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "LAST_S", 0.05)
+    hangs, go = threading.Event(), threading.Event()
+
+    class Hanging:
+        """ONNX Runtime, until it hangs."""
+
+        def __init__(self, model: Runnable, threads: int) -> None:
+            self.inner = ENGINES["onnxruntime"](model, threads)
+
+        def run(self, inputs: Arrays, *, stop: Stop | None = None) -> Arrays:
+            if hangs.is_set():
+                go.wait(10)
+            return self.inner.run(inputs, stop=stop)
+
+    heard = list[grpc.StatusCode]()
+
+    def ask(started: Started) -> None:
+        def asking() -> None:
+            hangs.set()
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            with grpc.insecure_channel(started.address) as channel:
+                infer = channel.unary_unary(messages.path("ModelInfer"))
+                try:
+                    infer(request(bundle), timeout=5)
+                except grpc.RpcError as error:
+                    heard.append(error.code())
+
+        threading.Thread(target=asking).start()
+
+    config = Config(port=0, log="none", moment_s=0, drain_s=0.2)
+    began = time.monotonic()
+    with pytest.raises(process.Hung, match="an engine still computes"):
+        serve(bundle, config, load=Hanging, ready=ask)
+    assert time.monotonic() - began < 3
+    go.set()
+    assert heard[0] in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)

@@ -310,9 +310,9 @@ def _gateway(config: Config, **words: Any) -> Gateway | None:
             "--split, --codec and --spare are a gateway's: give --forward-to HOST:PORT; of the "
             "exits of this server itself --threshold EXIT=SCORE alone tells"
         )
-    if len(config.bundles) > 1:
+    if len(config.bundles) > 1 or not (Path(config.bundles[0]) / "manifest.json").exists():
         raise SpecError(
-            f"exits and splits are one bundle's, got {len(config.bundles)}; start one for each"
+            f"exits and splits are one bundle's: name one, got {', '.join(config.bundles)}"
         )
     found = config.reader()(config.bundles[0])
     if config.forward_to is None:

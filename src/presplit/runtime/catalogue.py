@@ -206,6 +206,8 @@ class Catalogue:
             )
         if old is None:
             return Change("loaded", path, f"{entry.key} is served from {path}")
+        if old.key == entry.key:
+            return Change("replaced", path, f"{entry.key} is read anew from {path}")
         return Change("replaced", path, f"{entry.key} takes the place of {old.key} from {path}")
 
     def _lose(self, path: Path) -> Change:
@@ -217,8 +219,13 @@ class Catalogue:
         paths = dict(self._paths)
         paths.pop(path, None)
         old = self._swap(paths, path)
-        key = "it" if old is None else old.key
-        return Change("gone", path, f"{path} is gone; {key} is served no more")
+        if old is None:
+            return Change("gone", path, f"{path} is gone; it was not served")
+        other = self._state.by_key.get(old.key)
+        if other is not None:
+            there = f"{old.key} is still served from {other.bundle.path}"
+            return Change("gone", path, f"{path} is gone; {there}")
+        return Change("gone", path, f"{path} is gone; {old.key} is served no more")
 
     def _swap(self, paths: Mapping[Path, Entry], path: Path) -> Entry | None:
         """Serve what ``paths`` hold; the entry that was at ``path`` is let go of, and given."""

@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
 import msgspec
 from msgspec import Meta
@@ -167,6 +167,8 @@ def config_from(table: Mapping[str, object]) -> Config:
         problem, _, where = str(error).partition(" - at `$.")
         key = where.rstrip("`") or "the file"
         got = _at(table, key)
+        if problem.startswith("Invalid enum value"):
+            problem = f"expected one of {', '.join(get_args(Log))}"
         expected = problem[:1].lower() + problem[1:].partition(", got")[0]
         raise SpecError(f"{key}: {expected.replace(' | null', '')}, got {got!r}") from error
     except SpecError as error:

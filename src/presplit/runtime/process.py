@@ -266,14 +266,10 @@ class Process:
         others = dict(counts.by_why)
         full = others.pop("server", 0)
         half, most = (counts.all_seconds.quantile(q) for q in (0.5, 0.99))
-        tell(
-            "ended",
-            f"ended: {full} answered in full, others: {others or 'none'}; half of the answers "
-            f"within {half:g} s, 99 of 100 within {most:g} s",
-            requests=counts.by_why,
-            p50_s=half,
-            p99_s=most,
-        )
+        text = f"ended: {full} answered in full, others: {others or 'none'}"
+        if most:
+            text += f"; half of the answers within {half:g} s, 99 of 100 within {most:g} s"
+        tell("ended", text, requests=counts.by_why, p50_s=half, p99_s=most)
 
     async def _close(self) -> None:
         """Let go of everything."""
