@@ -178,7 +178,6 @@ def follow(s: Scenario, plan: Plan, sample: int) -> Way:
         if s.scores[plan.form][e, sample] >= plan.thresholds[exit_.name]:
             spent = watts * sum(step.mean_s for step in steps)
             return Way(steps, spent, macs, s.hits[plan.form][e, sample])
-    extra_j = 0.0
     if plan.split < s.net.last:
         idle = [e for e, x in enumerate(s.net.exits[:-1]) if 0 < x.after <= plan.split]
         if idle and s.net.exits[idle[-1]].name not in plan.thresholds:
@@ -186,16 +185,9 @@ def follow(s: Scenario, plan: Plan, sample: int) -> Way:
             steps += [edge.stretch_s(done, s.net.exits[e].after), edge.exit_s[e]]
             macs += sum(s.segment_macs[done : s.net.exits[e].after]) + s.exit_macs[e]
             done = s.net.exits[e].after
-        elif not idle and not plan.thresholds:
-            # Nothing is held: the next exit runs while the reply is on its way.
-            e = min(e for e in range(len(s.net.exits)) if s.net.exits[e].after > plan.split)
-            stop = s.net.exits[e].after
-            meanwhile = edge.stretch_s(plan.split, stop).mean_s + edge.exit_s[e].mean_s
-            extra_j = watts * meanwhile
-            macs += sum(s.segment_macs[plan.split : stop]) + s.exit_macs[e]
     steps.append(edge.stretch_s(done, plan.split))
     macs += sum(s.segment_macs[done : plan.split])
-    joules = watts * sum(step.mean_s for step in steps) + extra_j
+    joules = watts * sum(step.mean_s for step in steps)
     if plan.split == s.net.last:
         return Way(steps, joules, macs, s.hits[plan.form][-1, sample])
     payload = s.payload_bytes[plan.split][plan.codec]

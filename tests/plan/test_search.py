@@ -187,7 +187,7 @@ def test_an_impossible_deadline_is_refused_with_the_nearest_numbers(bundle: Bund
         PlanError,
         match=(
             r"deadline_s = 1 ms .* of 0\.99 and an accuracy of 94\.50 %: .* "
-            r"the fastest takes 40\.8 ms \(split 1, codec int8\)"
+            r"the fastest takes 40\.7 ms \(split 1, codec int8\)"
         ),
     ):
         plan.search(bundle, device=PI, link=SLOW, server=GPU, deadline_s=0.001, confidence=None)

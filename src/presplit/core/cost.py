@@ -179,11 +179,8 @@ def _on_the_way(
         stretch = parts.stretch_s(done, net.exits[held].after, awake=done > start)
         steps = [*steps, stretch, parts.exit_s[held]]
         done = net.exits[held].after
+    # What may run behind the split does so only where no reply comes, or a table has it race.
     last = _computed([*steps, parts.stretch_s(done, split, awake=done > start)], watts)
-    if held is not None and net.exits[held].after > split:
-        # It runs while the reply is on its way: that costs energy and no time.
-        meanwhile = [parts.stretch_s(split, net.exits[held].after), parts.exit_s[held]]
-        last = dataclasses.replace(last, joules=last.joules + _computed(meanwhile, watts).joules)
     return [*found, last]
 
 
@@ -233,7 +230,7 @@ def holding_exit(net: Net, split: int, used: Container[str], *, start: int = 0) 
 
     ``used`` are the exits that may answer. The deepest other exit between the last of them and
     ``split`` runs on the way; if there is no exit up to ``split`` at all, the next one after it
-    runs while the reply is on its way, which costs energy and no time. None if the deepest exit on
+    is the first that may run where no reply comes. None if the deepest exit on
     the way is used, or all is on the edge. A gateway's way begins at the boundary ``start``.
 
     >>> from presplit.core.types import Boundary, Exit
@@ -260,8 +257,8 @@ def edge_macs(
 ) -> list[int]:
     """Multiply-accumulates on the edge of a sample that leaves at each exit in ``used``.
 
-    The last number is that of a sample that leaves at none, the exit that only holds an answer
-    counted too. ``exit_macs`` has one entry for each exit of ``net``.
+    The last number is that of a sample that leaves at none, an exit on the way that only holds an
+    answer counted too. ``exit_macs`` has one entry for each exit of ``net``.
 
     >>> from presplit.core.types import Boundary, Exit
     >>> row = tuple(Boundary(name, (2,)) for name in "abc")
@@ -276,9 +273,9 @@ def edge_macs(
             exits += exit_macs[number]
             found.append(sum(segment_macs[: exit_.after]) + exits)
     held = holding_exit(net, split, used)
-    reached = split if held is None else max(split, net.exits[held].after)
-    own = 0 if held is None else exit_macs[held]
-    return [*found, sum(segment_macs[:reached]) + exits + own]
+    on_the_way = held is not None and net.exits[held].after <= split
+    own = exit_macs[held] if on_the_way and held is not None else 0
+    return [*found, sum(segment_macs[:split]) + exits + own]
 
 
 def counted(

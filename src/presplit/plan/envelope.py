@@ -296,8 +296,8 @@ def _row(block: Block, row: int, seconds: Array, limits: Limits) -> Row:
 def _with_own_answer(row: Row, rows: Sequence[Row], found: Scenario) -> Row:
     """The row, and what the edge takes for the net's own answer while it waits for the server's.
 
-    That is as welcome only where another row of the table answers so by itself: then the accuracy
-    that was asked for is kept.
+    It costs energy until the reply is there. It is as welcome only where another row of the table
+    answers so by itself: then the accuracy that was asked for is kept.
     """
     net, plan = found.net, row.plan
     alone = {one.plan.form for one in rows if one.plan.split == net.last}
@@ -305,4 +305,7 @@ def _with_own_answer(row: Row, rows: Sequence[Row], found: Scenario) -> Row:
     if plan.form not in alone or held is None or net.exits[held].after != net.last:
         return row
     meanwhile_s = found.edge.forms[plan.form].stretch_s(plan.split, net.last).mean_s
-    return structs.replace(row, meanwhile_s=meanwhile_s)
+    now = usual(found.link)
+    way_s = now.rtt_s + 8 * row.up_bytes / now.up_bps + row.ask_s + row.tail_s
+    joules = row.asked * min(meanwhile_s, way_s) * found.edge.power_w
+    return structs.replace(row, meanwhile_s=meanwhile_s, energy_j=row.energy_j + joules)
