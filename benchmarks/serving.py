@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks import _serving_load
+from benchmarks import _serving_edge, _serving_load, _serving_wire
 from benchmarks._serving import Asked, Part
 from presplit.core.errors import SpecError
 
-PARTS: dict[str, Part] = {**_serving_load.PARTS}
+PARTS: dict[str, Part] = {
+    **_serving_wire.PARTS,
+    **_serving_edge.PARTS,
+    **_serving_load.PARTS,
+}
 """The parts by name, in the order in which they run."""
 
 
