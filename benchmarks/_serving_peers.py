@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+BLOCK = 64
+"""Bytes in a row of the array."""
 REPLY = np.zeros(10, np.float32)
 RAY_FAST = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -81,11 +84,33 @@ async def grpc_echo() -> None:
 
 
 async def presplit() -> None:
-    """The project's own server, in front of its echo."""
-    from presplit.runtime.echo import Nothing, echoing
+    """The project's own server, in front of a tail that does nothing."""
+    from concurrent.futures import Future
+
+    from presplit.runtime.hosted import Contract, Form
     from presplit.runtime.wire.server import Listener
 
-    listener = Listener(echoing(Nothing()), name="presplit", version="benchmark")
+    taken = Form("boundary", "int8", (BLOCK,), max_batch=1 << 14)
+    contract = Contract("no-op", taken, Form("logits", "float32", (10,)))
+    done: Future[Any] = Future()
+    done.set_result(REPLY[np.newaxis])
+
+    class NoOp:
+        most_bytes = taken.nbytes * taken.max_batch
+
+        def contract(self, name: str) -> Contract:
+            return contract
+
+        def warm(self, name: str) -> Future[Any]:
+            return done
+
+        def run(self, name: str, array: Any, *, until: Any, client: str = "") -> Future[Any]:
+            return done
+
+        def close(self) -> None:
+            pass
+
+    listener = Listener(NoOp(), name="presplit", version="benchmark")
     address = await listener.start("127.0.0.1", 0)
     print(address.rpartition(":")[2], flush=True)
     await asyncio.Event().wait()
@@ -198,9 +223,14 @@ def ray() -> None:
             return Response(REPLY.tobytes(), media_type="application/octet-stream")
 
     serve.start(http_options={"host": "127.0.0.1", "port": port})
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
     serve.run(Zeros.bind(), route_prefix="/infer")
     say_when_open(port)
-    threading.Event().wait()
+    ended.wait()
+    # Its ingress is a process that would stay, with its ports.
+    serve.shutdown()
+    library.shutdown()
 
 
 KINDS: dict[str, Any] = {

@@ -24,14 +24,15 @@ import grpc
 import numpy as np
 
 from benchmarks._serving import Asked, Found, in_turns, median_ms, ratio
+from benchmarks._serving_peers import BLOCK
 from presplit.core.errors import ServerError
-from presplit.runtime.echo import BLOCK, echo_name
 from presplit.runtime.upstream import Failure, Request
 from presplit.runtime.wire.client import Client
 
 SIZES = {"1 KB": 1024, "100 KB": 100 * 1024}
 CALLERS = 16
 PATIENCE_S = 10.0
+ENDING_S = 30.0
 STARTING_S = 120.0
 """Ray takes long to start."""
 HTTP_PEERS = ("FastAPI", "LitServe", "BentoML", "Ray Serve")
@@ -54,10 +55,9 @@ def serving(kind: str, python: str = "") -> Generator[int]:
         yield _port(process, kind)
     finally:
         # Some of the peers have processes of their own, in the same session.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+        process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
+            process.wait(ENDING_S)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
@@ -78,8 +78,8 @@ def _port(process: subprocess.Popen[str], kind: str) -> int:
 
 @contextlib.contextmanager
 def asking(port: int, nbytes: int, *, lane: bool) -> Generator[Callable[[], Call]]:
-    """Makes callers of presplit's echo, which all share one client."""
-    request = Request(echo_name(10), np.zeros((nbytes // BLOCK, BLOCK), np.int8), 10)
+    """Makes callers of presplit's server, which all share one client."""
+    request = Request("no-op", np.zeros((nbytes // BLOCK, BLOCK), np.int8), 10)
     client = Client(f"127.0.0.1:{port}", patience_s=PATIENCE_S, lane=lane)
     client.greet(request.model)
     time.sleep(0.5)  # until the lane is open

@@ -22,7 +22,7 @@ from presplit.runtime.hosted import Array, Layer, Reply
 from presplit.runtime.upstream import Failure, Pending, Request
 from presplit.runtime.wire import lanes as lanes_file
 from presplit.runtime.wire.client import Client
-from presplit.runtime.wire.frames import ASK, HELLO, LEFT, REFUSAL, REPLY, WELCOME, Reader, frame
+from presplit.runtime.wire.frames import ASK, HELLO, REFUSAL, REPLY, WELCOME, Reader, frame
 from presplit.runtime.wire.lane import Lane, LanePending
 from presplit.runtime.wire.replies import packed
 from presplit.runtime.wire.server import Listener
@@ -106,7 +106,7 @@ def frames(lane: socket.socket) -> Iterator[Any]:
 
 
 def asking(number: int, request: Request = ECHO, left_s: float = 5.0) -> bytes:
-    return frame(ASK, number, LEFT.pack(left_s) + packed(request, str(number)))
+    return frame(ASK, number, packed(request, str(number)), left_s)
 
 
 def soon(seconds: float = 5.0) -> float:
@@ -255,8 +255,7 @@ def test_a_wrong_request_harms_no_other_on_its_lane(stage: Stage) -> None:
     most = stage.listener._most_bytes
     wrong = [
         frame(ASK, 2, b""),
-        frame(ASK, 2, LEFT.pack(5.0)),
-        frame(ASK, 2, LEFT.pack(5.0) + b"\xff" * 40),
+        frame(ASK, 2, b"\xff" * 40, 5.0),
         frame(ASK, 2, bytes(most + 100)),
         frame(77, 2, b"what"),
         asking(2, left_s=float("nan")),

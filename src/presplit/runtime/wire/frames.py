@@ -1,8 +1,8 @@
 """The lane's frames: what passes between edge and server on one machine, beside gRPC.
 
-A frame is a head of nine bytes (size of what follows, number of the request, kind), little-endian,
-and what follows. Requests and replies are the protocol's own messages; what gRPC says beside them,
-time left and why a request failed, is said here in so many words.
+A frame is a head of 17 bytes (size of what follows, number of the request, kind, and for a request
+the seconds until its reply is worthless), little-endian, and what follows. Requests and replies are
+the protocol's own messages; what gRPC says beside them, why a request failed, is said in words.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-HEAD = struct.Struct("<IIB")
-"""Bytes that follow, number of the request, kind."""
-LEFT = struct.Struct("<d")
-"""Seconds until the reply is worthless; before a request."""
+HEAD = struct.Struct("<IIBd")
+"""Bytes that follow, number of the request, kind, seconds left."""
 
 # What an edge sends.
 HELLO, ASK, FORGET = 0, 1, 2
@@ -28,16 +26,17 @@ class Frame:
 
     kind: int
     number: int
+    left_s: float
     body: bytes | None
 
 
-def frame(kind: int, number: int, body: bytes = b"") -> bytes:
+def frame(kind: int, number: int, body: bytes = b"", left_s: float = 0.0) -> bytes:
     """A frame as it travels.
 
     >>> list(Reader(16).feed(frame(REPLY, 7, b"abc")))
-    [Frame(kind=11, number=7, body=b'abc')]
+    [Frame(kind=11, number=7, left_s=0.0, body=b'abc')]
     """
-    return HEAD.pack(len(body), number, kind) + body
+    return HEAD.pack(len(body), number, kind, left_s) + body
 
 
 class Reader:
@@ -56,6 +55,9 @@ class Reader:
     def feed(self, data: bytes | memoryview) -> Iterator[Frame]:
         """The frames that are whole with ``data``."""
         buffer = self._buffer
+        if self.is_between and (whole := self._alone(data)) is not None:
+            yield whole
+            return
         buffer += data
         while True:
             if self._skip:
@@ -64,11 +66,11 @@ class Reader:
                 self._skip -= passed
             if self._skip or len(buffer) < HEAD.size:
                 return
-            size, number, kind = HEAD.unpack_from(buffer)
+            size, number, kind, left_s = HEAD.unpack_from(buffer)
             if size > self._most_bytes:
                 del buffer[: HEAD.size]
                 self._skip = size
-                yield Frame(kind, number, None)
+                yield Frame(kind, number, left_s, None)
                 continue
             end = HEAD.size + size
             if len(buffer) < end:
@@ -76,4 +78,13 @@ class Reader:
             with memoryview(buffer) as view:
                 body = bytes(view[HEAD.size : end])
             del buffer[:end]
-            yield Frame(kind, number, body)
+            yield Frame(kind, number, left_s, body)
+
+    def _alone(self, data: bytes | memoryview) -> Frame | None:
+        """The one frame that ``data`` is, as it mostly is: then it is copied only once."""
+        if len(data) < HEAD.size:
+            return None
+        size, number, kind, left_s = HEAD.unpack_from(data)
+        if HEAD.size + size != len(data) or size > self._most_bytes:
+            return None
+        return Frame(kind, number, left_s, bytes(data[HEAD.size :]))

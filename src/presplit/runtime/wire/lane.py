@@ -23,7 +23,6 @@ from presplit.runtime.wire.frames import (
     FORGET,
     HEAD,
     HELLO,
-    LEFT,
     REFUSAL,
     REPLY,
     WELCOME,
@@ -40,7 +39,7 @@ CONNECT_S = 1.0
 """How long the lane's thread may take to be let in."""
 MOST_UNSENT = 64
 """Requests that may wait to be written: the server does not read as fast as it is asked."""
-READ_BYTES = 256 * 1024
+READ_BYTES = 64 * 1024
 LOST = Failure("link_down", "the lane to the server broke")
 GONE = Failure("link_down", "nobody waits any more, or the lane was closed")
 LATE = Failure("late", "no reply in time")
@@ -57,6 +56,7 @@ class Lane:
         self._reader = Reader(most_bytes)
         self._lock, self._numbers = threading.Lock(), itertools.count(1)
         self._pending: dict[int, LanePending] = {}
+        self._room = memoryview(bytearray(READ_BYTES))
         self._unsent: deque[memoryview] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -67,15 +67,14 @@ class Lane:
     def ask(self, message: bytes, until: float, expected: Expected) -> LanePending | Failure | None:
         """Put a request on its way; None if the lane is not there."""
         pending = LanePending(self, next(self._numbers) & 0xFFFFFFFF, expected)
-        left = LEFT.pack(until - time.monotonic())
-        head = HEAD.pack(LEFT.size + len(message), pending.number, ASK)
+        head = HEAD.pack(len(message), pending.number, ASK, until - time.monotonic())
         with self._lock:
             if not self.is_up:
                 return None
             if len(self._unsent) >= MOST_UNSENT:
                 return Failure("overloaded", f"{MOST_UNSENT} requests wait to be written already")
             self._pending[pending.number] = pending
-            self._write([head + left, message])
+            self._write([head, message])
         return pending
 
     def forget(self, pending: LanePending) -> None:
@@ -166,10 +165,10 @@ class Lane:
 
     def _read(self) -> None:
         """Take in what came; raises `OSError` where the server closed the lane."""
-        data = self._socket.recv(READ_BYTES)
-        if not data:
+        size = self._socket.recv_into(self._room)
+        if not size:
             raise ConnectionResetError("the server closed the lane")
-        for each in self._reader.feed(data):
+        for each in self._reader.feed(self._room[:size]):
             self._take(each)
 
     def _take(self, found: Frame) -> None:
@@ -217,6 +216,7 @@ class LanePending:
         """The logits, or why there are none."""
         if self._reply is not None:
             return self._reply
+        self._expected.prepare()
         if not self._shut.acquire(timeout=max(0.0, until - time.monotonic())):
             return LATE
         self._shut.release()

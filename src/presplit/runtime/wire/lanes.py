@@ -31,7 +31,6 @@ from presplit.runtime.wire.frames import (
     BYE,
     FORGET,
     HELLO,
-    LEFT,
     REFUSAL,
     REPLY,
     WELCOME,
@@ -134,7 +133,7 @@ class _Lane(asyncio.Protocol):
 
     def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes
-        self._reader = Reader(lanes.most_bytes + LEFT.size)
+        self._reader = Reader(lanes.most_bytes)
         self._began = self._whole = time.monotonic()
         self._client: str | None = None
         self._ends = False
@@ -209,23 +208,21 @@ class _Lane(asyncio.Protocol):
 
     def _asked(self, found: Frame) -> None:
         """Begin to answer a request, or say why not."""
-        if found.body is None or len(found.body) < LEFT.size:
+        if found.body is None:
             self._refuse(found.number, InputError("a request of a size that no model takes"))
         elif len(self.inside) >= MOST_INSIDE or found.number in self.inside:
             self._refuse(found.number, Overloaded(f"{MOST_INSIDE} requests are inside already"))
         else:
-            work = self._answer(found.number, found.body)
+            work = self._answer(found.number, found.left_s, found.body)
             self.inside[found.number] = asyncio.ensure_future(work)
 
-    async def _answer(self, number: int, body: bytes) -> None:
+    async def _answer(self, number: int, left_s: float, raw: bytes) -> None:
         """Answer one request."""
-        (left_s,) = LEFT.unpack_from(body)
         caller = Caller(self._client or "", time.monotonic() + left_s)
         try:
             if not left_s <= DAY_S:  # nor is it a number, perhaps
                 raise InputError(f"a deadline is within a day, got {left_s:g} s")
-            raw = await self._lanes.answer(body[LEFT.size :], caller)
-            self._transport.write(frame(REPLY, number, raw))
+            self._transport.write(frame(REPLY, number, await self._lanes.answer(raw, caller)))
         # Whatever goes wrong is told by its reason, and nothing of it beyond that.
         except Exception as error:
             self._refuse(number, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import struct
 import time
 from typing import Any
@@ -28,20 +29,23 @@ def packed(request: Request, request_id: str) -> bytes:
 
 
 class Expected:
-    """The reply to ``request``, which went out now as ``request_id``.
+    """The reply to ``request``, which goes out now as ``request_id``.
 
     ``server_s`` is what the server says it took, once a reply was read that says so.
     """
 
     def __init__(self, request: Request, request_id: str) -> None:
         self._request, self._id = request, request_id
-        self._logits = _logits(request.classes)
-        self._usual = templates.usual_reply(request.model, self._logits)
         self._began = time.monotonic()
         self.server_s: float | None = None
 
+    def prepare(self) -> None:
+        """Do before the reply is there what can be done: then nobody waits for it."""
+        self._logits = _logits(self._request.classes)
+        self._usual = templates.usual_reply(self._request.model, self._logits)
+
     def read(self, raw: bytes) -> Reply | Failure:
-        """The logits in ``raw``, or why it cannot be used."""
+        """The logits in ``raw``, or why it cannot be used; after `prepare`."""
         waited_s = time.monotonic() - self._began
         try:
             return self._read(raw, waited_s)
@@ -82,11 +86,13 @@ class Expected:
 
     def _values(self, raw: bytes, at: int, waited_s: float) -> Floats:
         """The logits in a usual reply, values from ``at`` on; raises as `_read`."""
-        logits = np.frombuffer(raw, "<f4", offset=at).reshape(1, -1)
-        self._logits.check(logits)
+        logits = np.frombuffer(raw, "<f4", offset=at)
+        # As doubles no sum of finite numbers leaves their range.
+        if not math.isfinite(np.add.reduce(logits, dtype=np.float64)):
+            raise InputError(f"{self._logits.name!r} must be finite, got NaN or infinity")
         (said_s,) = struct.unpack_from("<d", raw, len(self._usual.start))
         self._believe(said_s, waited_s)
-        return logits
+        return logits.reshape(1, -1)
 
     def _believe(self, said_s: float, waited_s: float) -> None:
         """Keep what the server says it took of ``waited_s``, unless that cannot be."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,9 @@ DATATYPES = {
     "INT64": "int64",
 }
 """The protocol's datatypes that travel, with NumPy's name; no other is accepted."""
+
+
+LITTLE = sys.byteorder == "little"
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,9 @@ def send(name: str, array: npt.NDArray[Any]) -> Sent:
 
 def little_endian(array: npt.NDArray[Any]) -> memoryview:
     """The bytes of ``array`` as they travel; nothing is copied if they lie so."""
-    return np.ascontiguousarray(array, dtype=_travelling(array.dtype)).data.cast("B")
+    if not (LITTLE and array.dtype.isnative and array.flags.c_contiguous):
+        array = np.ascontiguousarray(array, dtype=_travelling(array.dtype))
+    return array.data.cast("B")
 
 
 def datatype_of(dtype: npt.DTypeLike) -> str:

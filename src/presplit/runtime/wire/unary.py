@@ -92,6 +92,7 @@ class UnaryPending:
     def _ended(self) -> Reply | Failure:
         """What comes of the call, when it is over."""
         with self._driven:
+            self._expected.prepare()
             try:
                 raw = next(self._call, None)
             except grpc.RpcError:
