@@ -311,7 +311,7 @@ class Edge:
             raise InputError(f"{expected}, got {type(image).__name__}")
         if image.dtype != np.float32 or image.shape != self._input.shape:
             raise InputError(f"{expected}, got {image.dtype} of shape {image.shape}")
-        if not np.isfinite(image).all():
+        if np.count_nonzero(np.isfinite(image)) < image.size:  # quicker than all()
             raise InputError(f"{expected} with finite values, got NaN or infinity")
 
     def _limit(self, deadline_s: float | None) -> float:

@@ -10,18 +10,34 @@ import os
 
 from presplit.core.errors import InputError
 
+_forks = 0
+"""How many forks lie between the first process and this one.
+
+Asking the system for the process takes several microseconds on some machines, for each answer.
+"""
+
+
+def _forked() -> None:
+    """This is the child of a fork."""
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(after_in_child=_forked)
+
 
 class Opened:
     """The process in which ``what`` was opened."""
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._pid = os.getpid()
+        self._pid, self._born = os.getpid(), _forks
 
     @property
     def here(self) -> bool:
         """False in a process that was forked since."""
-        return os.getpid() == self._pid
+        return _forks == self._born
 
     def check(self) -> None:
         """Raise `InputError` in a process that was forked since."""

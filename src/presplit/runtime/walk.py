@@ -115,9 +115,10 @@ class Walk:
         """
         held: Held | None = None
         for number, stretch in enumerate(self._way):
-            expected_s = self._pace.expected_s(stretch.seconds)
-            if held is not None and time.monotonic() + expected_s > by:
-                return Found(held, "edge", "no_time")
+            if held is not None:
+                expected_s = self._pace.expected_s(stretch.seconds)
+                if time.monotonic() + expected_s > by:
+                    return Found(held, "edge", "no_time")
             try:
                 values, at_exit = self._run(stretch, values, None if held is None else by, trip)
                 if at_exit is not None:
