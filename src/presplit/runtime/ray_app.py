@@ -46,6 +46,8 @@ BUSY = 8
 """Requests inside a replica at once that the number of replicas is steered by."""
 ONGOING = 2 * BUSY
 """Requests inside a replica at once, at most."""
+UP_S, DOWN_S = 5.0, 120.0
+"""So long it must be busy, or idle, until there are more replicas, or fewer."""
 QUEUED = 256
 """Requests that wait for a replica at once, at most: one more is refused."""
 REQUEST_S = 10.0
@@ -283,6 +285,8 @@ class Cluster:
                 "min_replicas": 1,
                 "max_replicas": self._replicas,
                 "target_ongoing_requests": BUSY,
+                "upscale_delay_s": UP_S,
+                "downscale_delay_s": DOWN_S,
             },
         )
         path, model_hash = str(bundle.path.absolute()), bundle.manifest.model_hash
@@ -371,6 +375,9 @@ def _start(serve: Any, ingress: int | None) -> None:
                 "enable_reflection": False,
             },
         }
+    own = logging.getLogger("ray.serve")
+    # It would write to standard error, among the server's own lines; `OnRay` tells what fails.
+    own.disabled = True
     serve.start(**options)
 
 
