@@ -49,9 +49,9 @@ def test_with_the_lines_that_it_prints_a_server_and_an_edge_find_each_other(
     with running(*serve, "--json", "--port", "0") as (address, _):
         line = made["run on cam"].replace("127.0.0.1:8443", address)
         line = line.replace("BUNDLE", str(bundle)).replace("SAMPLES", str(samples))
-        edge = [*shlex.split(line)[1:], "--split", "1", "--deadline", "5s"]
-        code, out, _ = command(*edge)
-        assert code == 0
+        edge = [*shlex.split(line)[1:], "--split", "1", "--deadline", "5"]
+        code, out, err = command(*edge)
+        assert code == 0, err
         assert {json.loads(answer)["why"] for answer in out.splitlines()} == {"server"}
         token = (folder / "edge-cam.token").read_text().strip()
         at = edge.index("--token-file")
@@ -62,6 +62,20 @@ def test_with_the_lines_that_it_prints_a_server_and_an_edge_find_each_other(
         code, out, err = command(*without)
         assert '"why": "refused"' in out
         assert token[::-1] not in out + err
+        monkeypatch.delenv("PRESPLIT_TOKEN")
+        shown = edge[edge.index("--tls-ca") : at + 2]
+        code, out, _ = command("measure", "--link", address, "--seconds", "0.5", *shown, "--json")
+        assert code == 0
+        assert json.loads(out)["up_bps"] > 0
+        ways = dict(zip(shown[::2], shown[1::2], strict=True))
+        gateway = [bundle, "--forward-to", address, "--split", "2", "--port", "0", "--json"]
+        for name, flag in (("ca", "--tls-ca"), ("cert", "--tls-cert"), ("key", "--tls-key")):
+            gateway += [f"--forward-{name}", ways[flag]]
+        gateway += ["--forward-token-file", ways["--token-file"]]
+        with running("presplit", "serve", *map(str, gateway)) as (middle, _):
+            words = ("run", bundle, samples, "--server", middle, "--split", "1", "--deadline")
+            code, out, _ = command(*words, "5")
+            assert {json.loads(answer)["why"] for answer in out.splitlines()} == {"server"}
 
 
 def test_every_edge_of_a_folder_shows_the_same(tmp_path: Path, command: Any) -> None:
@@ -78,7 +92,7 @@ def test_every_edge_of_a_folder_shows_the_same(tmp_path: Path, command: Any) -> 
     [
         (["serve", "B", "--host", "0.0.0.0"], "the server lacks TLS .* and a gate"),
         (["serve", "B", "--tls-cert", "no.pem"], "a certificate and its key go together"),
-        (["run", "B", "x.npy", "--server", "h:1", "--token-file", "t"], "over TLS only"),
+        (["run", "B", "x.npy", "--server", "h:1", "--token-file", "t"], "goes over TLS only"),
     ],
 )
 def test_what_would_be_open_by_mistake_is_refused(

@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ class Kept:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        self._listener, self.address = self._there(self._listen(found))
+        self.listener, self.address = self._there(self._listen(found))
 
     async def _listen(self, found: Secured) -> tuple[Listener, str]:
         with methods_of_servers() as self.methods:
@@ -94,7 +95,7 @@ class Kept:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     def close(self) -> None:
-        self._there(self._listener.stop(0))
+        self._there(self.listener.stop(0))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -132,6 +133,11 @@ def serving(bundle: Bundle, folder: Path, by: str) -> Iterator[Kept]:
 @pytest.fixture
 def by_certificate(bundle: Bundle, ours: Path) -> Iterator[Kept]:
     yield from serving(bundle, ours, "certificate")
+
+
+@pytest.fixture
+def by_both(bundle: Bundle, ours: Path) -> Iterator[Kept]:
+    yield from serving(bundle, ours, "certificate and token")
 
 
 @pytest.fixture
@@ -224,6 +230,39 @@ def test_an_edge_answers_through_the_gate_by_its_name_until_its_line_is_taken_aw
         assert one.answer(IMAGE).why == "server"
         (folder / "allowed.txt").unlink()
         assert one.answer(IMAGE).why == "refused"
+
+
+def test_the_fast_way_on_one_machine_is_shut_as_soon_as_the_gate_is(
+    bundle: Bundle, by_token: Kept
+) -> None:
+    """Requests that pass beside gRPC come from those whom the gate would let in now."""
+    folder, plan = by_token.folder, Plan(1, deadline_s=5)
+    known = client_credentials(ca=folder / "ca.pem", token=token_in(folder / "edge-cam-1.token"))
+    lanes = by_token.listener._lanes
+    with Edge.open(bundle, server=by_token.address, credentials=known, plan=plan) as edge:
+        until = time.monotonic() + 5
+        while not any(lane._client for lane in lanes.open) and time.monotonic() < until:
+            assert edge.answer(IMAGE).why == "server"
+        assert [lane._client for lane in lanes.open] == ["cam-1"]
+        assert edge.answer(IMAGE).why == "server"
+        (folder / "tokens.txt").write_text("")
+        whys = [edge.answer(IMAGE).why for _ in range(3)]
+    assert set(whys) <= {"refused", "link_down"}
+    assert whys[-1] == "refused"
+    assert set(by_token.hosted.clients) == {"cam-1"}
+
+
+def test_where_both_are_wanted_one_alone_does_not_do(by_both: Kept) -> None:
+    folder = by_both.folder
+    token = token_in(folder / "edge-cam-1.token")
+    assert code(by_both.address, credentials(folder)) == "UNAUTHENTICATED"
+    only = client_credentials(ca=folder / "ca.pem", token=token)
+    assert code(by_both.address, only) == "UNAVAILABLE"
+    assert code(by_both.address, credentials(folder, token=token)) == "OK"
+    assert code(by_both.address, credentials(folder, "cam-2", token=token)) == "OK"
+    (folder / "allowed.txt").write_text("cam-1\n")
+    second = credentials(folder, "cam-2", token=token)
+    assert code(by_both.address, second) == "PERMISSION_DENIED"
 
 
 def test_no_good_call_fails_while_one_authority_takes_over_from_another(

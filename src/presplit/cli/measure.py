@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from presplit.cli.options import Json, read_costs, show
+from presplit.cli.secure import EdgeCa, TlsCert, TlsKey, TokenFile, edge_with
 
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
     from presplit.core.costs import Costs
     from presplit.core.value import Value
+    from presplit.runtime.wire.credentials import ClientCredentials
 
 STABLE = 0.02
 """Medians that are known to this share are called stable."""
@@ -46,6 +48,10 @@ def measure(
         str | None,
         typer.Option(help="Measure the link to the presplit serve at HOST:PORT; no bundle."),
     ] = None,
+    tls_ca: EdgeCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    token_file: TokenFile = None,
     profiles: Annotated[
         bool, typer.Option("--profiles", help="List the devices and links that have names.")
     ] = False,
@@ -55,7 +61,10 @@ def measure(
     if profiles:
         _list_profiles(as_json=json)
     elif link is not None:
-        _measure_link(link, 10.0 if seconds is None else seconds, out, as_json=json)
+        known = edge_with(
+            link, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key, token_file=token_file
+        )
+        _measure_link(link, known, 10.0 if seconds is None else seconds, out, as_json=json)
     elif bundle is None:
         raise typer.BadParameter("give a BUNDLE, or --link HOST:PORT, or --profiles")
     else:
@@ -160,7 +169,14 @@ def _surroundings(costs: Costs) -> str:
     return ", ".join(said)
 
 
-def _measure_link(server: str, seconds: float, out: Path | None, *, as_json: bool) -> None:
+def _measure_link(
+    server: str,
+    known: ClientCredentials | None,
+    seconds: float,
+    out: Path | None,
+    *,
+    as_json: bool,
+) -> None:
     """Measure the link, and say what it is like."""
     import msgspec
 
@@ -169,7 +185,7 @@ def _measure_link(server: str, seconds: float, out: Path | None, *, as_json: boo
     from presplit.runtime.measure_link import measure_link
 
     check_positive("seconds", seconds)
-    found = measure_link(server, seconds=seconds)
+    found = measure_link(server, seconds=seconds, credentials=known)
     link = found.link
     _write(out, link)
     window = "no waiting after a pause"

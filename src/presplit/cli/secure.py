@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from presplit.core.errors import SpecError
-
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
     from presplit.runtime.wire.credentials import ClientCredentials
@@ -84,6 +82,37 @@ TokenFile = Annotated[
         help=f"A file with the token that the server wants; or set {TOKEN}.",
     ),
 ]
+ForwardCa = Annotated[
+    Path | None,
+    typer.Option(
+        "--forward-ca",
+        metavar="PEM",
+        rich_help_panel=SECURE,
+        help="As a gateway: reach the next server over TLS and trust these authorities.",
+    ),
+]
+ForwardCert = Annotated[
+    Path | None,
+    typer.Option(
+        "--forward-cert",
+        metavar="PEM",
+        rich_help_panel=SECURE,
+        help="As a gateway: show the next server this certificate; with --forward-key.",
+    ),
+]
+ForwardKey = Annotated[
+    Path | None,
+    typer.Option("--forward-key", metavar="PEM", rich_help_panel=SECURE, help="And its key."),
+]
+ForwardToken = Annotated[
+    Path | None,
+    typer.Option(
+        "--forward-token-file",
+        metavar="FILE",
+        rich_help_panel=SECURE,
+        help="As a gateway: a file with the token that the next server wants.",
+    ),
+]
 TrustKey = Annotated[
     list[Path],
     typer.Option(
@@ -117,21 +146,12 @@ def edge_with(
 
     Raises `SpecError`, also for a token that would travel openly.
     """
-    from presplit.runtime.address import is_secret
-    from presplit.runtime.wire.credentials import client_credentials, token_in
+    from presplit.runtime.wire.credentials import reaching
 
     if server is None:
         return None
-    given = os.environ.get(TOKEN)
-    token = token_in(token_file) if token_file is not None else given
-    encrypted = is_secret(server.partition(",")[0]) or tls_ca is not None or tls_cert is not None
-    if not encrypted and token_file is not None:
-        raise SpecError(
-            f"--token-file: a token goes over TLS only: say grpcs://{server}, or give --tls-ca"
-        )
-    if not encrypted:
-        return None
-    return client_credentials(ca=tls_ca, cert=tls_cert, key=tls_key, token=token)
+    files = {"ca": tls_ca, "cert": tls_cert, "key": tls_key, "token_file": token_file}
+    return reaching(server, files, token=os.environ.get(TOKEN))
 
 
 def bundle_with(path: Path, *, trust_key: list[Path], untrusted: bool) -> Bundle:

@@ -14,6 +14,10 @@ from presplit.cli.scale import hosting_by
 from presplit.cli.secure import (
     SECURE,
     Allow,
+    ForwardCa,
+    ForwardCert,
+    ForwardKey,
+    ForwardToken,
     ServerCa,
     TlsCert,
     TlsKey,
@@ -222,6 +226,10 @@ def serve(
     tls_ca: ServerCa = None,
     allow: Allow = None,
     tokens: Tokens = None,
+    forward_ca: ForwardCa = None,
+    forward_cert: ForwardCert = None,
+    forward_key: ForwardKey = None,
+    forward_token_file: ForwardToken = None,
     trust_key: TrustKey = [],
     untrusted: Untrusted = False,
     json: Json = False,
@@ -257,6 +265,9 @@ def serve(
         insecure=insecure,
         secure=_given(
             tls_cert=tls_cert, tls_key=tls_key, tls_ca=tls_ca, allow=allow, tokens=tokens
+        ),
+        forward=_given(
+            ca=forward_ca, cert=forward_cert, key=forward_key, token_file=forward_token_file
         ),
         trust_keys=tuple(map(str, trust_key)),
         untrusted=untrusted,

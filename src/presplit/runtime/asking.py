@@ -17,6 +17,7 @@ from presplit.runtime.echo import BLOCK, MOST_BYTES, MOST_REPLY_BYTES, Nothing, 
 from presplit.runtime.rounds import Array
 from presplit.runtime.upstream import Failure, Request
 from presplit.runtime.wire.client import Client
+from presplit.runtime.wire.credentials import ClientCredentials
 from presplit.runtime.wire.server import Listener
 
 PATIENCE_S = 60.0
@@ -33,9 +34,9 @@ class Asking:
     Raises `SpecError` for an address of another form, `ServerError` if nobody echoes there.
     """
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, *, credentials: ClientCredentials | None = None) -> None:
         self._server = server
-        self._client = Client(server, patience_s=PATIENCE_S, lane=False)
+        self._client = Client(server, patience_s=PATIENCE_S, credentials=credentials, lane=False)
         try:
             self._connect()
         except BaseException:

@@ -43,6 +43,22 @@ class Secure(Value, frozen=True):
         }
 
 
+class Forward(Value, frozen=True):
+    """How a gateway reaches the next server over TLS: paths, as ``presplit keys`` makes them."""
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    token_file: str | None = None
+
+    @property
+    def paths(self) -> dict[str, Path | None]:
+        """The same as `presplit.runtime.wire.credentials.reaching` takes them."""
+        fields = self.__struct_fields__
+        given: dict[str, str | None] = {name: getattr(self, name) for name in fields}
+        return {name: None if path is None else Path(path) for name, path in given.items()}
+
+
 class Config(Value, frozen=True):
     """How a server serves; each field is a flag of ``presplit serve`` and a key of its file."""
 
@@ -69,6 +85,7 @@ class Config(Value, frozen=True):
     trust_keys: tuple[str, ...] = ()
     untrusted: bool = False
     secure: Secure = Secure()
+    forward: Forward = Forward()
 
     @property
     def keep_bytes(self) -> float | None:
@@ -118,6 +135,12 @@ untrusted = false       # the bundles are strangers': fewer operators, and tried
 #tls_ca = "ca.pem"      # edges must show a certificate that it signed ..
 #allow = "edges.txt"    # .. with a name that stands in this file
 #tokens = "tokens.txt"  # calls must carry a token of this file
+
+[forward]               # a gateway's way to the next server, over TLS
+#ca = "ca.pem"
+#cert = "edge-gateway.pem"
+#key = "edge-gateway.key"
+#token_file = "edge-gateway.token"
 """
 """The file with everything at its default."""
 
@@ -134,11 +157,12 @@ def read_config(path: str | Path, over: Mapping[str, object]) -> Config:
             raise SpecError(f"cannot be read ({error.strerror})") from error
         except (ValueError, RecursionError) as error:
             raise SpecError(f"not TOML: {error}") from error
-        secure = config_from(table).secure
-    changed = over.get("secure")
-    if isinstance(changed, Mapping):
-        kept = {name: value for name, value in msgspec.structs.asdict(secure).items() if value}
-        over = {**over, "secure": {**kept, **cast("Mapping[str, object]", changed)}}
+        found = config_from(table)
+    for name, part in (("secure", found.secure), ("forward", found.forward)):
+        changed = over.get(name)
+        if isinstance(changed, Mapping):
+            kept = {key: value for key, value in msgspec.structs.asdict(part).items() if value}
+            over = {**over, name: {**kept, **cast("Mapping[str, object]", changed)}}
     return config_from({**table, **over})
 
 

@@ -25,6 +25,7 @@ from presplit.runtime.asking import PAUSE_S as REST_S
 from presplit.runtime.asking import Asking, asking_s
 from presplit.runtime.echo import BLOCK, MOST_BYTES, MOST_REPLY_BYTES
 from presplit.runtime.rounds import Array, kept
+from presplit.runtime.wire.credentials import ClientCredentials
 
 LARGE_SHARE = 0.04
 """A large request takes this share of the whole time longer than a small one, if sizes allow."""
@@ -51,12 +52,15 @@ class Found(Value, frozen=True):
     stalls: int
 
 
-def measure_link(server: str, *, seconds: float = 10.0) -> Found:
+def measure_link(
+    server: str, *, seconds: float = 10.0, credentials: ClientCredentials | None = None
+) -> Found:
     """The link to the ``presplit serve`` at ``server``, in about so many seconds.
 
-    Raises `SpecError` for an address of another form, `ServerError` if no server echoes there.
+    With ``credentials`` it is reached over TLS. Raises `SpecError` for an address of another form,
+    `ServerError` if no server echoes there.
     """
-    with Asking(server) as asking:
+    with Asking(server, credentials=credentials) as asking:
         began = time.perf_counter()
         small = _small(asking, until=began + 0.4 * seconds)
         longer_s = LARGE_SHARE * seconds

@@ -43,7 +43,7 @@ from presplit.runtime.tail import Tails, workers_for
 from presplit.runtime.tally import Tally, Timed
 from presplit.runtime.upstream import Upstream
 from presplit.runtime.watching import Watching
-from presplit.runtime.wire.credentials import ClientCredentials, check_reach, secured
+from presplit.runtime.wire.credentials import check_reach, reaching, secured
 
 DEFAULTS = Config()
 PATIENCE_S = 2.0
@@ -155,7 +155,6 @@ def serve(
     load: Load = ENGINES[DEFAULT],
     gateway: Gateway | None = None,
     watch: Watcher | None = None,
-    forward_credentials: ClientCredentials | None = None,
     host: Callable[[Bundle], Hosted] | None = None,
 ) -> None:
     """Serve ``bundles`` as ``config`` says until SIGTERM or SIGINT.
@@ -165,9 +164,8 @@ def serve(
     arrive. ``ready`` is called once it listens: after every bundle has run once and said what it
     should of the golden input. ``watch`` is told of every request (`presplit.runtime.served`), on
     a thread of its own. With ``config.forward_to`` it is a gateway, which computes up to a second
-    split and asks that server for the rest, as ``gateway`` says, or the bundle's own plan;
-    ``forward_credentials`` are how that is reached over TLS. ``host`` hosts one bundle, if not
-    this process does.
+    split and asks that server for the rest, as ``gateway`` says, or the bundle's own plan. ``host``
+    hosts one bundle, if not this process does.
 
     Raises `SpecError` for numbers out of their range and a gateway that forwards to itself,
     `BundleError` for a bundle that was named and cannot be read, `PlanError` if its own plan, or
@@ -200,9 +198,8 @@ def serve(
             made = partial(_made_elsewhere, host, load=timed)
         if config.forward_to is not None:
             check_not_itself(config.forward_to, config.host, config.port)
-            client = servers.guarded(
-                config.forward_to, patience_s=PATIENCE_S, credentials=forward_credentials
-            )
+            known = reaching(config.forward_to, config.forward.paths)
+            client = servers.guarded(config.forward_to, patience_s=PATIENCE_S, credentials=known)
             closing.callback(client.close)
             made = partial(_made_gateway, client, gateway, config=config, load=timed)
         limit = None if config.most_mb is None else int(config.most_mb * 10**6)

@@ -9,6 +9,7 @@ takes over from the other.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,29 @@ def client_credentials(
         words = ((HEADER, f"{SCHEME.title()}{check_token(token, 'token')}"),)
     channel: Any = grpc.ssl_channel_credentials(trusted, own[1], own[0])
     return ClientCredentials(channel, words)
+
+
+def reaching(
+    server: str, files: Mapping[str, Path | None], *, token: str | None = None
+) -> ClientCredentials | None:
+    """How ``server`` is reached with ``files``: ca, cert, key, token_file; None where openly.
+
+    A ``token`` that the environment gives is used where there is TLS, one of a file demands it.
+    Raises `SpecError`.
+    """
+    ca, cert, key = files.get("ca"), files.get("cert"), files.get("key")
+    token_file = files.get("token_file")
+    encrypted = is_secret(server.partition(",")[0]) or ca is not None or cert is not None
+    if not encrypted and token_file is not None:
+        raise SpecError(
+            f"{token_file}: a token goes over TLS only: say grpcs://{server}, or give the "
+            "authorities to trust (--tls-ca)"
+        )
+    if not encrypted:
+        return None
+    if token_file is not None:
+        token = token_in(token_file)
+    return client_credentials(ca=ca, cert=cert, key=key, token=token)
 
 
 def token_in(path: Path) -> str:

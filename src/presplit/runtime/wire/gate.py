@@ -68,6 +68,16 @@ class Gate(grpc.aio.ServerInterceptor):  # pyright: ignore[reportUntypedBaseClas
             return None
         return owner(header[len(SCHEME) :].strip(), listed)
 
+    def still(self, name: str) -> bool:
+        """Whether who came in by ``name`` would come in now, for who is not asked again each time.
+
+        Where a certificate and a token are both wanted, the name alone does not tell.
+        """
+        if self._names is not None:
+            return self._tokens is None and name in (self._names.now() or ())
+        listed = None if self._tokens is None else self._tokens.now()
+        return any(each.name == name and each.holds for each in listed or ())
+
     def _admitted(self, header: str | bytes | None, context: Context) -> str | None:
         """By which name the call of ``context`` comes in; None if it does not."""
         named = by = None

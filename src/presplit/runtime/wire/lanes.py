@@ -3,8 +3,8 @@
 A lane is only for who was let in by gRPC: the reply to its greeting carries a ticket, which says
 under which name it was let in and until when. The socket is one of Linux's without a file, which
 only this machine's processes in the same network can reach; what passes there is not encrypted, for
-it does not leave the machine's memory. After some minutes a lane ends and has to be asked for anew,
-so that who is not let in any more does not stay.
+it does not leave the machine's memory. Who is not let in any more
+has no lane from the next request on; and after some minutes each has to be asked for anew.
 
 All that holds for a request over gRPC holds here: its size, its place, its deadline. A request that
 is wrong harms no other one on its lane, and a lane that is slow or silent no other lane.
@@ -62,11 +62,20 @@ Answer = Callable[[bytes, Caller], Awaitable[bytes]]
 class Lanes:
     """Listens for lanes of requests of ``most_bytes`` at most, answered by ``answer``.
 
-    ``refused`` is called for every request that is none.
+    ``refused`` is called for every request that is none, and ``still`` tells at each request
+    whether its sender, by the name by which he was let in, would be let in now.
     """
 
-    def __init__(self, answer: Answer, most_bytes: int, refused: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        answer: Answer,
+        most_bytes: int,
+        refused: Callable[[], None],
+        *,
+        still: Callable[[str], bool],
+    ) -> None:
         self.answer, self.most_bytes, self.refused = answer, most_bytes, refused
+        self.still = still
         self.open: set[_Lane] = set()
         self._key = secrets.token_bytes(32)
         self._name = f"presplit-{secrets.token_hex(12)}"
@@ -86,7 +95,7 @@ class Lanes:
 
     def offer(self, client: str) -> str | None:
         """What the ``client`` must know to open a lane: port, name and ticket; None without."""
-        if self._server is None:
+        if self._server is None or not self.still(client):
             return None
         said = f"{int(time.time() + TICKET_S)}.{base64.urlsafe_b64encode(client.encode()).decode()}"
         return f"{self._port} {self._name} {said}.{self._sign(said)}"
@@ -208,7 +217,9 @@ class _Lane(asyncio.Protocol):
 
     def _asked(self, found: Frame) -> None:
         """Begin to answer a request, or say why not."""
-        if found.body is None:
+        if not self._lanes.still(self._client or ""):
+            self.close()  # gRPC says what is to be said
+        elif found.body is None:
             self._refuse(found.number, InputError("a request of a size that no model takes"))
         elif len(self.inside) >= MOST_INSIDE or found.number in self.inside:
             self._refuse(found.number, Overloaded(f"{MOST_INSIDE} requests are inside already"))

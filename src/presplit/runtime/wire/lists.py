@@ -40,6 +40,11 @@ class Token:
     digest: bytes
     end: datetime.datetime | None
 
+    @property
+    def holds(self) -> bool:
+        """Whether its time is not over."""
+        return self.end is None or datetime.datetime.now(datetime.UTC) < self.end
+
 
 class Listed(Generic[T]):
     """What the file ``path`` says, ``understood`` from its lines; read again when it changed.
@@ -98,9 +103,7 @@ def owner(presented: str, listed: tuple[Token, ...]) -> str | None:
     for token in listed:
         if hmac.compare_digest(token.digest, given):
             found = token
-    if found is None:
-        return None
-    if found.end is not None and datetime.datetime.now(datetime.UTC) >= found.end:
+    if found is None or not found.holds:
         return None
     return found.name
 

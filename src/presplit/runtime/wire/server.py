@@ -86,7 +86,12 @@ class Listener:
         self._most_bytes = min(hosted.most_bytes + MESSAGE_ROOM_BYTES, 2**31 - 1)
         options = [*OPTIONS, ("grpc.max_receive_message_length", self._most_bytes)]
         interceptors: list[Any] = [] if gate is None else [gate]
-        self._lanes = Lanes(self._infer_or_hold, self._most_bytes, refused)
+        self._lanes = Lanes(
+            self._infer_or_hold,
+            self._most_bytes,
+            refused,
+            still=_everybody if gate is None else gate.still,
+        )
         self._server: Any = grpc.aio.server(options=options, interceptors=interceptors)
         health, arriving = Health(hosted, self.readiness), Arriving(self._most_bytes)
         reflection = Reflection().handlers()
@@ -236,3 +241,8 @@ class Listener:
 def _type_of(form: Form) -> str:
     """Triton's name of the type of an array of ``form``."""
     return f"TYPE_{datatype_of(form.dtype)}"
+
+
+def _everybody(_name: str) -> bool:
+    """Without a gate all who came in stay."""
+    return True
