@@ -118,7 +118,7 @@ def test_a_correction_follows_an_answer_that_was_given_at_once(
         corrected=lambda given, better: told.append((given, better)),
     ) as edge:
         answer = edge.answer(promised.IMAGE)
-        assert soon(lambda: len(told) == 1)
+        assert edge.settle(10) and len(told) == 1
         counts = edge.counts
     (given, better) = told[0]
     assert given is answer and (given.exit, given.where) == ("early", "edge")

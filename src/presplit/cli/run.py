@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from presplit.runtime.sources import Found
     from presplit.runtime.taking import Taking
 
+SETTLING_S = 5.0
+"""How long what is asked behind the last answers is waited for."""
 ESCALATES = "answer_then_escalate"
 CAMERA_ROOM = 2
 """Frames of a camera that wait, unless --newest says another number."""
@@ -303,6 +305,7 @@ def _answered(lines: Lines, inputs: Found | None, taking: Taking, flow: _Flow, e
             if inputs is not None:
                 samples = answering.paced(waiting or inputs.samples, flow.rate)
                 answer_all(samples, lines, flow.printer, streams=flow.streams)
+                edge.settle(SETTLING_S)
     except answering.Stop:
         say("--strict: stopped at the first sample that has no answer")
     except KeyboardInterrupt:

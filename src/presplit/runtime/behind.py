@@ -87,6 +87,13 @@ class Behind:
         except queue.Full:
             self.counts["left out behind"] += 1
 
+    def settle(self, seconds: float) -> bool:
+        """Wait for what was put before, so long at most; False if not all of it is done."""
+        with self._jobs.all_tasks_done:
+            return self._jobs.all_tasks_done.wait_for(
+                lambda: not self._jobs.unfinished_tasks, seconds
+            )
+
     def close(self) -> None:
         """Ask no more."""
         self._ended = True
@@ -106,6 +113,7 @@ class Behind:
                 reply = Failure("failed", str(error))
             if not isinstance(reply, Failure):
                 self._take(job, answer, reply, time.monotonic() - began)
+            self._jobs.task_done()
 
     def _asked(self, job: Job) -> Floats | Failure:
         """The server's logits for one sample."""

@@ -287,6 +287,13 @@ class Edge:
         """Payload handed to the link besides that of answers: an edge with a table tries links."""
         return 0 if self._choosing is None else self._choosing.probed_bytes
 
+    def settle(self, seconds: float) -> bool:
+        """Wait for what is asked behind answers, so long at most; False if some is still asked.
+
+        `close` leaves it out. An edge that asks nothing behind its answers is settled.
+        """
+        return self._behind is None or self._behind.settle(seconds)
+
     def close(self) -> None:
         """Close the connection; further calls to `answer` raise `InputError`.
 
