@@ -11,6 +11,7 @@ speaks for asking.
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,9 @@ So a row that is better by a sixth is taken at once, one that is better by a twe
 answers; one that is better now and then, by chance, is not.
 """
 
+BACK, BACK_S = 4.0, 2.0
+"""So much more is needed to go back to the row that was left so many seconds ago: between two that
+are about as good an edge would go to and fro."""
 SPREAD = 1.6
 """A request takes as long as expected, so many times as long or as short, each as likely."""
 WORTH = 0.03
@@ -47,6 +51,7 @@ class Best:
         self._likely = np.array([[1 / spread], [1.0], [spread]])
         self._row = table.best(table.usual)
         self._missed = 0.0
+        self._left, self._left_at = -1, 0.0
         rows = table.rows
         # Times are linear in the device's factor, the round trip, seconds a bit, the server's
         # factor, and a constant: the mean of all answers first, then those for which the server
@@ -78,9 +83,15 @@ class Best:
             return self._row
         # Infinite where the row before does not meet the deadline and another one does.
         self._missed += 1 - best_s / own_s
-        if self._missed >= self._patience:
+        if self._missed >= self._patience_for(best):
+            self._left, self._left_at = self._row, time.monotonic()
             self._row, self._missed = best, 0.0
         return self._row
+
+    def _patience_for(self, row: int) -> float:
+        """What must be missed before that row is taken."""
+        back = row == self._left and time.monotonic() - self._left_at < BACK_S
+        return BACK * self._patience if back else self._patience
 
     def _first_of_both(self, mean_s: Array, device: float) -> Array:
         """The mean times where an answer here ends the waiting, and what asking in vain costs."""

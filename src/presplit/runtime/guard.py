@@ -38,6 +38,8 @@ LONG_S = 0.02
 """A probe that took longer is followed by another: it may have waited for a connection."""
 EVERY_S = (1.0, 1.3)
 """Between the beginnings of two probes, drawn anew each time so that many edges do not meet."""
+SOON_S = (0.25, 0.35)
+"""Between the first two: who has just begun to listen may not be ready."""
 REFUSED_S = 10.0
 """A model that the server refused is not asked for again so long."""
 KEPT = 8
@@ -204,6 +206,7 @@ class Guarded:
         ones before are kept for a while.
         """
         lost = self._open is not None and self._open.why == "link_down"
+        every_s = SOON_S
         try:
             while not self._back.is_set():
                 at_once = self._address is None or knock(self._address, self._back)
@@ -211,8 +214,8 @@ class Guarded:
                     return
                 began = time.monotonic()
                 self._begin(self._new() if lost or not at_once else self._up)
-                lost = True
-                pause_s = began + random.uniform(*EVERY_S) - time.monotonic()
+                pause_s = began + random.uniform(*every_s) - time.monotonic()
+                lost, every_s = True, EVERY_S
                 self._back.wait(max(0.0, pause_s))
         finally:
             self._probing = False
