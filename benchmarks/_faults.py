@@ -327,8 +327,8 @@ class Callers:
                 time.sleep(0.01)
 
 
-SLACK_S = 0.025
-"""A 99th percentile below this is not held against a server: this machine stalls for so long."""
+SLACK_S = 0.1
+"""What a busy machine may stall for, which is not held against a server."""
 
 
 def steady(seen: Seen, before: Seen, *, share: float = 0.99) -> bool:

@@ -12,11 +12,14 @@ import dataclasses
 import importlib
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
+
 from benchmarks._faults import Row, Rows
-from presplit.core.errors import SpecError
+from presplit.core.errors import PresplitError, SpecError
 
 PROMISES = range(1, 23)
 
@@ -27,7 +30,7 @@ def run(quick: bool, *, only: str = "") -> dict[str, Any]:
     began, rows = time.monotonic(), []
     for promise in wanted:
         for rows_of in parts.get(promise, ()):
-            for row in rows_of(quick):
+            for row in _seen(promise, rows_of, quick):
                 _tell(row, time.monotonic() - began)
                 rows.append(dataclasses.asdict(row))
     shown = {row["promise"] for row in rows}
@@ -38,6 +41,15 @@ def run(quick: bool, *, only: str = "") -> dict[str, Any]:
         _none("promises without a row", missing),
     ]
     return {"rows": rows, "checks": checks}
+
+
+def _seen(promise: int, rows_of: Rows, quick: bool) -> Iterator[Row]:
+    """The rows; one that says so, if trying breaks off, which must not hide the others."""
+    try:
+        yield from rows_of(quick)
+    except (PresplitError, OSError, RuntimeError, AssertionError, grpc.RpcError) as error:
+        said = f"broke off: {type(error).__name__}: {str(error)[-300:]}"
+        yield Row(promise, f"{rows_of.__module__}.{rows_of.__name__}", said, 0, False)
 
 
 def _parts() -> dict[int, list[Rows]]:

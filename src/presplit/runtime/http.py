@@ -131,7 +131,6 @@ class Http:
             more = await talk.reply(response, last=self._ending)
             self._open[task] = False
             if not more:
-                await talk.linger()
                 return
 
     async def _answer(self, talk: _Talk, head: Any) -> Response:
