@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 
 from presplit.bundle import Bundle
@@ -130,6 +132,24 @@ def test_it_says_what_it_hosts_and_what_is_damaged(
         with pytest.raises(grpc.RpcError) as caught:
             health(channel, "nobody")
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_it_may_open_as_many_connections_as_the_system_allows(bundle: Bundle) -> None:
+    """Though it was started with few."""
+    serve = f"exec {sys.executable} -m presplit serve {bundle.path} --port=0 --json"
+    process = subprocess.Popen(
+        ["sh", "-c", f"ulimit -Sn 256; {serve}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["address"]
+        few, most = psutil.Process(process.pid).rlimit(psutil.RLIMIT_NOFILE)
+        assert few == most > 256
+    finally:
+        end(process)
 
 
 def test_what_tritons_clients_ask_for_is_told(running: Running, bundle: Bundle) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import threading
 import time
@@ -86,6 +87,16 @@ def check_http(config: Config, guarded: Secured) -> None:
         )
 
 
+def _open_many() -> None:
+    """As many descriptors as the system allows: a storm of connections takes one each.
+
+    Many systems give 1,024 at first and allow far more to who asks.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some allow less than they say
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 class Process:
     """A server from its start to its end, on one event loop."""
 
@@ -103,6 +114,7 @@ class Process:
 
     async def run(self) -> None:
         """Warm up, listen, follow what is on disk, and wait for the signal to stop."""
+        _open_many()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
