@@ -258,7 +258,7 @@ class Good:
 
 
 @contextlib.contextmanager
-def good_client(server: Server, *, rate: float = 50, deadline_s: float = 0.5) -> Iterator[Good]:
+def good_client(server: Server, *, rate: float = 50, deadline_s: float = 2.0) -> Iterator[Good]:
     """A client that sends so many good requests a second until it is asked what it saw."""
     process = subprocess.Popen(
         [
