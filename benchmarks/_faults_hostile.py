@@ -248,7 +248,7 @@ CASES: dict[str, Callable[[Path, Path], None]] = {
     "a hard link": _in_place(lambda file: os.link(file.parent.parent / "moved", file)),
     "a device": _in_place(lambda file: file.symlink_to("/dev/zero")),
     "a pipe": _in_place(os.mkfifo),
-    "a socket": _in_place(lambda file: socket.socket(socket.AF_UNIX).bind(_short(file))),
+    "a socket": _in_place(lambda file: _bind(file)),
     "a folder": _in_place(Path.mkdir),
     "an absolute name": _named("/etc/passwd"),
     "a name that goes up": _named("../moved"),
@@ -290,10 +290,10 @@ CASES: dict[str, Callable[[Path, Path], None]] = {
 """How each is made, from an honest bundle and a marker that code would leave."""
 
 
-def _short(file: Path) -> str:
-    """A path that is short enough for a socket."""
-    os.chdir(file.parent)
-    return file.name
+def _bind(file: Path) -> None:
+    """A socket there, whose path is short only from its own folder."""
+    with contextlib.chdir(file.parent), socket.socket(socket.AF_UNIX) as found:
+        found.bind(file.name)
 
 
 def _watch(folder: Path) -> None:
