@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import datetime
@@ -63,11 +64,16 @@ def methods_of(bundle: Bundle) -> list[str]:
     aio_server.Server.add_generic_rpc_handlers = told
     hosted = hosting(bundle)
     try:
-        Listener(hosted, name="p", version="0")
+        asyncio.run(_listener(hosted))
     finally:
         aio_server.Server.add_generic_rpc_handlers = adding
         hosted.close()
     return found
+
+
+async def _listener(hosted: Any) -> None:
+    """One that is made, on a loop as gRPC needs it, and no more."""
+    Listener(hosted, name="p", version="0")
 
 
 def _keys(folder: Path) -> Path:
