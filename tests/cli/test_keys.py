@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from runpy import run_path
@@ -104,3 +105,25 @@ def test_what_would_be_open_by_mistake_is_refused(
     code, _, err = command(*(named.get(word, word) for word in words))
     assert code == 2
     assert re.search(said, err)
+
+
+def test_a_device_that_pins_a_key_takes_what_was_signed_last(
+    bundle: Path, tmp_path: Path, command: Any
+) -> None:
+    here, old, samples = tmp_path / "n.bundle", tmp_path / "old.bundle", tmp_path / "x.npy"
+    shutil.copytree(bundle, here)
+    np.save(samples, np.zeros((1, 16), np.float32))
+    keys = tmp_path / "k"
+    assert "presplit sign BUNDLE" in command("keys", keys, "--signing")[1]
+    run = (samples, "--trust-key", keys / "signing.pub")
+    assert "is not signed" in command("run", here, *run)[2]
+    code, out, _ = command("sign", here, "--key", keys / "signing.key", "--serial", 7, "--json")
+    assert code == 0
+    assert json.loads(out)["serial"] == 7
+    assert command("run", here, *run)[0] == 0
+    shutil.copytree(here, old)
+    assert command("sign", here, "--key", keys / "signing.key")[0] == 0
+    assert command("run", here, *run, "--untrusted")[0] == 0
+    code, _, err = command("run", old, *run)
+    assert code == 2
+    assert "is older than what this device has taken" in err

@@ -53,7 +53,7 @@ def checked_array(file: IO[bytes], what: str) -> Any:
     """As `read_array`, from what is open."""
     try:
         return np.load(file, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, MemoryError) as error:
         # Where it finds no numbers, NumPy advises to run what the file holds.
         problem = "it holds no array of numbers" if "pickle" in str(error) else error
         raise InputError(f"not a readable .npy file of {what} ({problem})") from error

@@ -30,6 +30,7 @@ from presplit.cli import (
     plan,
     run,
     serve,
+    sign,
     train,
 )
 from presplit.cli.console import every_character_printable
@@ -59,6 +60,7 @@ for verb in (
     serve,
     run,
     keys,
+    sign,
     doctor,
 ):
     name = verb.__name__.rpartition(".")[2]
