@@ -38,7 +38,7 @@ HTTP_BYTES = 2**20
 """What a request over REST may hold besides what the longest over gRPC holds."""
 POLL_S = 0.01
 """While it drains, the server looks so often whether anybody is still inside."""
-HOLD_S = 0.05
+HOLD_S = 0.1
 """Who asks again after a refusal does so within about this time."""
 LAST_S = 0.5
 """What the very last steps may take."""
@@ -268,8 +268,7 @@ class Process:
                 level=logging.WARNING,
             )
         # Their replies are on their way; who has been refused and asks again is held meanwhile.
-        listener.hold()
-        await asyncio.sleep(HOLD_S)
+        await listener.hold(HOLD_S, 2 * LAST_S)
         await listener.stop(max(LAST_S, until - time.monotonic()))
 
     def _tell_counts(self) -> None:

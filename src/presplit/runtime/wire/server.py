@@ -11,6 +11,7 @@ connections, because a peer may be slow or hostile.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -81,7 +82,7 @@ class Listener:
         self._hosted, self._name, self._version = hosted, name, version
         self._names, self._refused = names, refused
         self.readiness = readiness or Readiness()
-        self._holding, self._gone = False, asyncio.Event()
+        self._holding, self._held, self._gone = False, 0, asyncio.Event()
         self._infer = Inferring(hosted)
         self._most_bytes = min(hosted.most_bytes + MESSAGE_ROOM_BYTES, 2**31 - 1)
         options = [*OPTIONS, ("grpc.max_receive_message_length", self._most_bytes)]
@@ -128,13 +129,18 @@ class Listener:
         await self._lanes.start(bound)
         return joined(host, bound)
 
-    def hold(self) -> None:
+    async def hold(self, quiet_s: float, most_s: float) -> None:
         """From now on who is refused because the server ends waits for `stop` to hear so.
 
         Who asks again and again would otherwise have a request on the way whenever the connection
-        ends, and gRPC calls that one cancelled.
+        ends, and gRPC calls that one cancelled. Returns when nobody new has come for ``quiet_s``,
+        or after ``most_s``.
         """
-        self._holding = True
+        self._holding, held = True, -1
+        until = time.monotonic() + most_s
+        while held != self._held and time.monotonic() < until:
+            held = self._held
+            await asyncio.sleep(quiet_s)
 
     async def stop(self, grace_s: float) -> None:
         """Take no more requests, finish the ones that are here within ``grace_s``, and close."""
@@ -234,6 +240,7 @@ class Listener:
             return await self._infer(raw, caller)
         except Stopping:
             if self._holding:
+                self._held += 1
                 await self._gone.wait()
             raise
 
