@@ -48,6 +48,7 @@ def test_flags_win_over_the_file_and_leave_the_rest(tmp_path: Path) -> None:
         ('bundles = "a"', "bundles: expected `array`, got 'a'"),
         ("bundles = [1]", "bundles.*: expected `str`"),
         ('log = "loud"', "log: expected one of text, json, none, got 'loud'"),
+        ('engine = "triton"', "engine: expected one of own, ray, got 'triton'"),
         ("port =", "serve.toml: not TOML"),
     ],
 )

@@ -21,6 +21,8 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Whole = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Log = Literal["text", "json", "none"]
 ServeEngine = Literal["own", "ray"]
+CHOICES: dict[str, Any] = {"log": Log, "engine": ServeEngine}
+"""The keys whose values are one of a few words."""
 
 
 class Secure(Value, frozen=True):
@@ -192,7 +194,7 @@ def config_from(table: Mapping[str, object]) -> Config:
         key = where.rstrip("`") or "the file"
         got = _at(table, key)
         if problem.startswith("Invalid enum value"):
-            problem = f"expected one of {', '.join(get_args(Log))}"
+            problem = f"expected one of {', '.join(get_args(CHOICES[key]))}"
         expected = problem[:1].lower() + problem[1:].partition(", got")[0]
         raise SpecError(f"{key}: {expected.replace(' | null', '')}, got {got!r}") from error
     except SpecError as error:
