@@ -20,7 +20,7 @@ def test_the_template_is_all_defaults_and_knows_every_key(tmp_path: Path) -> Non
     file.write_text("\n".join(lines))
     found = read_config(file, {})
     for name in Config.__struct_fields__:
-        assert f"\n{name} = " in "\n".join(lines) or name == "secure", name
+        assert any(line.startswith((f"{name} = ", f"[{name}]")) for line in lines), name
     assert found.secure.tls_cert is not None and found.http == 8080
 
 
