@@ -20,7 +20,7 @@ from presplit.core.types import Runnable
 from presplit.runtime import Edge, Local
 from presplit.runtime.batching import Crew, batched
 from presplit.runtime.engines import ENGINES, Arrays, Engine, Stop
-from presplit.runtime.hosted import Early, Hosted, TooLate
+from presplit.runtime.hosted import Early, Hosted, Overloaded, TooLate
 from presplit.runtime.pays import Pays
 from presplit.runtime.server import exits_of, hosting
 from presplit.runtime.tail import Tails
@@ -245,6 +245,43 @@ def test_what_cannot_be_an_exit_of_this_server_is_one_sentence(bundle: Bundle) -
     assert exits_of(bundle, Gateway(3, {"middle": 0.5})) == {"middle": 0.5}
     with pytest.raises(PlanError, match=r"gateway.split is 2, .* give forward_to"):
         exits_of(bundle, Gateway(2))
+
+
+class Asleep:
+    """An engine that takes 20 ms a sample and nothing of the processor."""
+
+    def __init__(self, model: Runnable, threads: int) -> None:
+        self._inner = ENGINES["onnxruntime"](model, threads)
+
+    def run(self, inputs: Arrays, *, stop: Stop | None = None) -> Arrays:
+        time.sleep(0.02 * len(next(iter(inputs.values()))))
+        return self._inner.run(inputs, stop=stop)
+
+
+@pytest.mark.long
+def test_one_greedy_client_takes_nothing_from_three_others_and_what_can_be_answered_is(
+    bundle: Bundle,
+) -> None:
+    rates = {"a": 15.0, "b": 15.0, "c": 15.0, "greedy": 500.0}  # two workers answer 100 a second
+    chance, name = np.random.default_rng(0), bundle.manifest.model_name(1, "float32")
+    due = sorted(
+        (at, who)
+        for who, rate in rates.items()
+        for at in np.cumsum(chance.exponential(1 / rate, int(3 * rate)))
+    )
+    hosted = batched(Tails(bundle, load=Asleep), Crew(2, joined=1), closes=True)
+    hosted.warm(name).result(5)
+    asked: list[tuple[str, Future[Any]]] = []
+    began = time.monotonic()
+    for at, who in due:
+        time.sleep(max(0.0, began + at - time.monotonic()))
+        with contextlib.suppress(Overloaded):
+            until = time.monotonic() + 0.2
+            asked.append((who, hosted.run(name, VALUES[:1], until=until, client=who)))
+    answered = [who for who, future in asked if not isinstance(outcome(future), Exception)]
+    hosted.close()
+    assert sum(who != "greedy" for who in answered) >= 0.9 * 3 * 45
+    assert len(answered) >= 0.8 * 100 * due[-1][0]
 
 
 @pytest.mark.parametrize(("grows", "size"), [(1.0, 8), (1.9, 8), (1.98, 1), (2.2, 1)])
