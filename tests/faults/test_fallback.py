@@ -204,9 +204,9 @@ def test_beside_a_server_that_answers_nothing_runs_and_beside_a_silent_one_all_i
             assert {edge.answer(promised.IMAGE).why for _ in range(5)} == {"server"}
             assert counted.begun == 0
             hosted.seconds = None
-            answers = promised.answers_in_time(edge, count=3, deadline_s=plan.deadline_s)
+            answers = promised.answers_in_time(edge, count=5, deadline_s=plan.deadline_s)
             late = [a for a in answers if (a.why, a.exit, a.degraded) == ("late", "final", False)]
-            assert len(late) >= 2
+            assert len(late) >= 3
 
 
 def test_a_plan_says_what_may_run_behind_its_split(

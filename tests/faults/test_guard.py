@@ -118,6 +118,32 @@ def test_after_some_misses_nobody_waits_and_one_probe_finds_the_server_again() -
     guard.close()
 
 
+def test_a_probe_whose_connection_is_given_up_is_no_sign_of_life(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its end may look like a word of the server's."""
+    monkeypatch.setattr("presplit.runtime.guard.MOST_PROBES", 1)
+    monkeypatch.setattr("presplit.runtime.guard.EVERY_S", (0.01, 0.02))
+    monkeypatch.setattr("presplit.runtime.guard.SOON_S", (0.01, 0.02))
+    made = list[Server]()
+
+    class Closed(Server):
+        def close(self) -> None:
+            self.does = Failure("overloaded", "the channel was closed")
+
+    def make() -> Server:
+        made.append(Closed(None))
+        return made[-1]
+
+    guard = Guarded(make)
+    for _ in range(OPENS_AFTER):
+        outcome(guard)
+    time.sleep(0.2)
+    assert guard.is_open and len(made) > 3
+    made[-1].does = 0.0
+    guard.close()
+
+
 def test_a_server_that_is_gone_is_asked_little_more_than_once_for_each_request() -> None:
     server = Server(Failure("link_down", "UNAVAILABLE"))
     guards = [Guarded(lambda: server) for _ in range(5)]

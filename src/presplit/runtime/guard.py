@@ -253,8 +253,8 @@ class Guarded:
             self._drop([up])
             return
         with self._lock:
-            if self._back.is_set():
-                return  # another one was first, or all is closed
+            if self._back.is_set() or all(one is not up for one in self._trying):
+                return  # another one was first, or this one was closed
             self._back.set()
             old, self._up = self._up, up
             others, self._trying = [one for one in self._trying if one is not up], []
