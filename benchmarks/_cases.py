@@ -34,8 +34,8 @@ from presplit.plan.limits import Limits
 from presplit.plan.scenario import Scenario, scenario
 from presplit.runtime import Edge
 from presplit.runtime.engines import DEFAULT, ENGINES, Engine, Load
-from presplit.runtime.measure import measure
-from presplit.runtime.rounds import BURST
+from presplit.runtime.measuring.measure import measure
+from presplit.runtime.measuring.rounds import BURST
 from presplit.runtime.upstream import Failure, Pending, Request, Upstream
 from presplit.runtime.wire.client import Client
 

@@ -18,8 +18,8 @@ from benchmarks._cases import Case, Subject, Way
 from benchmarks._predicting import at_least, at_most, plain
 from presplit.core.link import Link
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
-from presplit.runtime.probes import boundary_values, running
-from presplit.runtime.rounds import timed
+from presplit.runtime.measuring.probes import boundary_values, running
+from presplit.runtime.measuring.rounds import timed
 
 NEAR = 1.05
 SEGMENT_SECONDS = 3.0

@@ -28,7 +28,7 @@ from presplit.core.plans import Row as PlanRow
 from presplit.lab.processes import free_port
 from presplit.lab.slow_device import Slowed
 from presplit.runtime import Edge
-from presplit.runtime.server import hosting
+from presplit.runtime.serving.server import hosting
 from presplit.runtime.upstream import InProcess
 from presplit.runtime.wire import messages
 

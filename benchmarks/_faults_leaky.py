@@ -9,7 +9,7 @@ from concurrent.futures import Future
 
 from presplit.bundle import read
 from presplit.runtime.hosted import Array, Layer, Reply
-from presplit.runtime.server import hosting
+from presplit.runtime.serving.server import hosting
 from presplit.runtime.wire.server import Listener
 
 

@@ -27,7 +27,7 @@ from benchmarks._faults_nets import INPUT, small_bundle
 from presplit.bundle import Bundle
 from presplit.core.errors import ServerError
 from presplit.runtime.authority import Authority, add_token
-from presplit.runtime.server import hosting
+from presplit.runtime.serving.server import hosting
 from presplit.runtime.wire import messages
 from presplit.runtime.wire.credentials import ClientCredentials, client_credentials, token_in
 from presplit.runtime.wire.server import Listener

@@ -37,7 +37,7 @@ from presplit.lab.slow_device import Slowed
 from presplit.lab.traces import TRACES, Moment, Trace
 from presplit.plan import Box, table
 from presplit.profiles import device_from
-from presplit.runtime.measure import measure
+from presplit.runtime.measuring.measure import measure
 from presplit.train import export
 from presplit.train.data import Samples
 from presplit.train.zoo import small_cnn

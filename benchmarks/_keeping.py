@@ -21,7 +21,7 @@ from presplit.lab.processes import Process, running
 from presplit.plan.choose import Choice, fastest
 from presplit.plan.evaluate import Block
 from presplit.runtime import Edge
-from presplit.runtime.measure_link import measure_link
+from presplit.runtime.measuring.measure_link import measure_link
 
 LINK = Link("20 Mbit/s, 5 ms, jitter 20 ms", up_bps=20e6, down_bps=20e6, rtt_s=0.005)
 JITTER_S = 0.02

@@ -39,7 +39,7 @@ from presplit.core.link import Link
 from presplit.lab.processes import running
 from presplit.plan.search import choose
 from presplit.plan.synthetic import synthetic
-from presplit.runtime.measure_link import measure_link
+from presplit.runtime.measuring.measure_link import measure_link
 
 PARTS = ("predict", "choose", "reliability", "search", "follow")
 SEARCH_S = 1.0

@@ -56,7 +56,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "safetensors": ("train/fitting/checkpoint.py",),
     "sklearn": ("train/data/*",),
     "PIL": ("bundle/photo.py", "codecs/picture.py"),
-    "cv2": ("runtime/camera.py",),
+    "cv2": ("runtime/feeding/camera.py",),
     "zstandard": ("codecs/zstd.py",),
     "lz4": ("codecs/lz4.py",),
     "scipy": ("train/nets/orders.py", "train/data/*", "patterns/chosen.py"),
@@ -70,10 +70,10 @@ DOORS: dict[str, tuple[str, ...]] = {
     "rich": ("cli/*",),
     "cryptography": ("bundle/sign.py", "runtime/authority.py"),
     "ortools": ("plan/placement.py",),
-    "prometheus_client": ("runtime/metrics.py",),
-    "prometheus_client.core": ("runtime/metrics.py",),
-    "h11": ("runtime/http.py",),
-    "ray": ("runtime/ray_app.py",),
+    "prometheus_client": ("runtime/serving/metrics.py",),
+    "prometheus_client.core": ("runtime/serving/metrics.py",),
+    "h11": ("runtime/serving/http.py",),
+    "ray": ("runtime/serving/ray_app.py",),
     "psutil": ("lab/*",),
 }
 """The files by which each library may enter; a library that is not here may not enter at all."""

@@ -11,8 +11,8 @@ import pytest
 from presplit.cli.answering import Printer
 from presplit.cli.corrections import Corrections
 from presplit.core.types import Answer
-from presplit.runtime.lines import Lines
-from presplit.runtime.sample import Sample
+from presplit.runtime.feeding.lines import Lines
+from presplit.runtime.feeding.sample import Sample
 
 
 def answer(label: int, where: str = "edge") -> Answer:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from presplit.runtime.ledger import Ledger
+from presplit.runtime.feeding.ledger import Ledger
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -19,7 +19,7 @@ from presplit.bundle import Bundle
 from presplit.core.plans import Plan
 from presplit.lab.processes import Process, free_port
 from presplit.runtime import Edge
-from presplit.runtime.server import hosting
+from presplit.runtime.serving.server import hosting
 from presplit.runtime.upstream import InProcess
 
 Start = Callable[..., contextlib.AbstractContextManager[tuple[str, Process]]]

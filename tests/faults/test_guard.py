@@ -18,10 +18,10 @@ from presplit.core.errors import SpecError
 from presplit.core.plans import Plan
 from presplit.lab.processes import Process, free_port
 from presplit.runtime import Edge
-from presplit.runtime.first_of import FirstOf
-from presplit.runtime.guard import OPENS_AFTER, Guarded
 from presplit.runtime.hosted import Reply
 from presplit.runtime.upstream import Failure, Request
+from presplit.runtime.upstreams.first_of import FirstOf
+from presplit.runtime.upstreams.guard import OPENS_AFTER, Guarded
 
 Start = Callable[..., contextlib.AbstractContextManager[tuple[str, Process]]]
 LOGITS = np.array([[9, 1, 2, 3]], np.float32)
@@ -122,9 +122,9 @@ def test_a_probe_whose_connection_is_given_up_is_no_sign_of_life(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its end may look like a word of the server's."""
-    monkeypatch.setattr("presplit.runtime.guard.MOST_PROBES", 1)
-    monkeypatch.setattr("presplit.runtime.guard.EVERY_S", (0.01, 0.02))
-    monkeypatch.setattr("presplit.runtime.guard.SOON_S", (0.01, 0.02))
+    monkeypatch.setattr("presplit.runtime.upstreams.guard.MOST_PROBES", 1)
+    monkeypatch.setattr("presplit.runtime.upstreams.guard.EVERY_S", (0.01, 0.02))
+    monkeypatch.setattr("presplit.runtime.upstreams.guard.SOON_S", (0.01, 0.02))
     made = list[Server]()
 
     class Closed(Server):

@@ -17,7 +17,7 @@ from presplit.core.plans import Plan
 from presplit.core.types import Answer
 from presplit.runtime import Edge
 from presplit.runtime.hosted import Hosted, Layer, Reply
-from presplit.runtime.server import hosting
+from presplit.runtime.serving.server import hosting
 from presplit.runtime.upstream import InProcess
 
 

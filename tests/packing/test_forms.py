@@ -18,8 +18,8 @@ from presplit.core.plans import Plan
 from presplit.packing import pack
 from presplit.runtime import Edge, Local
 from presplit.runtime.engines.onnxruntime import Engine
-from presplit.runtime.server import hosting
-from presplit.runtime.tail import Tails
+from presplit.runtime.serving.server import hosting
+from presplit.runtime.serving.tail import Tails
 from presplit.runtime.upstream import InProcess
 
 FORMS = ("float32", "int8")

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from presplit.bundle import Bundle
 from presplit.packing import pack
-from presplit.runtime.server import hosting
+from presplit.runtime.serving.server import hosting
 from presplit.runtime.wire.server import Listener
 
 WIDTHS = (16, 12, 8, 4)

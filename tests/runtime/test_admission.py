@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from presplit.runtime.admission import Book
 from presplit.runtime.hosted import Overloaded
+from presplit.runtime.serving.admission import Book
 
 
 def soon(seconds: float) -> float:

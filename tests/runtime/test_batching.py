@@ -18,12 +18,12 @@ from presplit.core.errors import EngineError, InputError, PlanError
 from presplit.core.plans import Gateway, Plan
 from presplit.core.types import Runnable
 from presplit.runtime import Edge, Local
-from presplit.runtime.batching import Crew, batched
 from presplit.runtime.engines import ENGINES, Arrays, Engine, Stop
 from presplit.runtime.hosted import Early, Hosted, Overloaded, TooLate
-from presplit.runtime.pays import Pays
-from presplit.runtime.server import exits_of, hosting
-from presplit.runtime.tail import Tails
+from presplit.runtime.serving.batching import Crew, batched
+from presplit.runtime.serving.pays import Pays
+from presplit.runtime.serving.server import exits_of, hosting
+from presplit.runtime.serving.tail import Tails
 from presplit.runtime.upstream import InProcess
 
 VALUES = np.random.default_rng(0).random((40, 12), dtype=np.float32)

@@ -18,12 +18,12 @@ from presplit.bundle.golden import GOLDEN
 from presplit.core.errors import BundleError, EngineError
 from presplit.core.plans import Plan
 from presplit.core.types import Runnable
-from presplit.runtime.catalogue import Catalogue, Change, key_of, names_of
-from presplit.runtime.config import Config
 from presplit.runtime.engines import ENGINES, Arrays, Stop
-from presplit.runtime.golden import golden_logits, prove
 from presplit.runtime.hosted import Hosted, Layer, UnknownModel
-from presplit.runtime.server import hosting, serve
+from presplit.runtime.serving.catalogue import Catalogue, Change, key_of, names_of
+from presplit.runtime.serving.config import Config
+from presplit.runtime.serving.golden import golden_logits, prove
+from presplit.runtime.serving.server import hosting, serve
 
 X = np.ones((1, 16), np.float32)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from presplit.runtime.asking import echo_here
-from presplit.runtime.echo import BLOCK, echo_name
+from presplit.runtime.measuring.asking import echo_here
+from presplit.runtime.serving.echo import BLOCK, echo_name
 from presplit.runtime.upstream import Failure, Pending, Request
 from presplit.runtime.wire.client import Client
 

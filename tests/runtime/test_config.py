@@ -8,7 +8,7 @@ import pytest
 
 from presplit.cli.serve import _config
 from presplit.core.errors import SpecError
-from presplit.runtime.config import TEMPLATE, Config, Secure, config_from, read_config
+from presplit.runtime.serving.config import TEMPLATE, Config, Secure, config_from, read_config
 
 
 def test_the_template_is_all_defaults_and_knows_every_key(tmp_path: Path) -> None:

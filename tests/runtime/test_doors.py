@@ -20,12 +20,12 @@ from presplit.core.errors import EngineError, InputError, PlanError, SpecError
 from presplit.core.plans import Plan
 from presplit.core.types import Runnable
 from presplit.runtime import Edge, serve
-from presplit.runtime.config import Config
 from presplit.runtime.engines import ENGINES, Arrays, Stop
 from presplit.runtime.fallback import Fallback
 from presplit.runtime.local import Local
-from presplit.runtime.measure import measure
-from presplit.runtime.server import hosting
+from presplit.runtime.measuring.measure import measure
+from presplit.runtime.serving.config import Config
+from presplit.runtime.serving.server import hosting
 from presplit.runtime.upstream import Failure, InProcess
 from presplit.runtime.walk import _first
 

@@ -22,7 +22,7 @@ from presplit.lab.delayed import Delayed
 from presplit.lab.slow_device import Slowed
 from presplit.runtime import Edge
 from presplit.runtime.estimate import Estimate
-from presplit.runtime.server import hosting
+from presplit.runtime.serving.server import hosting
 from presplit.runtime.trip import Asked, Trip
 from presplit.runtime.upstream import Failure, InProcess, Pending, Request
 

@@ -19,7 +19,7 @@ from presplit.core.plans import Plan
 from presplit.runtime import Edge
 from presplit.runtime.engines import ENGINES
 from presplit.runtime.hosted import Hosted
-from presplit.runtime.server import hosting
+from presplit.runtime.serving.server import hosting
 from presplit.runtime.upstream import InProcess
 
 IMAGES = np.random.default_rng(0).random((40, 16), dtype=np.float32)

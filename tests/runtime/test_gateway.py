@@ -28,11 +28,11 @@ from presplit.lab.processes import address_of, end, free_port
 from presplit.lab.processes import start as begin
 from presplit.packing import pack
 from presplit.runtime import Edge, Local, serve
-from presplit.runtime.config import Config
 from presplit.runtime.engines import ENGINES, Arrays, Engine, Stop
-from presplit.runtime.gateway import MOST_WALKS, what_it_does
 from presplit.runtime.hosted import Early, UnknownModel
-from presplit.runtime.server import first_model, forwarding, hosting
+from presplit.runtime.serving.config import Config
+from presplit.runtime.serving.gateway import MOST_WALKS, what_it_does
+from presplit.runtime.serving.server import first_model, forwarding, hosting
 from presplit.runtime.upstream import Failure, InProcess, Request
 
 small = run_path(str(Path(__file__).with_name("small.py")))

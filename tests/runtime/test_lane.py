@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from presplit.runtime.echo import BLOCK, Nothing, echo_name, echoing
 from presplit.runtime.hosted import Array, Layer, Reply
+from presplit.runtime.serving.echo import BLOCK, Nothing, echo_name, echoing
 from presplit.runtime.upstream import Failure, Pending, Request
 from presplit.runtime.wire import lanes as lanes_file
 from presplit.runtime.wire.client import Client

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from presplit.core.errors import InputError
-from presplit.runtime.ledger import Ledger
+from presplit.runtime.feeding.ledger import Ledger
 
 
 def test_a_sample_has_one_row_and_the_oldest_go(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_what_is_no_ledger_is_left_alone(tmp_path: Path) -> None:
 
 FULL = """
 import sys
-from presplit.runtime.ledger import Ledger
+from presplit.runtime.feeding.ledger import Ledger
 with Ledger(sys.argv[1]) as ledger:
     said = [ledger.put(str(number), {"text": "x" * 2000}) for number in range(60)]
     print(said[0], said[-1], ledger.missed > 0, len(ledger) == sum(said), flush=True)

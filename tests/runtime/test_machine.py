@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from presplit.bundle import Bundle
-from presplit.runtime.machine import clock_state, joules, peak_bytes, processor, watts
+from presplit.runtime.measuring.machine import clock_state, joules, peak_bytes, processor, watts
 
 
 def write(root: Path, name: str, text: str) -> None:

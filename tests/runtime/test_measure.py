@@ -15,10 +15,10 @@ from presplit.core.errors import InputError, PlanError, SpecError
 from presplit.core.times import NOTHING
 from presplit.core.types import Runnable
 from presplit.runtime import measure, seconds_of
-from presplit.runtime.anchor import anchor
 from presplit.runtime.engines import ENGINES, Arrays, Engine, Stop
-from presplit.runtime.measure import time_parts
-from presplit.runtime.probes import boundary_values
+from presplit.runtime.measuring.anchor import anchor
+from presplit.runtime.measuring.measure import time_parts
+from presplit.runtime.measuring.probes import boundary_values
 
 PI = Device("pi", macs_per_s=1e9, memory_bytes=1e9, power_w=4.0)
 

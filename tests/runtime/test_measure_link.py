@@ -12,11 +12,11 @@ from presplit.bundle import Bundle
 from presplit.core.errors import InputError, ServerError, SpecError
 from presplit.core.link import Link
 from presplit.lab.processes import free_port, running
-from presplit.runtime.asking import Asking, echo_here
-from presplit.runtime.echo import BLOCK, MOST_BYTES, Nothing, echo_name, echoing
 from presplit.runtime.hosted import UnknownModel
-from presplit.runtime.measure_link import Found, _fitted, _stalled, measure_link
-from presplit.runtime.server import hosting
+from presplit.runtime.measuring.asking import Asking, echo_here
+from presplit.runtime.measuring.measure_link import Found, _fitted, _stalled, measure_link
+from presplit.runtime.serving.echo import BLOCK, MOST_BYTES, Nothing, echo_name, echoing
+from presplit.runtime.serving.server import hosting
 
 FLOOR_S = 0.001
 """What asking takes in what is made up here."""
@@ -81,7 +81,7 @@ def test_a_shaped_link_before_a_server_is_measured_as_it_is(bundle: Bundle) -> N
 def test_where_nobody_echoes_one_sentence_says_what_must_run_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("presplit.runtime.asking.PATIENCE_S", 1.2)
+    monkeypatch.setattr("presplit.runtime.measuring.asking.PATIENCE_S", 1.2)
     with pytest.raises(ServerError, match=r"no echo \(.*measured against presplit serve"):
         Asking(f"127.0.0.1:{free_port()}")
     with pytest.raises(SpecError, match="server must be HOST:PORT"):

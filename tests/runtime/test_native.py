@@ -23,7 +23,7 @@ from presplit.core.plans import Plan
 from presplit.packing import pack
 from presplit.runtime import Edge
 from presplit.runtime.hosted import UnknownModel
-from presplit.runtime.tail import Tails
+from presplit.runtime.serving.tail import Tails
 from presplit.runtime.upstream import Failure, Request
 from presplit.runtime.wire import messages
 from presplit.runtime.wire.client import Client

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from presplit.runtime.newest import Newest
+from presplit.runtime.feeding.newest import Newest
 
 
 def test_the_oldest_are_dropped_and_counted() -> None:

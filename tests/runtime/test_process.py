@@ -24,12 +24,12 @@ import pytest
 from presplit.bundle import Bundle
 from presplit.core.types import Runnable
 from presplit.lab.processes import end, start
-from presplit.runtime import process
-from presplit.runtime.config import Config
 from presplit.runtime.engines import ENGINES, Arrays, Stop
-from presplit.runtime.process import Started
-from presplit.runtime.served import Served
-from presplit.runtime.server import serve
+from presplit.runtime.serving import process
+from presplit.runtime.serving.config import Config
+from presplit.runtime.serving.process import Started
+from presplit.runtime.serving.served import Served
+from presplit.runtime.serving.server import serve
 from presplit.runtime.wire import messages
 from presplit.runtime.wire.tensors import send
 

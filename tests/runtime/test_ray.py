@@ -18,8 +18,8 @@ from presplit.core.errors import InputError, MissingLibrary, ServerError, SpecEr
 from presplit.core.plans import Plan
 from presplit.runtime import Edge
 from presplit.runtime.hosted import Hosted, TooLate, UnknownModel
-from presplit.runtime.ray_app import Cluster, application_of
-from presplit.runtime.server import hosting
+from presplit.runtime.serving.ray_app import Cluster, application_of
+from presplit.runtime.serving.server import hosting
 from presplit.runtime.wire import messages
 
 INSTALLED = importlib.util.find_spec("ray") is not None

@@ -19,10 +19,10 @@ import pytest
 from presplit.bundle import Bundle
 from presplit.core.errors import SpecError
 from presplit.lab.processes import end, start
-from presplit.runtime import http as ours
 from presplit.runtime import serve
-from presplit.runtime.config import Config
-from presplit.runtime.http import Http, Request, Response
+from presplit.runtime.serving import http as ours
+from presplit.runtime.serving.config import Config
+from presplit.runtime.serving.http import Http, Request, Response
 from presplit.runtime.wire import messages
 from presplit.runtime.wire.tensors import send
 
@@ -269,7 +269,7 @@ def test_who_is_slow_or_half_sent_is_let_go_and_others_are_served(
 def test_rest_that_cannot_tell_who_calls_is_refused(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from presplit.runtime.process import check_http
+    from presplit.runtime.serving.process import check_http
     from presplit.runtime.wire.credentials import Secured
     from presplit.runtime.wire.gate import Gate
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from presplit.runtime.rounds import LEAST_ROUNDS, PRECISION, Timed, timed
+from presplit.runtime.measuring.rounds import LEAST_ROUNDS, PRECISION, Timed, timed
 
 
 class Clock:

@@ -24,10 +24,10 @@ from presplit.bundle import Bundle
 from presplit.core.errors import BundleError, EngineError, ServerError
 from presplit.core.plans import Plan
 from presplit.runtime import Edge, serve
-from presplit.runtime.config import Config
 from presplit.runtime.engines import ENGINES
 from presplit.runtime.hosted import Array, Layer, Overloaded
-from presplit.runtime.server import hosting
+from presplit.runtime.serving.config import Config
+from presplit.runtime.serving.server import hosting
 from presplit.runtime.wire import messages
 from presplit.runtime.wire.server import Listener
 from presplit.runtime.wire.tensors import send

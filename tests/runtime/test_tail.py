@@ -12,11 +12,11 @@ from presplit.bundle import Bundle
 from presplit.codecs import CODECS
 from presplit.core.errors import BundleError, EngineError, InputError
 from presplit.core.types import Runnable
-from presplit.runtime.batching import Crew, batched
 from presplit.runtime.engines import ENGINES, Engine
 from presplit.runtime.hosted import Hosted, Overloaded, TooLate, UnknownModel
-from presplit.runtime.server import hosting
-from presplit.runtime.tail import Step, Tails
+from presplit.runtime.serving.batching import Crew, batched
+from presplit.runtime.serving.server import hosting
+from presplit.runtime.serving.tail import Step, Tails
 
 VALUES = np.random.default_rng(0).random((3, 12), dtype=np.float32)
 

@@ -25,7 +25,7 @@ from presplit.core.plans import Plan
 from presplit.runtime import Edge
 from presplit.runtime.authority import Authority, add_token
 from presplit.runtime.hosted import Layer
-from presplit.runtime.server import hosting
+from presplit.runtime.serving.server import hosting
 from presplit.runtime.wire import lists
 from presplit.runtime.wire.credentials import (
     Secured,

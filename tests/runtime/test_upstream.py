@@ -13,7 +13,7 @@ from presplit.bundle import Bundle
 from presplit.core.errors import BundleError, EngineError, InputError
 from presplit.core.types import Floats
 from presplit.runtime.hosted import Array, Layer, Overloaded, TooLate, UnknownModel
-from presplit.runtime.server import hosting
+from presplit.runtime.serving.server import hosting
 from presplit.runtime.upstream import Failure, InProcess, Request
 
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from presplit.core.cost import REPLY_BYTES
-from presplit.runtime.asking import Asking, echo_here
-from presplit.runtime.echo import BLOCK
-from presplit.runtime.measure_link import SMALL_DOWN, SMALL_UP
+from presplit.runtime.measuring.asking import Asking, echo_here
+from presplit.runtime.measuring.measure_link import SMALL_DOWN, SMALL_UP
+from presplit.runtime.serving.echo import BLOCK
 
 ASKED = 20
 

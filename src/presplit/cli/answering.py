@@ -18,10 +18,10 @@ from presplit.cli.options import say
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
     from presplit.core.types import Floats
-    from presplit.runtime.ledger import Ledger
-    from presplit.runtime.lines import Line, Lines, Tally
-    from presplit.runtime.sample import Sample
-    from presplit.runtime.taking import Taking
+    from presplit.runtime.feeding.ledger import Ledger
+    from presplit.runtime.feeding.lines import Line, Lines, Tally
+    from presplit.runtime.feeding.sample import Sample
+    from presplit.runtime.feeding.taking import Taking
 
 DEGRADED, BAD = 3, 4
 """Exit codes: every answer was degraded; some samples have no answer."""
@@ -136,7 +136,7 @@ def stoppable() -> Generator[None]:
 
 def over_http(port: int, lines: Lines, taking: Taking, printer: Printer, *, streams: int) -> None:
     """Answer what is posted to ``port`` until Ctrl-C or SIGTERM."""
-    from presplit.runtime.loopback import Loopback
+    from presplit.runtime.feeding.loopback import Loopback
 
     ask = _asker(lines, taking, printer, streams)
     server = Loopback(port, ask)
@@ -154,7 +154,7 @@ def _asker(
     import itertools
     import uuid
 
-    from presplit.runtime.sample import Sample
+    from presplit.runtime.feeding.sample import Sample
 
     numbers, room = itertools.count(), threading.BoundedSemaphore(streams)
 

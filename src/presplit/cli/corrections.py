@@ -10,7 +10,7 @@ from presplit.cli.answering import Printer
 
 if TYPE_CHECKING:
     from presplit.core.types import Answer
-    from presplit.runtime.lines import Made
+    from presplit.runtime.feeding.lines import Made
 
 REMEMBERED = 1024
 """Answers that may still be corrected; no more than 16 of an edge wait for it."""

@@ -91,7 +91,7 @@ def _costs(
     from presplit.bundle import as_input
     from presplit.core.errors import context
     from presplit.profiles import device_from
-    from presplit.runtime.measure import measure as time_parts
+    from presplit.runtime.measuring.measure import measure as time_parts
 
     sample = None
     if samples is not None:
@@ -112,7 +112,7 @@ def _costs(
 
 def _anchored(bundle: Bundle, known: Path, seconds: float | None) -> Costs:
     """The costs in the file ``known``, brought by a few probes to how this machine is now."""
-    from presplit.runtime.anchor import anchor
+    from presplit.runtime.measuring.anchor import anchor
 
     before = read_costs(known)
     assert before is not None, "a file was given"
@@ -182,7 +182,7 @@ def _measure_link(
 
     from presplit.core import units
     from presplit.runtime.doors import check_positive
-    from presplit.runtime.measure_link import measure_link
+    from presplit.runtime.measuring.measure_link import measure_link
 
     check_positive("seconds", seconds)
     found = measure_link(server, seconds=seconds, credentials=known)

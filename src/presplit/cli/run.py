@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from presplit.cli.answering import Printer
     from presplit.runtime.edge import Edge
     from presplit.runtime.engines import Load
-    from presplit.runtime.ledger import Ledger
-    from presplit.runtime.lines import Lines
-    from presplit.runtime.newest import Newest
-    from presplit.runtime.sample import Sample
-    from presplit.runtime.sources import Found
-    from presplit.runtime.taking import Taking
+    from presplit.runtime.feeding.ledger import Ledger
+    from presplit.runtime.feeding.lines import Lines
+    from presplit.runtime.feeding.newest import Newest
+    from presplit.runtime.feeding.sample import Sample
+    from presplit.runtime.feeding.sources import Found
+    from presplit.runtime.feeding.taking import Taking
 
 SETTLING_S = 5.0
 """How long what is asked behind the last answers is waited for."""
@@ -182,8 +182,8 @@ def run(
     from presplit.cli.answering import Printer, Scale, sum_up_ledger
     from presplit.cli.corrections import Corrections
     from presplit.runtime.edge import Edge
-    from presplit.runtime.lines import Lines
-    from presplit.runtime.taking import Taking
+    from presplit.runtime.feeding.lines import Lines
+    from presplit.runtime.feeding.taking import Taking
 
     credentials = edge_with(
         server, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key, token_file=token_file
@@ -252,7 +252,7 @@ def run(
 
 
 def _ledger(path: Path, most: int) -> Ledger:
-    from presplit.runtime.ledger import Ledger
+    from presplit.runtime.feeding.ledger import Ledger
 
     return Ledger(path, most=most)
 
@@ -261,8 +261,8 @@ def _inputs(words: list[str], http: int | None, taking: Taking) -> Found | None:
     """What ``words`` name; None if samples come over HTTP."""
     import sys
 
-    from presplit.runtime.json_lines import samples_of_lines
-    from presplit.runtime.sources import STANDARD_INPUT, find
+    from presplit.runtime.feeding.json_lines import samples_of_lines
+    from presplit.runtime.feeding.sources import STANDARD_INPUT, find
 
     if bool(words) == (http is not None):
         got = "both" if words else "neither"
@@ -294,7 +294,7 @@ def _answered(lines: Lines, inputs: Found | None, taking: Taking, flow: _Flow, e
     import time
 
     from presplit.cli import answering
-    from presplit.runtime.lines import answer_all
+    from presplit.runtime.feeding.lines import answer_all
 
     began, is_interrupted = time.monotonic(), False
     waiting = _waiting(inputs, flow)
@@ -324,7 +324,7 @@ def _answered(lines: Lines, inputs: Found | None, taking: Taking, flow: _Flow, e
 
 def _waiting(inputs: Found | None, flow: _Flow) -> Newest[Sample] | None:
     """The queue in which samples wait and from which the oldest are dropped, if any are."""
-    from presplit.runtime.newest import Newest
+    from presplit.runtime.feeding.newest import Newest
 
     if inputs is None:
         return None

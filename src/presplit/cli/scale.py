@@ -12,8 +12,8 @@ from presplit.core.errors import SpecError
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
     from presplit.core.plans import Gateway
-    from presplit.runtime.config import Config
     from presplit.runtime.hosted import Hosted
+    from presplit.runtime.serving.config import Config
 
 
 @contextlib.contextmanager
@@ -22,8 +22,8 @@ def hosting_by(
 ) -> Iterator[Callable[[Bundle], Hosted] | None]:
     """What hosts a bundle, by ``config.engine``; None for the server's own process.
 
-    Raises `SpecError` for what only one of them can do, and what `presplit.runtime.ray_app.Cluster`
-    raises.
+    Raises `SpecError` for what only one of them can do, and what
+    `presplit.runtime.serving.ray_app.Cluster` raises.
     """
     if config.engine == "own":
         if config.ray_port is not None:
@@ -35,7 +35,7 @@ def hosting_by(
             "--engine ray passes nothing on, and its exits are those of the bundle's plan: leave "
             "out --forward-to and --threshold, or put a gateway of its own process in front"
         )
-    from presplit.runtime.ray_app import Cluster, application_of
+    from presplit.runtime.serving.ray_app import Cluster, application_of
 
     with Cluster(
         threads=config.threads,

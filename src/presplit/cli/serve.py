@@ -30,8 +30,8 @@ from presplit.core.errors import SpecError
 
 if TYPE_CHECKING:
     from presplit.core.plans import Gateway
-    from presplit.runtime.config import Config
-    from presplit.runtime.process import Started
+    from presplit.runtime.serving.config import Config
+    from presplit.runtime.serving.process import Started
 
 LISTEN, COMPUTE, CHANGE, PASS, SCALE = (
     "Where it listens",
@@ -235,9 +235,9 @@ def serve(
     json: Json = False,
 ) -> None:
     """Serve every tail of bundles until SIGTERM or SIGINT; says its address when it is ready."""
-    from presplit.runtime.config import TEMPLATE
-    from presplit.runtime.process import Hung
-    from presplit.runtime.server import serve as listen
+    from presplit.runtime.serving.config import TEMPLATE
+    from presplit.runtime.serving.process import Hung
+    from presplit.runtime.serving.server import serve as listen
 
     if print_config:
         sys.stdout.write(TEMPLATE)
@@ -295,7 +295,7 @@ def serve(
 
 def _config(file: Path | None, **flags: Any) -> Config:
     """What the file says, with what the flags say over it."""
-    from presplit.runtime.config import config_from, read_config
+    from presplit.runtime.serving.config import config_from, read_config
 
     unsaid = (None, False, ())
     given = {key: value for key, value in flags.items() if not any(value is no for no in unsaid)}

@@ -144,9 +144,9 @@ def _splits_with_an_exit(block: Block) -> Mask | bool:
 
 def _costs(ours: Bundle, slow: Slowness, sample: Floats, measured_s: float) -> tuple[Costs, Costs]:
     """What our net's parts take on the slowed edge and on the server, which is this machine."""
-    from presplit.runtime.asking import asking_s
-    from presplit.runtime.measure import time_parts
-    from presplit.runtime.rounds import kept
+    from presplit.runtime.measuring.asking import asking_s
+    from presplit.runtime.measuring.measure import time_parts
+    from presplit.runtime.measuring.rounds import kept
 
     here = time_parts(ours, seconds=measured_s, sample=sample)
     here = msgspec.structs.replace(

@@ -25,10 +25,10 @@ from msgspec import Meta, Struct
 
 from presplit.core.errors import PresplitError, SpecError
 from presplit.core.types import Runnable
-from presplit.runtime.config import Config
 from presplit.runtime.engines import DEFAULT, ENGINES, Arrays, Engine, Load, Stop, Stopped
-from presplit.runtime.process import Started
-from presplit.runtime.server import serve
+from presplit.runtime.serving.config import Config
+from presplit.runtime.serving.process import Started
+from presplit.runtime.serving.server import serve
 
 PACE_RUNS, PACES = 9, 5
 """Runs in a row that tell what an engine takes when nothing has to wake up, and how often.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from presplit.runtime.local import Answers, Local
-from presplit.runtime.measure import measure, seconds_of
+from presplit.runtime.measuring.measure import measure, seconds_of
 
 if TYPE_CHECKING:
     from presplit.runtime.edge import Edge
-    from presplit.runtime.server import serve
+    from presplit.runtime.serving.server import serve
 
 __all__ = ["Answers", "Edge", "Local", "measure", "seconds_of", "serve"]
 
@@ -21,7 +21,7 @@ def __getattr__(name: str) -> Any:
 
         return Edge
     if name == "serve":
-        from presplit.runtime.server import serve
+        from presplit.runtime.serving.server import serve
 
         return serve
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -41,15 +41,15 @@ from presplit.runtime.behind import Behind, Corrected, usual_drift
 from presplit.runtime.choosing import Choosing
 from presplit.runtime.deadlines import Deadlines
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
-from presplit.runtime.first_of import FirstOf
-from presplit.runtime.guard import Guarded
 from presplit.runtime.head import Head, fits
 from presplit.runtime.opened import Opened
 from presplit.runtime.pace import Pace
 from presplit.runtime.sending import Sending
-from presplit.runtime.servers import guarded, named
 from presplit.runtime.trip import Trip
 from presplit.runtime.upstream import Upstream
+from presplit.runtime.upstreams.first_of import FirstOf
+from presplit.runtime.upstreams.guard import Guarded
+from presplit.runtime.upstreams.servers import guarded, named
 from presplit.runtime.walk import Walk
 from presplit.runtime.watching import Watcher, Watching
 from presplit.runtime.wire.credentials import ClientCredentials

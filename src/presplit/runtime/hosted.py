@@ -45,7 +45,7 @@ class Stopping(Exception):
 class Early:
     """Logits of an exit before the net's own classifier, and why that exit answers.
 
-    Whoever passes requests on replies so (`presplit.runtime.gateway`).
+    Whoever passes requests on replies so (`presplit.runtime.serving.gateway`).
     """
 
     logits: Floats

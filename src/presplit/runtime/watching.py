@@ -24,7 +24,7 @@ CLOSING_S = 0.5
 class Watching(Generic[T]):
     """Tells ``watch`` every answer, in the order in which they were given, on a thread of its own.
 
-    They are an edge's, or a server's (`presplit.runtime.served.Served`).
+    They are an edge's, or a server's (`presplit.runtime.serving.served.Served`).
     A watcher that is too slow misses answers, which ``missed`` counts. One that raises is told so
     by `sys.unraisablehook`, as Python does for a callback that nobody waits for, and is told the
     next answer all the same.

@@ -50,7 +50,7 @@ OPTIONS: list[tuple[str, int]] = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     # In spite of its name: the time that one attempt to connect may take. Slow radio links need
-    # many seconds; who knows better connects anew (`presplit.runtime.guard`).
+    # many seconds; who knows better connects anew (`presplit.runtime.upstreams.guard`).
     ("grpc.min_reconnect_backoff_ms", 20_000),
     ("grpc.dns_min_time_between_resolutions_ms", 1000),
     # While calls are open; servers take that well.

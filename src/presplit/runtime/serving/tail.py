@@ -28,7 +28,7 @@ from presplit.policies import EXITS
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
 from presplit.runtime.head import cuts
 from presplit.runtime.hosted import Array, Contract, Form, TooLate, UnknownModel
-from presplit.runtime.kept import Kept, enough
+from presplit.runtime.serving.kept import Kept, enough
 
 MAX_BATCH = 64
 """Samples in one request, at most."""
@@ -77,10 +77,12 @@ Computed = tuple[Floats | None, Floats]
 
 
 class Tails:
-    """Every tail of ``bundle``, computed by whoever calls: `presplit.runtime.batching` is `Hosted`.
+    """Every tail of ``bundle``, computed by whoever calls.
+
+    It becomes `Hosted` by `presplit.runtime.serving.batching`.
 
     ``threads`` is how many one engine uses; at most ``keep_bytes`` of models are kept as engines
-    (`presplit.runtime.kept.enough`, if None), and always the one that runs. An exit that
+    (`presplit.runtime.serving.kept.enough`, if None), and always the one that runs. An exit that
     ``thresholds`` names answers where its score reaches the threshold, unless it lies before the
     split; the scores are those of ``policy``.
     """

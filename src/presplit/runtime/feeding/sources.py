@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from presplit.core.errors import InputError, context
 from presplit.core.files import IMAGES, SOUNDS, VIDEOS, is_litter
-from presplit.runtime.camera import CAMERA, open_frames
-from presplit.runtime.sample import Sample, broken, mark_of
-from presplit.runtime.taking import Taking, read_rows
+from presplit.runtime.feeding.camera import CAMERA, open_frames
+from presplit.runtime.feeding.sample import Sample, broken, mark_of
+from presplit.runtime.feeding.taking import Taking, read_rows
 
 STANDARD_INPUT = "-"
 NOT_READ = (".heic", ".heif", ".avif", ".gif", ".tif", ".tiff", ".svg", ".raw", ".dng", ".jxl")

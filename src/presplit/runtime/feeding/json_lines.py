@@ -17,8 +17,8 @@ import msgspec
 
 from presplit.core.errors import InputError
 from presplit.core.types import Floats
-from presplit.runtime.sample import Sample, broken, mark_of
-from presplit.runtime.taking import Taking
+from presplit.runtime.feeding.sample import Sample, broken, mark_of
+from presplit.runtime.feeding.taking import Taking
 
 MOST_LINE_BYTES = 2**26
 KINDS = ("image", "values", "base64")

@@ -15,9 +15,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from presplit.runtime.guard import Guarded
 from presplit.runtime.hosted import Reply
 from presplit.runtime.upstream import Failure, Pending, Request
+from presplit.runtime.upstreams.guard import Guarded
 
 WEIGHT = 0.2
 """What the newest time counts against all before."""

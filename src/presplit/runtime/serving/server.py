@@ -1,6 +1,6 @@
 """The tail server: the tails of bundles behind the Open Inference Protocol, in one process.
 
-With a server to forward to it is a gateway (`presplit.runtime.gateway`).
+With a server to forward to it is a gateway (`presplit.runtime.serving.gateway`).
 
 SIGTERM or SIGINT ends it after all requests that are inside, waiting or computed, are answered;
 SIGHUP makes it look for bundles that are new or changed.
@@ -19,29 +19,29 @@ from presplit.bundle import Bundle, read
 from presplit.core.errors import PlanError, SpecError
 from presplit.core.plans import Gateway, Plan
 from presplit.core.types import Floats
-from presplit.runtime import servers
-from presplit.runtime.admission import PLACES_PER_WORKER, admitted
-from presplit.runtime.batching import Crew, batched
-from presplit.runtime.catalogue import Catalogue, Source
-from presplit.runtime.config import Config
 from presplit.runtime.doors import check_keep_bytes, check_threads
-from presplit.runtime.echo import echoing
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
-from presplit.runtime.gateway import (
+from presplit.runtime.head import fits, own_plan
+from presplit.runtime.hosted import Hosted, Reply
+from presplit.runtime.serving.admission import PLACES_PER_WORKER, admitted
+from presplit.runtime.serving.batching import Crew, batched
+from presplit.runtime.serving.catalogue import Catalogue, Source
+from presplit.runtime.serving.config import Config
+from presplit.runtime.serving.echo import echoing
+from presplit.runtime.serving.gateway import (
     Forwarding,
     check_not_itself,
     check_same_net,
     what_it_does,
 )
-from presplit.runtime.golden import prove
-from presplit.runtime.head import fits, own_plan
-from presplit.runtime.hosted import Hosted, Reply
-from presplit.runtime.logs import logging_to, stream_for
-from presplit.runtime.process import Process, Started, Told, check_http
-from presplit.runtime.served import Door, Served, Watcher
-from presplit.runtime.tail import Tails, workers_for
-from presplit.runtime.tally import Tally, Timed
+from presplit.runtime.serving.golden import prove
+from presplit.runtime.serving.logs import logging_to, stream_for
+from presplit.runtime.serving.process import Process, Started, Told, check_http
+from presplit.runtime.serving.served import Door, Served, Watcher
+from presplit.runtime.serving.tail import Tails, workers_for
+from presplit.runtime.serving.tally import Tally, Timed
 from presplit.runtime.upstream import Upstream
+from presplit.runtime.upstreams import servers
 from presplit.runtime.watching import Watching
 from presplit.runtime.wire.credentials import check_reach, reaching, secured
 
@@ -62,9 +62,9 @@ def hosting(
     """The tails of ``bundle`` as a server hosts them: admitted, batched, on a pool of threads.
 
     ``threads`` is what one engine uses, ``keep_bytes`` bounds the models that are kept as engines
-    (`presplit.runtime.kept.enough`, if None), ``load`` makes the engines. ``crew`` computes, for
-    several bundles if they are given the same; its maker closes it. An exit that ``thresholds``
-    names answers from the least score that it gives there, for a request that enters before it.
+    (`presplit.runtime.serving.kept.enough`, if None), ``load`` makes the engines. ``crew``
+    computes, for several bundles if given the same; its maker closes it. An exit in
+    ``thresholds`` answers from the score that stands there on, for a request that enters before it.
     With `presplit.runtime.upstream.InProcess` an edge asks it without any network. Raises
     `SpecError` if a number is out of its range, `PlanError` if there is no such exit.
     """
@@ -162,10 +162,10 @@ def serve(
     Each is a bundle, its path, or the path of a folder of bundles; those that come, change or go
     while it runs are followed, at once on SIGHUP. Must be called on the main thread, where signals
     arrive. ``ready`` is called once it listens: after every bundle has run once and said what it
-    should of the golden input. ``watch`` is told of every request (`presplit.runtime.served`), on
-    a thread of its own. With ``config.forward_to`` it is a gateway, which computes up to a second
-    split and asks that server for the rest, as ``gateway`` says, or the bundle's own plan. ``host``
-    hosts one bundle, if not this process does.
+    should of the golden input. ``watch`` is told of every request, on a thread of its own
+    (`presplit.runtime.serving.served`). With ``config.forward_to`` it is a gateway, which computes
+    up to a second split and asks that server for the rest, as ``gateway`` says, or the bundle's own
+    plan. ``host`` hosts one bundle, if not this process does.
 
     Raises `SpecError` for numbers out of their range and a gateway that forwards to itself,
     `BundleError` for a bundle that was named and cannot be read, `PlanError` if its own plan, or

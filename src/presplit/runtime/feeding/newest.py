@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
-from presplit.runtime.inbox import Inbox
+from presplit.runtime.feeding.inbox import Inbox
 
 T = TypeVar("T")
 

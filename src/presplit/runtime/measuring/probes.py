@@ -1,7 +1,7 @@
 """What is timed of a bundle: stretches with their exits, the whole edge, codecs.
 
-Each probe says what it is of and what has to be run; `presplit.runtime.measure` runs them and
-`presplit.runtime.anchor` some of them.
+Each probe says what it is of and what has to be run; `presplit.runtime.measuring.measure` runs them
+and `presplit.runtime.measuring.anchor` some of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from presplit.core.types import Floats, Runnable
 from presplit.core.value import DAY_S
 from presplit.runtime.engines import Load
 from presplit.runtime.hosted import Form
-from presplit.runtime.rounds import Run
+from presplit.runtime.measuring.rounds import Run
 
 GROUP_BYTES = 2**28
 """Models whose engines are held at once; an engine takes a few times its model."""

@@ -13,8 +13,15 @@ import numpy as np
 
 from presplit import __version__
 from presplit.core.errors import ServerError
-from presplit.runtime.echo import BLOCK, MOST_BYTES, MOST_REPLY_BYTES, Nothing, echo_name, echoing
-from presplit.runtime.rounds import Array
+from presplit.runtime.measuring.rounds import Array
+from presplit.runtime.serving.echo import (
+    BLOCK,
+    MOST_BYTES,
+    MOST_REPLY_BYTES,
+    Nothing,
+    echo_name,
+    echoing,
+)
 from presplit.runtime.upstream import Failure, Request
 from presplit.runtime.wire.client import Client
 from presplit.runtime.wire.credentials import ClientCredentials

@@ -17,15 +17,15 @@ from typing import TypeVar
 
 from presplit import __version__
 from presplit.core.errors import ServerError, SpecError
-from presplit.runtime.batching import Crew
-from presplit.runtime.catalogue import Catalogue, Change
-from presplit.runtime.config import Config
-from presplit.runtime.http import Http
-from presplit.runtime.logs import LOGGER, tell
-from presplit.runtime.metrics import KIND, Metrics
-from presplit.runtime.rest import Rest
-from presplit.runtime.served import Door
-from presplit.runtime.tally import Tally
+from presplit.runtime.serving.batching import Crew
+from presplit.runtime.serving.catalogue import Catalogue, Change
+from presplit.runtime.serving.config import Config
+from presplit.runtime.serving.http import Http
+from presplit.runtime.serving.logs import LOGGER, tell
+from presplit.runtime.serving.metrics import KIND, Metrics
+from presplit.runtime.serving.rest import Rest
+from presplit.runtime.serving.served import Door
+from presplit.runtime.serving.tally import Tally
 from presplit.runtime.wire.credentials import Secured
 from presplit.runtime.wire.readiness import Readiness
 from presplit.runtime.wire.server import Listener

@@ -3,9 +3,10 @@
 Heads and tails are timed in one stretch, from each boundary to the end, and the first with each of
 its exits: a joined stretch costs less than the sum of its segments. Codecs are timed on the values
 at each boundary, the edge itself on the whole net, asking on an echo. All that is timed together is
-timed round by round (`presplit.runtime.rounds`); engines that would not fit into memory together
-are timed in groups. Before each stretch the machine rests as it does between two answers that a
-link or a camera keeps waiting: run back to back, a small net seemed four times as fast as it is.
+timed round by round (`presplit.runtime.measuring.rounds`); engines that would not fit into memory
+together are timed in groups. Before each stretch the machine rests as it does between two answers
+that a link or a camera keeps waiting: run back to back, a small net seemed four times as fast as it
+is.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from presplit.core.memory import give_back
 from presplit.core.plans import Plan
 from presplit.core.times import NOTHING, Times
 from presplit.core.types import Floats, Runnable
-from presplit.runtime import machine
 from presplit.runtime.doors import check_count, check_positive, check_threads
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
 from presplit.runtime.engines.onnxruntime import version
-from presplit.runtime.probes import (
+from presplit.runtime.measuring import machine
+from presplit.runtime.measuring.probes import (
     CODING,
     GROUP_BYTES,
     Array,
@@ -43,7 +44,7 @@ from presplit.runtime.probes import (
     running,
     stretch,
 )
-from presplit.runtime.rounds import Clock, Timed, kept, timed
+from presplit.runtime.measuring.rounds import Clock, Timed, kept, timed
 
 PAUSE_S = 0.02
 """The rest before each stretch; a longer one changes little."""
@@ -251,6 +252,6 @@ def _rounded(seconds: float) -> Times:
 
 def _asking(seconds: float) -> Times:
     """What asking takes on this machine, from a share of so many ``seconds``."""
-    from presplit.runtime.asking import PAUSE_S, asking_s
+    from presplit.runtime.measuring.asking import PAUSE_S, asking_s
 
     return kept(asking_s(rounds=min(100, max(10, round(seconds / 10 / PAUSE_S)))))

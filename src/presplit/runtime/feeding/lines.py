@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from presplit.core.errors import MissingLibrary, PresplitError
 from presplit.core.types import Answer, Floats
-from presplit.runtime.sample import Sample
+from presplit.runtime.feeding.sample import Sample
 
 if TYPE_CHECKING:
-    from presplit.runtime.ledger import Ledger  # SQLite is loaded where it is needed
+    from presplit.runtime.feeding.ledger import Ledger  # SQLite is loaded where it is needed
 
 Ask = Callable[[Floats], Answer]
 Line = dict[str, object]

@@ -28,7 +28,7 @@ from presplit.runtime.head import Head, fits
 from presplit.runtime.hosted import Array, Early, Hosted, Layer, Reply, TooLate
 from presplit.runtime.pace import Pace
 from presplit.runtime.sending import Sending
-from presplit.runtime.tail import Tail, Tails
+from presplit.runtime.serving.tail import Tail, Tails
 from presplit.runtime.trip import Trip
 from presplit.runtime.upstream import Failure, Request, Upstream
 from presplit.runtime.walk import Walk

@@ -18,11 +18,11 @@ import numpy.typing as npt
 from presplit.bundle import Bundle
 from presplit.core.costs import Costs
 from presplit.core.errors import PlanError
-from presplit.runtime import machine
 from presplit.runtime.doors import check_positive
 from presplit.runtime.engines import DEFAULT, ENGINES, Load
-from presplit.runtime.probes import Part, boundary_values, running, stretch
-from presplit.runtime.rounds import Clock, Run, timed
+from presplit.runtime.measuring import machine
+from presplit.runtime.measuring.probes import Part, boundary_values, running, stretch
+from presplit.runtime.measuring.rounds import Clock, Run, timed
 
 AGREE = 0.1
 """How far a probe may lie from what the factor and the overhead say, as a share of it."""

@@ -24,7 +24,6 @@ from typing import Any, Self
 
 from presplit.bundle import Bundle, read
 from presplit.core.errors import EngineError, InputError, ServerError, SpecError, library
-from presplit.runtime.batching import Crew
 from presplit.runtime.doors import check_threads
 from presplit.runtime.hosted import (
     Array,
@@ -36,8 +35,9 @@ from presplit.runtime.hosted import (
     TooLate,
     UnknownModel,
 )
-from presplit.runtime.server import exits_of, hosting
-from presplit.runtime.tail import Tails
+from presplit.runtime.serving.batching import Crew
+from presplit.runtime.serving.server import exits_of, hosting
+from presplit.runtime.serving.tail import Tails
 from presplit.runtime.wire.ingress import Calls, Raw
 
 INGRESS = "presplit.runtime.wire.ingress.add_to_server"
@@ -227,10 +227,10 @@ class Cluster:
     ``insecure``, unless Ray's own TLS is on (``RAY_USE_TLS=1``).
 
     A bundle gets from one to ``replicas`` replicas, as the load wants, each with as many processors
-    as an engine has ``threads``; ``keep_bytes`` is as in `presplit.runtime.server.hosting`, for
-    each. With a port as ``ingress`` Ray's own gRPC ingress listens there too, for every bundle: a
-    call says by the metadata ``application`` which one it means (`application_of`), where there are
-    several.
+    as an engine has ``threads``; ``keep_bytes`` is as in `presplit.runtime.serving.server.hosting`,
+    for each. With a port as ``ingress`` Ray's own gRPC ingress listens there too, for every bundle:
+    a call says by the metadata ``application`` which one it means (`application_of`), where there
+    are several.
 
     Raises `MissingLibrary` without Ray, `SpecError` for numbers out of their range, `ServerError`
     if Ray does not start.

@@ -20,10 +20,10 @@ from typing import NamedTuple
 import numpy as np
 
 from presplit.core.types import Floats
-from presplit.runtime.admission import Place
 from presplit.runtime.hosted import Array, Early, Reply, TooLate
-from presplit.runtime.pays import Pays
-from presplit.runtime.tail import Step, Tail, Tails
+from presplit.runtime.serving.admission import Place
+from presplit.runtime.serving.pays import Pays
+from presplit.runtime.serving.tail import Step, Tail, Tails
 
 CLOSE = 1e-4
 """By so much of the largest logit may those of a batch differ from those of each sample alone."""
@@ -92,7 +92,7 @@ class Asked:
         return self.lines[self.done]
 
     def decode(self) -> None:
-        """Have the values of the first step; raises as `presplit.runtime.tail.Tail.values`."""
+        """Have the values of the first step; raises what `Tail.values` does."""
         assert self.array is not None, "it is let go once it is decoded"
         began = time.monotonic()
         self.values, self.array = self.tail.values(self.array), None

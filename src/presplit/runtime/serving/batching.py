@@ -2,10 +2,10 @@
 
 Nobody waits for others to come, unless that is asked for: while the engines are busy requests
 queue, and what has queued is taken together, where that is known to pay
-(`presplit.runtime.pays`) and nobody's deadline is missed for it. After an exit those samples that
-go on wait for the next step like new ones, and join others there. Source: re-batching what is left
-at each exit is a wish of users of early exits (FastBERT, arXiv 2004.02178); the turns are those of
-`presplit.runtime.admission`.
+(`presplit.runtime.serving.pays`) and nobody's deadline is missed for it. After an exit those
+samples that go on wait for the next step like new ones, and join others there. Source: re-batching
+what is left at each exit is a wish of users of early exits (FastBERT, arXiv 2004.02178); the turns
+are those of `presplit.runtime.serving.admission`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from presplit.runtime.admission import PLACES_PER_WORKER, Book, Place
 from presplit.runtime.hosted import Array, Contract, Hosted, Overloaded, Reply, TooLate
-from presplit.runtime.tail import Step, Tails
-from presplit.runtime.waiting import TOO_LATE, Asked, Batch, Costs, Line, Outcome, computed
+from presplit.runtime.serving.admission import PLACES_PER_WORKER, Book, Place
+from presplit.runtime.serving.tail import Step, Tails
+from presplit.runtime.serving.waiting import TOO_LATE, Asked, Batch, Costs, Line, Outcome, computed
 
 MOST_JOINED = 32
 """Samples that are computed together, at most."""

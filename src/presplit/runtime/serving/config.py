@@ -14,7 +14,7 @@ from msgspec import Meta
 from presplit.bundle import Bundle
 from presplit.core.errors import SpecError, context
 from presplit.core.value import NonNegative, Positive, Value
-from presplit.runtime.batching import MOST_JOINED
+from presplit.runtime.serving.batching import MOST_JOINED
 from presplit.runtime.trusted import reader
 
 Port = Annotated[int, Meta(ge=0, le=65535)]

@@ -2,8 +2,8 @@
 
 After some misses in a row the breaker opens, and requests fail at once: no answer waits for a
 server that is gone or hangs. Meanwhile a thread beside the answers finds out when it is back: it
-knocks (`presplit.runtime.knocking`), connects anew, and sends the last request again as a probe,
-about once a second at most. Besides: a request fails at once that even the
+knocks (`presplit.runtime.upstreams.knocking`), connects anew, and sends the last request again as a
+probe, about once a second at most. Besides: a request fails at once that even the
 fastest of the last replies would be too slow for, that the server has refused as such, or that is
 one too many; and one that found no connection is sent once more if time and a budget allow it.
 
@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterable
 from presplit.core.errors import PresplitError
 from presplit.core.types import Why
 from presplit.runtime.hosted import Reply
-from presplit.runtime.knocking import knock
 from presplit.runtime.upstream import Failure, Pending, Request, Upstream
+from presplit.runtime.upstreams.knocking import knock
 
 OPENS_AFTER = 3
 """Misses in a row after which the server is not asked any more."""

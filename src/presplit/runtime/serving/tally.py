@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from presplit.core.types import Runnable
-from presplit.runtime.echo import PREFIX
 from presplit.runtime.engines import Arrays, Engine, Load, Stop
-from presplit.runtime.served import Served
+from presplit.runtime.serving.echo import PREFIX
+from presplit.runtime.serving.served import Served
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Upper edges of the buckets of times."""

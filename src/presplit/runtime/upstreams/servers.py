@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from presplit.core.errors import SpecError
 from presplit.runtime.address import address_of
-from presplit.runtime.first_of import FirstOf
-from presplit.runtime.guard import Guarded
+from presplit.runtime.upstreams.first_of import FirstOf
+from presplit.runtime.upstreams.guard import Guarded
 from presplit.runtime.wire.client import Client
 from presplit.runtime.wire.credentials import ClientCredentials
 from presplit.runtime.wire.words import Words, carried

@@ -1,7 +1,7 @@
 """What Prometheus reads of a server: the tally's counts in its words, made when it asks.
 
 The counters of its library take a lock and a look-up for each label at each request; here a request
-costs what `presplit.runtime.tally` does, and the library is used when somebody reads.
+costs what `presplit.runtime.serving.tally` does, and the library is used when somebody reads.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from presplit.core.errors import library
-from presplit.runtime.tally import Counts, Histogram
+from presplit.runtime.serving.tally import Counts, Histogram
 
 KIND = "text/plain; version=0.0.4; charset=utf-8"
 """The type of the text."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from presplit.core.errors import InputError, context, library
-from presplit.runtime.sample import Sample, mark_of
-from presplit.runtime.taking import Taking
+from presplit.runtime.feeding.sample import Sample, mark_of
+from presplit.runtime.feeding.taking import Taking
 
 CAMERA = "camera:"
 

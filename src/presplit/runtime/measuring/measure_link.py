@@ -21,10 +21,10 @@ import numpy.typing as npt
 from presplit.core.cost import REPLY_BYTES, WIRE_BYTES
 from presplit.core.link import LEAST_STALL_S, PACKET_BYTES, Link
 from presplit.core.value import Value
-from presplit.runtime.asking import PAUSE_S as REST_S
-from presplit.runtime.asking import Asking, asking_s
-from presplit.runtime.echo import BLOCK, MOST_BYTES, MOST_REPLY_BYTES
-from presplit.runtime.rounds import Array, kept
+from presplit.runtime.measuring.asking import PAUSE_S as REST_S
+from presplit.runtime.measuring.asking import Asking, asking_s
+from presplit.runtime.measuring.rounds import Array, kept
+from presplit.runtime.serving.echo import BLOCK, MOST_BYTES, MOST_REPLY_BYTES
 from presplit.runtime.wire.credentials import ClientCredentials
 
 LARGE_SHARE = 0.04

@@ -1,0 +1,1 @@
+"""Feeding the edge: samples from files, cameras, streams and requests; answers as lines."""

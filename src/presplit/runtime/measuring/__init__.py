@@ -1,0 +1,1 @@
+"""Measuring: what bundles cost on this machine, and what links are like."""

@@ -1,0 +1,1 @@
+"""Serving: the tails of bundles behind the protocol, for many edges at once."""
