@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from presplit.bundle import Bundle
-from presplit.cli.options import read_array
+from presplit.bundle.samples import read_array
 from presplit.core.errors import EngineError, InputError, PlanError, SpecError
 from presplit.core.plans import Plan
 from presplit.core.types import Runnable
@@ -24,6 +24,7 @@ from presplit.runtime.engines import ENGINES, Arrays, Stop
 from presplit.runtime.fallback import Fallback
 from presplit.runtime.local import Local
 from presplit.runtime.measuring.measure import measure
+from presplit.runtime.pace import Pace
 from presplit.runtime.serving.config import Config
 from presplit.runtime.serving.server import hosting
 from presplit.runtime.upstream import Failure, InProcess
@@ -101,6 +102,8 @@ def test_what_is_not_finite_is_no_answer_and_is_not_sent(bundle: Bundle) -> None
 
 
 class Broken:
+    seconds = 0.001
+
     def run(self, values: Any, *, stop: Any) -> Any:
         raise EngineError("no memory")
 
@@ -122,9 +125,9 @@ class Slow:
 
 
 def test_a_fallback_that_fails_leaves_the_reply_to_come() -> None:
-    asked, meanwhile = Slow(), Fallback(Broken(), IMAGE)  # type: ignore[arg-type]
-    with pytest.raises(EngineError):
-        meanwhile.result()
+    asked, meanwhile = Slow(), Fallback([Broken()], IMAGE, None, by=0.0, pace=Pace())  # type: ignore[list-item]
+    with pytest.raises(EngineError, match="no memory"):
+        meanwhile.best()
     assert _first(asked, meanwhile, 0.0, math.inf) is LOGITS
     assert not asked.cancelled
 

@@ -180,7 +180,7 @@ class Counted:
 def fewest(alive: weakref.WeakSet[Any]) -> int:
     """How many there are when the threads that used them have let go."""
     until = time.monotonic() + 5
-    while len(alive) > MOST_WALKS and time.monotonic() < until:
+    while len(alive) > 2 * MOST_WALKS and time.monotonic() < until:
         gc.collect()
         time.sleep(0.001)
     return len(alive)
