@@ -198,7 +198,7 @@ def test_beside_a_server_that_answers_nothing_runs_and_beside_a_silent_one_all_i
 ) -> None:
     hosted, counted = After(0.002), Counted()
     for split in (1, 2):
-        plan = Plan(split, deadline_s=max(0.5, 6 * rest_s))
+        plan = Plan(split, deadline_s=max(0.25, 6 * rest_s))
         with Edge.open(slow_bundle, upstream=InProcess(hosted), plan=plan, load=counted) as edge:
             hosted.seconds, counted.begun = 0.002, 0
             assert {edge.answer(promised.IMAGE).why for _ in range(5)} == {"server"}

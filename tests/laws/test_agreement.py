@@ -331,7 +331,11 @@ ZOO: Models = {
 }
 
 
-@pytest.mark.parametrize("name", [*ZOO, *OTHERS])
+LONGER = ("mobilenet_v2", "mixer", "waveform_cnn")
+OURS = [pytest.param(name, marks=[pytest.mark.long] if name in LONGER else []) for name in ZOO]
+
+
+@pytest.mark.parametrize("name", [*OURS, *OTHERS])
 def test_models_that_were_not_written_for_this_agree_at_every_split(
     name: str, tmp_path: Path
 ) -> None:

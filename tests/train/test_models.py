@@ -52,8 +52,11 @@ ZOO = {
 DENSE = ("waveform_cnn",)
 """Convolutions over one dimension stay dense."""
 
+LONGER = ("mobilenet_v2", "mixer", "resnet")
+NAMES = [pytest.param(name, marks=[pytest.mark.long] if name in LONGER else []) for name in ZOO]
 
-@pytest.mark.parametrize("name", ZOO)
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_sparse_model_gets_exits_where_it_can_be_cut_and_learns(name: str) -> None:
     """Two classes that a threshold on the mean tells apart."""
     model, shape = ZOO[name]

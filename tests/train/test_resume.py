@@ -254,7 +254,8 @@ def train_in_a_process(state: Path, done: Path, epochs: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kills", "epochs"), [(1, 4), pytest.param(30, 60, marks=pytest.mark.long)]
+    ("kills", "epochs"),
+    [pytest.param(*each, marks=pytest.mark.long) for each in ((2, 8), (30, 60))],
 )
 def test_trainings_killed_at_random_moments_lose_an_epoch_at_most_and_end_with_the_same_bits(
     kills: int, epochs: int, tmp_path: Path
