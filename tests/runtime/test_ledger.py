@@ -87,6 +87,7 @@ def test_a_full_disk_costs_rows_and_nothing_else(tmp_path: Path) -> None:
 
     command = [sys.executable, "-c", FULL, str(tmp_path / "answers.db")]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
-    assert done.stdout.split() == ["True", "False", "True", "True"], done.stderr
+    said = (done.returncode, done.stdout.split())
+    assert said == (0, ["True", "False", "True", "True"]), done.stderr
     with Ledger(tmp_path / "answers.db") as ledger:
         assert len(ledger) > 0 and ledger.put("later", {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,6 @@ from typing import Any
 
 import grpc
 import numpy as np
-import psutil
 import pytest
 
 from presplit.bundle import Bundle
@@ -146,7 +146,7 @@ def test_it_may_open_as_many_connections_as_the_system_allows(bundle: Bundle) ->
     try:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["address"]
-        few, most = psutil.Process(process.pid).rlimit(psutil.RLIMIT_NOFILE)
+        few, most = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
         assert few == most > 256
     finally:
         end(process)
