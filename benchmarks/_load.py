@@ -63,6 +63,8 @@ class Seen(msgspec.Struct):
     codes: dict[str, int] = {}
     early: int = 0
     """How many an exit answered."""
+    late: list[float] = []
+    """By how many seconds each left too late, because the load itself was late."""
 
 
 class _Asker:
@@ -87,7 +89,10 @@ class _Asker:
         """One request that should leave at ``due``."""
         request = self._requests[self._sent % len(self._requests)]
         self._sent += 1
-        left_s = due + self._client.deadline_s - time.monotonic()
+        late_s = time.monotonic() - due
+        left_s = self._client.deadline_s - late_s
+        if due >= self._counts_from:
+            self.seen.late.append(late_s)
         try:
             raw = await self._infer(request, timeout=max(0.0, left_s))
         except grpc.aio.AioRpcError as error:

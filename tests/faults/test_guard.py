@@ -98,6 +98,23 @@ def closing() -> Iterator[contextlib.ExitStack]:
         yield stack
 
 
+def test_an_overloaded_server_is_left_alone_as_long_as_it_asks_and_never_for_long() -> None:
+    server = Server(Failure("overloaded", "full", again_s=0.1))
+    guard = Guarded(lambda: server)
+    assert [outcome(guard) for _ in range(20)] == ["overloaded"] * 20
+    assert len(server.asked) == 1
+    asked = guard.ask(REQUEST, time.monotonic() + 1)
+    assert isinstance(asked, Failure) and "asks to be left alone" in asked.detail
+    server.does = 0.001
+    time.sleep(0.1)
+    assert outcome(guard) == "server"
+    server.does = Failure("overloaded", "full", again_s=1e9)
+    assert outcome(guard) == "overloaded"
+    server.does = 0.001
+    assert becomes(guard, "server")
+    guard.close()
+
+
 def test_after_some_misses_nobody_waits_and_one_probe_finds_the_server_again() -> None:
     server = Server(0.001)
     guard = Guarded(lambda: server)

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from presplit.runtime.hosted import Array, Layer, Reply
+from presplit.runtime.hosted import Array, Layer, Overloaded, Reply
 from presplit.runtime.serving.echo import BLOCK, Nothing, echo_name, echoing
 from presplit.runtime.upstream import Failure, Pending, Request
 from presplit.runtime.wire import lanes as lanes_file
@@ -46,6 +46,8 @@ class Held(Layer):
         self, name: str, array: Array, *, until: float | None, client: str = ""
     ) -> Future[Reply]:
         self.clients.add(client)
+        if len(array) == 3:
+            raise Overloaded("full", again_s=0.02)
         if len(array) != 2:
             return super().run(name, array, until=until, client=client)
         found: Future[Reply] = Future()
@@ -59,6 +61,7 @@ class Held(Layer):
 
 
 SLOW = Request(MODEL, np.zeros((2, BLOCK), np.int8), 4)
+SHED = Request(MODEL, np.zeros((3, BLOCK), np.int8), 4)
 
 
 class Stage:
@@ -174,6 +177,16 @@ def test_a_slow_request_holds_up_no_other_and_may_be_given_up(stage: Stage, clie
     eventually(lambda: stage.held.waiting[1].cancelled())
     stage.loop.call_soon_threadsafe(stage.held.go)
     assert not isinstance(slow.wait(soon()), Failure)
+
+
+def test_who_is_shed_hears_for_how_long_by_either_way(stage: Stage, client: Client) -> None:
+    by_grpc = Client(stage.address, patience_s=5, lane=False)
+    on_lane(client, stage)
+    for each in (client, by_grpc):
+        reply = asked(each, SHED).wait(soon())
+        assert isinstance(reply, Failure)
+        assert (reply.why, reply.again_s) == ("overloaded", 0.02)
+    by_grpc.close()
 
 
 def test_a_server_that_ends_answers_what_is_inside_and_one_that_breaks_fails_it(

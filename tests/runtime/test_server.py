@@ -322,8 +322,12 @@ def test_what_is_hosted_hears_who_asks_and_who_is_refused_hears_when_to_ask_agai
             self.clients.append(client)
             raise Overloaded("full", again_s=0.0121)
 
-    async def scenario() -> Any:
-        listener = Listener(full, name="full", version="1")
+    def shut(client: str, until: float | None) -> None:
+        assert until is not None and until > time.monotonic()
+        raise Overloaded(f"not {client}", again_s=0.0121)
+
+    async def scenario(**options: Any) -> Any:
+        listener = Listener(full, name="full", version="1", **options)
         address = await listener.start("127.0.0.1", 0)
         async with grpc.aio.insecure_channel(address) as channel:
             with pytest.raises(grpc.RpcError) as caught:
@@ -332,11 +336,14 @@ def test_what_is_hosted_hears_who_asks_and_who_is_refused_hears_when_to_ask_agai
         return caught.value
 
     full = Full(hosting(bundle))
-    error: Any = asyncio.run(scenario())
+    # Where a client is known to have no chance, its request is not even read.
+    errors: list[Any] = [asyncio.run(scenario()), asyncio.run(scenario(knock=shut))]
     full.close()
     assert full.clients == ["127.0.0.1"]
-    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert dict(error.trailing_metadata())[PUSHBACK_KEY] == "13"
+    assert [error.details() for error in errors] == ["full", "not 127.0.0.1"]
+    for error in errors:
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert dict(error.trailing_metadata())[PUSHBACK_KEY] == "13"
 
 
 def test_every_refusal_says_what_it_means_for_the_edge(bundle: Bundle, stub: Any) -> None:

@@ -38,10 +38,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why no reply can be used; ``detail`` is for people."""
+    """Why no reply can be used; ``detail`` is for people.
+
+    ``again_s`` is how long the server asks to be left alone, 0 if it says nothing of that.
+    """
 
     why: Why
     detail: str
+    again_s: float = 0.0
 
 
 def check_early(reply: Early, exits: Sequence[str]) -> None:

@@ -151,6 +151,7 @@ class Crew:
             with self._changed:
                 self._counts["cancelled" if asked.reply.cancelled() else "expired"] += 1
             asked.fail(TooLate(TOO_LATE))
+        self.book.begins(asked.place for asked in batch.members if asked.values is None)
         members = [asked for asked in batch.members if self._has_values(asked)]
         for asked, outcome in zip(members, computed(batch.line, members), strict=True):
             if isinstance(outcome, Exception):
@@ -174,7 +175,6 @@ class Crew:
         """Decode what came, if that is still to do; a request that is no good fails here."""
         if asked.values is not None:
             return True
-        self.book.begins(asked.place)
         self._waited(time.monotonic() - asked.since)
         try:
             asked.decode()

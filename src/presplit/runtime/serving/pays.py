@@ -76,9 +76,11 @@ class Pays:
         seen.run = self._runs
 
     def seconds(self, samples: int) -> float:
-        """What a run of so many samples is expected to take; 0 if nothing was seen."""
-        size = 1 << (samples.bit_length() - 1)
-        known = [each for each in self._seen if each <= size] or list(self._seen)[:1]
+        """What a run of so many samples is expected to take; 0 if that is not known.
+
+        A size that is not known does not count: else one slow run of it would be the last.
+        """
+        known = [size for size in self._seen if size <= samples and not self._unknown(size)]
         return samples * self._seen[max(known)].clock_s if known else 0.0
 
     def _unknown(self, size: int) -> bool:

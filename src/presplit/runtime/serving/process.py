@@ -201,6 +201,7 @@ class Process:
             gate=self._guarded.gate,
             names=catalogue.names,
             refused=self._told.tally.refuse,
+            knock=self._door.knock,
             readiness=self._readiness,
         )
         catalogue.fix_size()

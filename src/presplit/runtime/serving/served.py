@@ -18,6 +18,7 @@ from presplit.runtime.hosted import (
     Early,
     Hosted,
     Layer,
+    Overloaded,
     Reply,
     Stopping,
     UnknownModel,
@@ -44,6 +45,11 @@ class Served(NamedTuple):
 
 
 Watcher = Callable[[Served], None]
+Knock = Callable[[str, float | None], None]
+
+
+def _come_in(_client: str, _until: float | None) -> None:
+    """Let everybody in."""
 
 
 class Door(Layer):
@@ -51,15 +57,24 @@ class Door(Layer):
 
     ``watch`` is called where the request ends, on any thread, and must neither wait nor raise.
     What a request's own form forbids is refused before it comes here, and is not told.
+    ``knock`` raises `Overloaded` for a client, and its deadline, whose next one has no chance.
     """
 
-    def __init__(self, inner: Hosted, watch: Watcher) -> None:
+    def __init__(self, inner: Hosted, watch: Watcher, knock: Knock = _come_in) -> None:
         super().__init__(inner)
-        self._watch = watch
+        self._watch, self._knock = watch, knock
         self._lock = threading.Lock()
         self._closed = False
         self.inside = 0
         """Requests that are inside now, waiting or computed."""
+
+    def knock(self, client: str, until: float | None) -> None:
+        """Raise `Overloaded` for a request that need not be read; its model is told as ""."""
+        try:
+            self._knock(client, until)
+        except Overloaded:
+            self._watch(Served("", client, "overloaded", 0.0, 0, 0))
+            raise
 
     def shut(self) -> None:
         """Let nobody in any more: who comes from now on hears `Stopping`."""

@@ -204,11 +204,12 @@ def serve(
             made = partial(_made_gateway, client, gateway, config=config, load=timed)
         limit = None if config.most_mb is None else int(config.most_mb * 10**6)
         catalogue = Catalogue(sources, made, most_bytes=limit, reads=config.reader())
-        door = Door(echoing(catalogue), tally)
+        watchers: list[Watcher] = [tally]
         if watch is not None:
             watching = Watching(watch)
             closing.callback(watching.close)
-            door = Door(echoing(catalogue), partial(_tell, (tally, watching.see)))
+            watchers.append(watching.see)
+        door = Door(echoing(catalogue), partial(_tell, watchers), crew.book.knock)
         told = Told(tally, crew, catalogue, door, missed)
         asyncio.run(Process(config, guarded, told, ready).run())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
@@ -189,8 +190,9 @@ class Tails:
 
 
 def workers_for(threads: int) -> int:
-    """How many engines of so many ``threads`` fit on this machine's processors at once."""
-    return max(1, (os.cpu_count() or 1) // threads)
+    """How many engines of so many ``threads`` fit on this process's processors at once."""
+    ours = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    return max(1, (ours or 1) // threads)
 
 
 def _tails(bundle: Bundle) -> list[Tail]:

@@ -12,7 +12,7 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -21,7 +21,7 @@ import numpy as np
 
 from presplit.core.types import Floats
 from presplit.runtime.hosted import Array, Early, Reply, TooLate
-from presplit.runtime.serving.admission import Place
+from presplit.runtime.serving.admission import FORGETS_S, Place
 from presplit.runtime.serving.pays import Pays
 from presplit.runtime.serving.tail import Step, Tail, Tails
 
@@ -37,23 +37,46 @@ WEIGHT = 0.1
 TOO_LATE = "the deadline passed before the request's turn came"
 
 
-class Costs:
-    """What requests of each model take: of a worker's time, and once they are begun."""
+class Cost(NamedTuple):
+    """What a request takes: of a worker's time, and from its beginning to its end."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._of: dict[str, tuple[float, float]] = {}
+    cost_s: float
+    own_s: float
+
+
+NOTHING = Cost(0.0, 0.0)
+
+
+class Costs:
+    """What requests of each model take.
+
+    What was noted holds for `FORGETS_S`, then the quickest counts: a model that is believed too
+    slow would not be let in, and nothing be noted any more. The first, which may have made the
+    engine, gives way to the second.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._lock = clock, threading.Lock()
+        # What is usual, the quickest, and when one was noted last.
+        self._of: dict[str, tuple[Cost, Cost, float]] = {}
 
     def note(self, name: str, cost_s: float, own_s: float) -> None:
         """A request of the model ``name`` took so long."""
+        new = Cost(cost_s, own_s)
         with self._lock:
-            old_cost_s, old_own_s = self._of.get(name, (cost_s, own_s))
-            cost_s = old_cost_s + WEIGHT * (cost_s - old_cost_s)
-            self._of[name] = (cost_s, old_own_s + WEIGHT * (own_s - old_own_s))
+            if name not in self._of:
+                self._of[name] = new, NOTHING, self._clock()
+                return
+            usual, least, _ = self._of[name]
+            if least is NOTHING:
+                usual = least = new
+            usual = Cost(*(a + WEIGHT * (b - a) for a, b in zip(usual, new, strict=True)))
+            self._of[name] = usual, min(least, new), self._clock()
 
-    def of(self, name: str) -> tuple[float, float]:
-        """Both for the model ``name``; 0 if none was seen."""
-        return self._of.get(name, (0.0, 0.0))
+    def of(self, name: str) -> Cost:
+        """What the next of the model ``name`` is expected to take; 0 if that is not known."""
+        usual, least, noted = self._of.get(name, (NOTHING, NOTHING, 0.0))
+        return least if self._clock() - noted > FORGETS_S else usual
 
 
 class Outcome(NamedTuple):

@@ -4,7 +4,8 @@ After some misses in a row the breaker opens, and requests fail at once: no answ
 server that is gone or hangs. Meanwhile a thread beside the answers finds out when it is back: it
 knocks (`presplit.runtime.upstreams.knocking`), connects anew, and sends the last request again as a
 probe, about once a second at most. Besides: a request fails at once that even the
-fastest of the last replies would be too slow for, that the server has refused as such, or that is
+fastest of the last replies would be too slow for, that the server has refused as such, that comes
+before an overloaded server wants to be asked again, or that is
 one too many; and one that found no connection is sent once more if time and a budget allow it.
 
 Sources: circuit breaker, M. Nygard, "Release It!"; the budget of retries is gRPC's (gRFC A6).
@@ -46,6 +47,8 @@ KEPT = 8
 """Of the last replies for a model so many are remembered."""
 HOPELESS = 0.8
 """A reply takes at least such a share of the fastest of these."""
+MOST_AWAY_S = 1.0
+"""So long a server that is overloaded is left alone if it asks for that or more."""
 MOST = 64
 """Requests on their way at once."""
 TOKENS, PER_REPLY = 10.0, 0.1
@@ -78,6 +81,7 @@ class Guarded:
         self._refused = dict[str, tuple[float, str]]()
         self._times = dict[str, deque[float]]()
         self._heard = time.monotonic()
+        self._away_until = 0.0
         self._last: Request | None = None
         self.counts = Counter[str]()
         self._on_heal: Callable[[], None] | None = None
@@ -117,9 +121,16 @@ class Guarded:
         self._drop(trying)
         self._up.close()
 
-    def settle(self, request: Request, why: Why, detail: str, waited_s: float) -> None:
-        """Take notice of what came of a request: its reply (``why`` "server") or a failure."""
+    def settle(
+        self, request: Request, why: Why, detail: str, waited_s: float, again_s: float = 0.0
+    ) -> None:
+        """Take notice of what came of a request: its reply (``why`` "server") or a failure.
+
+        A server that is overloaded is not asked for ``again_s``.
+        """
         with self._lock:
+            if why == "overloaded":
+                self._away_until = time.monotonic() + min(again_s, MOST_AWAY_S)
             self.counts["replies" if why == "server" else why] += 1
             if why == "server":
                 self._tokens = min(TOKENS, self._tokens + PER_REPLY)
@@ -158,7 +169,7 @@ class Guarded:
             self.counts["asked"] += 1
             self._flying += not isinstance(asked, Failure)
         if isinstance(asked, Failure):
-            self.settle(request, asked.why, asked.detail, 0.0)
+            self.settle(request, asked.why, asked.detail, 0.0, asked.again_s)
             return asked
         return _Watched(self, asked, request, until)
 
@@ -170,6 +181,9 @@ class Guarded:
         since, detail = self._refused.get(request.model, (-REFUSED_S, ""))
         if now - since < REFUSED_S:
             return Failure("refused", detail)
+        if now < self._away_until:
+            left_ms = 1000 * (self._away_until - now)
+            return Failure("overloaded", f"the server asks to be left alone for {left_ms:.0f} ms")
         if self._flying >= MOST:
             return Failure("overloaded", f"{MOST} requests are on their way already")
         times = self._times.get(request.model)
@@ -313,7 +327,7 @@ class _Watched:
         if isinstance(reply, Failure):
             if reply.why == "link_down" and not self._tried and self._again(reply):
                 return self.wait(until)
-            self._settle(reply.why, reply.detail)
+            self._settle(reply.why, reply.detail, reply.again_s)
         else:
             self._settle("server", "")
         return reply
@@ -340,10 +354,11 @@ class _Watched:
             asked.cancel()
         return True
 
-    def _settle(self, why: Why, detail: str) -> None:
+    def _settle(self, why: Why, detail: str, again_s: float = 0.0) -> None:
         """Tell the guard, unless it was told."""
         with self._lock:
             self._settled, settled = True, self._settled
         if not settled:
             self._guard.landed()
-            self._guard.settle(self._request, why, detail, time.monotonic() - self._began)
+            waited_s = time.monotonic() - self._began
+            self._guard.settle(self._request, why, detail, waited_s, again_s)

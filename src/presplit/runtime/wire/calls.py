@@ -58,12 +58,14 @@ def unary(
     always: Words | Callable[[Caller], Words] = (),
     *,
     refused: Callable[[], None] = lambda: None,
+    knock: Callable[[str, float | None], None] | None = None,
 ) -> Any:
     """A call from raw bytes to raw bytes, so that every refusal gets its status in one place.
 
     ``answer`` is told who calls, and gets a message of this ``kind``, or if that is None the bytes
     as they came; ``always`` are the words that end the call whatever comes of it, or make them;
-    ``refused`` is called if it was not to be answered by its own fault. For gRPC it is one that
+    ``refused`` is called if it was not to be answered by its own fault; ``knock`` raises for a
+    client, and its deadline, if the request need not be read. For gRPC it is one that
     takes a stream, which looks the same to a client: such a call begins with its head, and what
     follows is read by ``arriving``, in bounded time.
     """
@@ -74,6 +76,8 @@ def unary(
         if ends:
             context.set_trailing_metadata(ends)
         try:
+            if knock is not None:
+                knock(caller.client, caller.until)
             raw = await arriving.read(context)
             found = await answer(raw if kind is None else _parsed(kind, raw), caller)
             return found if isinstance(found, bytes) else found.SerializeToString()
@@ -82,7 +86,9 @@ def unary(
             if isinstance(error, InputError | UnknownModel):
                 refused()
             code, text = status_of(error)
-            words = (*ends, (WHY_KEY, why_of(error)), *_pushback(error))
+            again = pushback(error)
+            asked = ((PUSHBACK_KEY, again),) if again else ()
+            words = (*ends, (WHY_KEY, why_of(error)), *asked)
         await context.abort(code, text, words)
         raise AssertionError("abort always raises")
 
@@ -108,11 +114,14 @@ def peer_host(peer: str) -> str:
     return host or kind
 
 
-def _pushback(error: Exception) -> Words:
-    """When to ask again, as gRPC's own clients read it (gRFC A6), if the server is overloaded."""
+def pushback(error: Exception) -> str:
+    """In how many milliseconds to ask again, if the server is overloaded; empty if it is not.
+
+    With gRPC it is told as its own clients read it (gRFC A6).
+    """
     if not isinstance(error, Overloaded) or error.again_s <= 0:
-        return ()
-    return ((PUSHBACK_KEY, str(math.ceil(1000 * error.again_s))),)
+        return ""
+    return str(math.ceil(1000 * error.again_s))
 
 
 def _parsed(kind: Any, raw: bytes) -> Message:

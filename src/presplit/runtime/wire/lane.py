@@ -32,6 +32,7 @@ from presplit.runtime.wire.frames import (
 )
 from presplit.runtime.wire.reasons import SAID
 from presplit.runtime.wire.replies import Expected
+from presplit.runtime.wire.words import pushed_back_s
 
 TOLD: dict[str, Why] = {**SAID, "link_down": "link_down"}
 """What a refusal may say; a server that ends says that it is gone, for gRPC is not there to."""
@@ -245,5 +246,6 @@ class LanePending:
             return self._expected.read(found.body)
         if found.kind != REFUSAL:
             return Failure("bad_reply", f"a frame of kind {found.kind}")
-        why, _, detail = found.body.decode("utf-8", "replace").partition("\n")
-        return Failure(TOLD.get(why, "bad_reply"), detail)
+        head, _, detail = found.body.decode("utf-8", "replace").partition("\n")
+        why, _, again_ms = head.partition(" ")
+        return Failure(TOLD.get(why, "bad_reply"), detail, pushed_back_s(again_ms))

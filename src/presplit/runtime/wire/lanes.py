@@ -25,7 +25,7 @@ from typing import Any
 from presplit.core.errors import InputError
 from presplit.core.value import DAY_S
 from presplit.runtime.hosted import Overloaded, why_of
-from presplit.runtime.wire.calls import Caller, status_of
+from presplit.runtime.wire.calls import Caller, pushback, status_of
 from presplit.runtime.wire.frames import (
     ASK,
     BYE,
@@ -245,5 +245,5 @@ class _Lane(asyncio.Protocol):
         if why_of(error) == "refused":
             self._lanes.refused()
         code, text = status_of(error)
-        said = f"{why_of(error)}\n{code.name}: {text}"
+        said = f"{why_of(error)} {pushback(error)}\n{code.name}: {text}"
         self._transport.write(frame(REFUSAL, number, said.encode()))

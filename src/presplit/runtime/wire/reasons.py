@@ -11,7 +11,7 @@ import grpc
 
 from presplit.core.types import Why
 from presplit.runtime.upstream import Failure
-from presplit.runtime.wire.words import WHY_KEY
+from presplit.runtime.wire.words import PUSHBACK_KEY, WHY_KEY, pushed_back_s
 
 USUAL_MOST_BYTES = 4 * 2**20
 """The largest message that a server of gRPC takes unless it was told otherwise."""
@@ -53,12 +53,14 @@ def failure_of(call: Any, *, exhausted: Why) -> Failure:
     ``exhausted`` is what RESOURCE_EXHAUSTED means if the server says no more.
     """
     code = call.code()
-    why = SAID.get(trailers(call).get(WHY_KEY, ""))
+    told = trailers(call)
+    why = SAID.get(told.get(WHY_KEY, ""))
     if why is None and code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         why = exhausted
     if why is None:
         why = STATUS_WHYS.get(code)
-    return Failure(why or "bad_reply", f"{code.name}: {call.details() or ''}")
+    again_s = pushed_back_s(told.get(PUSHBACK_KEY, ""))
+    return Failure(why or "bad_reply", f"{code.name}: {call.details() or ''}", again_s)
 
 
 def exhausted(*, known: bool, sent_bytes: int) -> Why:

@@ -63,7 +63,8 @@ class Listener:
     ``credentials`` encrypt and ``gate`` admits, as `presplit.runtime.wire.credentials.secured`
     makes them; without them the server is open to all who reach it.
     ``names`` lists the models for those who ask; ``refused`` is called for every request that is
-    none that any model takes.
+    none that any model takes; ``knock`` raises for a client, and its deadline, whose request need
+    not be read.
     """
 
     def __init__(
@@ -76,11 +77,12 @@ class Listener:
         gate: Gate | None = None,
         names: Callable[[], Iterable[str]] = tuple,
         refused: Callable[[], None] = lambda: None,
+        knock: Callable[[str, float | None], None] | None = None,
         readiness: Readiness | None = None,
     ) -> None:
         self._credentials = credentials
         self._hosted, self._name, self._version = hosted, name, version
-        self._names, self._refused = names, refused
+        self._names, self._refused, self._knock = names, refused, knock
         self.readiness = readiness or Readiness()
         self._holding, self._held, self._gone = False, 0, asyncio.Event()
         self._infer = Inferring(hosted)
@@ -162,7 +164,9 @@ class Listener:
             ),
             "ServerMetadata": unary(messages.ServerMetadataRequest, self._metadata, arriving),
             "ModelMetadata": unary(messages.ModelMetadataRequest, self._model_metadata, arriving),
-            "ModelInfer": unary(None, self._infer_or_hold, arriving, refused=self._refused),
+            "ModelInfer": unary(
+                None, self._infer_or_hold, arriving, refused=self._refused, knock=self._knock
+            ),
             "ModelConfig": unary(messages.ModelConfigRequest, self._model_config, arriving),
             "RepositoryIndex": unary(messages.RepositoryIndexRequest, self._index, arriving),
         }

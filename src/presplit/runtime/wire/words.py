@@ -34,6 +34,16 @@ PUSHBACK_KEY = "grpc-retry-pushback-ms"
 """With a request that was shed: milliseconds until there may be a place, gRPC's own word for it."""
 
 
+def pushed_back_s(milliseconds: str) -> float:
+    """How long a server asks to be left alone, by `PUSHBACK_KEY`; 0 for what is no number of it.
+
+    >>> pushed_back_s("20"), pushed_back_s("-1"), pushed_back_s("")
+    (0.02, 0.0, 0.0)
+    """
+    usual = re.fullmatch(r"[0-9]{1,9}", milliseconds, re.ASCII)
+    return int(milliseconds) / 1000 if usual else 0.0
+
+
 def carried(words: Words) -> tuple[tuple[str, str], ...]:
     """``words`` of a caller's own, as gRPC takes them.
 
