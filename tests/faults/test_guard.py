@@ -161,6 +161,40 @@ def test_a_probe_whose_connection_is_given_up_is_no_sign_of_life(
     guard.close()
 
 
+def test_a_breaker_that_opens_again_at_once_still_has_somebody_who_probes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The thread that probes may be busy connecting meanwhile, or fail to."""
+    monkeypatch.setattr("presplit.runtime.upstreams.guard.EVERY_S", (0.01, 0.02))
+    monkeypatch.setattr("presplit.runtime.upstreams.guard.SOON_S", (0.01, 0.02))
+    server = Server(None)
+    connecting, goes_on = threading.Event(), threading.Event()
+    made = list[int]()
+
+    def make() -> Server:
+        made.append(len(made))
+        if made == [0, 1]:
+            connecting.set()
+            goes_on.wait(5)
+            raise OSError("too many open files")
+        return server
+
+    guard = Guarded(make, retries=False)
+    assert [outcome(guard, 0.005) for _ in range(OPENS_AFTER)] == ["late"] * OPENS_AFTER
+    assert guard.is_open and connecting.wait(5)
+    server.does = 0.0  # the probe that waits is answered
+    assert becomes(guard, "server")
+    server.does = Failure("link_down", "UNAVAILABLE")
+    assert {outcome(guard) for _ in range(OPENS_AFTER)} == {"link_down"}
+    assert guard.is_open
+    server.does = 0.0
+    time.sleep(0.05)
+    assert guard.is_open and guard.counts["breaks"] == 2
+    goes_on.set()
+    assert becomes(guard, "server")
+    guard.close()
+
+
 def test_a_server_that_is_gone_is_asked_little_more_than_once_for_each_request() -> None:
     server = Server(Failure("link_down", "UNAVAILABLE"))
     guards = [Guarded(lambda: server) for _ in range(5)]

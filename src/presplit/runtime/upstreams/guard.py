@@ -214,6 +214,24 @@ class Guarded:
             self._open, self._misses = None, 0
 
     def _work(self) -> None:
+        """Probe until the server answers, and for as long as the breaker is open.
+
+        It may open again while this thread is still busy with the break before.
+        """
+        while True:
+            try:
+                self._look()
+            except Exception:  # no more files, perhaps: there may be some later
+                logging.getLogger("presplit.edge").exception("a probe could not be made")
+                self._back.wait(EVERY_S[0])
+            with self._lock:
+                if self._open is None or self._ended:
+                    self._probing = False
+                    return
+                if self._back.is_set():
+                    self._back = threading.Event()
+
+    def _look(self) -> None:
         """Probe until a probe is answered, each over a connection of its own beside those before.
 
         A connection that is lost is never answered on, and one over a slow link takes long: so the
@@ -221,18 +239,15 @@ class Guarded:
         """
         lost = self._open is not None and self._open.why == "link_down"
         every_s = SOON_S
-        try:
-            while not self._back.is_set():
-                at_once = self._address is None or knock(self._address, self._back)
-                if self._back.is_set():
-                    return
-                began = time.monotonic()
-                self._begin(self._new() if lost or not at_once else self._up)
-                pause_s = began + random.uniform(*every_s) - time.monotonic()
-                lost, every_s = True, EVERY_S
-                self._back.wait(max(0.0, pause_s))
-        finally:
-            self._probing = False
+        while not self._back.is_set():
+            at_once = self._address is None or knock(self._address, self._back)
+            if self._back.is_set():
+                return
+            began = time.monotonic()
+            self._begin(self._new() if lost or not at_once else self._up)
+            pause_s = began + random.uniform(*every_s) - time.monotonic()
+            lost, every_s = True, EVERY_S
+            self._back.wait(max(0.0, pause_s))
 
     def _new(self) -> Upstream:
         """A new connection, or the old one where none can be made."""
@@ -247,6 +262,8 @@ class Guarded:
             self._trying.append(up)
             gone = self._trying[:-MOST_PROBES]
             self._trying = self._trying[-MOST_PROBES:]
+            if self._ended:  # it was closed while this one was made
+                gone, self._trying = [*gone, *self._trying], []
         self._drop(gone)
         with contextlib.suppress(RuntimeError):  # no more threads now, perhaps later
             threading.Thread(target=self._try, args=(up,), name="probe", daemon=True).start()
@@ -293,7 +310,8 @@ class Guarded:
     def _asked_once(self, up: Upstream, request: Request) -> tuple[Reply | Failure, float]:
         """What comes of a probe, and the seconds that it took."""
         began = time.monotonic()
-        self.counts["probes"] += 1
+        with self._lock:
+            self.counts["probes"] += 1
         asked = up.ask(request, began + PROBE_S)
         reply = asked if isinstance(asked, Failure) else asked.wait(began + PROBE_S)
         if isinstance(reply, Failure) and not isinstance(asked, Failure):
