@@ -225,7 +225,9 @@ class _Lane(asyncio.Protocol):
             self._refuse(found.number, Overloaded(f"{MOST_INSIDE} requests are inside already"))
         else:
             work = self._answer(found.number, found.left_s, found.body)
-            self.inside[found.number] = asyncio.ensure_future(work)
+            task = self.inside[found.number] = asyncio.ensure_future(work)
+            # Not at the end of the work, which never begins if it is cancelled right now.
+            task.add_done_callback(lambda _: self.inside.pop(found.number))
 
     async def _answer(self, number: int, left_s: float, raw: bytes) -> None:
         """Answer one request."""
@@ -237,8 +239,6 @@ class _Lane(asyncio.Protocol):
         # Whatever goes wrong is told by its reason, and nothing of it beyond that.
         except Exception as error:
             self._refuse(number, error)
-        finally:
-            self.inside.pop(number, None)
 
     def _refuse(self, number: int, error: Exception) -> None:
         """Say why there is no reply."""
