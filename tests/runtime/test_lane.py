@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import sys
 import threading
@@ -22,7 +23,16 @@ from presplit.runtime.serving.echo import BLOCK, Nothing, echo_name, echoing
 from presplit.runtime.upstream import Failure, Pending, Request
 from presplit.runtime.wire import lanes as lanes_file
 from presplit.runtime.wire.client import Client
-from presplit.runtime.wire.frames import ASK, HELLO, REFUSAL, REPLY, WELCOME, Reader, frame
+from presplit.runtime.wire.frames import (
+    ASK,
+    FORGET,
+    HELLO,
+    REFUSAL,
+    REPLY,
+    WELCOME,
+    Reader,
+    frame,
+)
 from presplit.runtime.wire.lane import Lane, LanePending
 from presplit.runtime.wire.replies import packed
 from presplit.runtime.wire.server import Listener
@@ -345,3 +355,22 @@ def test_an_old_lane_ends_and_nothing_is_lost(
     assert not isinstance(asked(client).wait(soon()), Failure)
     stage.loop.call_soon_threadsafe(stage.held.go)
     assert not isinstance(slow.wait(soon()), Failure)
+
+
+def test_a_lane_that_is_over_writes_to_nothing_that_has_its_number_now() -> None:
+    lane = Lane("where-nobody-listens", "", 100)
+    eventually(lambda: lane._socket.fileno() < 0)
+    others = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(64)]
+    lane.close()
+    for other in others:
+        with pytest.raises(BlockingIOError):
+            os.eventfd_read(other)
+        os.close(other)
+
+
+def test_a_request_that_is_given_up_before_it_begins_leaves_nothing_inside(stage: Stage) -> None:
+    most = lanes_file.MOST_INSIDE
+    with stage.raw() as lane:
+        lane.sendall(b"".join(asking(n) + frame(FORGET, n) for n in range(1, most)) + asking(0))
+        assert next(frames(lane)).kind == REPLY
+        eventually(lambda: not any(each.inside for each in stage.listener._lanes.open))

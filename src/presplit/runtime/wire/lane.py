@@ -61,7 +61,7 @@ class Lane:
         self._unsent: deque[memoryview] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.is_up, self._ends, self._says_bye = False, False, False
+        self.is_up, self._ends, self._is_closed = False, False, False
         args = (f"\0{name}", ticket.encode())
         threading.Thread(target=self._work, args=args, name="lane", daemon=True).start()
 
@@ -87,8 +87,8 @@ class Lane:
     def close(self) -> None:
         """Close the lane; what is on its way fails."""
         with self._lock:
-            self.is_up, self._ends = False, True
-        self._rouse()
+            self.is_up, self._ends, self._is_closed = False, True, True
+            self._rouse()
 
     def _write(self, parts: list[bytes]) -> None:
         """Write ``parts``, or as much as the socket takes, and leave the rest to the thread.
@@ -110,11 +110,12 @@ class Lane:
             self._rouse()
 
     def _rouse(self) -> None:
-        """Wake the thread."""
-        try:
+        """Wake the thread, if it is still there; the lock is held.
+
+        Once the thread has ended, the number may be that of a file which is somebody else's.
+        """
+        if self._wake >= 0:
             os.eventfd_write(self._wake, 1)
-        except OSError:  # it has ended
-            return
 
     def _work(self, address: str, ticket: bytes) -> None:
         """What the lane's thread does."""
@@ -141,7 +142,7 @@ class Lane:
             ready = dict(poll.poll())
             if self._wake in ready:
                 os.eventfd_read(self._wake)
-                if self._ends and not self._says_bye:
+                if self._is_closed:
                     return
             with self._lock:
                 self._flush()
@@ -175,10 +176,11 @@ class Lane:
     def _take(self, found: Frame) -> None:
         """Do what a frame says."""
         if found.kind == WELCOME:
-            self.is_up = not self._ends
+            with self._lock:
+                self.is_up = not self._ends
         elif found.kind == BYE:
             with self._lock:
-                self.is_up, self._ends, self._says_bye = False, True, True
+                self.is_up, self._ends = False, True
         else:
             pending = self._pending.pop(found.number, None)
             if pending is not None:
@@ -191,6 +193,7 @@ class Lane:
             left = list(self._pending.values())
             self._pending.clear()
             os.close(self._wake)
+            self._wake = -1
             self._socket.close()
         for pending in left:
             pending.settle(LOST)
