@@ -34,8 +34,10 @@ from presplit.runtime.wire.server import Listener
 
 OLD = "old-Token_0123456789abcdef"
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE")
-SHUT = (0, 401, 405, 501)
-"""Statuses of HTTP for those who are refused; 0 for a connection that is closed on them."""
+SHUT = (401, 405, 501)
+"""Statuses of HTTP for those who are refused; a connection that is closed on them is no answer."""
+MANY = 70
+"""More than the connections that REST has at once: each must have been given back."""
 VALUE = 0.7318264
 """What a secret tensor is full of."""
 
@@ -242,9 +244,15 @@ def _by_rest(port: int, bundle: Bundle, tokens: dict[str, str | None], right: st
                 told = status == 401 and method != "HEAD" and b"not admitted" not in said
                 if status not in SHUT or told:
                     through.append(f"{who} {method} {path}: {status}")
+    for method in (*METHODS, "CONNECT"):
+        silent = sum(_http(port, method, "/v2", right)[0] == 0 for _ in range(MANY))
+        tried += MANY
+        if silent:
+            through.append(f"{method} {MANY} times: {silent} without a reply")
     known = [_http(port, "GET", path, right)[0] for path in ("/metrics", "/v2/health/ready")]
     words = f"REST without a token that holds: {len(paths)} paths x {len(METHODS)} methods"
-    yield Row(18, words, f"came in: {'; '.join(through[:3]) or 'none'}", tried, not through)
+    words += f"; with one: {MANY} of each method are answered"
+    yield Row(18, words, f"came in or unanswered: {through[:3] or 'none'}", tried, not through)
     yield Row(18, "REST with the right token", f"{known}", len(known), known == [200, 200])
 
 

@@ -185,6 +185,48 @@ def test_pages_of_the_web_do_not_reach_it(ask: Any) -> None:
     assert ask("GET", "/v2", Origin="http://localhost:1")[0] == 200
 
 
+def test_whatever_is_asked_is_answered_and_its_place_is_free_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ours, "CONNECTIONS", 2)
+
+    async def answer(request: Request) -> Response:
+        return Response(200, b"hello")
+
+    async def scenario() -> None:
+        server = Http(answer, most_bytes=100)
+        host, port = (await server.start("127.0.0.1", 0)).split(":")
+
+        async def hears(line: str, *headers: str) -> bytes:
+            lines = [f"{line} HTTP/1.1", "Connection: close", *headers]
+            if not any(each.startswith("Host") for each in headers):
+                lines.append("Host: localhost")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write("\r\n".join([*lines, "", ""]).encode())
+            found = await reader.read()
+            writer.close()
+            return found
+
+        many = "9" * 5000
+        for _ in range(3):
+            head = await hears("HEAD /")
+            assert head[9:12] == b"200" and head.endswith(b"\r\n\r\n"), head
+            assert b"content-length: 5" in head
+            for code, asked in (
+                (b"400", ("GET /", "Host: [")),
+                (b"400", ("GET /", "Origin: http://[")),
+                (b"400", ("POST /", f"Content-Length: {many}")),
+                (b"405", ("CONNECT a:1",)),
+                (b"200", ("GET /", "Upgrade: x")),
+            ):
+                found = await hears(*asked)
+                assert found[9:12] == code, (asked, found)
+        assert (await hears("GET /")).endswith(b"hello")
+        await server.stop(1)
+
+    asyncio.run(scenario())
+
+
 def test_metrics_tell_what_was_served(bundle: Bundle, ask: Any) -> None:
     name = bundle.manifest.model_name(2, "float32")
     path = f"/v2/models/{name}/infer"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+from urllib.parse import urlsplit
 
 from presplit.core.errors import SpecError
 
@@ -52,6 +53,21 @@ def is_loopback(host: str) -> bool:
     # Python knows an IPv4 address inside an IPv6 one by itself from 3.13 on.
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback
+
+
+def is_here(host: str, origin: str | None) -> bool:
+    """True if a request's ``Host`` and ``Origin`` are this machine's own: no page of the web asks.
+
+    ``origin`` is None where there is none, as programs that are no browser send it. Raises
+    ValueError for what is no address at all.
+
+    >>> is_here("localhost:80", None), is_here("localhost:80", "https://example.com")
+    (True, False)
+    """
+    names = [urlsplit(f"//{host}").hostname]
+    if origin is not None:
+        names.append(urlsplit(origin).hostname)
+    return all(is_loopback(name or "") for name in names)
 
 
 def address_of(server: str) -> str:

@@ -17,10 +17,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
-from urllib.parse import urlsplit
 
 from presplit.core.errors import ServerError, library
-from presplit.runtime.address import bare, is_loopback, joined, why_not
+from presplit.runtime.address import bare, is_here, joined, why_not
 
 IDLE_S, HEAD_S, BODY_S, REPLY_S = 60.0, 5.0, 12.0, 12.0
 """How long a connection may pause, and a head, a body and a reply may take; the first head begins
@@ -109,11 +108,17 @@ class Http:
         assert task is not None, "asyncio has a task for each connection"
         if len(self._open) < CONNECTIONS and not self._ending:
             self._open[task] = False
-            with contextlib.suppress(OSError, TimeoutError, asyncio.CancelledError):
+            try:
                 talk = _Talk(self._h11, reader, writer)
                 await self._talk(task, talk)
                 await talk.linger()
-            del self._open[task]
+            except (OSError, TimeoutError, asyncio.CancelledError):
+                pass  # it went away, was too slow, or the server ends
+            except Exception as error:
+                _log("a connection failed", error)
+            finally:
+                # Whatever went wrong: a place that is not given back is lost until the end.
+                del self._open[task]
         with contextlib.suppress(OSError):
             writer.close()
 
@@ -138,6 +143,8 @@ class Http:
         if isinstance(head, Refused):
             raise head
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
+        if head.method == b"CONNECT":
+            raise Refused(405, "this is no proxy")
         _check_own(headers)
         _check_length(headers, self.most_bytes)
         body = await talk.body(self.most_bytes)
@@ -147,11 +154,8 @@ class Http:
             return await self._handler(request)
         except Refused:
             raise
-        # Nothing of what went wrong goes back; it is logged where it can be mended.
         except Exception as error:
-            logging.getLogger("presplit.server").error(
-                "a request failed: %s", error, exc_info=error
-            )
+            _log("a request failed", error)
             raise Refused(500, "the server failed") from error
 
 
@@ -164,6 +168,7 @@ class _Talk:
         self._h11, self._reader, self._writer = h11, reader, writer
         self._connection: Any = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
         self._pause_s = HEAD_S
+        self._wants_body = True
 
     async def head(self) -> Any:
         """The next request's head, `Refused` for what is none, None where there is no more."""
@@ -178,7 +183,12 @@ class _Talk:
                 event = await self._next()
         except self._h11.RemoteProtocolError as error:
             return Refused(error.error_status_hint, "this is no request of HTTP/1.1")
-        return event if isinstance(event, self._h11.Request) else None
+        except (self._h11.LocalProtocolError, ValueError):
+            return Refused(400, "this is no request of HTTP/1.1")
+        if not isinstance(event, self._h11.Request):
+            return None
+        self._wants_body = event.method != b"HEAD"
+        return event
 
     async def body(self, most_bytes: int) -> bytes:
         """All of the request's body; raises `Refused`."""
@@ -212,7 +222,8 @@ class _Talk:
         headers += [*response.headers, ("x-content-type-options", "nosniff")]
         headers += [("connection", "close")] if last else []
         head = h11.Response(status_code=response.status, headers=headers)
-        parts = (head, h11.Data(data=response.body), h11.EndOfMessage())
+        body = response.body if self._wants_body else b""
+        parts = (head, h11.Data(data=body), h11.EndOfMessage())
         self._writer.write(b"".join(connection.send(part) for part in parts))
         await asyncio.wait_for(self._writer.drain(), REPLY_S)
         if last or connection.our_state is not h11.DONE:
@@ -240,10 +251,11 @@ class _Talk:
 
 def _check_own(headers: dict[str, str]) -> None:
     """Raise `Refused` for what a foreign page in a browser on this machine asks."""
-    host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-    origin = headers.get("origin")
-    from_here = origin is None or is_loopback(urlsplit(origin).hostname or "")
-    if not is_loopback(host) or not from_here:
+    try:
+        here = is_here(headers.get("host", ""), headers.get("origin"))
+    except ValueError as error:
+        raise Refused(400, "Host and Origin must be addresses") from error
+    if not here:
         raise Refused(403, "only this machine's own address is served here")
 
 
@@ -256,6 +268,11 @@ def _check_length(headers: dict[str, str], most_bytes: int) -> None:
         raise Refused(400, "a body has one length: content-length or transfer-encoding")
     if int(told) > most_bytes:  # h11 has seen that it is a number
         raise Refused(413, f"a request has at most {most_bytes} bytes, and this says {told[:32]}")
+
+
+def _log(what: str, error: Exception) -> None:
+    """Nothing of what went wrong goes back; it is logged where it can be mended."""
+    logging.getLogger("presplit.server").error("%s: %s", what, error, exc_info=error)
 
 
 def _h11() -> ModuleType:
