@@ -133,6 +133,41 @@ def _node(kind: str, sizes: list[int] | None = None, **more: Any) -> Callable[[P
     return _segment(change)
 
 
+def _varint(value: int) -> bytes:
+    low = value & 127
+    return bytes([low]) if value < 128 else bytes([low | 128]) + _varint(value >> 7)
+
+
+def _behind(raw: Callable[[], bytes]) -> Callable[[Path, Path], None]:
+    """The bundle with these bytes behind its last segment."""
+
+    def make(path: Path, marker: Path) -> None:
+        from presplit.bundle import read
+
+        bundle = read(path)
+        name = bundle.manifest.segments[-1].file
+        _rewrite(path, {name: bundle._files[name] + raw()})
+
+    return make
+
+
+def _far(bits: int) -> bytes:
+    """A graph that loops, as a field whose number has bits that some readers drop."""
+    graph = helper.make_graph([helper.make_node("Loop", ["n", "c"], ["o"])], "", [], [])
+    raw = graph.SerializeToString()
+    return _varint(7 << 3 | 2 | bits) + _varint(len(raw)) + raw
+
+
+def _wide() -> bytes:
+    """64 GiB by sizes of a type with bits that some readers drop."""
+    packed = 2 * _varint(2**17)
+    tensor = b"\x08\x02\x10" + _varint(7 + 2**32) + b"\x42\x01s" + b"\x3a" + bytes([len(packed)])
+    tensor += packed
+    node = helper.make_node("ConstantOfShape", ["s"], ["z"])
+    raw = onnx.GraphProto(node=[node]).SerializeToString() + b"\x2a" + _varint(len(tensor)) + tensor
+    return b"\x3a" + _varint(len(raw)) + raw
+
+
 def _outside(location: str) -> Callable[[Path, Path], None]:
     """The bundle with a weight in a file elsewhere."""
 
@@ -285,6 +320,9 @@ CASES: dict[str, Callable[[Path, Path], None]] = {
     "a weight that says 64 GiB": _segment(
         lambda piece: piece.graph.initializer[0].dims.append(2**30)
     ),
+    "a graph in a field of number 7 + 2^29": _behind(lambda: _far(1 << 32)),
+    "a graph in a field of number 7 + 2^59": _behind(lambda: _far(1 << 62)),
+    "64 GiB by sizes of type 7 + 2^32": _behind(_wide),
     "bytes that are no model": _file("segment-00.onnx", b"\xff" * 4096),
 }
 """How each is made, from an honest bundle and a marker that code would leave."""

@@ -156,6 +156,49 @@ def test_a_tensor_in_two_halves_is_not_taken_for_two() -> None:
         check(b"\x3a" + bytes([len(graph)]) + graph)
 
 
+def varint(value: int) -> bytes:
+    low = value & 127
+    return bytes([low]) if value < 128 else bytes([low | 128]) + varint(value >> 7)
+
+
+def field(number: int, raw: bytes, beyond: int = 0) -> bytes:
+    """A field of bytes, of a tag with such bits more."""
+    return varint(number << 3 | 2 | beyond) + varint(len(raw)) + raw
+
+
+def sizes(kind: int, numbers: list[int], place: int) -> bytes:
+    """A model that asks for a tensor as large as such a constant, its integers in one field."""
+    packed = b"".join(varint(number % 2**64) for number in numbers)
+    tensor = b"\x08" + varint(len(numbers)) + b"\x10" + varint(kind % 2**64)
+    tensor += field(8, b"s") + field(place, packed)
+    node = helper.make_node("ConstantOfShape", ["s"], ["y"]).SerializeToString()
+    return field(7, field(1, node) + field(5, tensor))
+
+
+def test_what_readers_of_protobuf_take_differently_is_refused() -> None:
+    """Some drop the upper bits of a number that is too long, and so read what others pass over."""
+    hidden = model(helper.make_node("PyOp", ["x"], ["y"])).graph.SerializeToString()
+    node = helper.make_node("PyOp", ["x"], ["y"]).SerializeToString()
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [1], [1.0]).SerializeToString()
+    for raw, said in (
+        (field(7, hidden), "operator 'PyOp' is not run"),
+        (field(7, hidden, 1 << 32), "a field of a number that does not exist"),
+        (field(7, hidden, 1 << 62), "a field of a number that does not exist"),
+        (field(7, field(1, node, 1 << 33)), "a field of a number that does not exist"),
+        (field(7, field(5, weight + field(13, b"", 1 << 32))), "of a number that does not exist"),
+        (b"\xba\x00" + field(7, hidden)[1:], "a number that is longer than need be"),
+        (b"\x3a" + b"\x82\x00" + b"\x12\x00", "a number that is longer than need be"),
+        (b"\xa0\x06" + b"\xff" * 9 + b"\x7f", "a number of more than 64 bits"),
+        (sizes(7, [2**17, 2**15], 7), "ConstantOfShape asks for a tensor of"),
+        (sizes(7 + 2**32, [2**17, 2**15], 7), "an integer of 32 bits, got 4294967303"),
+        (sizes(7 - 2**32, [2**17, 2**15], 7), "an integer of 32 bits, got -4294967289"),
+        (sizes(6, [2**30 - 2**32], 5), "an integer of 32 bits, got -3221225472"),
+    ):
+        with pytest.raises(BundleError, match=said):
+            check(raw)
+    check(sizes(6, [2**10, -1], 5))
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_or_pass_and_nothing_else(raw: bytes) -> None:
     try:

@@ -222,10 +222,10 @@ def _tensor(walker: Walker, inside: Field) -> tuple[str, int]:
         if found.number == 1:
             dims += walker.integers(found)
         elif found.number == 2:
-            kinds.append(found.value)
+            kinds.append(walker.int32(found))
         elif found.number == 8:
             name = walker.text(found)
-        elif found.number in (3, 13) or (found.number == 14 and found.value):
+        elif found.number in (3, 13) or (found.number == 14 and walker.int32(found)):
             raise Damaged("weights in other files are not read here")
         elif found.number in (4, 5, 6, 7, 9, 10, 11):
             data[found.number] = data.get(found.number, 0) + found.stop - found.start
@@ -256,7 +256,7 @@ def _values(walker: Walker, held: list[Field], kind: int) -> list[int]:
     found: list[int] = []
     for each in held:
         if each.number != 9:
-            found += walker.integers(each)
+            found += walker.int32s(each) if each.number == 5 else walker.integers(each)
             continue
         width = _BITS[kind] // 8
         found += [
