@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 import time
@@ -129,3 +130,25 @@ def test_a_client_that_is_closed_greets_nobody_and_asks_in_vain() -> None:
         client.greet(ECHO.model)
         failure = client.ask(ECHO, soon())
         assert isinstance(failure, Failure) and failure.why == "link_down"
+
+
+def test_a_signal_ends_the_wait_for_a_reply_and_what_is_done_after_it(unanswered: Client) -> None:
+    """Ctrl-C while the reply is on its way over a slow link, for which nobody waits any more."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupted)
+    main = threading.main_thread().ident or 0
+    pending = asked(unanswered, until=soon(2.0))
+    threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGUSR1)).start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pending.wait(soon(2.0))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    pending.cancel()
+    failure = pending.wait(soon(2.0))
+    assert isinstance(failure, Failure) and failure.why == "link_down"
+    assert time.monotonic() - began < 1

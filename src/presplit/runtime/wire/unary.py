@@ -6,11 +6,14 @@ Calls with many replies can be driven by the thread that waits for them alone; s
 are made here; who replies twice is taken for late, as the call does not end.
 
 gRPC keeps such a call, and some 20 KB, until every event of it was taken, and the events of one
-that was cancelled are taken by nobody. There is no public way to take them, hence `_take_all`.
+that was cancelled are taken by nobody. There is no public way to take them, hence `_driven_out`.
+A signal that comes meanwhile (Ctrl-C) has gRPC throw away the queue of the events: who waited for
+one after that would wait for ever, so such a call is not touched again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from concurrent.futures import Executor, Future
@@ -59,6 +62,7 @@ class UnaryPending:
         self._reply: Reply | Failure | None = None
         self._waiting: Future[Reply | Failure] | None = None
         self._driven = threading.Lock()
+        self._is_lost = False
 
     @property
     def server_s(self) -> float | None:
@@ -85,30 +89,37 @@ class UnaryPending:
         if not self._driven.acquire(blocking=False):
             return  # who waits takes what is left
         try:
-            _take_all(self._call)
+            if not self._is_lost:
+                self._driven_out(wants=False)
         finally:
             self._driven.release()
 
     def _ended(self) -> Reply | Failure:
         """What comes of the call, when it is over."""
         with self._driven:
+            if self._is_lost:
+                return GONE
             self._expected.prepare()
-            try:
-                raw = next(self._call, None)
-            except grpc.RpcError:
-                if self._call.cancelled():
-                    return GONE
-                return failure_of(self._call, exhausted=self._exhausted)
-            finally:
-                _take_all(self._call)
+            raw = self._driven_out(wants=True)
+        if self._call.cancelled():
+            return GONE
         if self._call.code() is not grpc.StatusCode.OK:
             return failure_of(self._call, exhausted=self._exhausted)
         if raw is None:
             return Failure("bad_reply", "expected one reply, got none")
         return self._expected.read(raw)
 
-
-def _take_all(call: Any) -> None:
-    """Take what is left of the events of ``call``, which is over."""
-    while call._state.due:
-        call._consume_next_event()
+    def _driven_out(self, *, wants: bool) -> Any:
+        """The one message if somebody ``wants`` it, None if none came; the call is over then."""
+        raw = None
+        try:
+            if wants:
+                with contextlib.suppress(grpc.RpcError):
+                    raw = next(self._call, None)
+            while self._call._state.due:
+                self._call._consume_next_event()
+        except BaseException:
+            self._is_lost = True
+            self._call.cancel()
+            raise
+        return raw
