@@ -30,11 +30,14 @@ from benchmarks._faults import (
 from benchmarks._faults_h2 import HEADERS, beginning, framed, frames, headers, one_byte, opening
 from benchmarks._faults_nets import small_bundle
 from benchmarks._faults_slow import Attack, Ended, attacking
+from benchmarks._serving import apart
 from presplit.core.plans import Plan
 from presplit.runtime import Edge
 
 LATEST_S = 0.25
 """The deadline under overload."""
+REFUSED_S = 0.02
+"""Whoever is refused hears so within this time, 99 of 100."""
 IDLE_S = 70.0
 """Whoever never begins a call counts as idle, and is gone after so many seconds."""
 
@@ -162,9 +165,12 @@ def _handshake(port: int, stranger: ssl.SSLContext | None, number: int) -> bool:
 def overloaded(quick: bool) -> Iterator[Row]:
     """Promise 16."""
     times, seconds = ((2, 5), 3.0) if quick else ((2, 5, 10), 60.0)
-    with TemporaryDirectory() as folder:
+    with apart() as go_over, TemporaryDirectory() as folder:
         bundle = small_bundle(Path(folder) / "slow.bundle", slow=120)
-        with serving(bundle=bundle) as server:
+        # Each alone: refusing ten times as many takes a processor's time as well, half a
+        # millisecond each, and together these would be answered in little more.
+        with serving("--batch", "1", bundle=bundle) as server:
+            go_over()
             undisturbed(server, 1.0)
             capacity = _capacity(server)
             one = _at(server, 0.9 * capacity, seconds)
@@ -199,8 +205,8 @@ def _kept(factor: int, one: Seen, more: Seen, harm: str) -> Iterator[Row]:
     yield Row(16, asked, f"{said}; {harm}" if harm else said, more.n, ok)
     said = f"p99 {1000 * more.refused_p99_s:.1f} ms"
     refused = more.statuses.get("RESOURCE_EXHAUSTED", 0)
-    asked = f"at {factor}x: refusals come by the deadline of {1000 * LATEST_S:.0f} ms"
-    yield Row(16, asked, said, refused, more.refused_p99_s <= LATEST_S + SLACK_S)
+    asked = f"at {factor}x: refusals come within {1000 * REFUSED_S:.0f} ms"
+    yield Row(16, asked, said, refused, more.refused_p99_s <= REFUSED_S)
 
 
 def _edges_beside(server: Server, rate: float, seconds: float) -> Row:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import statistics
 import subprocess
 import sys
@@ -26,7 +25,7 @@ import numpy as np
 
 from benchmarks import _serving_nets as nets
 from benchmarks._load import Client, Seen, Wanted
-from benchmarks._serving import Asked, Found
+from benchmarks._serving import Asked, Found, apart
 from presplit.bundle import Bundle
 from presplit.core.errors import ServerError
 from presplit.core.plans import Plan
@@ -72,24 +71,6 @@ def _net(make: Callable[..., Bundle], shape: Sequence[int], **options: int) -> I
         path = Path(folder) / "samples.npy"
         np.save(path, nets.samples(*shape, count=64))
         yield _Net(make(Path(folder) / "net.bundle", **options), str(path))
-
-
-@contextlib.contextmanager
-def _apart() -> Iterator[Callable[[], None]]:
-    """Until the call, what begins has half of the processors, then the other half; all at the end.
-
-    A load on the server's own processors would take from it the more the more it offers.
-    """
-    if sys.platform != "linux":
-        yield lambda: None
-        return
-    ours = sorted(os.sched_getaffinity(0))
-    half = max(1, len(ours) // 2)
-    os.sched_setaffinity(0, ours[:half])
-    try:
-        yield lambda: os.sched_setaffinity(0, ours[half:] or ours)
-    finally:
-        os.sched_setaffinity(0, ours)
 
 
 @contextlib.contextmanager
@@ -249,7 +230,7 @@ def overload(asked: Asked) -> Found:
     came: dict[int, list[_Came]] = {times: [] for times in OFFERED}
     took: dict[int, list[float]] = {times: [] for times in OFFERED}
     with (
-        _apart() as go_over,
+        apart() as go_over,
         _net(nets.convolutions, shape, wide=6) as net,
         _serving(net) as address,
     ):
@@ -323,7 +304,7 @@ def tenants(asked: Asked) -> Found:
         pem = {"cert": "server.pem", "key": "server.key", "ca": "ca.pem"}
         flags = [word for key, file in pem.items() for word in (f"--tls-{key}", f"{folder}/{file}")]
         flags += ["--allow", f"{folder}/allowed.txt"]
-        go_over = stack.enter_context(_apart())
+        go_over = stack.enter_context(apart())
         address = stack.enter_context(_serving(net, *flags)).replace("127.0.0.1", "localhost")
         go_over()
         callers = [net.client(name, callers=4, keys=keys[name]) for name in names]
