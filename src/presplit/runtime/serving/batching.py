@@ -26,6 +26,8 @@ from presplit.runtime.serving.admission import PLACES_PER_WORKER, Book, Place
 from presplit.runtime.serving.tail import Step, Tails
 from presplit.runtime.serving.waiting import TOO_LATE, Asked, Batch, Costs, Line, Outcome, computed
 
+WAY_BACK = 0.02
+"""Of the time until its deadline so much is left for a reply's way back."""
 MOST_JOINED = 32
 """Samples that are computed together, at most."""
 NICE = 5
@@ -231,6 +233,8 @@ class _Batched:
         self, name: str, array: Array, *, until: float | None, client: str = ""
     ) -> Future[Reply]:
         tail = self.tails.find(name)
+        if until is not None:
+            until -= WAY_BACK * max(0.0, until - time.monotonic())
         cost_s, own_s = self._costs.of(name)
         samples = max(1, len(array)) if array.ndim else 1
         place = self._crew.book.enter(
