@@ -374,3 +374,26 @@ def test_a_request_that_is_given_up_before_it_begins_leaves_nothing_inside(stage
         lane.sendall(b"".join(asking(n) + frame(FORGET, n) for n in range(1, most)) + asking(0))
         assert next(frames(lane)).kind == REPLY
         eventually(lambda: not any(each.inside for each in stage.listener._lanes.open))
+
+
+def test_a_client_has_one_lane_and_closes_all_that_it_ever_opened(
+    stage: Stage, client: Client
+) -> None:
+    lanes = stage.listener._lanes
+    slow = asked(client, SLOW)
+    eventually(lambda: stage.held.waiting)
+    for lane in tuple(lanes.open):
+        stage.loop.call_soon_threadsafe(lane.end)
+    first = client._lane
+    assert first is not None
+    eventually(lambda: first.ends)
+    for _ in range(4):
+        client._welcomed(client._greetings[MODEL])
+    eventually(lambda: client._lane.is_up)
+    assert len(lanes.open) == 2 and not first.is_gone
+    client.close()
+    gone = slow.wait(soon())
+    assert isinstance(gone, Failure) and gone.why == "link_down"
+    eventually(lambda: not lanes.open)
+    client._welcomed(client._greetings[MODEL])
+    assert client._lane.ends

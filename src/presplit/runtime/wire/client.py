@@ -10,6 +10,7 @@ import itertools
 import math
 import secrets
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -86,6 +87,8 @@ class Client:
         host, _, self._port = address.rpartition(":")
         self._lanes = lane and sys.platform == "linux" and is_loopback(host)
         self._lane: Lane | None = None
+        # With those before it that still answer what they were asked.
+        self._met, self._meeting = list[Lane](), threading.Lock()
         self._offered = 0.0
         self._words = (*carried(metadata), *(() if secret is None else secret.words))
         if secret is None:
@@ -150,9 +153,10 @@ class Client:
         In the child of a fork nothing is done: the channel's threads are not there.
         """
         if self._opened.here:
-            self._lanes = False
-            if self._lane is not None:
-                self._lane.close()
+            with self._meeting:
+                self._lanes = False
+                for lane in self._met:
+                    lane.close()
             self._channel.close()
             self._waiters.shutdown(wait=False)
 
@@ -177,9 +181,17 @@ class Client:
         port, _, rest = told.get(LANE_KEY, "").partition(" ")
         name, _, ticket = rest.partition(" ")
         # Who listens elsewhere was reached through somebody, who has a reason to be in between.
-        if self._lanes and ticket and port == self._port and not (self._lane and self._lane.is_up):
-            self._offered = time.monotonic()
-            self._lane = Lane(name, ticket, MOST_REPLY_BYTES)
+        if ticket and port == self._port:
+            self._meet(name, ticket)
         said = told.get(MOST_KEY, "")
         if said.isascii() and said.isdigit():
             self._most_bytes = int(said)
+
+    def _meet(self, name: str, ticket: str) -> None:
+        """Open a lane, unless one is there or on its way, or the client is closed."""
+        with self._meeting:
+            if not self._lanes or (self._lane is not None and not self._lane.ends):
+                return
+            self._offered = time.monotonic()
+            self._lane = Lane(name, ticket, MOST_REPLY_BYTES)
+            self._met = [each for each in self._met if not each.is_gone] + [self._lane]

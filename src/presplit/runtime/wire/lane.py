@@ -65,6 +65,16 @@ class Lane:
         args = (f"\0{name}", ticket.encode())
         threading.Thread(target=self._work, args=args, name="lane", daemon=True).start()
 
+    @property
+    def ends(self) -> bool:
+        """True once it takes no more requests, and never will."""
+        return self._ends
+
+    @property
+    def is_gone(self) -> bool:
+        """True once its thread has ended."""
+        return self._wake < 0
+
     def ask(self, message: bytes, until: float, expected: Expected) -> LanePending | Failure | None:
         """Put a request on its way; None if the lane is not there."""
         pending = LanePending(self, next(self._numbers) & 0xFFFFFFFF, expected)
