@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from presplit.core.errors import InputError
 from presplit.runtime.hosted import Form
+from presplit.runtime.upstream import Failure, Request
 from presplit.runtime.wire import messages, templates
+from presplit.runtime.wire.replies import Expected
 from presplit.runtime.wire.words import EXIT_KEY, SERVER_S_KEY, WHY_KEY
 
 ARRAYS = [
@@ -78,3 +80,19 @@ def test_a_reply_to_another_model_or_of_another_size_is_not_known_again() -> Non
     assert usual.parts(templates.reply("not", "7", "logits", four, 0.1)) is None
     assert usual.parts(templates.reply("net", "7", "logits", five, 0.1)) is None
     assert usual.parts(templates.reply("net", "7", "scores", four, 0.1)) is None
+
+
+def test_a_reply_of_another_version_of_the_model_is_none() -> None:
+    request = Request("net", np.zeros((1, 2), np.float32), 4)
+    expected = Expected(request, "7")
+    expected.prepare()
+    logits = np.arange(4, dtype=np.float32).reshape(1, 4)
+    reply = messages.ModelInferResponse.FromString(
+        templates.reply("net", "7", "logits", logits, 0.0)
+    )
+    for version in (templates.VERSION, ""):
+        reply.model_version = version
+        assert not isinstance(expected.read(reply.SerializeToString()), Failure)
+    reply.model_version = "2"
+    found = expected.read(reply.SerializeToString())
+    assert found == Failure("bad_reply", "expected model version '1', got '2'")

@@ -69,6 +69,9 @@ class Expected:
         if reply.model_name != self._request.model:
             got = reply.model_name[:64]
             raise InputError(f"expected model {self._request.model!r}, got {got!r}")
+        if reply.model_version not in ("", templates.VERSION):
+            got = reply.model_version[:64]
+            raise InputError(f"expected model version {templates.VERSION!r}, got {got!r}")
         if len(reply.outputs) != 1 or len(reply.raw_output_contents) != 1:
             counts = f"{len(reply.outputs)} and {len(reply.raw_output_contents)}"
             raise InputError(f"expected one output with raw contents, got {counts}")
