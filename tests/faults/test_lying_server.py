@@ -35,8 +35,12 @@ def liar(
     status: Code | None = None,
     words: tuple[tuple[str, str], ...] = (),
     greeting: tuple[tuple[str, str], ...] = (),
+    contract: Callable[[], bytes] | None = None,
 ) -> Iterator[str]:
-    """A real gRPC server whose ModelInfer answers with what ``reply`` makes of the request."""
+    """A real gRPC server whose ModelInfer answers with what ``reply`` makes of the request.
+
+    It has ModelMetadata if there is a ``contract``.
+    """
 
     def infer(raw: bytes, context: Any) -> bytes:
         context.set_trailing_metadata(words)
@@ -48,7 +52,9 @@ def liar(
         context.set_trailing_metadata(greeting)
         return messages.ModelReadyResponse(ready=True).SerializeToString()
 
-    handlers = {"ModelInfer": infer, "ModelReady": ready}
+    handlers: dict[str, Callable[[bytes, Any], bytes]] = {"ModelInfer": infer, "ModelReady": ready}
+    if contract is not None:
+        handlers["ModelMetadata"] = lambda raw, context: contract()
     methods = {name: grpc.unary_unary_rpc_method_handler(call) for name, call in handlers.items()}
     options = [("grpc.max_receive_message_length", -1)]
     service = grpc.server(ThreadPoolExecutor(2), options=options)
@@ -218,18 +224,122 @@ def test_a_request_larger_than_the_server_takes_is_refused_before_it_is_sent(
     name = bundle.manifest.model_name(1, "float32")
     client = Client(server, patience_s=2)
     unknown = asked(client, name, 2 * 10**6)
+    small = asked(client, name, 1000)
     client.greet(name)
     until = time.monotonic() + 5
     while "server takes" not in asked(client, name, 2 * 10**6).detail:
         assert time.monotonic() < until
     found = asked(client, name, 2 * 10**6)
-    small = asked(client, name, 1000)
     client.close()
     assert asked(client, name, 2 * 10**6).why in ("refused", "link_down")
     assert (unknown.why, found.why) == ("refused", "refused")
     assert "a request of 8000" in found.detail
     assert small.why == "refused"  # it arrives, and is of another shape
     assert "must have shape (1..64, 12)" in small.detail
+
+
+NAME = "small-000000000000.from-1"
+REQUEST = Request(NAME, np.zeros((1, 12), np.float32), 4)
+
+
+def contract(**changes: Any) -> bytes:
+    """What a server says that fits `REQUEST`, with ``changes``."""
+    told = {
+        "called": NAME,
+        "takes": ("boundary", "FP32", [-1, 12]),
+        "gives": ("logits", "FP32", [-1, 4]),
+    } | changes
+    tensor = messages.ModelMetadataResponse.TensorMetadata
+    takes, gives = (
+        [tensor(name=each[0], datatype=each[1], shape=each[2])] if each else []
+        for each in (told["takes"], told["gives"])
+    )
+    return messages.ModelMetadataResponse(
+        name=told["called"], inputs=takes, outputs=gives
+    ).SerializeToString()
+
+
+UNLIKE: list[tuple[dict[str, Any], str]] = [
+    ({"called": "another"}, "expected the model"),
+    ({"takes": ("input", "FP32", [-1, 12])}, "takes 'boundary', got one that takes 'input'"),
+    ({"takes": ("boundary", "INT8", [-1, 12])}, "as FP32 [1, 12], got INT8 [-1, 12]"),
+    ({"takes": ("boundary", "FP32", [-1, 13])}, "got FP32 [-1, 13]"),
+    ({"takes": ("boundary", "FP32", [12])}, "got FP32 [12]"),
+    ({"takes": ("boundary", "FP32", [-1, -2])}, "got FP32 [-1, -2]"),
+    ({"gives": ("logits", "FP32", [-1, 5])}, "gives 'logits' as FP32 [1, 4], got FP32 [-1, 5]"),
+    ({"gives": ("scores", "FP32", [-1, 4])}, "gives 'logits', got one that gives 'scores'"),
+]
+ALIKE = [
+    contract(),
+    contract(takes=("boundary", "FP32", [-1, -1]), gives=("logits", "FP32", [1, 4])),
+    contract(called="", takes=None, gives=None),
+    b"",
+    b"\xff" * 50,
+    contract(called="another") + bytes(10**5),
+]
+
+
+def test_a_model_that_is_not_the_bundles_is_found_at_the_greeting_and_not_asked() -> None:
+    says, asked_for = [b""], threading.Semaphore(0)
+
+    def told() -> bytes:
+        asked_for.release()
+        return says[-1]
+
+    def ask(client: Client) -> Failure | None:
+        found = client.ask(REQUEST, time.monotonic() + 5)
+        reply = found if isinstance(found, Failure) else found.wait(time.monotonic() + 5)
+        return reply if isinstance(reply, Failure) else None
+
+    def becomes(client: Client, why: str) -> Failure | None:
+        until = time.monotonic() + 5
+        while ("" if (found := ask(client)) is None else found.why) != why:
+            assert time.monotonic() < until
+        return found
+
+    with liar(honest, contract=told) as address:
+        for changes, sentence in UNLIKE:
+            says.append(contract(**changes))
+            client = Client(address, patience_s=2)
+            client.greet(NAME)
+            found = becomes(client, "refused")
+            assert found is not None and sentence in found.detail
+            assert client.ask(REQUEST, 0.0) == found  # not sent, or it would be late
+            client.close()
+        for raw in ALIKE:
+            says.append(raw)
+            while asked_for.acquire(blocking=False):
+                pass
+            client = Client(address, patience_s=2)
+            client.greet(NAME)
+            assert asked_for.acquire(timeout=5)
+            assert [ask(client) for _ in range(5)] == [None] * 5
+            client.close()
+        says.append(contract(called="another"))
+        client = Client(address, patience_s=2)
+        client.greet(NAME)
+        becomes(client, "refused")
+        says.append(contract())  # the right one listens there by now
+        becomes(client, "")
+        client.close()
+
+
+def test_an_edge_says_once_that_the_server_has_another_model_and_answers_alone(
+    bundle: Bundle, promised: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = bundle.manifest.model_name(1, "float32")
+    other = contract(called=name, gives=("logits", "FP32", [-1, 5]))
+    with (
+        liar(honest, contract=lambda: other) as address,
+        Edge.open(bundle, server=address, plan=Plan(1)) as edge,
+    ):
+        until = time.monotonic() + 5
+        while edge.answer(promised.IMAGE, deadline_s=5.0).why != "refused":
+            assert time.monotonic() < until
+        answers = [edge.answer(promised.IMAGE, deadline_s=5.0) for _ in range(3)]
+    promised.assert_own(answers, bundle, split=1, why={"refused"})
+    said = [message for message in caplog.messages if "refuses" in message]
+    assert len(said) == 1 and "gives 'logits' as FP32 [1, 4], got FP32 [-1, 5]" in said[0]
 
 
 def test_a_late_reply_never_answers_another_request(

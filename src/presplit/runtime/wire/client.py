@@ -6,6 +6,7 @@ that returns at once and costs no thread is told in `presplit.runtime.wire.unary
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import secrets
@@ -21,6 +22,7 @@ from presplit.runtime.address import address_of, is_loopback
 from presplit.runtime.opened import Opened
 from presplit.runtime.upstream import Failure, Pending, Request
 from presplit.runtime.wire import messages, unary
+from presplit.runtime.wire.contracts import Contracts
 from presplit.runtime.wire.credentials import ClientCredentials, credentials_for
 from presplit.runtime.wire.lane import Lane
 from presplit.runtime.wire.reasons import exhausted, trailers
@@ -99,13 +101,15 @@ class Client:
         self._ready: Any = self._channel.unary_unary(messages.path("ModelReady"))
         self._waiters = ThreadPoolExecutor(MOST_WAITERS, thread_name_prefix="reply")
         self._greetings: dict[str, Any] = {}
+        self._contracts = Contracts(self._channel, self._words)
         self._most_bytes: int | None = None
 
     def greet(self, name: str) -> None:
         """Begin to connect and have the server make ``name`` ready.
 
-        What the server says of the largest request that it takes is kept. Nothing is done once the
-        channel is closed.
+        What the server says of the largest request that it takes is kept, and so is what it says
+        of the model: a request that does not fit it is ``refused`` and not sent. Nothing is done
+        once the channel is closed.
         """
         request = messages.ModelReadyRequest(name=name).SerializeToString()
         try:
@@ -115,6 +119,7 @@ class Client:
         # It is kept because gRPC cancels a call that nobody holds.
         self._greetings[name] = greeting
         greeting.add_done_callback(self._welcomed)
+        greeting.add_done_callback(functools.partial(self._contracts.greeted, name))
 
     def ask(self, request: Request, until: float) -> Pending | Failure:
         """Put ``request`` on its way; the server is told when its reply becomes worthless."""
@@ -124,13 +129,15 @@ class Client:
         message, expected = packed(request, request_id), Expected(request, request_id)
         most = self._most_bytes
         try:
+            unfit = self._contracts.unlike(request)
             if most is not None and len(message) > most:
-                # Another server may listen there by now, and take more.
+                unfit = f"a request of {len(message)} bytes, and the server takes {most}"
+            if unfit is not None:
+                # Another server may listen there by now, and take it.
                 greeting = self._greetings.get(request.model)
                 if greeting is None or greeting.done():
                     self.greet(request.model)
-                detail = f"a request of {len(message)} bytes, and the server takes {most}"
-                return Failure("refused", detail)
+                return Failure("refused", unfit)
             if self._lanes:
                 asked = self._by_lane(request.model, message, until, expected)
                 if asked is not None:
