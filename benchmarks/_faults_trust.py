@@ -124,15 +124,17 @@ def contained(quick: bool) -> Iterator[Row]:
 def _signatures() -> Iterator[Row]:
     """What is unsigned, signed by another, altered or older."""
     from presplit.bundle import Trust, sign_bundle
-    from presplit.bundle.sign import key_in, make_keys
+    from presplit.bundle.sign import make_keys, private_key_in, public_key_in
+    from presplit.core.private import NewFiles
 
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         bundle = small_bundle(place / "small.bundle")
-        make_keys(place / "ours")
-        make_keys(place / "theirs")
-        ours, theirs = (key_in(place / who / "signing.key") for who in ("ours", "theirs"))
-        trust = Trust((key_in(place / "ours" / "signing.pub"),), place / "state.json")
+        for who in ("ours", "theirs"):
+            with NewFiles(place / who) as new:
+                make_keys(new)
+        ours, theirs = (private_key_in(place / who / "signing.key") for who in ("ours", "theirs"))
+        trust = Trust((public_key_in(place / "ours" / "signing.pub"),), place / "state.json")
         tried: dict[str, bool] = {}
 
         def refused(what: str) -> None:

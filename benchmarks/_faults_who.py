@@ -26,6 +26,7 @@ from benchmarks._faults import ONE_THREAD, Row, Server, good_request, running
 from benchmarks._faults_nets import INPUT, small_bundle
 from presplit.bundle import Bundle
 from presplit.core.errors import ServerError
+from presplit.core.private import NewFiles
 from presplit.runtime.authority import Authority, add_token
 from presplit.runtime.serving.server import hosting
 from presplit.runtime.wire import messages
@@ -79,11 +80,12 @@ async def _listener(hosted: Any) -> None:
 
 
 def _keys(folder: Path) -> Path:
-    authority = Authority.found(folder)
-    authority.server(["127.0.0.1"])
-    for name in ("cam", "gone"):
-        authority.edge(name)
-        add_token(folder, name)
+    with NewFiles(folder) as new:
+        authority = Authority.found(new)
+        authority.server(["127.0.0.1"])
+        for name in ("cam", "gone"):
+            authority.edge(name)
+            add_token(new, name)
     with (folder / "tokens.txt").open("a") as file:
         file.write(f"old {OLD} {datetime.date(2020, 1, 1)}\n")
     return folder
@@ -141,7 +143,8 @@ def _right(
 def _by_certificate(bundle: Bundle, ours: Path, theirs: Path, methods: list[str]) -> Iterator[Row]:
     """Mutual TLS: a private authority and a list of names."""
     ca = ours / "ca.pem"
-    Authority.of(ours).edge("expired", days=-1)
+    with NewFiles(ours) as new:
+        Authority.of(new).edge("expired", days=-1)
     (ours / "allowed.txt").write_text("cam\ngone\nexpired\n")
 
     def by(folder: Path, name: str) -> ClientCredentials:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 
 from presplit.bundle import Bundle, Trust, read, sign_bundle, write, write_plan
 from presplit.bundle.files import MANIFEST, SIGNATURE
-from presplit.bundle.sign import key_in, make_keys, signed, verified
+from presplit.bundle.sign import make_keys, private_key_in, public_key_in, signed, verified
 from presplit.core.errors import BundleError, SpecError
 from presplit.core.plans import Plan
+from presplit.core.private import NewFiles
+from presplit.runtime.authority import Authority
 
 made = run_path(str(Path(__file__).with_name("test_bundle.py")))
 
@@ -28,13 +31,14 @@ def bundle(tmp_path: Path) -> Bundle:
 def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes, bytes]:
     """Ours, its public half, and another's public half."""
     place = tmp_path_factory.mktemp("signing")
-    make_keys(place / "ours")
-    make_keys(place / "theirs")
+    for who in ("ours", "theirs"):
+        with NewFiles(place / who) as new:
+            make_keys(new)
     with pytest.raises(SpecError, match="signing.key: is there already"):
-        make_keys(place / "ours")
+        make_keys(NewFiles(place / "ours"))
     assert (place / "ours" / "signing.key").stat().st_mode & 0o777 == 0o600
-    ours = key_in(place / "ours" / "signing.key")
-    public = [key_in(place / who / "signing.pub") for who in ("ours", "theirs")]
+    ours = private_key_in(place / "ours" / "signing.key")
+    public = [public_key_in(place / who / "signing.pub") for who in ("ours", "theirs")]
     return ours, public[0], public[1]
 
 
@@ -113,8 +117,31 @@ def test_what_a_key_signed_for_something_else_signs_no_bundle(
     for text in (b"", b"{}", b'{"purpose":"mail"}', b"\xff" * 90):
         with pytest.raises(BundleError, match="signs something else than a bundle"):
             verified(own.sign(text) + text, (public,), Path("x"))
-    with pytest.raises(SpecError, match="expected a key of 32 bytes in base64"):
-        key_in(bundle.path / MANIFEST)
+
+
+def test_the_halves_of_a_key_and_other_files_are_told_apart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with NewFiles(tmp_path) as new:
+        make_keys(new)
+        Authority.found(new)
+    ours, public, junk = tmp_path / "signing.key", tmp_path / "signing.pub", tmp_path / "junk"
+    assert private_key_in(ours) != public_key_in(public)
+    with pytest.raises(SpecError, match="signing.pub: holds a public key, which signs nothing"):
+        private_key_in(public)
+    with pytest.raises(SpecError, match="signing.key: holds a private key, which belongs only"):
+        public_key_in(ours)
+    junk.write_bytes(base64.b64encode(bytes(32)))
+    for file in (junk, tmp_path / "ca.key", tmp_path / "ca.pem"):
+        with pytest.raises(SpecError, match="expected a private Ed25519 key in PEM"):
+            private_key_in(file)
+    for file in (junk, tmp_path / "ca.pem"):
+        with pytest.raises(SpecError, match="expected a public Ed25519 key in PEM"):
+            public_key_in(file)
+    assert not caplog.records
+    ours.chmod(0o644)
+    private_key_in(ours)
+    assert "signing.key: others may read it (mode 644)" in caplog.text
 
 
 def test_a_strangers_bundle_has_no_files_that_are_also_elsewhere(

@@ -56,7 +56,7 @@ def test_with_the_lines_that_it_prints_a_server_and_an_edge_find_each_other(
         assert {json.loads(answer)["why"] for answer in out.splitlines()} == {"server"}
         token = (folder / "edge-cam.token").read_text().strip()
         at = edge.index("--token-file")
-        monkeypatch.setenv("PRESPLIT_TOKEN", token)
+        monkeypatch.setenv("PRESPLIT_TOKEN", f"{token}\n")
         without = edge[:at] + edge[at + 2 :]
         assert '"why": "server"' in command(*without)[1]
         monkeypatch.setenv("PRESPLIT_TOKEN", token[::-1])
@@ -86,6 +86,35 @@ def test_every_edge_of_a_folder_shows_the_same(tmp_path: Path, command: Any) -> 
     assert "known by allowed.txt" in err
     assert not (tmp_path / "k" / "edge-b.token").exists()
     assert "nothing to make" in command("keys", tmp_path / "k")[2]
+
+
+@pytest.mark.parametrize("by", ["certificate", "token", "both"])
+def test_a_later_edge_shows_what_those_before_do(tmp_path: Path, command: Any, by: str) -> None:
+    assert command("keys", tmp_path, "--server", "h", "--edge", "a", "--by", by)[0] == 0
+    code, out, err = command("keys", tmp_path, "--add-edge", "b", "--json")
+    assert code == 0, err
+    made = {each.name.replace("-a", "-b") for each in tmp_path.glob("edge-a.*")}
+    assert set(json.loads(out)["made"]) == made
+
+
+def test_a_command_that_fails_leaves_nothing_and_works_once_it_is_right(
+    tmp_path: Path, command: Any
+) -> None:
+    folder = tmp_path / "its keys"
+    wrong = [["--server", "bad host!", "--edge", "a"], ["--server", "h", "--edge", "A B"]]
+    for words in (*wrong, ["--signing", "--server", "h", "--edge", ".."]):
+        assert command("keys", folder, *words)[0] == 2
+        assert not folder.exists()
+    words = ("keys", folder, "--server", "h", "--edge", "a", "--edge", "a", "--signing", "--json")
+    code, out, err = command(*words)
+    assert code == 0, err
+    assert f"{folder}/server.pem" in shlex.split(json.loads(out)["serve"])
+    before = {each.name: each.read_bytes() for each in folder.iterdir()}
+    for words in (["--edge", "b", "--signing"], ["--edge", "b", "--edge", "a"]):
+        code, _, err = command("keys", folder, *words)
+        assert code == 2
+        assert "is there already" in err
+    assert {each.name: each.read_bytes() for each in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from grpc.aio import _server as aio_server
 from presplit.bundle import Bundle
 from presplit.core.errors import ServerError, SpecError
 from presplit.core.plans import Plan
+from presplit.core.private import NewFiles
 from presplit.runtime import Edge
 from presplit.runtime.authority import Authority, add_token
 from presplit.runtime.hosted import Layer
@@ -103,11 +104,12 @@ class Kept:
 
 
 def keys(folder: Path) -> Path:
-    authority = Authority.found(folder)
-    authority.server(["127.0.0.1"])
-    for name in ("cam-1", "cam-2"):
-        authority.edge(name)
-    add_token(folder, "cam-1")
+    with NewFiles(folder) as new:
+        authority = Authority.found(new)
+        authority.server(["127.0.0.1"])
+        for name in ("cam-1", "cam-2"):
+            authority.edge(name)
+        add_token(new, "cam-1")
     return folder
 
 
@@ -344,7 +346,8 @@ def test_what_is_wrong_with_a_file_is_said_before_anybody_connects(
     junk = tmp_path / "junk"
     junk.write_text("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
     old = tmp_path / "old"
-    Authority.found(old).server(["localhost"], days=-1)
+    with NewFiles(old) as new:
+        Authority.found(new).server(["localhost"], days=-1)
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"cert": ours / "none.pem"}, "none.pem: cannot be read .No such file"),
         ({"cert": junk}, "junk: holds a certificate that cannot be read"),
@@ -402,20 +405,22 @@ def test_nothing_secret_shows_in_what_is_printed(ours: Path) -> None:
 
 def test_an_authority_writes_nothing_over_and_keeps_its_keys_to_its_owner(ours: Path) -> None:
     before = {entry.name: entry.read_bytes() for entry in ours.iterdir()}
+    new = NewFiles(ours)
     for again in (
-        lambda: Authority.found(ours),
-        lambda: Authority.of(ours).server(["localhost"]),
-        lambda: Authority.of(ours).edge("cam-1"),
-        lambda: add_token(ours, "cam-1"),
+        lambda: Authority.found(new),
+        lambda: Authority.of(new).server(["localhost"]),
+        lambda: Authority.of(new).edge("cam-1"),
+        lambda: add_token(new, "cam-1"),
     ):
         with pytest.raises(SpecError, match="is there already, and nothing is written over"):
             again()
     with pytest.raises(SpecError, match="expected a name of an edge"):
-        Authority.of(ours).edge("../up")
+        Authority.of(new).edge("../up")
     assert {entry.name: entry.read_bytes() for entry in ours.iterdir()} == before
     private = {*ours.glob("*.key"), *ours.glob("*.token"), ours / "tokens.txt"}
     assert {entry.stat().st_mode & 0o777 for entry in private} == {0o600}
-    Authority.of(ours).edge("cam-3")
+    with NewFiles(ours) as later:
+        Authority.of(later).edge("cam-3")
     assert (ours / "allowed.txt").read_text() == "cam-1\ncam-2\ncam-3\n"
 
 

@@ -8,10 +8,8 @@ This is the only file of the room in which cryptography is imported.
 
 from __future__ import annotations
 
-import base64
-import binascii
+import contextlib
 import hashlib
-import os
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +19,7 @@ from msgspec import Meta
 
 from presplit.bundle.files import SIGNATURE
 from presplit.core.errors import BundleError, SpecError, library
+from presplit.core.private import NewFiles, warn_if_open
 from presplit.core.spec import Name
 from presplit.core.types import canonical_json
 from presplit.core.value import Value
@@ -29,8 +28,10 @@ MOST_BYTES = 4096
 """A signature's file is never longer."""
 PURPOSE = "presplit bundle 1"
 """Signed along, so that the key's signature under anything else is none under a bundle."""
+PRIVATE, PUBLIC = "signing.key", "signing.pub"
 _LENGTH = 64
 NEED = {"need": "signing and checking bundles", "extra": "edge"}
+AS = "as presplit keys FOLDER --signing makes"
 
 
 class Statement(Value, frozen=True):
@@ -42,43 +43,69 @@ class Statement(Value, frozen=True):
     serial: Annotated[int, Meta(ge=0, le=2**53)]
 
 
-def make_keys(folder: Path) -> None:
-    """``signing.key``, for its owner alone, and ``signing.pub``, for everybody, in ``folder``.
+def make_keys(new: NewFiles) -> None:
+    """``signing.key``, for its owner alone, and ``signing.pub``, for everybody, both in PEM."""
+    ed25519: Any = library("cryptography.hazmat.primitives.asymmetric.ed25519", **NEED)
+    form: Any = library("cryptography.hazmat.primitives.serialization", **NEED)
+    pem, key = form.Encoding.PEM, ed25519.Ed25519PrivateKey.generate()
+    raw = key.private_bytes(pem, form.PrivateFormat.PKCS8, form.NoEncryption())
+    new.add(PRIVATE, raw, private=True)
+    new.add(PUBLIC, key.public_key().public_bytes(pem, form.PublicFormat.SubjectPublicKeyInfo))
 
-    Raises `SpecError` if one of them is there.
+
+def private_key_in(path: Path) -> bytes:
+    """The 32 bytes of the private key in the PEM file ``path``, which signs.
+
+    A file that others may read is warned of. Raises `SpecError`, also for a public key.
     """
     ed25519: Any = library("cryptography.hazmat.primitives.asymmetric.ed25519", **NEED)
-    key = ed25519.Ed25519PrivateKey.generate()
-    lines = {
-        "signing.key": (base64.b64encode(key.private_bytes_raw()), 0o600),
-        "signing.pub": (base64.b64encode(key.public_key().public_bytes_raw()), 0o644),
-    }
-    for name in lines:
-        if (folder / name).exists():
-            raise SpecError(f"{folder / name}: is there already, and nothing is written over")
-    for name, (line, mode) in lines.items():
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-            with os.fdopen(handle, "wb") as file:
-                file.write(line + b"\n")
-        except OSError as error:
-            raise SpecError(f"{folder / name}: cannot be written ({error.strerror})") from error
+    form: Any = library("cryptography.hazmat.primitives.serialization", **NEED)
+    raw = _pem_in(path)
+    if b"PUBLIC KEY-----" in raw:
+        raise SpecError(
+            f"{path}: holds a public key, which signs nothing; give the private one ({PRIVATE})"
+        )
+    key: Any = None
+    with contextlib.suppress(ValueError, TypeError, _unsupported()):
+        key = form.load_pem_private_key(raw, None)
+    if not isinstance(key, ed25519.Ed25519PrivateKey):
+        raise SpecError(f"{path}: expected a private Ed25519 key in PEM without a passphrase, {AS}")
+    warn_if_open(path)
+    return key.private_bytes_raw()
 
 
-def key_in(path: Path) -> bytes:
-    """The 32 bytes of the key in the file ``path``, public or private; raises `SpecError`."""
+def public_key_in(path: Path) -> bytes:
+    """The 32 bytes of the public key in the PEM file ``path``, by which signatures are checked.
+
+    Raises `SpecError`, also for a private key.
+    """
+    ed25519: Any = library("cryptography.hazmat.primitives.asymmetric.ed25519", **NEED)
+    form: Any = library("cryptography.hazmat.primitives.serialization", **NEED)
+    raw = _pem_in(path)
+    if b"PRIVATE KEY-----" in raw:
+        raise SpecError(
+            f"{path}: holds a private key, which belongs only where bundles are signed; give the "
+            f"public one ({PUBLIC})"
+        )
+    key: Any = None
+    with contextlib.suppress(ValueError, _unsupported()):
+        key = form.load_pem_public_key(raw)
+    if not isinstance(key, ed25519.Ed25519PublicKey):
+        raise SpecError(f"{path}: expected a public Ed25519 key in PEM, {AS}")
+    return key.public_bytes_raw()
+
+
+def _pem_in(path: Path) -> bytes:
     try:
-        raw = base64.b64decode(path.read_bytes()[:256].strip(), validate=True)
+        with path.open("rb") as file:
+            return file.read(MOST_BYTES)
     except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error.strerror})") from error
-    except binascii.Error:
-        raw = b""
-    if len(raw) != 32:
-        raise SpecError(
-            f"{path}: expected a key of 32 bytes in base64, as presplit keys FOLDER --signing makes"
-        )
-    return raw
+
+
+def _unsupported() -> Any:
+    errors: Any = library("cryptography.exceptions", **NEED)
+    return errors.UnsupportedAlgorithm
 
 
 def signed(manifest: bytes, name: str, key: bytes, *, serial: int | None = None) -> bytes:

@@ -123,7 +123,7 @@ def write_plan(
 
 
 def sign_bundle(path: str | Path, key: bytes, *, serial: int | None = None) -> Statement:
-    """Sign the bundle at ``path`` by the private ``key`` (`presplit.bundle.sign.key_in`).
+    """Sign the bundle at ``path`` by the private ``key`` (`presplit.bundle.sign.private_key_in`).
 
     ``serial`` only grows: devices refuse a lower one than they have taken; it is the seconds since
     1970, if None. A signature that is there is replaced. Raises `BundleError`.

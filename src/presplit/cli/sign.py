@@ -28,9 +28,9 @@ def sign(
 ) -> None:
     """Sign a bundle; what was signed before is signed anew, and a new plan must be signed again."""
     from presplit.bundle import sign_bundle
-    from presplit.bundle.sign import key_in
+    from presplit.bundle.sign import private_key_in
 
-    statement = sign_bundle(bundle, key_in(key), serial=serial)
+    statement = sign_bundle(bundle, private_key_in(key), serial=serial)
     show(
         {"bundle": str(bundle), "name": statement.name, "serial": statement.serial},
         f"{bundle}: signed as {statement.name}, serial {statement.serial}",

@@ -2,7 +2,8 @@
 
 Small on purpose: one authority that signs nothing but leaves, a key of its own for every end, ECDSA
 over P-256, which every TLS library has. Certificates of a server serve only as that, those of edges
-only as those. Nothing that is there is ever written over.
+only as those. What is made comes to be all together (`presplit.core.private.NewFiles`), and nothing
+that is there is ever written over.
 """
 
 from __future__ import annotations
@@ -10,14 +11,13 @@ from __future__ import annotations
 import datetime
 import hashlib
 import ipaddress
-import os
 import re
 import secrets
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from presplit.core.errors import SpecError, library
+from presplit.core.private import NewFiles, warn_if_open
 
 NEED = {"need": "making certificates", "extra": "edge"}
 CA_DAYS = 3650
@@ -36,36 +36,36 @@ _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?")
 
 
 class Authority:
-    """The authority in ``folder``; see `found` and `of`."""
+    """The authority in a folder, which adds to the ``new`` files of it; see `found` and `of`."""
 
-    def __init__(self, folder: Path, key: Any, cert: Any) -> None:
-        self._folder, self._key, self._cert = folder, key, cert
+    def __init__(self, new: NewFiles, key: Any, cert: Any) -> None:
+        self._new, self._key, self._cert = new, key, cert
 
     @classmethod
-    def found(cls, folder: Path) -> Authority:
-        """A new authority in ``folder``, which is made: ``ca.pem`` and ``ca.key``.
+    def found(cls, new: NewFiles) -> Authority:
+        """A new authority: ``ca.pem`` and ``ca.key``.
 
         Raises `SpecError` if there is one already.
         """
         x509 = _x509()
-        _free(folder, "ca.pem", "ca.key")
         key, name = _key(), _called(f"presplit authority {secrets.token_hex(4)}")
         limits = x509.BasicConstraints(ca=True, path_length=0)
         usage = _usage(key_cert_sign=True, crl_sign=True)
         cert = _certificate(name, name, key.public_key(), CA_DAYS, [(limits, True), (usage, True)])
-        made = cls(folder, key, cert.sign(key, _sha256()))
-        _store(folder / "ca.key", _pem_of_key(key), private=True)
-        _store(folder / "ca.pem", _pem(made._cert))
+        made = cls(new, key, cert.sign(key, _sha256()))
+        new.add("ca.key", _pem_of_key(key), private=True)
+        new.add("ca.pem", _pem(made._cert))
         return made
 
     @classmethod
-    def of(cls, folder: Path) -> Authority:
-        """The authority that is in ``folder``; raises `SpecError` if there is none."""
-        x509 = _x509()
+    def of(cls, new: NewFiles) -> Authority:
+        """The authority that is in the folder already; raises `SpecError` if there is none."""
+        x509, folder = _x509(), new.folder
         serialization = library("cryptography.hazmat.primitives.serialization", **NEED)
         try:
             key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
             cert = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+            warn_if_open(folder / "ca.key")
         except OSError as error:
             raise SpecError(
                 f"{error.filename}: cannot be read ({error.strerror}); make an authority first: "
@@ -77,21 +77,19 @@ class Authority:
             ) from error
         if cert.public_key() != key.public_key():
             raise SpecError(f"{folder}: ca.key is not the key of ca.pem")
-        return cls(folder, key, cert)
+        return cls(new, key, cert)
 
     def server(self, hosts: Sequence[str], *, days: int = DAYS) -> None:
         """``server.pem`` and ``server.key`` for a server that is reached as any of ``hosts``."""
         x509 = _x509()
-        _free(self._folder, "server.pem", "server.key")
         self._leaf("server", [_host(host) for host in hosts], x509.OID_SERVER_AUTH, days)
 
     def edge(self, name: str, *, days: int = DAYS) -> None:
         """``edge-NAME.pem`` and ``edge-NAME.key``, and a line with the name in ``allowed.txt``."""
         x509 = _x509()
         check_name(name)
-        _free(self._folder, f"edge-{name}.pem", f"edge-{name}.key")
         self._leaf(f"edge-{name}", [x509.DNSName(name)], x509.OID_CLIENT_AUTH, days)
-        _add_line(self._folder / ALLOWED, name, private=False)
+        self._new.add_line(ALLOWED, name)
 
     def _leaf(self, file: str, names: list[Any], purpose: Any, days: int) -> None:
         """A key of its own and a certificate with ``names`` for one ``purpose``."""
@@ -105,22 +103,21 @@ class Authority:
         ]
         subject = _called(f"presplit {file}"[:64])
         cert = _certificate(subject, self._cert.subject, key.public_key(), days, marks)
-        _store(self._folder / f"{file}.key", _pem_of_key(key), private=True)
-        _store(self._folder / f"{file}.pem", _pem(cert.sign(self._key, _sha256())))
+        self._new.add(f"{file}.key", _pem_of_key(key), private=True)
+        self._new.add(f"{file}.pem", _pem(cert.sign(self._key, _sha256())))
 
 
-def add_token(folder: Path, name: str, *, days: int = DAYS) -> None:
+def add_token(new: NewFiles, name: str, *, days: int = DAYS) -> None:
     """A new token for ``name``: alone in ``edge-NAME.token``, its hash and end in ``tokens.txt``.
 
     Raises `SpecError` if that file is there.
     """
     check_name(name)
-    _free(folder, f"edge-{name}.token")
     token = secrets.token_urlsafe(TOKEN_BYTES)
     end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
     digest = hashlib.sha256(token.encode()).hexdigest()
-    _store(folder / f"edge-{name}.token", f"{token}\n".encode(), private=True)
-    _add_line(folder / TOKENS, f"{name} sha256:{digest} {end:%Y-%m-%d}", private=True)
+    new.add(f"edge-{name}.token", f"{token}\n".encode(), private=True)
+    new.add_line(TOKENS, f"{name} sha256:{digest} {end:%Y-%m-%d}", private=True)
 
 
 def check_name(name: str) -> None:
@@ -198,38 +195,3 @@ def _pem(cert: Any) -> bytes:
 def _pem_of_key(key: Any) -> bytes:
     form: Any = library("cryptography.hazmat.primitives.serialization", **NEED)
     return key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
-
-
-def _free(folder: Path, *names: str) -> None:
-    """Raise `SpecError` if one of the files is there already."""
-    for name in names:
-        if (folder / name).exists():
-            raise SpecError(
-                f"{folder / name}: is there already, and nothing is written over; move it away "
-                "first, or use another folder"
-            )
-
-
-def _store(path: Path, raw: bytes, *, private: bool = False) -> None:
-    """A new file; what is private can be read by its owner alone from the start."""
-    mode = 0o600 if private else 0o644
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(handle, "wb") as file:
-            file.write(raw)
-    except OSError as error:
-        raise SpecError(f"{path}: cannot be written ({error.strerror})") from error
-
-
-def _add_line(path: Path, line: str, *, private: bool) -> None:
-    """``line`` at the end of a list, which is replaced in one step: a server may be reading it."""
-    try:
-        before = path.read_text() if path.exists() else ""
-        if before and not before.endswith("\n"):
-            before += "\n"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        _store(temporary, f"{before}{line}\n".encode(), private=private)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise SpecError(f"{path}: cannot be written ({error.strerror})") from error

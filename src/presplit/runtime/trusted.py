@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from presplit.bundle import Bundle, Trust, read
-from presplit.bundle.sign import key_in
+from presplit.bundle.sign import public_key_in
 from presplit.runtime.quarantine import try_out
 
 
@@ -24,7 +24,7 @@ def reader(
     trust = None
     if keys:
         remembered = Path(state) if state is not None else _remembered()
-        trust = Trust(tuple(key_in(Path(key)) for key in keys), remembered)
+        trust = Trust(tuple(public_key_in(Path(key)) for key in keys), remembered)
     return functools.partial(_read, trust=trust, untrusted=untrusted)
 
 

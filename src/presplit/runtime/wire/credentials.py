@@ -114,7 +114,8 @@ def client_credentials(
 ) -> ClientCredentials:
     """An edge's side of TLS: the authorities ``ca`` that it trusts, else the public ones.
 
-    ``cert`` and ``key`` show the server who it is; ``token`` goes with every call. Raises
+    ``cert`` and ``key`` show the server who it is; ``token`` goes with every call, without
+    the blanks and the end of the line that files and variables leave around it. Raises
     `SpecError` as `secured`.
     """
     if (cert is None) != (key is None):
@@ -123,7 +124,7 @@ def client_credentials(
     trusted = None if ca is None else certificates(ca)
     words: tuple[tuple[str, str], ...] = ()
     if token is not None:
-        words = ((HEADER, f"{SCHEME.title()}{check_token(token, 'token')}"),)
+        words = ((HEADER, f"{SCHEME.title()}{check_token(token.strip(), 'token')}"),)
     channel: Any = grpc.ssl_channel_credentials(trusted, own[1], own[0])
     return ClientCredentials(channel, words)
 

@@ -8,14 +8,13 @@ show (from when until when a certificate holds) are read here (RFC 5280, section
 from __future__ import annotations
 
 import datetime
-import logging
 import re
 import ssl
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from presplit.core.errors import SpecError
+from presplit.core.private import warn_if_open
 
 MOST_BYTES = 2**20
 """A file of certificates or a key is never longer."""
@@ -46,11 +45,7 @@ def contents(path: Path) -> bytes:
 def secret(path: Path) -> bytes:
     """As `contents`, for what only its owner may read: a file open to others is warned of."""
     raw = contents(path)
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
-        logging.getLogger("presplit").warning(
-            "%s: others may read it (mode %o); chmod 600 %s", path, mode, path
-        )
+    warn_if_open(path)
     return raw
 
 
