@@ -280,6 +280,32 @@ def test_who_watches_its_health_hears_that_it_ends(bundle: Bundle) -> None:
         end(running.process)
 
 
+def test_a_server_that_drains_is_not_ready_again(bundle: Bundle) -> None:
+    """Though it looks for new bundles all the while."""
+    heard = list[int]()
+
+    def ask(started: Started) -> None:
+        def asking() -> None:
+            with grpc.insecure_channel(started.address) as channel:
+                watch = channel.unary_stream(
+                    f"/{messages.HEALTH_SERVICE}/Watch",
+                    request_serializer=lambda message: message.SerializeToString(),
+                    response_deserializer=messages.HealthCheckResponse.FromString,
+                )
+                told = watch(messages.HealthCheckRequest(), timeout=5)
+                heard.append(next(told).status)
+                os.kill(os.getpid(), signal.SIGTERM)
+                heard.extend(each.status for each in told)
+
+        asks.append(threading.Thread(target=asking))
+        asks[0].start()
+
+    asks = list[threading.Thread]()
+    serve(bundle, Config(port=0, log="none", watch_s=0.01, moment_s=0.15), ready=ask)
+    asks[0].join(5)
+    assert heard == [1, 2]
+
+
 def test_who_watches_a_server_is_told_of_every_request(bundle: Bundle) -> None:
     seen = list[Served]()
 

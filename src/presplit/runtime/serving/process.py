@@ -215,9 +215,9 @@ class Process:
             if self._ready is not None:
                 self._ready(self._started(address, at))
             await self._stop.wait()
-            await self._drain(listener)
         finally:
             following.cancel()
+        await self._drain(listener)
 
     def _started(self, address: str, http: str | None) -> Started:
         """What is said when it is ready."""
@@ -249,7 +249,8 @@ class Process:
             if asked:
                 count = len(self._catalogue.bundles)
                 tell("reloaded", f"looked again: {count} bundles are served", bundles=count)
-            self._readiness.set(bool(self._catalogue.bundles))
+            if not self._stop.is_set():  # once it drains it is never ready again
+                self._readiness.set(bool(self._catalogue.bundles))
 
     async def _drain(self, listener: Listener) -> None:
         """Say that it is not ready, take nothing more, answer whoever is inside, and close."""
