@@ -200,6 +200,9 @@ def test_requests_on_this_machine_are_answered(bundle: Path, photos: Path, tmp_p
             (b"no image", {}, 400),
             (b"", {}, 400),
             (b"x", {"Host": "evil.example"}, 403),
+            (b"x", {"Origin": "https://evil.example"}, 403),
+            (b"x", {"Origin": "null"}, 403),
+            (b"x", {"Origin": "http://["}, 400),
             (b"x", {"Content-Length": "99999999999"}, 413),
             (b"x", {"Content-Length": "-1"}, 411),
         ):

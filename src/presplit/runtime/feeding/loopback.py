@@ -1,7 +1,8 @@
 """Samples over HTTP, from programs on this very machine: POST an image, get the answer as JSON.
 
 It listens on 127.0.0.1 only and has no encryption and no passwords: whoever may run programs here
-may ask. Every connection carries one request and is closed after `MOST_S`, whatever it has sent.
+may ask, and no page of the web that a browser here shows. Every connection carries one request and
+is closed after `MOST_S`, whatever it has sent.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 from presplit.core.errors import ServerError
+from presplit.runtime.address import is_here
 
 HERE = "127.0.0.1"
 MOST_BODY_BYTES = 2**26
@@ -26,8 +28,6 @@ BUSY = (
     b"Content-Type: application/json\r\n\r\n"
     b'{"error": "too many connections at once; try again in a second"}\n'
 )
-NAMES = (HERE, "localhost")
-"""What a request may call this machine: a web page that says another name is sent away."""
 
 Ask = Callable[[bytes, str | None], tuple[int, Mapping[str, object]]]
 """The status and the answer for a body, and for the id that the request has, if any."""
@@ -130,9 +130,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refused(self) -> tuple[int, Mapping[str, object]] | None:
         """The status and reason for a request that is not read."""
-        host = (self.headers.get("Host") or HERE).rpartition("@")[2]
-        if host.rpartition(":")[0] not in NAMES and host not in NAMES:
-            return 403, {"error": f"expected a request to {HERE}, got one to {host[:100]!r}"}
+        host, origin = self.headers.get("Host") or HERE, self.headers.get("Origin")
+        try:
+            here = is_here(host, origin)
+        except ValueError:
+            return 400, {"error": "expected Host and Origin to be addresses"}
+        if not here:
+            came = f"to {host[:100]!r} from {(origin or 'a program')[:100]!r}"
+            return 403, {"error": f"expected a request to {HERE} from this machine, got one {came}"}
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdigit()):
             return 411, {"error": "expected a body with its Content-Length"}
