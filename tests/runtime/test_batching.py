@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from typing import Any
@@ -171,6 +173,23 @@ def test_who_is_late_or_gave_up_is_not_computed(bundle: Bundle) -> None:
         with pytest.raises(TooLate):
             late.result(5)
         assert hosted.run(name, VALUES[:1], until=None).result(5).shape == (1, 4)
+        assert gate.sizes == [1, 1]
+
+
+def test_who_gives_up_again_and_again_fills_no_memory(bundle: Bundle) -> None:
+    gate, name = Gate(), bundle.manifest.model_name(1, "float32")
+    with hosted_by(bundle, gate) as hosted:
+        first = begun(hosted, bundle, gate)
+        waits = hosted.run(name, VALUES[:1], until=None)
+        arrays = list[weakref.ref[np.ndarray]]()
+        for _ in range(100):
+            array = VALUES[:1].copy()
+            arrays.append(weakref.ref(array))
+            assert hosted.run(name, array, until=None).cancel()
+        gc.collect()
+        assert sum(each() is not None for each in arrays) <= 20
+        gate.open.set()
+        assert first.result(5).shape == waits.result(5).shape == (1, 4)
         assert gate.sizes == [1, 1]
 
 

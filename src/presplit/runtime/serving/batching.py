@@ -30,6 +30,8 @@ WAY_BACK = 0.02
 """Of the time until its deadline so much is left for a reply's way back."""
 MOST_JOINED = 32
 """Samples that are computed together, at most."""
+MOST_GIVEN_UP = 16
+"""Requests that were given up and still wait for their turn, at most."""
 NICE = 5
 """How much less the threads that compute count beside the one that takes requests in."""
 T = TypeVar("T")
@@ -99,9 +101,20 @@ class Crew:
             raise Overloaded("the server is stopping")
 
     def _add(self, asked: Asked, hold_s: float) -> None:
+        self._purge()
         if not len(asked.line):
             self._lines.append(asked.line)
         asked.line.add(asked, hold_s)
+
+    def _purge(self) -> None:
+        """Let go of those that were given up once they are many: their places are free already.
+
+        Else who asks and gives up, again and again, fills the memory while others are in turn.
+        """
+        if sum(map(len, self._lines)) > self.book.inside + MOST_GIVEN_UP:
+            for line in self._lines:
+                self._counts["cancelled"] += line.purge()
+            self._lines = [line for line in self._lines if len(line)]
 
     def _work(self) -> None:
         """What each thread does until the crew is closed."""

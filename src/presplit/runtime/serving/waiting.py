@@ -205,6 +205,17 @@ class Line:
         self._ripens_at = -math.inf if self._heap else math.inf
         return batch
 
+    def purge(self) -> int:
+        """Let go of those that were given up, and count them."""
+        living = [each for each in self._heap if not each[2].reply.cancelled()]
+        gone = len(self._heap) - len(living)
+        self._heap = living
+        heapq.heapify(self._heap)
+        self._samples = sum(asked.samples for _, _, asked in living)
+        if not living:
+            self._ripens_at = math.inf
+        return gone
+
     def _is_over(self, asked: Asked, now: float) -> bool:
         """Whether computing it is of no use; where others wait, they come before a sure miss."""
         if asked.reply.cancelled() or asked.until <= now:
