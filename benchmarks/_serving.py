@@ -46,6 +46,10 @@ class Found:
             }
         )
 
+    def unmeasured(self, name: str, goal: str) -> None:
+        """A figure that there is none of: that is no pass."""
+        self.checks.append({"name": name, "value": "not measured", "target": goal, "ok": False})
+
 
 Part = Callable[[Asked], Found]
 

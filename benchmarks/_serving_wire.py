@@ -220,7 +220,7 @@ def throughput(asked: Asked) -> Found:
                         del seen[who]
                     else:
                         seen[who].append(rate)
-    _rates(found, seen)
+    _rates(found, seen, asked)
     return found
 
 
@@ -283,8 +283,8 @@ def _rate(callers: list[Call], seconds: float) -> tuple[float, float] | str:
     return len(flat) / took_s, 1e3 * flat[int(0.99 * len(flat))]
 
 
-def _rates(found: Found, seen: dict[str, list[tuple[float, float]]]) -> None:
-    """Rows and checks of what was ``seen``."""
+def _rates(found: Found, seen: dict[str, list[tuple[float, float]]], asked: Asked) -> None:
+    """Rows and checks of what was ``seen``; a peer that was not passes only where it is quick."""
     best = "presplit, lane"
     rates = {who: [rate for rate, _ in each] for who, each in seen.items()}
     late = {who: statistics.median(p99 for _, p99 in each) for who, each in seen.items()}
@@ -300,11 +300,19 @@ def _rates(found: Found, seen: dict[str, list[tuple[float, float]]]) -> None:
             spread=f"{min(each):.0f}..{max(each):.0f}",
         )
         if who in HTTP_PEERS:
-            goal = 2.0 if who == "Ray Serve" else 1.0
-            found.check(f"requests a second over {who}", times, goal)
+            found.check(f"requests a second over {who}", times, _goal(who))
             found.check(f"p99 over {who}", late[best] / late[who], 1.0, at_most=True)
+    for who in HTTP_PEERS:
+        if who not in rates and not asked.quick:
+            found.unmeasured(f"requests a second over {who}", f">= {_goal(who):g}")
+            found.unmeasured(f"p99 over {who}", "<= 1")
     for who in ("presplit, lane", "presplit, unary gRPC"):
         found.check(f"requests a second, {who}", statistics.median(rates[who]), 1200)
+
+
+def _goal(who: str) -> float:
+    """So many times as many requests a second as this peer answers."""
+    return 2.0 if who == "Ray Serve" else 1.0
 
 
 PARTS = {"latency": latency, "throughput": throughput}

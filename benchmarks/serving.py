@@ -24,7 +24,8 @@ def run(quick: bool, *, parts: tuple[str, ...] = (), peers_python: str = "") -> 
     """The rows and checks of the ``parts``, all if empty.
 
     ``peers_python`` is an interpreter that has Ray Serve, FastAPI, LitServe and BentoML; a peer
-    that is missing there is a row that says so. Raises `SpecError` for a part that does not exist.
+    that is missing there is a row that says so and, unless this is ``quick``, a check that fails.
+    Raises `SpecError` for a part that does not exist.
     """
     for name in parts:
         if name not in PARTS:

@@ -102,3 +102,17 @@ def test_an_option_that_the_benchmark_does_not_declare_is_refused(folder):
     done = benchmarks(folder, "broken", "--rows", "a")
     assert done.returncode == 2
     assert "unrecognized arguments: --rows a" in done.stderr
+
+
+def test_a_peer_that_was_not_measured_does_not_pass() -> None:
+    from benchmarks._serving import Asked, Found
+    from benchmarks._serving_wire import HTTP_PEERS, _rates
+
+    seen = {who: [(2000.0, 1.0)] for who in ("presplit, lane", "presplit, unary gRPC", "FastAPI")}
+    for quick in (True, False):
+        found = Found()
+        _rates(found, seen, Asked(quick))
+        failed = {check["name"] for check in found.checks if check["value"] == "not measured"}
+        assert not any(check["ok"] for check in found.checks if check["name"] in failed)
+        missing = set() if quick else set(HTTP_PEERS) - {"FastAPI"}
+        assert {name.partition(" over ")[2] for name in failed} == missing
