@@ -292,7 +292,7 @@ def test_an_engine_that_became_slow_is_stopped_at_the_deadline(
     assert threading.active_count() <= threads
 
 
-def test_the_whole_deadline_is_the_edges_where_no_server_is_asked(
+def test_the_whole_deadline_is_the_edges_where_no_server_is_or_can_be_asked(
     bundle: Bundle, promised: SimpleNamespace
 ) -> None:
     """The net takes a fraction of a millisecond; the margin for a reply would be all of 4 ms."""
@@ -301,8 +301,14 @@ def test_the_whole_deadline_is_the_edges_where_no_server_is_asked(
         answers = [edge.answer(promised.IMAGE) for _ in range(21)]
         whys = [answer.why for answer in answers]
     assert whys.count("planned") > 10
-    with Edge.open(bundle, upstream=InProcess(After(0)), plan=Plan(1, deadline_s=0.004)) as edge:
-        assert edge.answer(promised.IMAGE).why == "no_time"
+    for profile, own in (("balanced", "no_time"), ("edge_first", "planned")):
+        upstream = InProcess(After(0))
+        plan = Plan(1, deadline_s=0.004)
+        with Edge.open(bundle, upstream=upstream, plan=plan, profile=profile) as edge:
+            answers = [edge.answer(promised.IMAGE) for _ in range(21)]
+        assert {answer.up_bytes for answer in answers} == {0}
+        deep = [answer.why for answer in answers if answer.exit == "final"]
+        assert deep.count(own) > 10  # who may be asked makes no answer worse
 
 
 class Failing:

@@ -143,7 +143,7 @@ def test_a_deadline_that_is_too_near_to_ask_is_met_by_the_held_answer(
     bundle: Bundle, server: str
 ) -> None:
     with Edge.open(bundle, server=server, plan=Plan(1)) as edge:
-        answer = edge.answer(IMAGES[0], deadline_s=0.001)
+        answer = edge.answer(IMAGES[0], deadline_s=0.000001)
     assert (answer.why, answer.where, answer.exit, answer.up_bytes) == (
         "no_time",
         "edge",

@@ -39,8 +39,9 @@ It is what waking up, reading a reply and building the answer take on a busy mac
 def answer_by(deadline_s: float, *, asks: bool) -> float:
     """When the last step of an answer must be over, in seconds from its beginning.
 
-    An edge that ``asks`` a server keeps `MARGIN_S` back to read the reply; one that computes
-    everything itself has the whole deadline. The planner and the edge both go by this.
+    An edge that ``asks`` a server keeps `MARGIN_S` back to read the reply; what it computes itself,
+    where nothing is asked or no reply came, has the whole deadline. The planner and the edge both
+    go by this; the planner, to be safe, for all answers of a plan that asks.
 
     >>> answer_by(0.05, asks=True), answer_by(0.05, asks=False)
     (0.045000000000000005, 0.05)

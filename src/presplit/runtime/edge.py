@@ -235,9 +235,9 @@ class Edge:
 
         From then on nothing is begun on the edge that would not be over in time, what turns out
         slower than at opening is stopped at the deadline, between two operators, and a reply is
-        waited for only until the deadline, less `MARGIN_S` where a server is asked. As long as no
-        exit has run there is nothing to answer with: then what comes first is the answer, the reply
-        or the next exit, however late.
+        waited for only until the deadline less `MARGIN_S`; what this device computes itself has the
+        whole deadline. As long as no exit has run there is nothing to answer with: then what comes
+        first is the answer, the reply or the next exit, however late.
 
         ``image``: float32, exactly the net's input shape, without a batch, finite. The deadline is
         the argument, or the plan's, or `DEFAULT_DEADLINE_S`. ``up_bytes`` counts the payload handed
@@ -250,8 +250,8 @@ class Edge:
         limit_s, row, number, trip = self._limit(deadline_s), None, 0, Trip()
         if self._choosing is not None:
             row = number = self._choosing.choose(limit_s)
-        by = began + answer_by(limit_s, asks=self._asks[number])
-        found = self._walks[number].find(image[np.newaxis], by, trip)
+        by, reply_by = began + limit_s, began + answer_by(limit_s, asks=self._asks[number])
+        found = self._walks[number].find(image[np.newaxis], by, trip, reply_by=reply_by)
         split = self._plans[number].split
         answer = found.answer(time.monotonic() - began, final=self._final, split=split, row=row)
         self._whys[answer.why] += 1

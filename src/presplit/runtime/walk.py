@@ -107,11 +107,14 @@ class Walk:
         """What asks the server; None if the plan keeps all on the edge."""
         return self._sending
 
-    def find(self, values: Floats, by: float, trip: Trip) -> Found:
+    def find(
+        self, values: Floats, by: float, trip: Trip, *, reply_by: float | None = None
+    ) -> Found:
         """What answers the sample ``values`` ``(1, *input)`` by ``by``, as `time.monotonic` counts.
 
-        What is seen on the way is noted in ``trip``. Raises `EngineError` if this machine cannot
-        compute any answer.
+        A reply must be there ``reply_by``, if that is earlier: what is computed here has all the
+        time. What is seen on the way is noted in ``trip``. Raises `EngineError` if this machine
+        cannot compute any answer.
         """
         held: Held | None = None
         for number, stretch in enumerate(self._way):
@@ -140,7 +143,7 @@ class Walk:
             found = self._by_profile(values, held, by)
             if found is not None:
                 return found
-        return self._ask(values, held, by, trip)
+        return self._ask(values, held, by, trip, by if reply_by is None else reply_by)
 
     def _run(
         self, stretch: Stretch, values: Floats, by: float | None, trip: Trip
@@ -201,14 +204,16 @@ class Walk:
         finally:
             here.stop()
 
-    def _ask(self, values: Floats, held: Held | None, by: float, trip: Trip) -> Found:
-        """The reply if it is there in time, else the best answer of this device by then.
+    def _ask(
+        self, values: Floats, held: Held | None, by: float, trip: Trip, reply_by: float
+    ) -> Found:
+        """The reply if it is there ``reply_by``, else the best answer of this device by then.
 
         With nothing held the deadline cannot be kept for sure: after it, what comes first is the
         answer. An answer that is as good as the reply (`races`) is taken before it too.
         """
         assert self._sending is not None, "what does not end here is sent"
-        latest = by if held is not None else max(by, time.monotonic()) + LATE_S
+        latest = reply_by if held is not None else max(by, time.monotonic()) + LATE_S
         asked, up_bytes = self._sending.ask(values, latest)
         here = Fallback(self._fallback, values, held, by=by, pace=self._pace)
         try:
@@ -217,7 +222,7 @@ class Walk:
                 trip.unasked(asked)
             else:
                 trip.asks(up_bytes)
-                reply = self._reply(asked, here, by, latest)
+                reply = self._reply(asked, here, reply_by, latest)
                 trip.heard(asked, reply)
             if isinstance(reply, Failure):
                 return Found(here.best(), "edge", reply.why, up_bytes)
