@@ -101,3 +101,10 @@ def test_a_full_disk_behind_standard_output_is_one_sentence() -> None:
     assert done.returncode == 2
     assert done.stderr.decode().startswith("presplit: nothing more can be written (No space left")
     assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-"])
+def test_a_closed_stream_is_no_traceback(closed: str) -> None:
+    line = f"{sys.executable} -m presplit inspect nowhere.onnx {closed}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr

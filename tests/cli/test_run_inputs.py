@@ -78,6 +78,22 @@ def test_a_folder_of_photos_is_answered_and_its_bad_files_are_lines(
     assert code == 0 and [line["label"] for line in lines(out)] == [by_file["0"], by_file["7"]]
 
 
+def test_links_to_folders_are_followed_once_and_what_is_hidden_is_passed_over(
+    command: Command, bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    shown, card = tmp_path / "shown", tmp_path / "card"
+    for folder in (shown / ".git", card):
+        folder.mkdir(parents=True)
+    for place in (shown / ".git" / "1.png", shown / ".2.png", card / "3.png", shown / "4.png"):
+        place.write_bytes((photos / "0.png").read_bytes())
+    (shown / "sd").symlink_to(card)
+    (card / "round").symlink_to(shown)
+    code, out, problem = command("run", bundle, shown)
+    assert code == 0
+    assert [Path(line["file"]).name for line in lines(out)] == ["4.png", "3.png"]
+    assert "1 hidden" in problem
+
+
 def test_what_names_no_sample_is_refused_before_the_first_answer(
     command: Command, bundle: Path, photos: Path, tmp_path: Path
 ) -> None:

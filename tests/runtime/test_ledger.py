@@ -63,6 +63,15 @@ def test_what_is_no_ledger_is_left_alone(tmp_path: Path) -> None:
     other.close()
     with pytest.raises(InputError, match="other.db: cannot be a ledger .it holds the tables of an"):
         Ledger(tmp_path / "other.db")
+    with Ledger(tmp_path / "damaged") as ledger:
+        assert ledger.put_all([(str(k), {"text": "x" * 500}, "", True) for k in range(60)])
+    raw = bytearray((tmp_path / "damaged").read_bytes())
+    raw[5000:25000] = bytes(range(250)) * 80
+    (tmp_path / "damaged").write_bytes(raw)
+    with pytest.raises(
+        InputError, match="damaged: cannot be a ledger .*name another file, or move"
+    ):
+        Ledger(tmp_path / "damaged")
     with pytest.raises(InputError, match="nowhere/x: cannot be a ledger"):
         Ledger(tmp_path / "nowhere" / "x")
     with pytest.raises(InputError, match="at least 1 answer, got most = 0"):

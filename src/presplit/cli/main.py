@@ -72,9 +72,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads of OpenMP that spin while they wait make training many times slower when other work
     # wants the processors.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _have_streams()
     given = spread(list(sys.argv[1:] if arguments is None else arguments)) or ["--help"]
     with every_character_printable():
         return _run(given)
+
+
+def _have_streams() -> None:
+    """Whoever closed a standard stream (``>&-``) reads nothing there, or writes to nowhere."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _run(given: list[str]) -> int:

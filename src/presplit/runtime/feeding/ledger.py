@@ -145,6 +145,9 @@ class Ledger:
             store.execute(f"pragma journal_size_limit = {2**22}")
             store.execute(f"pragma application_id = {OURS}")
             store.executescript(TABLES)
+            damage = store.execute("pragma quick_check(1)").fetchone()[0]
+            if damage != "ok":
+                raise sqlite3.DatabaseError(f"it is damaged: {' '.join(damage.split())}")
         except BaseException:
             store.close()
             raise

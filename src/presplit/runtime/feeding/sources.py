@@ -87,11 +87,14 @@ def _folder(folder: Path, taking: Taking, passed_over: Counter[str]) -> Iterable
         name = str(error.filename)
         kept.append(broken(name, {"file": name}, f"cannot be read ({error.strerror})"))
 
-    for place, folders, names in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not is_litter(name))
-        for name in sorted(name for name in names if not is_litter(name)):
+    been = {_identity(folder)}
+    for place, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        folders[:] = [name for name in _inside(folders) if _is_new(Path(place, name), been)]
+        for name in _inside(names):
             ending = Path(name).suffix.lower()
-            if ending in known:
+            if name.startswith("."):
+                passed_over["hidden"] += 1
+            elif ending in known:
                 kept.append(Path(place, name))
             else:
                 passed_over[ending or "no ending"] += 1
@@ -109,6 +112,30 @@ def _folder(folder: Path, taking: Taking, passed_over: Counter[str]) -> Iterable
         for one in kept
         for sample in ([one] if isinstance(one, Sample) else _in_folder(one, taking))
     )
+
+
+def _inside(names: Sequence[str]) -> list[str]:
+    """Those that a user has put there, in order."""
+    return sorted(name for name in names if not is_litter(name))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """The same for each name of one folder."""
+    found = folder.stat()
+    return found.st_dev, found.st_ino
+
+
+def _is_new(folder: Path, been: set[tuple[int, int]]) -> bool:
+    """Whether to go into ``folder``: not if it is hidden, nor twice where links lead round."""
+    if folder.name.startswith("."):
+        return False
+    try:
+        identity = _identity(folder)
+    except OSError:
+        return True  # it is told when it is walked
+    is_new = identity not in been
+    been.add(identity)
+    return is_new
 
 
 def _in_folder(path: Path, taking: Taking) -> Iterable[Sample]:
