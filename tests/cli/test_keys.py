@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from presplit.cli.main import main
+from presplit.cli.reached import advice_on
 from presplit.lab.processes import running
 
 small = run_path(str(Path(__file__).parents[1] / "runtime" / "small.py"))
@@ -33,6 +34,19 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
         return code, said.out, said.err
 
     return run
+
+
+def mistakes_are_told(command: Any, folder: Path, run: tuple[str | Path, ...]) -> None:
+    """What the run of an edge says that comes to a server of ``folder`` without what it needs."""
+    other = folder / "other"
+    assert command("keys", other, "--server", "example.org", "--by", "token")[0] == 0
+    for given, said in (
+        ([], "a server with TLS does so on who comes without"),
+        (["--tls-ca", folder / "ca.pem"], "shows no certificate that it admits"),
+        (["--tls-ca", other / "ca.pem"], "of no authority that is trusted here"),
+    ):
+        told = command(*run, "--split", "1", "--deadline", "1", *given)[2]
+        assert "could not be reached for 2 of them" in told and said in told
 
 
 def test_with_the_lines_that_it_prints_a_server_and_an_edge_find_each_other(
@@ -62,9 +76,11 @@ def test_with_the_lines_that_it_prints_a_server_and_an_edge_find_each_other(
         monkeypatch.setenv("PRESPLIT_TOKEN", token[::-1])
         code, out, err = command(*without)
         assert '"why": "refused"' in out
+        assert "it does not admit this edge: its token" in err
         assert token[::-1] not in out + err
         monkeypatch.delenv("PRESPLIT_TOKEN")
         shown = edge[edge.index("--tls-ca") : at + 2]
+        mistakes_are_told(command, folder, ("run", bundle, samples, "--server", address))
         code, out, _ = command("measure", "--link", address, "--seconds", "0.5", *shown, "--json")
         assert code == 0
         assert json.loads(out)["up_bps"] > 0
@@ -156,3 +172,19 @@ def test_a_device_that_pins_a_key_takes_what_was_signed_last(
     code, _, err = command("run", old, *run)
     assert code == 2
     assert "is older than what this device has taken" in err
+
+
+@pytest.mark.parametrize(
+    ("detail", "said"),
+    [
+        ("UNKNOWN: Hostname Verification Check failed.", "does not name this address"),
+        ("Tls handshake failed: WRONG_VERSION_NUMBER", "does not speak TLS"),
+        ("Tls handshake failed (TSI_PROTOCOL_FAILURE)", "the TLS handshake failed"),
+        ("errors resolving no.such.host:8443", "no host of that name"),
+        ("Connection refused", "nobody listens there"),
+        ("PERMISSION_DENIED: not admitted", "name is not on the server's list"),
+        ("", "as ever"),
+    ],
+)
+def test_why_a_server_is_not_reached_is_told_with_its_cure(detail: str, said: str) -> None:
+    assert said in advice_on(detail, "as ever")

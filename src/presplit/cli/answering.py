@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from json import dumps
 from typing import TYPE_CHECKING
@@ -172,13 +172,8 @@ def _asker(
     return ask
 
 
-def sum_up(
-    tally: Tally, *, took_s: float, server: str | None, counts: Mapping[str, int] = {}
-) -> None:
-    """Say how many answers were given why and by which rows, and what may be wrong.
-
-    ``counts`` are the edge's own.
-    """
+def sum_up(tally: Tally, *, took_s: float) -> None:
+    """Say how many answers were given why and by which rows."""
     why = ", ".join(f"{count} {why}" for why, count in tally.whys.most_common())
     torch = "torch" in sys.modules
     bad = f", {tally.bad} bad samples" if tally.bad else ""
@@ -190,19 +185,6 @@ def sum_up(
     if tally.rows:
         used = ", ".join(f"{count} by row {row}" for row, count in sorted(tally.rows.items()))
         say(f"of the table: {used}")
-    asked = {name: n for name, n in counts.items() if n and not name.startswith("answers ")}
-    if asked:
-        say(f"of {server}: {', '.join(f'{n} {name}' for name, n in asked.items())}")
-    whys = tally.whys
-    if server and whys["link_down"]:
-        say(
-            f"{server} could not be reached for {whys['link_down']} of them: is presplit serve "
-            "running there?"
-        )
-    if server and whys["failed"]:
-        say(f"the server, or the engine here, failed for {whys['failed']} of them: see its output")
-    if whys["refused"]:
-        say(f"{server} refused: it hosts another bundle, or is no tail server of this one")
 
 
 def sum_up_ledger(ledger: Ledger) -> None:

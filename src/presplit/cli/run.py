@@ -294,6 +294,7 @@ def _answered(lines: Lines, inputs: Found | None, taking: Taking, flow: _Flow, e
     import time
 
     from presplit.cli import answering
+    from presplit.cli.reached import say_of_server
     from presplit.runtime.feeding.lines import answer_all
 
     began, is_interrupted = time.monotonic(), False
@@ -312,7 +313,9 @@ def _answered(lines: Lines, inputs: Found | None, taking: Taking, flow: _Flow, e
         is_interrupted = True
     finally:
         took_s = time.monotonic() - began
-        answering.sum_up(lines.tally, took_s=took_s, server=flow.server, counts=edge.counts)
+        answering.sum_up(lines.tally, took_s=took_s)
+        if flow.server is not None:
+            say_of_server(flow.server, lines.tally.whys, edge.counts, edge.said)
         _say_left(inputs, waiting)
     is_endless = inputs is None or inputs.endless
     if is_interrupted and not is_endless:

@@ -283,6 +283,14 @@ class Edge:
         return found
 
     @property
+    def said(self) -> dict[str, str]:
+        """What the link or the server last told of a failure, by the ``why`` of answers.
+
+        It is for people: gRPC's own words, such as those of a TLS handshake that failed.
+        """
+        return {} if self._guard is None else dict(self._guard.said)
+
+    @property
     def probed_bytes(self) -> int:
         """Payload handed to the link besides that of answers: an edge with a table tries links."""
         return 0 if self._choosing is None else self._choosing.probed_bytes

@@ -65,6 +65,14 @@ class FirstOf:
             found.update(server.up.counts)
         return found
 
+    @property
+    def said(self) -> dict[str, str]:
+        """What was last told of a failure, by its ``why``; of several servers the first's."""
+        found = dict[str, str]()
+        for server in reversed(self._servers):
+            found |= server.up.said
+        return found
+
     def on_heal(self, call: Callable[[], None]) -> None:
         """Have ``call`` called when a server is back."""
         for server in self._servers:

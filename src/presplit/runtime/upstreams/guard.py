@@ -84,6 +84,7 @@ class Guarded:
         self._away_until = 0.0
         self._last: Request | None = None
         self.counts = Counter[str]()
+        self.said = dict[str, str]()
         self._on_heal: Callable[[], None] | None = None
 
     @property
@@ -132,6 +133,8 @@ class Guarded:
             if why == "overloaded":
                 self._away_until = time.monotonic() + min(again_s, MOST_AWAY_S)
             self.counts["replies" if why == "server" else why] += 1
+            if detail:
+                self.said[why] = detail
             if why == "server":
                 self._tokens = min(TOKENS, self._tokens + PER_REPLY)
                 self._times.setdefault(request.model, deque(maxlen=KEPT)).append(waited_s)
