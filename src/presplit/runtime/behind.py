@@ -72,7 +72,7 @@ class Behind:
         self._random = random.Random()
         self._jobs: queue.Queue[tuple[Job, Answer] | None] = queue.Queue(ROOM)
         self._ended = False
-        self.counts = Counter[str]()
+        self.counts, self._counting = Counter[str](), threading.Lock()
         threading.Thread(target=self._work, name="behind", daemon=True).start()
 
     @property
@@ -85,7 +85,8 @@ class Behind:
         try:
             self._jobs.put_nowait((job, answer))
         except queue.Full:
-            self.counts["left out behind"] += 1
+            with self._counting:
+                self.counts["left out behind"] += 1
 
     def settle(self, seconds: float) -> bool:
         """Wait for what was put before, so long at most; False if not all of it is done."""

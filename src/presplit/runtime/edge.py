@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import numbers
+import threading
 import time
 import weakref
 from collections import Counter
@@ -130,7 +131,7 @@ class Edge:
         if self._watching is not None:
             closing.append(self._watching.close)
         self._guard: Guarded | FirstOf | None = None
-        self._whys = Counter[str]()
+        self._whys, self._counting = Counter[str](), threading.Lock()
         self._choosing: Choosing | None = None
         if isinstance(plan, PlanTable):
             self._choosing = Choosing(plan, self._walks, policy(plan))
@@ -254,7 +255,8 @@ class Edge:
         found = self._walks[number].find(image[np.newaxis], by, trip, reply_by=reply_by)
         split = self._plans[number].split
         answer = found.answer(time.monotonic() - began, final=self._final, split=split, row=row)
-        self._whys[answer.why] += 1
+        with self._counting:
+            self._whys[answer.why] += 1
         if found.behind is not None and self._behind is not None:
             self._behind.put(found.behind, answer)
         if self._choosing is not None:

@@ -33,7 +33,7 @@ class Watching(Generic[T]):
     def __init__(self, watch: Callable[[T], None]) -> None:
         self._watch = watch
         self._answers: queue.Queue[T | None] = queue.Queue(ROOM)
-        self.missed = 0
+        self.missed, self._counting = 0, threading.Lock()
         self._thread = threading.Thread(target=self._tell, name="watcher", daemon=True)
         self._thread.start()
 
@@ -42,7 +42,8 @@ class Watching(Generic[T]):
         try:
             self._answers.put_nowait(answer)
         except queue.Full:
-            self.missed += 1
+            with self._counting:
+                self.missed += 1
 
     def close(self) -> None:
         """Let the watcher see what was answered before, for `CLOSING_S` at most."""

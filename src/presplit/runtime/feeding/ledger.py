@@ -83,7 +83,8 @@ class Ledger:
         ``is_answer`` is False for an error in its place.
         """
         is_kept = self.put_all([(id, answer, mark, is_answer)])
-        self.missed += not is_kept
+        with self._lock:
+            self.missed += not is_kept
         return is_kept
 
     def put_all(self, rows: Iterable[Row]) -> bool:
@@ -117,8 +118,10 @@ class Ledger:
 
     def __call__(self, answer: Answer) -> None:
         """Keep an answer of an `Edge` that it watches, under a number of its own."""
-        self._told += 1
-        self.put(f"{self._session}-{self._told}", answer.to_builtins())
+        with self._lock:
+            self._told += 1
+            number = self._told
+        self.put(f"{self._session}-{number}", answer.to_builtins())
 
     def close(self) -> None:
         """Close the file; a log that is beside it goes."""
