@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -112,7 +113,8 @@ def export(
     following = "plan" if bundle.manifest.validation else "serve"
     show(
         facts,
-        f"{text(facts)}\nBundle: {bundle.path}. Next: presplit {following} {bundle.path}",
+        f"{text(facts)}\nBundle: {bundle.path}. "
+        f"Next: presplit {following} {quote(str(bundle.path))}",
         as_json=json,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -164,7 +165,8 @@ def plan(
 
 def _next(found: Bundle, best: Plan) -> str:
     """The commands that put a plan to work."""
-    path, run = found.path, f"presplit run {found.path} SAMPLES"
+    path = quote(str(found.path))
+    run = f"presplit run {path} SAMPLES"
     if best.split == found.net.last:
         return run
     words = f"presplit serve {path}"

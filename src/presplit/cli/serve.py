@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -339,9 +340,9 @@ def _say_ready(started: Started, *, as_json: bool) -> None:
     if len(started.bundles) > SHOWN:
         lines.append(f"  and {len(started.bundles) - SHOWN} more; --json names all")
     lines += [f"  not served: {problem}" for problem in started.broken.values()]
-    first = next(iter(started.bundles.values()))
+    first = str(next(iter(started.bundles.values())))
     lines.append(
-        f"Next, on the edge: presplit run {first} images.npy --server {started.address}. "
+        f"Next, on the edge: presplit run {quote(first)} SAMPLES --server {started.address}. "
         "Stop with Ctrl-C."
     )
     result = {

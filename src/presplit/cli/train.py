@@ -7,6 +7,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -282,7 +283,7 @@ def text(result: dict[str, Any], directory: Path) -> str:
         lines.append(
             f"  {_routed(next(rows), result['policy'])}"
         )  # the other goals, less strict, ask for the same
-    return "\n".join([*lines, f"Run: {directory}. Next: presplit export {directory}"])
+    return "\n".join([*lines, f"Run: {directory}. Next: presplit export {quote(str(directory))}"])
 
 
 def _accuracy(result: dict[str, Any], name: str) -> str:
