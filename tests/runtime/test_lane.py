@@ -328,8 +328,9 @@ def test_a_lane_has_bounded_places_and_who_is_silent_or_slow_is_closed(
     with stage.raw() as lane:
         lane.sendall(b"".join(asking(number, SLOW) for number in range(1, 5)))
         assert next(frames(lane)).number == 4
-    for name, seconds in (("LOOK_S", 0.02), ("ARRIVAL_S", 0.05), ("HELLO_S", 0.05)):
+    for name, seconds in (("LOOK_S", 0.02), ("HELLO_S", 0.05)):
         monkeypatch.setattr(lanes_file, name, seconds)
+    stage.listener._lanes.arriving._within_s = stage.listener._lanes.arriving._look_s = 0.05
     with stage.raw() as slow, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
         silent.settimeout(5)
         silent.connect(f"\0{stage.listener._lanes._name}")

@@ -7,6 +7,7 @@ that sends half of a request and no more would hold its memory until the connect
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -36,8 +37,8 @@ class Arriving:
     def __init__(self, most_bytes: int, *, within_s: float = ARRIVAL_S) -> None:
         self._places = max(FEWEST, ROOM_BYTES // most_bytes)
         self._within_s, self._look_s = within_s, within_s / LOOKS
-        # The call that reads each, and when it began; in the order in which they began.
-        self._half: dict[asyncio.Task[Any], float] = {}
+        # Who takes each in, when it began, and what ends it; in the order in which they began.
+        self._half: dict[Any, tuple[float, Callable[[Exception], None]]] = {}
         self._ended: dict[asyncio.Task[Any], Exception] = {}
         self._looking: asyncio.TimerHandle | None = None
 
@@ -49,12 +50,12 @@ class Arriving:
         """
         task = asyncio.current_task()
         assert task is not None, "gRPC has a task for each call"
-        loop = asyncio.get_running_loop()
-        self._half[task] = loop.time()
-        if len(self._half) > self._places:
-            self._end(Overloaded("too many requests are only half here; ask again later"))
-        if self._looking is None:
-            self._looking = loop.call_later(self._look_s, self._look, loop)
+
+        def end(error: Exception) -> None:
+            self._ended[task] = error
+            task.cancel()
+
+        self.begins(task, end)
         try:
             raw = await context.read()
         except asyncio.CancelledError:
@@ -64,21 +65,34 @@ class Arriving:
             task.uncancel()
             raise error from None
         finally:
-            self._half.pop(task, None)
+            self.whole(task)
         if raw is EOF:
             raise InputError("the call ended without a request")
         return raw
 
+    def begins(self, who: object, end: Callable[[Exception], None]) -> None:
+        """A request of ``who`` is half here; ``end`` is called with why it has to go, if it has."""
+        if who in self._half:
+            return
+        loop = asyncio.get_running_loop()
+        self._half[who] = (loop.time(), end)
+        if len(self._half) > self._places:
+            self._end(Overloaded("too many requests are only half here; ask again later"))
+        if self._looking is None:
+            self._looking = loop.call_later(self._look_s, self._look, loop)
+
+    def whole(self, who: object) -> None:
+        """The request of ``who`` is all here, or nobody waits for it any more."""
+        self._half.pop(who, None)
+
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """End those that take too long; look again later, as long as any is here."""
         latest = loop.time() - self._within_s
-        while self._half and next(iter(self._half.values())) < latest:
+        while self._half and next(iter(self._half.values()))[0] < latest:
             self._end(TooLate(f"a request must arrive within {self._within_s:g} s"))
         self._looking = loop.call_later(self._look_s, self._look, loop) if self._half else None
 
     def _end(self, error: Exception) -> None:
         """End the one that began first."""
-        first = next(iter(self._half))
-        del self._half[first]
-        self._ended[first] = error
-        first.cancel()
+        _, end = self._half.pop(next(iter(self._half)))
+        end(error)

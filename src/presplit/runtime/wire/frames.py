@@ -43,7 +43,7 @@ class Reader:
     """Frames from bytes as they come in; a body of more than ``most_bytes`` is passed over."""
 
     def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
+        self.most_bytes = most_bytes
         self._buffer = bytearray()
         self._skip = 0
 
@@ -67,7 +67,7 @@ class Reader:
             if self._skip or len(buffer) < HEAD.size:
                 return
             size, number, kind, left_s = HEAD.unpack_from(buffer)
-            if size > self._most_bytes:
+            if size > self.most_bytes:
                 del buffer[: HEAD.size]
                 self._skip = size
                 yield Frame(kind, number, left_s, None)
@@ -85,6 +85,6 @@ class Reader:
         if len(data) < HEAD.size:
             return None
         size, number, kind, left_s = HEAD.unpack_from(data)
-        if HEAD.size + size != len(data) or size > self._most_bytes:
+        if HEAD.size + size != len(data) or size > self.most_bytes:
             return None
         return Frame(kind, number, left_s, bytes(data[HEAD.size :]))

@@ -16,7 +16,7 @@ from typing import Any
 
 import grpc
 
-from presplit.runtime.wire.lists import names, owner, tokens
+from presplit.runtime.wire.lists import Token, holding, names, tokens
 
 REFUSED = "not admitted"
 """All that is said to those who are refused."""
@@ -25,6 +25,8 @@ SCHEME = "bearer "
 
 admitted_as: contextvars.ContextVar[str] = contextvars.ContextVar("admitted_as", default="")
 """The name by which the gate admitted the call that is being answered; empty without a gate."""
+admitted_by: contextvars.ContextVar[str] = contextvars.ContextVar("admitted_by", default="")
+"""The hash of the token by which it was; empty without one."""
 
 # What gRPC hands over has no types that a checker knows.
 Context = Any
@@ -61,30 +63,41 @@ class Gate(grpc.aio.ServerInterceptor):  # pyright: ignore[reportUntypedBaseClas
 
     def by_header(self, header: str | bytes | None) -> str | None:
         """Whose token stands in the value of an ``authorization`` header; None if nobody's."""
+        found = self._token(header)
+        return None if found is None else found.name
+
+    def _token(self, header: str | bytes | None) -> Token | None:
+        """Which token stands in the value of an ``authorization`` header."""
         listed = None if self._tokens is None else self._tokens.now()
         if listed is None or not isinstance(header, str):
             return None
         if header[: len(SCHEME)].lower() != SCHEME:
             return None
-        return owner(header[len(SCHEME) :].strip(), listed)
+        return holding(header[len(SCHEME) :].strip(), listed)
 
-    def still(self, name: str) -> bool:
-        """Whether who came in by ``name`` would come in now, for who is not asked again each time.
+    def still(self, name: str, by: str) -> bool:
+        """Whether who came in by ``name``, and a token of the hash ``by``, would come in now.
+
+        It is for who is not asked again each time.
 
         Where a certificate and a token are both wanted, the name alone does not tell.
         """
         if self._names is not None:
             return self._tokens is None and name in (self._names.now() or ())
         listed = None if self._tokens is None else self._tokens.now()
-        return any(each.name == name and each.holds for each in listed or ())
+        return any(
+            each.name == name and each.digest.hex() == by and each.holds for each in listed or ()
+        )
 
     def _admitted(self, header: str | bytes | None, context: Context) -> str | None:
         """By which name the call of ``context`` comes in; None if it does not."""
         named = by = None
         if self._tokens is not None:
-            named = self.by_header(header)
-            if named is None:
+            token = self._token(header)
+            if token is None:
                 return None
+            named = token.name
+            admitted_by.set(token.digest.hex())
         if self._names is not None:
             by = self._by_certificate(context)
             if by is None:

@@ -16,6 +16,7 @@ import asyncio
 import base64
 import contextlib
 import hmac
+import math
 import secrets
 import sys
 import time
@@ -25,6 +26,7 @@ from typing import Any
 from presplit.core.errors import InputError
 from presplit.core.value import DAY_S
 from presplit.runtime.hosted import Overloaded, why_of
+from presplit.runtime.wire.arriving import Arriving
 from presplit.runtime.wire.calls import Caller, pushback, status_of
 from presplit.runtime.wire.frames import (
     ASK,
@@ -47,8 +49,10 @@ TICKET_S = 30.0
 """How long a ticket lets somebody in."""
 HELLO_S = 3.0
 """A lane without a ticket is closed after so long."""
-ARRIVAL_S = 12.0
-"""A frame must be whole within so long."""
+MOST_TICKET_BYTES = 1024
+"""A ticket is not longer, and nothing longer is kept of who has not shown one."""
+DEAF_S = 12.0
+"""Who has not read his replies for so long is gone."""
 AGE_S = 300.0
 """A lane ends after so long, as a connection of gRPC does."""
 FAREWELL_S = 0.3
@@ -62,8 +66,9 @@ Answer = Callable[[bytes, Caller], Awaitable[bytes]]
 class Lanes:
     """Listens for lanes of requests of ``most_bytes`` at most, answered by ``answer``.
 
-    ``refused`` is called for every request that is none, and ``still`` tells at each request
-    whether its sender, by the name by which he was let in, would be let in now.
+    ``refused`` is called for every request that is none, ``arriving`` bounds those that are half
+    here, and ``still`` tells at each request whether its sender, by the name and by what he was let
+    in, would be let in now.
     """
 
     def __init__(
@@ -72,10 +77,11 @@ class Lanes:
         most_bytes: int,
         refused: Callable[[], None],
         *,
-        still: Callable[[str], bool],
+        arriving: Arriving,
+        still: Callable[[str, str], bool],
     ) -> None:
         self.answer, self.most_bytes, self.refused = answer, most_bytes, refused
-        self.still = still
+        self.still, self.arriving = still, arriving
         self.open: set[_Lane] = set()
         self._key = secrets.token_bytes(32)
         self._name = f"presplit-{secrets.token_hex(12)}"
@@ -93,20 +99,26 @@ class Lanes:
             self._port = port
             self._looking = loop.call_later(LOOK_S, self._look)
 
-    def offer(self, client: str) -> str | None:
-        """What the ``client`` must know to open a lane: port, name and ticket; None without."""
-        if self._server is None or not self.still(client):
+    def offer(self, client: str, by: str = "") -> str | None:
+        """What the ``client``, let in ``by`` something, must know to open a lane.
+
+        It is port, name and ticket; None if there is no lane for it.
+        """
+        if self._server is None or not self.still(client, by):
             return None
-        said = f"{int(time.time() + TICKET_S)}.{base64.urlsafe_b64encode(client.encode()).decode()}"
+        named = base64.urlsafe_b64encode(client.encode()).decode()
+        said = f"{int(time.time() + TICKET_S)}.{named}.{by}"
         return f"{self._port} {self._name} {said}.{self._sign(said)}"
 
-    def client_of(self, ticket: bytes) -> str | None:
-        """Who may come in by ``ticket``; None if nobody."""
+    def client_of(self, ticket: bytes) -> tuple[str, str] | None:
+        """Who may come in by ``ticket``, and by what he was let in; None if nobody."""
         said, _, signature = ticket.decode("latin-1").rpartition(".")
         if not hmac.compare_digest(self._sign(said).encode(), signature.encode("latin-1")):
             return None
-        until, _, client = said.partition(".")
-        return None if int(until) < time.time() else base64.urlsafe_b64decode(client).decode()
+        until, named, by = said.split(".")
+        if int(until) < time.time():
+            return None
+        return base64.urlsafe_b64decode(named).decode(), by
 
     async def stop(self, grace_s: float) -> None:
         """Open no more lanes, answer what is inside within ``grace_s``, and close."""
@@ -120,7 +132,7 @@ class Lanes:
         began = time.monotonic()
         # An edge closes its lane when it has its replies; who sent one more meanwhile has it too.
         while self.open and time.monotonic() - began < grace_s:
-            if time.monotonic() - began > FAREWELL_S and not any(x.inside for x in self.open):
+            if time.monotonic() - began > FAREWELL_S and not any(x.is_busy for x in self.open):
                 break
             await asyncio.sleep(0.005)
         for lane in tuple(self.open):
@@ -130,7 +142,7 @@ class Lanes:
         return hmac.new(self._key, said.encode("latin-1"), "sha256").hexdigest()
 
     def _look(self) -> None:
-        """End lanes that are too old, too slow or silent."""
+        """End lanes that are too old, silent or deaf."""
         now = time.monotonic()
         for lane in tuple(self.open):
             lane.look(now)
@@ -142,10 +154,11 @@ class _Lane(asyncio.Protocol):
 
     def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes
-        self._reader = Reader(lanes.most_bytes)
-        self._began = self._whole = time.monotonic()
+        self._reader = Reader(MOST_TICKET_BYTES)
+        self._began = time.monotonic()
         self._client: str | None = None
-        self._ends = False
+        self._by = ""
+        self._ends, self._deaf_since = False, math.inf
         self.inside: dict[int, asyncio.Task[None]] = {}
         self._transport: Any = None
 
@@ -159,23 +172,34 @@ class _Lane(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody waits any more."""
         self._lanes.open.discard(self)
+        self._lanes.arriving.whole(self)
         for task in tuple(self.inside.values()):
             task.cancel()
 
     def pause_writing(self) -> None:
         """Who does not read its replies is not read either."""
+        self._deaf_since = time.monotonic()
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """It reads again."""
+        self._deaf_since = math.inf
         self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Take in what came."""
         for each in self._reader.feed(data):
+            self._lanes.arriving.whole(self)
             self._take(each)
-        if self._reader.is_between:
-            self._whole = time.monotonic()
+            if self._transport.is_closing():
+                return
+        if self._client is not None and not self._reader.is_between:
+            self._lanes.arriving.begins(self, lambda _: self.close())
+
+    @property
+    def is_busy(self) -> bool:
+        """True while something is inside, or a reply not yet written."""
+        return bool(self.inside) or self._transport.get_write_buffer_size() > 0
 
     def end(self) -> None:
         """Say that the lane ends; what is inside, and what is on its way, is answered."""
@@ -184,15 +208,15 @@ class _Lane(asyncio.Protocol):
             self._transport.write(frame(BYE, 0))
 
     def close(self) -> None:
-        """Close it."""
-        self._transport.close()
+        """Close it; what was not read until now is dropped, or who never reads would stay."""
+        self._transport.abort()
 
     def look(self, now: float) -> None:
-        """End the lane if it is too old, close it if it is silent or slow."""
+        """End the lane if it is too old, close it if it is silent or deaf."""
         is_late = self._client is None and now - self._began > HELLO_S
-        is_slow = not self._reader.is_between and now - self._whole > ARRIVAL_S
-        is_over = self._ends and now - self._began > AGE_S + ARRIVAL_S
-        if is_late or is_slow or is_over:
+        is_deaf = now - self._deaf_since > DEAF_S
+        is_over = self._ends and now - self._began > AGE_S + DEAF_S
+        if is_late or is_deaf or is_over:
             self.close()
         elif now - self._began > AGE_S:
             self.end()
@@ -208,16 +232,19 @@ class _Lane(asyncio.Protocol):
 
     def _greeted(self, found: Frame) -> None:
         """Let in who has a ticket, and nobody else."""
+        come = None
         if found.kind == HELLO and found.body is not None:
-            self._client = self._lanes.client_of(found.body)
-        if self._client is None:
+            come = self._lanes.client_of(found.body)
+        if come is None:
             self.close()
-        else:
-            self._transport.write(frame(WELCOME, 0))
+            return
+        self._client, self._by = come
+        self._reader.most_bytes = self._lanes.most_bytes
+        self._transport.write(frame(WELCOME, 0))
 
     def _asked(self, found: Frame) -> None:
         """Begin to answer a request, or say why not."""
-        if not self._lanes.still(self._client or ""):
+        if not self._lanes.still(self._client or "", self._by):
             self.close()  # gRPC says what is to be said
         elif found.body is None:
             self._refuse(found.number, InputError("a request of a size that no model takes"))

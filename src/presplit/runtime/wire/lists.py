@@ -93,8 +93,8 @@ def tokens(path: Path) -> Listed[tuple[Token, ...]]:
     return Listed(path, _tokens)
 
 
-def owner(presented: str, listed: tuple[Token, ...]) -> str | None:
-    """Whose token was ``presented``; None if nobody's, or if its time is over.
+def holding(presented: str, listed: tuple[Token, ...]) -> Token | None:
+    """Which token was ``presented``; None if none, or if its time is over.
 
     All are compared, each in the same time however much of it is right.
     """
@@ -103,9 +103,7 @@ def owner(presented: str, listed: tuple[Token, ...]) -> str | None:
     for token in listed:
         if hmac.compare_digest(token.digest, given):
             found = token
-    if found is None or not found.holds:
-        return None
-    return found.name
+    return found if found is not None and found.holds else None
 
 
 def check_token(token: str, where: str) -> str:

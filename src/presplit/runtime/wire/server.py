@@ -23,7 +23,7 @@ from presplit.runtime.hosted import Form, Hosted, Stopping
 from presplit.runtime.wire import messages
 from presplit.runtime.wire.arriving import Arriving
 from presplit.runtime.wire.calls import Caller, Message, Words, unary
-from presplit.runtime.wire.gate import Gate
+from presplit.runtime.wire.gate import Gate, admitted_by
 from presplit.runtime.wire.health import Health
 from presplit.runtime.wire.inferring import Inferring, check_version
 from presplit.runtime.wire.lanes import Lanes
@@ -89,14 +89,16 @@ class Listener:
         self._most_bytes = min(hosted.most_bytes + MESSAGE_ROOM_BYTES, 2**31 - 1)
         options = [*OPTIONS, ("grpc.max_receive_message_length", self._most_bytes)]
         interceptors: list[Any] = [] if gate is None else [gate]
+        arriving = Arriving(self._most_bytes)
         self._lanes = Lanes(
             self._infer_or_hold,
             self._most_bytes,
             refused,
+            arriving=arriving,
             still=_everybody if gate is None else gate.still,
         )
         self._server: Any = grpc.aio.server(options=options, interceptors=interceptors)
-        health, arriving = Health(hosted, self.readiness), Arriving(self._most_bytes)
+        health = Health(hosted, self.readiness)
         reflection = Reflection().handlers()
         self._server.add_generic_rpc_handlers(
             [
@@ -174,7 +176,7 @@ class Listener:
     def _welcome(self, caller: Caller) -> Words:
         """What a greeting is told of the server."""
         most = (MOST_KEY, str(self._most_bytes))
-        lane = self._lanes.offer(caller.client)
+        lane = self._lanes.offer(caller.client, admitted_by.get())
         return (most,) if lane is None else (most, (LANE_KEY, lane))
 
     async def _live(self, request: Message, caller: Caller) -> Message:
@@ -254,6 +256,6 @@ def _type_of(form: Form) -> str:
     return f"TYPE_{datatype_of(form.dtype)}"
 
 
-def _everybody(_name: str) -> bool:
+def _everybody(_name: str, _by: str) -> bool:
     """Without a gate all who came in stay."""
     return True
