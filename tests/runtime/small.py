@@ -84,7 +84,7 @@ def small_bundle(path: Path, seed: int, *, slow: int = 0) -> Bundle:
 
 
 @contextlib.contextmanager
-def listening(bundle: Bundle) -> Iterator[str]:
+def listening(bundle: Bundle, port: int = 0) -> Iterator[str]:
     """The address of a server of ``bundle`` on a thread of this process."""
     loop, hosted = asyncio.new_event_loop(), hosting(bundle)
     thread = threading.Thread(target=loop.run_forever)
@@ -95,7 +95,7 @@ def listening(bundle: Bundle) -> Iterator[str]:
 
     async def listen() -> tuple[Listener, str]:
         listener = Listener(hosted, name="presplit", version="test")
-        return listener, await listener.start("127.0.0.1", 0)
+        return listener, await listener.start("127.0.0.1", port)
 
     listener, address = there(listen())
     try:

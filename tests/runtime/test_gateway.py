@@ -30,8 +30,9 @@ from presplit.packing import pack
 from presplit.runtime import Edge, Local, serve
 from presplit.runtime.engines import ENGINES, Arrays, Engine, Stop
 from presplit.runtime.hosted import Early, UnknownModel
+from presplit.runtime.sending import Sending
 from presplit.runtime.serving.config import Config
-from presplit.runtime.serving.gateway import MOST_WALKS, what_it_does
+from presplit.runtime.serving.gateway import MOST_WALKS, check_same_net, next_server, what_it_does
 from presplit.runtime.serving.server import first_model, forwarding, hosting
 from presplit.runtime.upstream import Failure, InProcess, Request
 
@@ -126,6 +127,30 @@ def test_without_the_next_server_the_gateway_answers_with_what_it_has(bundle: Bu
             answer = edge.answer(IMAGE)
         assert (answer.where, answer.why, answer.degraded) == ("server", "server", False)
         np.testing.assert_allclose(answer.scores, whole(bundle), rtol=CLOSE)
+
+
+def test_the_log_says_once_when_the_next_server_cannot_be_used_and_once_when_it_is_back(
+    bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No matter how many requests come meanwhile."""
+    caplog.set_level("INFO", logger="presplit")
+    port = free_port()
+    upstream = next_server(f"127.0.0.1:{port}", None)
+    check_same_net(Sending(bundle, Plan(2), upstream), f"127.0.0.1:{port}")
+    assert len(caplog.records) == 1  # before anybody comes
+    with (
+        chain(bundle, Gateway(2), upstream) as gateway,
+        Edge(bundle, Plan(1), upstream=gateway) as edge,
+    ):
+        assert {edge.answer(IMAGE, deadline_s=1.0).exit for _ in range(20)} == {"final"}
+        (lost,) = [record.message for record in caplog.records]
+        assert f"127.0.0.1:{port}, the next server, cannot be used (link_down: UNAVAIL" in lost
+        with small["listening"](bundle, port):
+            until = time.monotonic() + 5
+            while len(caplog.records) < 2 and time.monotonic() < until:
+                time.sleep(0.01)
+        assert caplog.records[1].message.endswith("the next server, answers again")
+    upstream.close()
 
 
 def test_a_late_server_leaves_the_gateway_the_time_to_answer(bundle: Bundle) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -46,6 +46,10 @@ class Failure:
     why: Why
     detail: str
     again_s: float = 0.0
+
+
+OnChange = Callable[[str, Failure | None], None]
+"""Called with an address and why it is not asked any more; with None when it is back."""
 
 
 def check_early(reply: Early, exits: Sequence[str]) -> None:

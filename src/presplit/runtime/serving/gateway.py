@@ -8,6 +8,7 @@ edge falls back. Any number of gateways may stand in a row.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -28,10 +29,15 @@ from presplit.runtime.head import Head, fits
 from presplit.runtime.hosted import Array, Early, Hosted, Layer, Reply, TooLate
 from presplit.runtime.pace import Pace
 from presplit.runtime.sending import Sending
+from presplit.runtime.serving.logs import tell
 from presplit.runtime.serving.tail import Tail, Tails
 from presplit.runtime.trip import Trip
 from presplit.runtime.upstream import Failure, Request, Upstream
+from presplit.runtime.upstreams.first_of import FirstOf
+from presplit.runtime.upstreams.guard import MISSES, OPENS_AFTER, Guarded
+from presplit.runtime.upstreams.servers import guarded
 from presplit.runtime.walk import Walk
+from presplit.runtime.wire.credentials import ClientCredentials
 
 T = TypeVar("T")
 Start = tuple[int, str]
@@ -41,6 +47,8 @@ UNTOLD_S = 10.0
 """How long a request may take that says nothing of its deadline."""
 GREETING_S = 2.0
 """How long the next server may take to answer when the gateway starts."""
+PATIENCE_S = 2.0
+"""A connection to the next server that is silent for so long is given up."""
 MOST_WALKS = 2
 """For so many entries what the gateway computes is kept; clients name them, so it is bounded."""
 
@@ -227,15 +235,45 @@ address of the next server
         )
 
 
+def next_server(forward_to: str, credentials: ClientCredentials | None) -> Guarded | FirstOf:
+    """Whom a gateway asks; the log says when that one cannot be used, and when it is back."""
+    found = guarded(forward_to, patience_s=PATIENCE_S, credentials=credentials)
+    found.on_change(_tell_of_next)
+    return found
+
+
+def _tell_of_next(address: str, failure: Failure | None) -> None:
+    """One line in the log."""
+    if failure is None:
+        tell("next_back", f"{address}, the next server, answers again", address=address)
+        return
+    why = " ".join(failure.detail.split())[:300]  # gRPC's sentences may be long
+    tell(
+        "next_lost",
+        f"{address}, the next server, cannot be used ({failure.why}: {why}); "
+        "this gateway answers by what it has until that one is back",
+        level=logging.WARNING,
+        address=address,
+        why=failure.why,
+        detail=why,
+    )
+
+
 def check_same_net(sending: Sending, forward_to: str) -> None:
     """Raise `ServerError` if the next server says that it has another net.
 
-    One that cannot be reached may come later.
+    One that cannot be reached may come later: it is asked as often as its guard needs to say so
+    and to look out for it.
     """
     zeros = np.zeros((1, *sending.shape), np.float32)
     until = time.monotonic() + GREETING_S
-    asked, _ = sending.ask(zeros, until)
-    reply = asked if isinstance(asked, Failure) else asked.wait(until)
+    for _ in range(OPENS_AFTER):
+        asked, _ = sending.ask(zeros, until)
+        reply = asked if isinstance(asked, Failure) else asked.wait(until)
+        if not isinstance(reply, Failure) or reply.why not in MISSES:
+            break
+    else:
+        return
     if isinstance(reply, Failure) and reply.why == "refused":
         raise ServerError(
             f"{forward_to} does not serve this bundle's net ({reply.detail}); serve the same "

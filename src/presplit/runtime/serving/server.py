@@ -32,6 +32,7 @@ from presplit.runtime.serving.gateway import (
     Forwarding,
     check_not_itself,
     check_same_net,
+    next_server,
     what_it_does,
 )
 from presplit.runtime.serving.golden import prove
@@ -41,13 +42,10 @@ from presplit.runtime.serving.served import Door, Served, Watcher
 from presplit.runtime.serving.tail import Tails, workers_for
 from presplit.runtime.serving.tally import Tally, Timed
 from presplit.runtime.upstream import Upstream
-from presplit.runtime.upstreams import servers
 from presplit.runtime.watching import Watching
 from presplit.runtime.wire.credentials import check_reach, reaching, secured
 
 DEFAULTS = Config()
-PATIENCE_S = 2.0
-"""A gateway gives a connection to the next server up that is silent for so long."""
 
 
 def hosting(
@@ -199,7 +197,7 @@ def serve(
         if config.forward_to is not None:
             check_not_itself(config.forward_to, config.host, config.port)
             known = reaching(config.forward_to, config.forward.paths)
-            client = servers.guarded(config.forward_to, patience_s=PATIENCE_S, credentials=known)
+            client = next_server(config.forward_to, known)
             closing.callback(client.close)
             made = partial(_made_gateway, client, gateway, config=config, load=timed)
         limit = None if config.most_mb is None else int(config.most_mb * 10**6)

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from presplit.runtime.hosted import Reply
-from presplit.runtime.upstream import Failure, Pending, Request
+from presplit.runtime.upstream import Failure, OnChange, Pending, Request
 from presplit.runtime.upstreams.guard import Guarded
 
 WEIGHT = 0.2
@@ -77,6 +77,11 @@ class FirstOf:
         """Have ``call`` called when a server is back."""
         for server in self._servers:
             server.up.on_heal(call)
+
+    def on_change(self, call: OnChange) -> None:
+        """Have ``call`` called when one of the servers is asked no more, and when it is back."""
+        for server in self._servers:
+            server.up.on_change(call)
 
     def greet(self, name: str) -> None:
         """Greet them all."""

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable
 from presplit.core.errors import PresplitError
 from presplit.core.types import Why
 from presplit.runtime.hosted import Reply
-from presplit.runtime.upstream import Failure, Pending, Request, Upstream
+from presplit.runtime.upstream import Failure, OnChange, Pending, Request, Upstream
 from presplit.runtime.upstreams.knocking import knock
 
 OPENS_AFTER = 3
@@ -86,6 +86,7 @@ class Guarded:
         self.counts = Counter[str]()
         self.said = dict[str, str]()
         self._on_heal: Callable[[], None] | None = None
+        self._on_change: OnChange | None = None
 
     @property
     def is_open(self) -> bool:
@@ -95,6 +96,10 @@ class Guarded:
     def on_heal(self, call: Callable[[], None]) -> None:
         """Have ``call`` called whenever the server is back."""
         self._on_heal = call
+
+    def on_change(self, call: OnChange) -> None:
+        """Have ``call`` called once when the server is asked no more, and once when it is back."""
+        self._on_change = call
 
     def greet(self, name: str) -> None:
         """As inside."""
@@ -147,6 +152,7 @@ class Guarded:
                 if self._misses >= OPENS_AFTER and self._open is None:
                     self.counts["breaks"] += 1
                     self._open = Failure(why, f"not asked since {detail}")
+                    self._tell(Failure(why, detail))
                     self._probe()
 
     def landed(self) -> None:
@@ -296,13 +302,21 @@ class Guarded:
             if not isinstance(reply, Failure):
                 self._times[request.model] = deque([took_s], maxlen=KEPT)
             self._heard = time.monotonic()
+            was_open = self._open is not None
             self._open, self._misses = None, 0
         self._drop([*others, old])
         if old is not up:
             for name in self._names:
                 up.greet(name)
+        if was_open:
+            self._tell(None)
         if self._on_heal is not None:
             self._on_heal()
+
+    def _tell(self, failure: Failure | None) -> None:
+        """Say that the server is asked no more, or is back."""
+        if self._on_change is not None:
+            self._on_change(self._address or "the server", failure)
 
     def _drop(self, ups: Iterable[Upstream]) -> None:
         """Close connections that are not the one in use."""
