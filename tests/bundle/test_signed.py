@@ -91,6 +91,8 @@ def test_an_older_bundle_does_not_come_back(
     old = Path(shutil.copytree(bundle.path, tmp_path / "old.bundle"))
     read(old, trust=trust)
     sign_bundle(bundle.path, key, serial=8)
+    assert read(bundle.path, trust=trust, remember=False).statement is not None
+    read(old, trust=trust)
     read(bundle.path, trust=trust)
     read(bundle.path, trust=trust)
     with pytest.raises(BundleError, match="is older than what this device has taken .serial 7,"):

@@ -13,10 +13,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from presplit.bundle import Bundle, digest, read, write, write_plan
+from presplit.bundle import Bundle, digest, read, sign_bundle, write, write_plan
 from presplit.bundle.golden import GOLDEN
+from presplit.bundle.sign import make_keys, private_key_in
 from presplit.core.errors import BundleError, EngineError
 from presplit.core.plans import Plan
+from presplit.core.private import NewFiles
 from presplit.core.types import Runnable
 from presplit.runtime.engines import ENGINES, Arrays, Stop
 from presplit.runtime.hosted import Hosted, Layer, UnknownModel
@@ -24,6 +26,7 @@ from presplit.runtime.serving.catalogue import Catalogue, Change, key_of, names_
 from presplit.runtime.serving.config import Config
 from presplit.runtime.serving.golden import golden_logits, prove
 from presplit.runtime.serving.server import hosting, serve
+from presplit.runtime.trusted import reader
 
 X = np.ones((1, 16), np.float32)
 
@@ -159,6 +162,43 @@ def test_what_is_replaced_is_let_go_of_after_its_last_request(
     assert asked.result(5).shape == (1, 4)
     assert made[0].closed.wait(5)
     catalogue.close()
+
+
+def test_a_signed_bundle_that_proves_bad_does_not_bar_the_way_back(
+    bundle: Bundle, other_bundle: Bundle, tmp_path: Path
+) -> None:
+    """The serial number is remembered once a bundle is good, and then no older one is taken."""
+    with NewFiles(tmp_path) as new:
+        make_keys(new)
+    key = private_key_in(tmp_path / "signing.key")
+    reads = reader([tmp_path / "signing.pub"], state=tmp_path / "bundles.json")
+    bad = {other_bundle.manifest.model_hash}
+
+    def make(found: Bundle) -> Hosted:
+        if found.manifest.model_hash in bad:
+            raise EngineError("its golden answer is wrong")
+        return hosting(found)
+
+    def look() -> str:
+        """What comes of the bundle as a server finds it that starts now."""
+        catalogue = Catalogue([tmp_path / "a.bundle"], make, reads=reads, taken=reads.taken)
+        (change,) = catalogue.refresh()
+        catalogue.close()
+        return f"{change.kind}: {change.text}"
+
+    sign_bundle(copy(bundle, tmp_path / "a.bundle"), key, serial=100)
+    assert look().startswith("loaded")
+    sign_bundle(copy(other_bundle, tmp_path / "a.bundle"), key, serial=200)
+    assert "golden answer is wrong" in look()
+    sign_bundle(copy(bundle, tmp_path / "a.bundle"), key, serial=100)
+    assert look().startswith("loaded")
+    bad.clear()
+    sign_bundle(copy(other_bundle, tmp_path / "a.bundle"), key, serial=200)
+    assert look().startswith("loaded")
+    sign_bundle(copy(bundle, tmp_path / "a.bundle"), key, serial=100)
+    assert "is older than what this device has taken (serial 100," in look()
+    sign_bundle(tmp_path / "a.bundle", key, serial=200)
+    assert look().startswith("loaded")
 
 
 def test_a_bundle_whose_samples_the_server_does_not_take_is_told_and_not_served(

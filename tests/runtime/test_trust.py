@@ -126,6 +126,16 @@ def ours(folders: tuple[Path, Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(folders[0], tmp_path / "keys"))
 
 
+def test_a_token_for_a_day_holds_a_day(tmp_path: Path) -> None:
+    day = datetime.timedelta(days=1)
+    before = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    with NewFiles(tmp_path) as new:
+        add_token(new, "cam", days=1)
+    (made,) = lists.tokens(tmp_path / "tokens.txt").now() or ()
+    assert made.end is not None
+    assert before + day <= made.end <= datetime.datetime.now(datetime.UTC) + day
+
+
 def serving(bundle: Bundle, folder: Path, by: str) -> Iterator[Kept]:
     kept = Kept(bundle, folder, by=by)
     yield kept

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -28,6 +28,7 @@ from presplit.bundle.fits import PLAIN, all_fit
 from presplit.bundle.golden import GOLDEN
 from presplit.bundle.manifest import FORMAT, Form, Manifest, Part, Validation
 from presplit.bundle.operators import MOST_ELEMENTS, check
+from presplit.bundle.sign import Statement
 from presplit.bundle.trust import Trust
 from presplit.core.encoding import Encoding
 from presplit.core.errors import BundleError, SpecError, context
@@ -48,6 +49,8 @@ class Bundle:
     path: Path
     manifest: Manifest
     _files: dict[str, bytes]
+    statement: Statement | None = field(default=None, compare=False, repr=False)
+    """What its signature says, if it was read with trust."""
 
     @property
     def net(self) -> Net:
@@ -255,13 +258,20 @@ def judged_places(samples: int, judged: int) -> npt.NDArray[np.int64]:
     return np.linspace(0, samples - 1, judged).round().astype(np.int64)
 
 
-def read(path: str | Path, *, trust: Trust | None = None, strict: bool = False) -> Bundle:
+def read(
+    path: str | Path,
+    *,
+    trust: Trust | None = None,
+    strict: bool = False,
+    remember: bool = True,
+) -> Bundle:
     """Read and verify the bundle in directory ``path``.
 
     With ``trust`` it must be signed by a key that is pinned there, over these very bytes, and not
     be older than what this device has taken before; that is sure before anything else is looked
-    at. ``strict`` is for bundles of strangers: it refuses operators that run others, and files that
-    have other names too. Raises `BundleError` naming the file that is wrong.
+    at. What is taken is remembered, unless the caller does so once it has proved the bundle
+    (`Trust.remember`). ``strict`` is for bundles of strangers: it refuses operators that run
+    others, and files that have other names too. Raises `BundleError` naming the file that is wrong.
     """
     path = Path(path)
     with opened(path) as folder:
@@ -271,14 +281,16 @@ def read(path: str | Path, *, trust: Trust | None = None, strict: bool = False) 
         if trust is not None:
             statement = trust.statement(folder, raw)
         manifest = parse_manifest(raw, path / MANIFEST)
+        if trust is not None and statement is not None:
+            trust.check(statement, manifest, path)
         contents = _contents(folder, manifest, names)
         if strict:
             _check_names(folder, manifest)
-    found = Bundle(path, manifest, contents)
+    found = Bundle(path, manifest, contents, statement)
     if strict:
         _check_pieces(found)
-    if trust is not None and statement is not None:
-        trust.remember(statement, manifest, path)
+    if remember and trust is not None and statement is not None:
+        trust.remember(statement, path)
     return found
 
 

@@ -55,22 +55,34 @@ class Trust:
             )
         return found
 
-    def remember(self, statement: Statement, manifest: Manifest, path: Path) -> None:
-        """Refuse a bundle that is older than one that was taken, else remember this one."""
+    def check(self, statement: Statement, manifest: Manifest, path: Path) -> None:
+        """Raise `BundleError` for a bundle of another name, or older than one that was taken."""
         if statement.name != manifest.name:
             raise BundleError(f"{path}: was signed as {statement.name!r}, is {manifest.name!r}")
+        if self.state is not None:
+            _check_newest(statement, _known(self.state), self.state, path)
+
+    def remember(self, statement: Statement, path: Path) -> None:
+        """From now on the bundles of this name that are older than this one are refused.
+
+        Raises `BundleError` if it is itself older than one that was taken.
+        """
         if self.state is None:
             return
         with _alone(self.state):
             known = _known(self.state)
-            last = known.get(statement.name, -1)
-            if statement.serial < last:
-                raise BundleError(
-                    f"{path}: is older than what this device has taken (serial {statement.serial}, "
-                    f"and it knows {last} in {self.state}); get the newest, or have it signed again"
-                )
-            if statement.serial > last:
+            _check_newest(statement, known, self.state, path)
+            if statement.serial > known.get(statement.name, -1):
                 _store(self.state, {**known, statement.name: statement.serial})
+
+
+def _check_newest(statement: Statement, known: dict[str, int], state: Path, path: Path) -> None:
+    last = known.get(statement.name, -1)
+    if statement.serial < last:
+        raise BundleError(
+            f"{path}: is older than what this device has taken (serial {statement.serial}, and it "
+            f"knows {last} in {state}); get the newest, or have it signed again"
+        )
 
 
 def _known(state: Path) -> dict[str, int]:

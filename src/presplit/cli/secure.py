@@ -158,4 +158,7 @@ def bundle_with(path: Path, *, trust_key: list[Path], untrusted: bool) -> Bundle
     """The bundle at ``path`` as far as these options trust it; raises `BundleError`."""
     from presplit.runtime.trusted import reader
 
-    return reader(trust_key, untrusted=untrusted)(path)
+    reads = reader(trust_key, untrusted=untrusted)
+    found = reads(path)
+    reads.taken(found)
+    return found

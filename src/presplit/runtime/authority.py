@@ -117,7 +117,7 @@ def add_token(new: NewFiles, name: str, *, days: int = DAYS) -> None:
     end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
     digest = hashlib.sha256(token.encode()).hexdigest()
     new.add(f"edge-{name}.token", f"{token}\n".encode(), private=True)
-    new.add_line(TOKENS, f"{name} sha256:{digest} {end:%Y-%m-%d}", private=True)
+    new.add_line(TOKENS, f"{name} sha256:{digest} {end:%Y-%m-%dT%H:%M:%S}", private=True)
 
 
 def check_name(name: str) -> None:

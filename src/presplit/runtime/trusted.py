@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from presplit.bundle import Bundle, Trust, read
@@ -12,9 +12,33 @@ from presplit.bundle.sign import public_key_in
 from presplit.runtime.quarantine import try_out
 
 
+@dataclass(frozen=True)
+class Reader:
+    """Reads bundles as far as they are trusted; called with a path, it gives the bundle."""
+
+    trust: Trust | None
+    untrusted: bool
+
+    def __call__(self, path: str | Path) -> Bundle:
+        """The bundle at ``path``, which is not yet `taken`; raises `BundleError`."""
+        found = read(path, trust=self.trust, strict=self.untrusted, remember=False)
+        if self.untrusted:
+            try_out(found)
+        return found
+
+    def taken(self, bundle: Bundle) -> None:
+        """Remember ``bundle``, which has proved to be good: older ones are refused from now on.
+
+        Not before: one that turned out bad would bar the way back to the last good one. Raises
+        `BundleError` if a newer one was taken meanwhile, or if it cannot be remembered.
+        """
+        if self.trust is not None and bundle.statement is not None:
+            self.trust.remember(bundle.statement, bundle.path)
+
+
 def reader(
     keys: Sequence[str | Path] = (), *, untrusted: bool = False, state: str | Path | None = None
-) -> Callable[[str | Path], Bundle]:
+) -> Reader:
     """What reads a bundle: signed by one of the public ``keys`` (files), if there are any.
 
     Which bundles were taken is remembered in the file ``state``, else in the user's own folder.
@@ -25,14 +49,7 @@ def reader(
     if keys:
         remembered = Path(state) if state is not None else _remembered()
         trust = Trust(tuple(public_key_in(Path(key)) for key in keys), remembered)
-    return functools.partial(_read, trust=trust, untrusted=untrusted)
-
-
-def _read(path: str | Path, *, trust: Trust | None, untrusted: bool) -> Bundle:
-    found = read(path, trust=trust, strict=untrusted)
-    if untrusted:
-        try_out(found)
-    return found
+    return Reader(trust, untrusted)
 
 
 def _remembered() -> Path:

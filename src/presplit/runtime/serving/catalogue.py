@@ -94,7 +94,8 @@ class Catalogue:
     """Every bundle in ``sources``, `Hosted` as one; nothing is read before `refresh`.
 
     A source is a bundle, its path, or the path of a folder of bundles. ``reads`` reads
-    one, ``make`` hosts it. A request is at most ``most_bytes`` long: what is left at None is found
+    one, ``make`` hosts it, and ``taken`` is told of one that is about to be served: it may still
+    raise `BundleError`. A request is at most ``most_bytes`` long: what is left at None is found
     in the first refresh.
     """
 
@@ -105,9 +106,10 @@ class Catalogue:
         *,
         most_bytes: int | None = None,
         reads: Callable[[Path], Bundle] = read,
+        taken: Callable[[Bundle], None] | None = None,
     ) -> None:
         self._sources, self._make, self._most_bytes = sources, make, most_bytes
-        self._reads = reads
+        self._reads, self._taken = reads, taken
         self._state = _State()
         self._refreshing = threading.Lock()
         self._stamps: dict[Path, Stamp] = {}
@@ -192,7 +194,7 @@ class Catalogue:
             same = [each for each in given if each.path == path]
             bundle = same[0] if same else self._reads(path)
             self._check_size(bundle)
-            entry = Entry(bundle, self._make(bundle))
+            entry = self._proved(bundle)
         except PresplitError as error:
             self.broken[path] = error
             still = "; what was read from there before goes on" if path in self._paths else ""
@@ -209,6 +211,17 @@ class Catalogue:
         if old.key == entry.key:
             return Change("replaced", path, f"{entry.key} is read anew from {path}")
         return Change("replaced", path, f"{entry.key} takes the place of {old.key} from {path}")
+
+    def _proved(self, bundle: Bundle) -> Entry:
+        """``bundle``, ready to serve."""
+        entry = Entry(bundle, self._make(bundle))
+        try:
+            if self._taken is not None:
+                self._taken(bundle)
+        except BaseException:
+            entry.close()
+            raise
+        return entry
 
     def _lose(self, path: Path) -> Change:
         """Stop serving what is no longer at ``path``, unless it was asked for by name."""

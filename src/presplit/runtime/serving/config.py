@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
 import msgspec
 from msgspec import Meta
 
-from presplit.bundle import Bundle
 from presplit.core.errors import SpecError, context
 from presplit.core.value import NonNegative, Positive, Value
 from presplit.runtime.serving.batching import MOST_JOINED
-from presplit.runtime.trusted import reader
+from presplit.runtime.trusted import Reader, reader
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Whole = Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -94,7 +93,7 @@ class Config(Value, frozen=True):
         """``keep_mb`` in bytes."""
         return None if self.keep_mb is None else self.keep_mb * 10**6
 
-    def reader(self) -> Callable[[str | Path], Bundle]:
+    def reader(self) -> Reader:
         """What reads bundles, as far as they are trusted; raises `SpecError`."""
         return reader(self.trust_keys, untrusted=self.untrusted)
 

@@ -201,7 +201,8 @@ def serve(
             closing.callback(client.close)
             made = partial(_made_gateway, client, gateway, config=config, load=timed)
         limit = None if config.most_mb is None else int(config.most_mb * 10**6)
-        catalogue = Catalogue(sources, made, most_bytes=limit, reads=config.reader())
+        reads = config.reader()
+        catalogue = Catalogue(sources, made, most_bytes=limit, reads=reads, taken=reads.taken)
         watchers: list[Watcher] = [tally]
         if watch is not None:
             watching = Watching(watch)
