@@ -24,8 +24,7 @@ import numpy.typing as npt
 
 from presplit.bundle.arrays import array_in
 from presplit.bundle.files import MANIFEST, MOST_BYTES, SIGNATURE, Folder, opened
-from presplit.bundle.fits import PLAIN, all_fit
-from presplit.bundle.golden import GOLDEN
+from presplit.bundle.fits import PLAIN, check_consistent
 from presplit.bundle.manifest import FORMAT, Form, Manifest, Part, Validation
 from presplit.bundle.operators import MOST_ELEMENTS, check
 from presplit.bundle.sign import Statement
@@ -366,37 +365,9 @@ def parse_manifest(raw: bytes, file: Path) -> Manifest:
         raise BundleError(damaged) from error
     if canonical_json(manifest) != raw or manifest.sealed().sha256 != manifest.sha256:
         raise BundleError(damaged)
-    _consistent(manifest, file)
+    check_consistent(manifest, file)
     return manifest
 
 
 class _Format(msgspec.Struct):
     format: int
-
-
-def _consistent(manifest: Manifest, file: Path) -> None:
-    """Raise `BundleError` unless segments, ports, exits and files belong to the net."""
-    net = manifest.net
-    early = [e.name for e in net.exits if e.after < net.last]
-    files = {part.file for part in (*manifest.segments, *manifest.exits.values())}
-    files |= {part.file for form in manifest.forms.values() for part in form.parts}
-    counts = {len(manifest.segments)} | {len(form.segments) for form in manifest.forms.values()}
-    ends = {len(manifest.ports)}
-    ends |= {len(each) for form in manifest.forms.values() for each in (form.enter, form.leave)}
-    exits = [manifest.exits, *(form.exits for form in manifest.forms.values())]
-    if manifest.validation is not None:
-        files |= manifest.validation.files
-    if (
-        counts != {net.last}
-        or ends != {net.last + 1}
-        or any(sorted(each) != sorted(early) for each in exits)
-        or files != set(manifest.files) - {GOLDEN}
-    ):
-        raise BundleError(
-            f"{file}: segments, ports, exits and files do not belong to its net; export the bundle "
-            "again"
-        )
-    try:
-        all_fit(manifest.plan, manifest.table, manifest)
-    except SpecError as error:
-        raise BundleError(f"{file}: {error}") from error
