@@ -49,3 +49,17 @@ def test_what_needs_more_memory_than_a_stranger_may_have_is_not_loaded(
     found = with_segment(bundle, f"{tmp_path}/n.bundle", growing)
     with pytest.raises(BundleError, match="not loaded here|ONNX Runtime failed: .*alloc"):
         try_out(read(found.path, strict=True))
+
+
+def test_a_piece_that_hides_the_next_one_is_refused(bundle: Bundle, tmp_path: object) -> None:
+    """The whole net is as it was; one that is entered behind the first piece holds a loop."""
+    graph = helper.make_graph([helper.make_node("Loop", ["n", "c"], ["o"])], "", [], [])
+    loop = onnx.ModelProto(graph=graph).SerializeToString()
+    files = {name: (bundle.path / name).read_bytes() for name in bundle.manifest.files}
+    first, second = (part.file for part in bundle.manifest.segments[:2])
+    files[first] += b"\xa2\x06" + bytes([len(loop)])
+    files[second] = loop + files[second]
+    manifest = msgspec.structs.replace(bundle.manifest, files=digest(files), sha256="")
+    found = write(f"{tmp_path}/h.bundle", manifest, files)
+    with pytest.raises(BundleError, match="a field is longer than what holds it"):
+        read(found.path, strict=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -113,6 +113,13 @@ class Bundle:
             boundary=boundary_name(stop, last) if stop > start else None,
             logits=MappingProxyType(logits),
         )
+
+    def pieces(self) -> Iterator[bytes]:
+        """Every piece of the net in every form, of which `runnable` joins some."""
+        for form in self.forms:
+            pieces = self._form(form)
+            yield from (pieces.header, *pieces.enter, *pieces.leave)
+            yield from (self._files[part.file] for part in pieces.parts)
 
     @property
     def forms(self) -> tuple[str, ...]:
@@ -335,6 +342,11 @@ def _check_pieces(bundle: Bundle) -> None:
         with context(f"{bundle.path}: boundary {number}"):
             for piece in (*port.entry.values(), port.leave):
                 check(piece, strict=True)
+    # Each alone too: joined, the end of one could hide the beginning of the next, and a net that is
+    # entered elsewhere than at its beginning would hold what the whole one does not.
+    with context(str(bundle.path)):
+        for piece in bundle.pieces():
+            check(piece, strict=True)
 
 
 def read_manifest(path: Path) -> Manifest:
