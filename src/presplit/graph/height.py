@@ -1,8 +1,8 @@
 """1-D convolutions as 2-D ones of height 1, which ONNX Runtime runs faster.
 
-Its fast kernels, with channels in blocks, are for images only (docs/guide.md has the times). From a
-convolution on, all that keeps channels and places apart stays an image, and is flattened again
-before anything else reads it. The numbers are the same, and so are the names of tensors.
+Its fast kernels, with channels in blocks, are for images only (docs/sparsity.md has the times).
+From a convolution on, all that keeps channels and places apart stays an image, and is flattened
+again before anything else reads it. The numbers are the same, and so are the names of tensors.
 """
 
 from __future__ import annotations

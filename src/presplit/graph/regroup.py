@@ -2,7 +2,7 @@
 
 For each group ONNX Runtime's int8 convolution copies its part of the image and multiplies a matrix;
 a dense one does neither. At 64 channels and 16 in a group (3 x 3, 32 x 32) that takes twice as long
-as the dense convolution, although it multiplies a quarter (docs/guide.md has the times). So narrow
+as the dense convolution, although it multiplies a quarter (docs/forms.md has the times). So narrow
 groups are joined, the connections between them being zeros, which int8 holds exactly; and where one
 group is left, the permutation of channels before it goes into its weights.
 """
