@@ -13,12 +13,13 @@ from presplit.core.costs import Costs, Device, Parts
 from presplit.core.errors import PlanError
 from presplit.core.link import Link
 from presplit.core.routing import route
+from presplit.core.shares import interval
 from presplit.core.times import NOTHING, Times
 from presplit.core.types import Boundary, Exit, Net
 from presplit.plan.beside import choice
 from presplit.plan.cautious import judging
 from presplit.plan.limits import Limits
-from presplit.plan.risk import drops_at_most, interval, right_at_least
+from presplit.plan.risk import drops_at_most, right_at_least
 from presplit.plan.scenario import Scenario
 
 

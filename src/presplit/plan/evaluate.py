@@ -27,9 +27,9 @@ from presplit.core.cost import Outcome
 from presplit.core.errors import PlanError
 from presplit.core.plans import Estimate, Gateway, Plan
 from presplit.core.routing import Cells, grid
+from presplit.core.shares import interval
 from presplit.core.times import Times, mixed_quantile
 from presplit.core.types import Floats
-from presplit.plan.risk import interval
 from presplit.plan.scenario import BYTES_PER_WEIGHT, Cut, Scenario
 
 LEVELS = 21

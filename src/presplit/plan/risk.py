@@ -1,4 +1,4 @@
-"""How far a held-out accuracy can be trusted: intervals, and tests that hold for any data.
+"""How far a held-out accuracy can be trusted: tests that hold for any data.
 
 A promise "the accuracy drops by at most ``drop``" is tested on pairs: a sample *loses* where the
 net's own classifier is right and the plan is not, it *gains* where it is the other way round, and
@@ -25,21 +25,6 @@ MOST_PAIRS = 160
 BETS = np.linspace(0.05, 0.95, 10)
 SHARES = 64
 """Shares of gains at which the worst case is sought."""
-
-
-def interval(share: float, samples: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval around a ``share`` of so many samples, 95 % unless ``z`` says otherwise.
-
-    >>> low, high = interval(0.982, 500)
-    >>> round(low, 3), round(high, 3)
-    (0.966, 0.991)
-    """
-    if samples == 0:
-        return 0.0, 1.0
-    middle = share + z * z / (2 * samples)
-    wide = z * math.sqrt(share * (1 - share) / samples + z * z / (4 * samples**2))
-    whole = 1 + z * z / samples
-    return max(0.0, (middle - wide) / whole), min(1.0, (middle + wide) / whole)
 
 
 def fewest(drop: float, confidence: float) -> int:
