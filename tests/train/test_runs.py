@@ -155,6 +155,25 @@ def test_a_run_with_several_exits_is_judged_by_the_rule_and_for_the_goal_that_ar
     assert found["temperatures"]["final"] == temperature(held[-1], run.held_out.y)
 
 
+def test_a_run_says_of_every_exit_what_its_classes_calibration_and_curve_are(small: Path) -> None:
+    found, run = result(small), runs.read_run(small)
+    logits, y = evaluate(run.model, run.data.test), run.data.test.y
+    for name, own in zip(run.exit_names, logits, strict=True):
+        counts = np.array(found["confusion"][name])
+        assert counts.shape == (10, 10) and counts.trace() == (own.argmax(1) == y).sum()
+        shares = [row["accuracy"][name] for row in found["per_class"]]
+        assert np.mean(shares) == pytest.approx(found["balanced_accuracy"][name])
+        assert set(found["calibration"][name]) == {"before", "after"}
+    sizes = [(row["train"], row["held_out"], row["test"]) for row in found["per_class"]]
+    assert np.sum(sizes, 0).tolist() == [*found["samples"].values()]
+    cheapest, dearest = found["curve"][0], found["curve"][-1]
+    assert cheapest["shares"]["block1"] == 1 and dearest["shares"]["final"] == 1
+    assert dearest["macs"] == found["exit_macs"]["final"]
+    lines = (small / "result.json").read_text().splitlines()
+    row = ", ".join(map(str, found["confusion"]["final"][0]))
+    assert f"[{row}]," in [line.strip() for line in lines], "a row of counts is one line"
+
+
 def test_an_unknown_rule_is_refused_before_training() -> None:
     with pytest.raises(SpecError, match=r"exits\.policy: no exit policy named 'surest'"):
         runs.build(spec_from({"exits": {"after": ["block1"], "policy": "surest"}}))

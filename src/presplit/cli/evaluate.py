@@ -44,12 +44,18 @@ def evaluate(
             help="The most accurate thresholds with at most this share for the last exit."
         ),
     ] = None,
+    classes: Annotated[
+        int,
+        typer.Option(min=0, help="So many classes are listed, those answered worst first."),
+    ] = 10,
     json: Json = False,
 ) -> None:
-    """Evaluate a run on its test set.
+    """Evaluate a run on its test set: each exit, each class, what is taken for what.
 
-    Thresholds are chosen on the held-out part of the training set.
+    Thresholds are chosen on the held-out part of the training set. With --json the whole confusion
+    matrix of every exit is there, too, and how right each is when it is sure.
     """
+    from presplit.cli.classes import classes_text
     from presplit.cli.own_model import aside, run_of
     from presplit.cli.train import text
     from presplit.core.errors import SpecError
@@ -71,7 +77,7 @@ def evaluate(
         raise SpecError(f"{run}: its net has no early exit to choose a threshold for")
     with aside():
         result = runs.judge(found, policy=policy, goal=goals[0] if goals else None)
-    lines = [text(result, run)]
+    lines = [classes_text(result, most=classes), text(result, run)]
     if goals:
         (row,) = result["thresholds"]
         own = found.spec.exits.policy if found.spec.exits else result["policy"]

@@ -85,14 +85,14 @@ def choose_thresholds(
         np.stack([score(each) for each in logits[:-1]]) if len(logits) > 1 else logits[:0, :, 0]
     )
     hits = logits.argmax(-1) == labels
-    grids = _grids(scores)
-    found = routing.weigh(scores, hits, grids)
+    tried = grids(scores)
+    found = routing.weigh(scores, hits, tried)
     costs = range(len(logits)) if exit_macs is None else exit_macs
     cost = sum(share * each for share, each in zip(found.shares, costs, strict=True))
     taken = _best(name, goal, found, np.asarray(cost, float), float(hits[-1].mean()))
-    never = [np.nextafter(rising[-1], np.float32(2)) for rising in grids]
-    steps = zip(taken, grids, never, strict=True)
-    thresholds = tuple(float(np.append(rising, above)[at]) for at, rising, above in steps)
+    thresholds = tuple(
+        float(np.append(rising, never(rising))[at]) for at, rising in zip(taken, tried, strict=True)
+    )
     shares = tuple(float(share[taken]) for share in found.shares)
     mean = None if exit_macs is None else float(np.dot(shares, exit_macs))
     return Chosen(thresholds, float(found.right[taken]), shares, mean)
@@ -125,11 +125,19 @@ def _refuse_samples(logits: Floats, labels: npt.NDArray[np.int64]) -> None:
         )
 
 
-def _grids(scores: Floats) -> list[Floats]:
-    """The thresholds to try for each early exit: rising scores, "never" not among them."""
+def grids(scores: Floats) -> list[Floats]:
+    """The thresholds to try for each early exit: rising scores, "never" not among them.
+
+    ``scores``: ``(early exits, n)``.
+    """
     early, n = scores.shape
     most = n if early == 1 else max(1, int(COMBINATIONS ** (1 / max(1, early))) - 1)
     return [routing.grid(of_exit, most) for of_exit in scores]
+
+
+def never(rising: Floats) -> float:
+    """The threshold above all those that are ``rising`` to it: no sample reaches it."""
+    return float(np.nextafter(rising[-1], np.float32(2)))
 
 
 def _best(

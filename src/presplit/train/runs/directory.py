@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -128,6 +129,27 @@ def note(epoch: Epoch, metrics: Path) -> None:
 def line(epoch: Epoch) -> bytes:
     """One line of ``metrics.jsonl``."""
     return msgspec.json.encode(asdict(epoch)) + b"\n"
+
+
+def result_json(result: dict[str, Any]) -> bytes:
+    """``result.json``: indented, each list of numbers in one line.
+
+    >>> print(result_json({"confusion": [[1, 2], [3, 4]]}).decode(), end="")
+    {
+      "confusion": [
+        [1, 2],
+        [3, 4]
+      ]
+    }
+    """
+    text = msgspec.json.format(msgspec.json.encode(result), indent=2)
+    # A line break in a string is written as \\n, so this finds lists only.
+    flat = re.sub(rb"\[\n([\d\s.,eE+-]+)\]", _in_one_line, text)
+    return flat + b"\n"
+
+
+def _in_one_line(found: re.Match[bytes]) -> bytes:
+    return b"[" + b" ".join(found[1].split()) + b"]"
 
 
 def take_place(directory: Path) -> None:

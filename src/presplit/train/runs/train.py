@@ -139,8 +139,7 @@ def _trained(
         checkpoint.write(metrics, b"".join(map(place.line, history)))
         about, x = {"name": run.spec.name}, torch.from_numpy(run.train.x.copy())
         checkpoint.save(folder / place.MODEL, run.model, about, x=x)
-        text = msgspec.json.format(msgspec.json.encode(result), indent=2)
-        checkpoint.write(folder / place.RESULT, text + b"\n")
+        checkpoint.write(folder / place.RESULT, place.result_json(result))
     return result
 
 
