@@ -72,7 +72,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "ortools": ("plan/placement.py",),
     "prometheus_client": ("runtime/serving/metrics.py",),
     "prometheus_client.core": ("runtime/serving/metrics.py",),
-    "h11": ("runtime/serving/http.py",),
+    "h11": ("runtime/http.py",),
     "ray": ("runtime/serving/ray_app.py",),
     "psutil": ("lab/*",),
 }

@@ -17,10 +17,10 @@ from typing import TypeVar
 
 from presplit import __version__
 from presplit.core.errors import ServerError, SpecError
+from presplit.runtime.http import Http
 from presplit.runtime.serving.batching import Crew
 from presplit.runtime.serving.catalogue import Catalogue, Change
 from presplit.runtime.serving.config import Config
-from presplit.runtime.serving.http import Http
 from presplit.runtime.serving.logs import LOGGER, tell
 from presplit.runtime.serving.metrics import KIND, Metrics
 from presplit.runtime.serving.rest import Rest

@@ -32,7 +32,7 @@ from presplit.runtime.hosted import (
     TooLate,
     UnknownModel,
 )
-from presplit.runtime.serving.http import Refused, Request, Response
+from presplit.runtime.http import Refused, Request, Response
 from presplit.runtime.wire.readiness import Readiness
 from presplit.runtime.wire.tensors import Sent, datatype_of, read
 
