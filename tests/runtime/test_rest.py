@@ -19,9 +19,9 @@ import pytest
 from presplit.bundle import Bundle
 from presplit.core.errors import SpecError
 from presplit.lab.processes import end, start
+from presplit.runtime import http as ours
 from presplit.runtime import serve
 from presplit.runtime.http import Http, Request, Response
-from presplit.runtime.serving import http as ours
 from presplit.runtime.serving.config import Config
 from presplit.runtime.wire import messages
 from presplit.runtime.wire.tensors import send

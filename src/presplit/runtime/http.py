@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -34,22 +34,27 @@ CHUNK = 64 * 1024
 
 @dataclass(frozen=True)
 class Request:
-    """What came: ``path`` without its query, ``headers`` by names in lower case."""
+    """What came: ``path`` without its ``query``, ``headers`` by names in lower case."""
 
     method: str
     path: str
     headers: dict[str, str]
     body: bytes
+    query: str = ""
 
 
 @dataclass(frozen=True)
 class Response:
-    """What goes back."""
+    """What goes back: a body, or the pieces of ``stream``, each as soon as it is there.
+
+    A stream may go on for as long as its reader reads; the connection ends with it.
+    """
 
     status: int
     body: bytes
     kind: str = "application/json"
     headers: tuple[tuple[str, str], ...] = field(default=())
+    stream: AsyncGenerator[bytes] | None = None
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -69,11 +74,14 @@ def failure(status: int, text: str, *headers: tuple[str, str]) -> Response:
 
 
 class Http:
-    """Answers by ``handler``, which may raise `Refused`; bodies have ``most_bytes`` at most."""
+    """Answers by ``handler``, which may raise `Refused`; bodies have ``most_bytes`` at most.
 
-    def __init__(self, handler: Handler, *, most_bytes: int) -> None:
+    ``flag`` is the option by which a user chooses the port.
+    """
+
+    def __init__(self, handler: Handler, *, most_bytes: int, flag: str = "--http") -> None:
         self._h11: Any = _h11()
-        self._handler, self.most_bytes = handler, most_bytes
+        self._handler, self.most_bytes, self._flag = handler, most_bytes, flag
         self._open: dict[asyncio.Task[Any], bool] = {}
         self._server: asyncio.Server | None = None
         self._ending = False
@@ -85,7 +93,7 @@ class Http:
         except OSError as error:
             raise ServerError(
                 f"cannot listen on {joined(host, port)} ({why_not(host, port)}); choose another "
-                "port for --http, or 0 for a free one"
+                f"port for {self._flag}, or 0 for a free one"
             ) from error
         return joined(host, self._server.sockets[0].getsockname()[1])
 
@@ -99,8 +107,11 @@ class Http:
                 task.cancel()
         if self._open:
             await asyncio.wait(self._open, timeout=grace_s)
-        for task in self._open:
+        left = list(self._open)
+        for task in left:
             task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.sleep(0)  # sockets close one turn after their tasks
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, to its end."""
@@ -133,6 +144,10 @@ class Http:
                 response = await self._answer(talk, head)
             except Refused as error:
                 response = failure(error.status, str(error), *error.headers)
+            if response.stream is not None:
+                self._open[task] = False  # a stream has no end that could be waited for
+                await talk.flow(response)
+                return
             more = await talk.reply(response, last=self._ending)
             self._open[task] = False
             if not more:
@@ -148,8 +163,8 @@ class Http:
         _check_own(headers)
         _check_length(headers, self.most_bytes)
         body = await talk.body(self.most_bytes)
-        path = head.target.decode("latin-1").partition("?")[0]
-        request = Request(head.method.decode("latin-1"), path, headers, body)
+        path, _, query = head.target.decode("latin-1").partition("?")
+        request = Request(head.method.decode("latin-1"), path, headers, body, query)
         try:
             return await self._handler(request)
         except Refused:
@@ -231,6 +246,47 @@ class _Talk:
         connection.start_next_cycle()
         return True
 
+    async def flow(self, response: Response) -> None:
+        """Send the pieces of a stream until it ends or its reader is gone.
+
+        A piece that is not taken within `REPLY_S` ends it. Only what the system holds for the
+        connection waits for a slow reader: what else comes meanwhile is the stream's to keep.
+        """
+        assert response.stream is not None, "a stream was asked for"
+        headers = [("content-type", response.kind), *response.headers]
+        headers += [("x-content-type-options", "nosniff"), ("connection", "close")]
+        head = self._h11.Response(status_code=response.status, headers=headers)
+        self._writer.transport.set_write_buffer_limits(high=0)
+        self._writer.write(self._connection.send(head))
+        both = [
+            asyncio.ensure_future(self._pour(response.stream)),
+            asyncio.ensure_future(self._gone()),
+        ]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in both:
+                one.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+            self._writer.transport.abort()  # whoever has not read it by now does not
+
+    async def _pour(self, stream: AsyncGenerator[bytes]) -> None:
+        """Send every piece."""
+        async with contextlib.aclosing(stream):
+            if self._wants_body:
+                async for piece in stream:
+                    self._writer.write(self._connection.send(self._h11.Data(data=piece)))
+                    async with asyncio.timeout(REPLY_S):
+                        await self._writer.drain()
+        self._writer.write(self._connection.send(self._h11.EndOfMessage()))
+        async with asyncio.timeout(REPLY_S):
+            await self._writer.drain()
+
+    async def _gone(self) -> None:
+        """Wait until the other side has closed; what it still sends is not read as a request."""
+        while await self._reader.read(CHUNK):
+            pass
+
     async def linger(self) -> None:
         """Let who still sends read the reply: a socket that is closed with data unread forgets it.
 
@@ -277,4 +333,4 @@ def _log(what: str, error: Exception) -> None:
 
 def _h11() -> ModuleType:
     """The library."""
-    return library("h11", need="REST", extra="serve")
+    return library("h11", need="HTTP", extra="edge")

@@ -7,16 +7,14 @@ import contextlib
 import logging
 import resource
 import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 from presplit import __version__
 from presplit.core.errors import ServerError, SpecError
+from presplit.runtime.beside import in_thread
 from presplit.runtime.http import Http
 from presplit.runtime.serving.batching import Crew
 from presplit.runtime.serving.catalogue import Catalogue, Change
@@ -29,8 +27,6 @@ from presplit.runtime.serving.tally import Tally
 from presplit.runtime.wire.credentials import Secured
 from presplit.runtime.wire.readiness import Readiness
 from presplit.runtime.wire.server import Listener
-
-T = TypeVar("T")
 
 HTTP_HOST = "127.0.0.1"
 """Where REST listens: nobody else may reach it, because it is not encrypted."""
@@ -302,17 +298,3 @@ def _log(change: Change) -> None:
     """Log what became of a bundle."""
     level = logging.INFO if change.kind in ("loaded", "replaced", "gone") else logging.WARNING
     tell(f"bundle_{change.kind}", change.text, level=level, path=str(change.path))
-
-
-def in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
-    """What ``work`` gives, done on a thread of its own, which nobody has to wait for."""
-    done: Future[T] = Future()
-
-    def doing() -> None:
-        try:
-            done.set_result(work())
-        except BaseException as error:  # raised again by whoever waits
-            done.set_exception(error)
-
-    threading.Thread(target=doing, name="beside", daemon=True).start()
-    return asyncio.wrap_future(done)
