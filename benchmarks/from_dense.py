@@ -247,8 +247,8 @@ def _say(line: Mapping[str, object]) -> None:
 
 def draw(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     """A panel for each net and density: accuracy against epochs, a line for each way."""
-    matplotlib = library("matplotlib", need="the plot", extra="report")
-    figures = library("matplotlib.figure", need="the plot", extra="report")
+    matplotlib = library("matplotlib", need="the plot", extra="bench")
+    figures = library("matplotlib.figure", need="the plot", extra="bench")
     nets = list(dict.fromkeys(row["net"] for row in rows))
     densities = list(dict.fromkeys(row["density"] for row in rows))
     colours = dict(zip(WAYS, ("#7f7f7f", "#e69f00", "#56b4e9", "#2383c4", "#d55e00"), strict=True))

@@ -125,11 +125,11 @@ def _pair(name: str) -> tuple[str, str]:
 
 
 def draw(rows: Sequence[Mapping[str, Any]], file: str) -> None:
-    """The rows as an SVG file that stands alone, in a grey that is seen on white and on black."""
+    """The rows as an SVG file that stands alone, legible on white and on black."""
+    from presplit.report.charts import alone
     from presplit.report.plots import times_over_links
 
-    svg = times_over_links(rows).replace("currentColor", "#808080")
-    Path(file).write_text(svg, encoding="utf-8")
+    Path(file).write_text(alone(times_over_links(rows)), encoding="utf-8")
 
 
 def _link(name: str) -> Link:

@@ -305,8 +305,8 @@ def draw(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
 
     Bars go from the worst to the best seed, grey for the dense parent.
     """
-    matplotlib = library("matplotlib", need="the plot", extra="report")
-    figures = library("matplotlib.figure", need="the plot", extra="report")
+    matplotlib = library("matplotlib", need="the plot", extra="bench")
+    figures = library("matplotlib.figure", need="the plot", extra="bench")
     tables = [
         (data, density)
         for data, density in dict.fromkeys((r["data"], r["density"]) for r in rows)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from presplit.core import units
 from presplit.core.tables import Column, columns_of, table
-from presplit.report.page import WAYS
+from presplit.report.plots import WAYS
 
 
 def test_the_demo_s_table_reads_well() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from presplit.cli.options import Json, say, show
-from presplit.core.errors import MissingLibrary, context
+from presplit.core.errors import context
 
 if TYPE_CHECKING:
     from presplit.lab.demo import Shown
@@ -63,10 +63,7 @@ def demo(
         images=images,
         tell=say,
     )
-    try:
-        report = str(write_demo_page(out / "report.html", shown))
-    except MissingLibrary as missing:
-        report = f"none: {missing}"
+    report = str(write_demo_page(out / "report.html", shown))
     show(shown.to_builtins(), text(shown, report), as_json=json)
     if shown.lost or shown.longest_s > deadline_s + SLACK_S:
         say("presplit: the promise did not hold: an answer was lost, or later than its deadline")
@@ -78,7 +75,7 @@ def text(shown: Shown, report: str) -> str:
     from presplit.core.tables import table
     from presplit.lab.demo_ways import too_large
     from presplit.plan.explain import named
-    from presplit.report.page import WAYS
+    from presplit.report.plots import WAYS
 
     weights, dense = shown.sparse["weights"], shown.dense["weights"]
     large = ", ".join(too_large(shown.rows, shown.slow.device)) or "none"

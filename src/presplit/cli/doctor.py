@@ -32,9 +32,7 @@ LIBRARIES = {
     "opencv-python-headless": "cameras and videos: pip install 'presplit[camera]'",
     "scikit-learn": "the digits data set: pip install 'presplit[train]'",
     "safetensors": "checkpoints: pip install 'presplit[train]'",
-    "matplotlib": "plots: pip install 'presplit[report]'",
     "ortools": "placing several models: pip install 'presplit[placement]'",
-    "jinja2": "the HTML report: pip install 'presplit[report]'",
 }
 
 

@@ -94,11 +94,11 @@ def library(name: str, *, need: str, extra: str) -> ModuleType:
 
     >>> library("json", need="reading", extra="train").__name__
     'json'
-    >>> library("no_such_library", need="the report", extra="report")
+    >>> library("no_such_library", need="exporting", extra="train")
     Traceback (most recent call last):
         ...
-    presplit.core.errors.MissingLibrary: the report needs no_such_library: \
-pip install 'presplit[report]'
+    presplit.core.errors.MissingLibrary: exporting needs no_such_library: \
+pip install 'presplit[train]'
     """
     try:
         return importlib.import_module(name)

@@ -44,7 +44,7 @@ KILLED, RESTARTED = 0.28, 0.5
 class Shown:
     """What one demo did.
 
-    ``rows``: one for each of `WAYS`, as `presplit.report.page.WAYS` shows them, and one for
+    ``rows``: one for each of `WAYS`, as `presplit.report.plots.WAYS` shows them, and one for
     ``planned``, the way that the planner chose, where that is none of them. ``answers`` are those
     of the last way; ``broken`` is when its server was killed and when it listened again, in
     seconds after the first answer. ``held_out`` samples told the planner how sure exits must be.

@@ -1,4 +1,4 @@
-"""What a demo did, as one HTML page with a table and two plots."""
+"""What a demo did, as one HTML page: the ways it compared, and its answers across an outage."""
 
 from __future__ import annotations
 
@@ -7,38 +7,58 @@ from pathlib import Path
 from presplit.core import units
 from presplit.lab.demo import Shown
 from presplit.plan.explain import named
-from presplit.report.page import Figure, write_page
-from presplit.report.plots import accuracy_against_bytes, answers_over_time, time_against_bytes
+from presplit.report.plots import (
+    WAYS,
+    accuracy_against_bytes,
+    answers_over_time,
+    time_against_bytes,
+)
+from presplit.report.sections import Figure, Section, Table, write_report
+
+WHY = (
+    "Each colour says why an answer is what it is: confident, an early exit was sure; server, the "
+    "server answered in time; link_down, the edge answered alone because the server was gone."
+)
 
 
 def write_demo_page(path: Path, shown: Shown) -> Path:
-    """Write the page to ``path`` and give the path back.
-
-    Raises `MissingLibrary` without matplotlib or jinja2.
-    """
+    """Write the page to ``path`` and give the path back."""
     weights, dense = shown.sparse["weights"], shown.dense["weights"]
-    dense_accuracy = units.percent(shown.dense["accuracy"]["final"])
-    link = f"{shown.link.up_bps / 1e6:g} Mbit/s"
-    over_time = answers_over_time(shown.answers, outage=shown.broken, deadline_s=shown.deadline_s)
-    return write_page(
+    link = f"{shown.link.up_bps / 1e6:g} Mbit/s, round trip {units.seconds(shown.link.rtt_s)}"
+    return write_report(
         path,
         title=f"Presplit demo: {shown.data}",
         lead=shown.verdict,
-        rows=shown.rows,
         facts={
-            f"Dense net, {dense:,} weights": dense_accuracy,
+            f"Dense net, {dense:,} weights": units.percent(shown.dense["accuracy"]["final"]),
             f"Sparse net, {weights:,} weights": units.percent(shown.sparse["accuracy"]["final"]),
-            "Device": f"{shown.slow.device.name}: this machine slowed {shown.slow.factor:,.0f}x",
-            "Planned": named(shown.plan),
             "Answers lost in the outage": str(shown.lost),
             "Longest answer in the outage": units.seconds(shown.longest_s),
-            "Deadline": units.seconds(shown.deadline_s),
-            f"Link, round trip {units.seconds(shown.link.rtt_s)}": link,
+            "Deadline of every answer": units.seconds(shown.deadline_s),
         },
+        sections=[_compared(shown, link), _outage(shown)],
+        footer=f"Made by presplit demo in {shown.seconds:.0f} s.",
+    )
+
+
+def _compared(shown: Shown, link: str) -> Section:
+    device = shown.slow.device.name.partition(",")[0]
+    return Section(
+        "Ways to answer the same images",
+        "The dense ways are what one would do without Presplit: all on the device, or the image "
+        "sent to a server. The others cut a sparse net, and let an early exit answer where it is "
+        "sure.",
+        facts={
+            "Device": f"{device}: this machine slowed {shown.slow.factor:,.0f}x",
+            "Link": link,
+            "Planned": named(shown.plan),
+        },
+        tables=[Table(shown.rows, WAYS, chosen=_planned(shown))],
         figures=[
             Figure(
                 "Time against bytes",
-                "Down and to the left is better: mean time of an answer, mean bytes sent for it.",
+                "Down and to the left is better: the mean time of an answer over the mean bytes "
+                "sent for it.",
                 time_against_bytes(shown.rows),
             ),
             Figure(
@@ -46,11 +66,19 @@ def write_demo_page(path: Path, shown: Shown) -> Path:
                 "Up and to the left is better.",
                 accuracy_against_bytes(shown.rows),
             ),
-            Figure(
-                "Answers across the outage",
-                "The server was killed and started again in the shaded span.",
-                over_time,
-            ),
         ],
-        footer=f"Made by presplit demo in {shown.seconds:.0f} s.",
+        note="The marked row is the plan that the planner chose. MACs are multiplications.",
+    )
+
+
+def _planned(shown: Shown) -> frozenset[int]:
+    return frozenset(number for number, row in enumerate(shown.rows) if row["way"] == shown.planned)
+
+
+def _outage(shown: Shown) -> Section:
+    over_time = answers_over_time(shown.answers, outage=shown.broken, deadline_s=shown.deadline_s)
+    return Section(
+        "Answers across the outage",
+        "The server was killed and started again in the shaded span; the edge went on alone.",
+        figures=[Figure("Time of each answer", WHY, over_time)],
     )
