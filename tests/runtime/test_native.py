@@ -147,16 +147,16 @@ def test_a_server_without_the_library_says_so_and_is_not_at_fault(
     real = errors.importlib.import_module
 
     def without(module: str) -> Any:
-        if module == "zstandard":
+        if module.endswith(".zstd"):
             raise ImportError(module)
         return real(module)
 
     monkeypatch.setattr(errors.importlib, "import_module", without)
     for ask in (lambda: tails.run(name, codes, until=None), lambda: tails.warm(name)):
-        with pytest.raises(UnknownModel, match="needs zstandard: pip install 'presplit"):
+        with pytest.raises(UnknownModel, match="needs .*zstd: pip install 'presplit"):
             ask()
     tails.warm(pictures.manifest.model_name(1, "int8"))
-    with pytest.raises(MissingLibrary, match="needs zstandard"):
+    with pytest.raises(MissingLibrary, match="needs .*zstd"):
         Edge.open(pictures, server="127.0.0.1:9", plan=Plan(1, codec="int8+zstd"))
 
 

@@ -26,7 +26,7 @@ LIBRARIES = {
     "torch": "training: pip install 'presplit[train]'",
     "onnx": "export and inspecting ONNX models: pip install 'presplit[pack]'",
     "onnxscript": "export: pip install 'presplit[train]'",
-    "zstandard": "codecs with zstd: pip install 'presplit[edge]'",
+    "backports.zstd": "codecs with zstd: pip install 'presplit[edge]'",
     "lz4": "codecs with lz4: pip install 'presplit[edge]'",
     "pillow": "folders of images, codecs png and jpeg: pip install 'presplit[edge]'",
     "opencv-python-headless": "cameras and videos: pip install 'presplit[camera]'",
