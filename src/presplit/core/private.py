@@ -80,9 +80,14 @@ class NewFiles:
 
 
 def warn_if_open(path: Path) -> None:
-    """Log a warning if others than its owner may read the file ``path``, which holds a secret."""
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
+    """Log a warning if others than its owner may read the file ``path``, which holds a secret.
+
+    A file of another owner's may be this process's by its group alone: so a cluster hands out keys.
+    """
+    found = path.stat()
+    mode = stat.S_IMODE(found.st_mode)
+    others = 0o077 if found.st_uid == os.geteuid() else 0o037
+    if mode & others:
         logging.getLogger("presplit").warning(
             "%s: others may read it (mode %o); chmod 600 %s", path, mode, path
         )
