@@ -30,6 +30,7 @@ class Zstd:
 
     def compress(self, data: bytes) -> bytes:
         """One frame."""
+        self.needed()
         compressor = _here().compressor
         return compressor.compress(data, compressor.FLUSH_FRAME)
 
