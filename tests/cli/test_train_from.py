@@ -95,14 +95,18 @@ def test_weights_that_others_trained_fill_the_net_of_the_user_s_code(
     assert code == 0, problem
     assert accuracy(run) == pytest.approx(accuracy(dense), abs=0.01)
     torch.save({"state_dict": mlp([64, 32, 10]), "epoch": 90}, tmp_path / "module.pt")
-    code, out, problem = command("train", "--from", tmp_path / "module.pt", *words, "--out", run)
+    words = (*words, "--out", run, "--force")
+    code, out, problem = command("train", "--from", tmp_path / "module.pt", *words)
     assert (code, out) == (2, "") and "reading that would run code; save only values" in problem
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--from", "{dense}", "--out", "{dense}"], "it is in the run that this one replaces"),
+        (
+            ["--from", "{dense}", "--out", "{dense}", "--force"],
+            "it is in the run that this one replaces",
+        ),
         (["--from", "nowhere"], "start.net: nowhere: no such run or file"),
         (["--from", "{empty}"], "start.net: {empty}: not a finished run"),
         (["--from", "{dense}/spec.json"], "neither a .safetensors file nor what torch.save writes"),

@@ -313,6 +313,7 @@ def test_training_anew_trains_the_teacher_anew(command: Command, nets: str, tmp_
         "training.distil=0.5",
         "--out",
         tmp_path / "run",
+        "--force",
     )
     for epochs in (1, 2):
         code, _, problem = command("train", *options, "--epochs", epochs)
@@ -517,6 +518,7 @@ def test_what_is_refused_leaves_the_run_that_is_there(
 ) -> None:
     options = ("--model", f"{nets}:Net", "--epochs", "1", "--out", tmp_path / "run")
     assert command("train", *options)[0] == 0
-    code, _, problem = command("train", *options, "--set", "training.self_distil=0.5")
+    words = ("--force", "--set", "training.self_distil=0.5")
+    code, _, problem = command("train", *options, *words)
     assert code == 2 and "self_distil teaches early exits, and the net has none" in problem
     assert command("evaluate", tmp_path / "run", "--model", f"{nets}:Net")[0] == 0

@@ -2,6 +2,9 @@
 
 It collects the verbs, and turns any `PresplitError` into one sentence and exit code 2.
 
+With ``--json`` that sentence is also one object on standard output, ``{"error": .., "kind": ..,
+"exit_code": ..}``, so that a program reads one object whatever happens.
+
 Exit codes: 0 done; 1 a check that the command makes did not hold; 2 what was asked for is wrong;
 130 interrupted; of ``run`` also 3 if every answer was degraded, and 4 if some samples have none.
 Verbs import the rooms they need when they run, so that ``--help`` loads neither torch nor anything
@@ -10,11 +13,13 @@ else large.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 import typer
 
@@ -37,6 +42,7 @@ from presplit.cli import (
 from presplit.cli.console import every_character_printable
 from presplit.cli.grouped import Grouped
 from presplit.cli.options import spread
+from presplit.core import bar
 from presplit.core.errors import PresplitError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -45,11 +51,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 app = typer.Typer(
     name="presplit",
     help="Predefined sparsity, early exits and split points for PyTorch classifiers at the edge.",
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (
+VERBS = (
     demo,
     train,
     evaluate,
@@ -64,7 +69,10 @@ for verb in (
     keys,
     sign,
     doctor,
-):
+)
+"""Modules, each with a function of its own name: in the order in which the help lists them."""
+
+for verb in VERBS:
     name = verb.__name__.rpartition(".")[2]
     app.command(name, cls=Grouped)(getattr(verb, name))
 
@@ -76,8 +84,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _have_streams()
     given = spread(list(sys.argv[1:] if arguments is None else arguments)) or ["--help"]
-    with every_character_printable():
-        return _run(given)
+    as_json = wants_json(given)
+    with every_character_printable(), bar.drawn(lines=not as_json):
+        code, problem = _run(given)
+        if problem is not None:
+            _tell(problem, code, as_json=as_json)
+    return code
+
+
+def wants_json(given: Sequence[str]) -> bool:
+    """Whether ``given`` asks for one JSON object on standard output.
+
+    >>> wants_json(["train", "--json"]), wants_json(["run", "b", "--", "--json"])
+    (True, False)
+    """
+    words = list(given)
+    return "--json" in (words[: words.index("--")] if "--" in words else words)
 
 
 def _have_streams() -> None:
@@ -87,30 +109,34 @@ def _have_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
-def _run(given: list[str]) -> int:
-    """What `main` does once the console can print anything."""
+def _run(given: list[str]) -> tuple[int, Exception | str | None]:
+    """What `main` does once the console can print anything: the exit code, and what is wrong."""
     try:
         result = app(given, prog_name="presplit", standalone_mode=False)
         sys.stdout.flush()
-        return result if isinstance(result, int) else 0
+        return (result if isinstance(result, int) else 0), None
     except PresplitError as error:
-        return _refused(str(error))
+        return 2, error
     except typer.Exit as stop:
-        return stop.exit_code
-    except typer.Abort:
-        return 130
-    except KeyboardInterrupt:
-        return 130
+        return stop.exit_code, None
+    except (typer.Abort, KeyboardInterrupt):
+        return 130, "interrupted"
     except BrokenPipeError:
         _to_nowhere(sys.stdout)
-        return 0
+        return 0, None
     except Exception as error:
         if isinstance(error, OSError) and error.errno in FULL:
             _to_nowhere(sys.stdout)  # what it still holds would fail again at the exit
-            return _refused(f"nothing more can be written ({error.strerror}); make room")
+            return 2, f"nothing more can be written ({error.strerror}); make room"
         if hasattr(error, "format_message"):  # click's own usage errors
-            return _refused(error.format_message())  # type: ignore[attr-defined]
+            return 2, _usage(error)
         raise
+
+
+def _usage(error: Any) -> str:
+    """What click says of a wrong command line, and where the right one is told."""
+    verb = getattr(error.ctx, "command_path", "presplit") if error.ctx else "presplit"
+    return f"{error.format_message().rstrip('.')}; {verb} --help says what there is"
 
 
 def _to_nowhere(stream: TextIO) -> None:
@@ -118,11 +144,18 @@ def _to_nowhere(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _refused(problem: str) -> int:
-    """Say ``problem`` on standard error; the exit code for it.
+def _tell(problem: Exception | str, code: int, *, as_json: bool) -> None:
+    """Say what is wrong on standard error, and ``as_json`` on standard output too.
 
-    It is one line, and one more for each file of a list, which are indented.
+    It is one line, and one more for each file of a list, which are indented. An interruption is
+    told to programs only: who pressed Ctrl-C knows.
     """
-    lines = "\n  ".join(" ".join(part.splitlines()) for part in problem.split("\n  "))
+    text = str(problem)
+    if as_json:
+        kind = type(problem).__name__ if isinstance(problem, Exception) else "UsageError"
+        with contextlib.suppress(OSError):
+            print(json.dumps({"error": text, "kind": kind, "exit_code": code}), flush=True)
+    if code == 130:
+        return
+    lines = "\n  ".join(" ".join(part.splitlines()) for part in text.split("\n  "))
     print(f"presplit: {lines}", file=sys.stderr)
-    return 2

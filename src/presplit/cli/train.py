@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from presplit.cli.options import Json, say, show
+from presplit.cli.where import RUNS, going_on, place_of, run_to_resume
 from presplit.core.errors import PresplitError, SpecError, context
+from presplit.core.progress import tell
 
 if TYPE_CHECKING:
     from presplit.core.spec import Spec
-    from presplit.train import Epoch
     from presplit.train.runs import Run
 
 
@@ -85,9 +84,20 @@ def train(
     set: Annotated[
         list[str], typer.Option(metavar="KEY=VALUE", help="Change one key of the spec.")
     ] = [],
-    out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run directory; default runs/NAME, or runs/NAME-2 where that is taken."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the run that is in the directory.")
+    ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, or in the spec's own.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in --out, or with the one in runs/ that was interrupted; it "
+            "knows its own spec.",
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -112,37 +122,18 @@ def train(
             **_net(model, layers),
         }
     )
-    begun = runs.spec_file(out) if resume and out else None
-    if resume and out and not (begun or spec or said or set):
-        raise SpecError(
-            f"--resume: {out} holds no run to go on with, and nothing says what to train there: "
-            "name the run in --out, or a spec"
-        )
-    resolved = _resolved(spec or begun, said, set)
-    directory = out or Path("runs") / resolved.name
+    resolved, directory = _chosen(spec, said, set, out, force=force, resume=resume)
     is_first = distributed.rank() == 0
-    if is_first:
-        _announce(directory, resume=resume, is_begun=runs.spec_file(directory) is not None)
-        for note in runs.notes(resolved):
-            say(note)
+    for note in runs.notes(resolved):
+        tell(note)
     own = trusted(model, teacher_model)
     try:
-        with aside(), _progress(resolved.training.epochs) as on_epoch:
-            result = runs.train(
-                resolved,
-                directory,
-                own=own,
-                resume=resume,
-                on_epoch=on_epoch,
-                on_data=_tell_data,
-            )
+        with aside():
+            result = runs.train(resolved, directory, own=own, resume=resume, on_data=_tell_data)
     except (KeyboardInterrupt, PresplitError) as error:
         is_outer = isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, OSError)
         if is_first and is_outer and _has_state(directory):
-            say(
-                "stopped; the same command with --resume goes on after the last epoch (--out "
-                f"{directory})"
-            )
+            say(f"stopped; to go on after the last epoch: {going_on(directory)}")
         raise
     distributed.leave()
     if is_first:
@@ -191,15 +182,39 @@ def _has_state(directory: Path) -> bool:
     return any((folder / name).exists() for folder in folders for name in (runs.STATE, runs.MODEL))
 
 
-def _announce(directory: Path, *, resume: bool, is_begun: bool) -> None:
-    """Say what becomes of the run that is there, or that there is none to go on with."""
-    if is_begun and not resume:
-        say(
-            f"{directory} holds a run, which this one replaces when it is finished; a bundle that "
-            "was exported from it stays"
+def _chosen(
+    spec: Path | None,
+    said: dict[str, Any],
+    changes: list[str],
+    out: Path | None,
+    *,
+    force: bool,
+    resume: bool,
+) -> tuple[Spec, Path]:
+    """What is trained, and the directory of its run."""
+    from presplit.core.spec import Spec
+    from presplit.train import runs
+
+    if force and resume:
+        raise SpecError("--resume goes on and --force begins anew: give one of them")
+    if not resume:
+        asked = _resolved(spec, said, changes)
+        return asked, place_of(out, asked.name, force=force)
+    says_what = bool(spec or said or changes)
+    asked = _resolved(spec, said, changes) if says_what else Spec()
+    begun = run_to_resume(out, None if asked.name == Spec().name else asked.name)
+    if begun is not None:
+        return _resolved(spec or runs.spec_file(begun), said, changes), begun
+    if not says_what:
+        where = f"{out} holds no run" if out else f"no run in {RUNS}/ was interrupted"
+        raise SpecError(
+            f"--resume: {where} to go on with, and nothing says what to train: name the run in "
+            "--out, or a spec"
         )
-    if resume and not is_begun:
-        say(f"{directory} holds no run to go on with: this one begins there")
+    directory = out or RUNS / asked.name
+    if runs.spec_file(directory) is None:
+        tell(f"{directory} holds no run to go on with: this one begins there")
+    return asked, directory
 
 
 def _resolved(spec: Path | None, said: dict[str, Any], changes: list[str]) -> Spec:
@@ -241,31 +256,6 @@ def _tables(named: dict[str, Any]) -> dict[str, Any]:
         elif value is not None:
             tables[field] = value
     return tables
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[Epoch], None]]:
-    """A bar on a terminal, a line an epoch elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda epoch: say(_line(epoch, total))
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("first epoch", total=total)
-        yield lambda epoch: bar.update(
-            task, completed=epoch.number, description=_line(epoch, total)
-        )
-
-
-def _line(epoch: Epoch, total: int) -> str:
-    seen = " ".join(f"{100 * share:.2f} %" for share in epoch.accuracy)
-    return (
-        f"epoch {epoch.number:3d}/{total}  loss {epoch.loss:.4f}  validation {seen}  "
-        f"{epoch.seconds:.1f} s an epoch"
-    )
 
 
 def text(result: dict[str, Any], directory: Path) -> str:

@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from presplit.core.bar import shown
 from presplit.core.errors import context
+from presplit.core.progress import advance, doing, subject
 from presplit.core.recipe import RECIPES, Recipe
 from presplit.train.data.samples import Samples
 from presplit.train.fitting import distributed, resume
@@ -33,6 +35,7 @@ def fit(
     seed: int = 0,
     on_epoch: Callable[[Epoch], None] | None = None,
     state: str | Path | None = None,
+    progress: bool | None = None,
 ) -> list[Epoch]:
     """Train ``model`` in place on the device it is on; the same ``seed`` gives the same weights.
 
@@ -46,10 +49,21 @@ def fit(
     drew, or the user loaded, is where training starts. ``state``: a file that keeps the state after
     every epoch; if it exists, training goes on from there, on a CPU bit for bit as if it had never
     stopped. Under ``torchrun`` all processes share each batch. Returns one `Epoch` each;
-    ``on_epoch`` sees them as they end. Raises `SpecError` for a recipe that does not
+    ``on_epoch`` sees them as they end. ``progress``: draw a bar on standard error (True; lines now
+    and then where it is no terminal), or nothing (False); by default a bar on a terminal only.
+    Raises `SpecError` for a recipe that does not
     fit the net or a net that is frozen, `GraphError` for one that is no classifier of these
     samples, `DataError` if training diverges, ``state`` is of another training or cannot be
     written.
+
+    >>> import numpy as np
+    >>> samples = Samples(np.eye(4, dtype=np.float32), np.arange(4))
+    >>> def tell(epoch):
+    ...     print(f"epoch {epoch.number}: {epoch.accuracy[-1]:.0%} right when held out")
+    >>> initialise(net := nn.Linear(4, 4))
+    >>> history = fit(net, samples, epochs=2, validation=samples, on_epoch=tell)
+    epoch 1: 25% right when held out
+    epoch 2: 25% right when held out
     """
     trainer = Trainer(
         model,
@@ -70,14 +84,32 @@ def fit(
             trainer.load(saved)
     elif file is not None and distributed.rank() == 0:
         resume.write(file, trainer.state())  # what cannot be written is refused before an epoch
-    while not trainer.finished:
-        epoch = trainer.epoch()
-        if file is not None and distributed.rank() == 0:
-            resume.write(file, trainer.state())
-        if on_epoch:
-            on_epoch(epoch)
+    with shown(progress if distributed.rank() == 0 else False):
+        _epochs(trainer, file, on_epoch)
     trainer.finish()
     return trainer.history
+
+
+def _epochs(trainer: Trainer, file: Path | None, on_epoch: Callable[[Epoch], None] | None) -> None:
+    """Train until the end, keeping the state in ``file``, and say how far it is."""
+    epochs, each = trainer.recipe.epochs, trainer.samples
+    done = len(trainer.history) * each
+    with doing(subject("training"), epochs * each, "samples", done=done) as task:
+        while not trainer.finished:
+            epoch = trainer.epoch()
+            if file is not None and distributed.rank() == 0:
+                resume.write(file, trainer.state())
+            task.done = epoch.number * each
+            advance(0, note=_told(epoch, epochs))
+            if on_epoch:
+                on_epoch(epoch)
+
+
+def _told(epoch: Epoch, epochs: int) -> str:
+    """What there is to say of an epoch, in a few words."""
+    words = f"epoch {epoch.number} of {epochs}, loss {epoch.loss:.3g}"
+    right = " and ".join(f"{share:.1%}" for share in epoch.accuracy)
+    return f"{words}, {right} right when held out" if right else words
 
 
 def initialise(model: nn.Module, recipe: str | Recipe = "default", *, seed: int = 0) -> None:

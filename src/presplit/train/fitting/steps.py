@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from presplit.core.errors import DataError, GraphError
+from presplit.core.progress import advance
 from presplit.core.recipe import Recipe
 from presplit.train.fitting import distributed
 from presplit.train.fitting.losses import joint_loss
@@ -85,6 +86,7 @@ class Steps:
         for batch in batches:
             losses += self._step(*batch)
             count += 1
+            advance(len(batch[0]))
         if not count:
             raise DataError("the loader gave no batch in this epoch")
         for _ in range(len(batches) - count):

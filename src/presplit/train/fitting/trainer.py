@@ -97,6 +97,13 @@ class Trainer:
         """Whether all epochs are done, or the last of them brought nothing for long enough."""
         return len(self.history) >= self.recipe.epochs or self._exhausted()
 
+    @property
+    def samples(self) -> int:
+        """How many samples an epoch has; of a loader, as many as full batches have."""
+        if isinstance(self._train, Samples):
+            return len(self._train)
+        return len(self._batches) * len(self._batches.first[1])
+
     def epoch(self) -> Epoch:
         """Train for one epoch.
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from presplit.core.errors import DataError, SpecError, context
+from presplit.core.progress import about, subject, tell
 from presplit.core.spec import Spec
 from presplit.train.fitting import checkpoint, distributed
 from presplit.train.fitting.checks import ExitWeights, refuse_what_does_not_fit
@@ -122,23 +123,24 @@ def _trained(
                 on_epoch(epoch)
 
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    history = fit(
-        run.model.to(device),
-        run.train,
-        recipe=run.spec.training,
-        validation=run.held_out,
-        exit_weights=_weights(run.spec),
-        teacher=teacher,
-        seed=run.spec.seed,
-        on_epoch=note,
-        state=folder / place.STATE,
-    )
+    with about(subject(f"training {run.spec.name}")):
+        history = fit(
+            run.model.to(device),
+            run.train,
+            recipe=run.spec.training,
+            validation=run.held_out,
+            exit_weights=_weights(run.spec),
+            teacher=teacher,
+            seed=run.spec.seed,
+            on_epoch=note,
+            state=folder / place.STATE,
+        )
     result = judge(run)
     if is_first:
         # A kill may have lost a line, or doubled one.
         checkpoint.write(metrics, b"".join(map(place.line, history)))
-        about, x = {"name": run.spec.name}, torch.from_numpy(run.train.x.copy())
-        checkpoint.save(folder / place.MODEL, run.model, about, x=x)
+        named, x = {"name": run.spec.name}, torch.from_numpy(run.train.x.copy())
+        checkpoint.save(folder / place.MODEL, run.model, named, x=x)
         checkpoint.write(folder / place.RESULT, place.result_json(result))
     return result
 
@@ -185,5 +187,8 @@ def _parent(spec: Spec, directory: Path, own: Own | None, on_epoch: OnEpoch | No
     parent = msgspec.structs.replace(
         spec, name=f"{spec.name}-parent"[:63], sparsity=None, exits=None, training=training
     )
-    train(parent, directory, own=own, resume=True, on_epoch=on_epoch)
+    with about("training the dense parent (teacher)"):
+        result = train(parent, directory, own=own, resume=True, on_epoch=on_epoch)
+    right, weights = result["accuracy"]["final"], result["weights"]
+    tell(f"dense parent (teacher): {right:.2%} right on the test set, {weights:,} weights")
     return place.read_run(directory, own).model
