@@ -60,7 +60,13 @@ DOORS: dict[str, tuple[str, ...]] = {
     "compression": ("codecs/zstd.py",),
     "backports": ("codecs/zstd.py",),
     "lz4": ("codecs/lz4.py",),
-    "scipy": ("train/nets/orders.py", "train/data/*", "patterns/chosen.py"),
+    "scipy": (
+        "train/nets/orders.py",
+        "train/data/*",
+        "patterns/chosen.py",
+        "lab/sweep/intervals.py",
+    ),
+    "joblib": ("lab/sweep/local.py",),
     "onnx": ("graph/*",),
     "onnxruntime": ("runtime/engines/*", "packing/*"),
     "grpc": ("runtime/wire/*",),
@@ -72,7 +78,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "prometheus_client": ("runtime/serving/metrics.py",),
     "prometheus_client.core": ("runtime/serving/metrics.py",),
     "h11": ("runtime/http.py",),
-    "ray": ("runtime/serving/ray_app.py",),
+    "ray": ("runtime/serving/ray_app.py", "lab/sweep/over_ray.py"),
     "psutil": ("lab/*",),
 }
 """The files by which each library may enter; a library that is not here may not enter at all."""

@@ -255,14 +255,22 @@ def exit_macs(model: nn.Module, example: Tensor) -> list[int]:
     [192, 256]
     """
     row, pieces = in_pieces(model, example)
+    order = model.exit_names if isinstance(model, MultiExit) else None
+    return macs_at_exits(row, pieces, order)
+
+
+def macs_at_exits(
+    row: graph.Row, pieces: graph.Fragments, order: Sequence[str] | None = None
+) -> list[int]:
+    """`exit_macs` of a net in ``pieces``, whose exits are asked in that ``order``."""
     done = [0, *itertools.accumulate(piece.macs for piece in pieces.segments)]
     heads = {name: piece.macs for name, piece in pieces.exits.items()}
     after = {exit_.name: exit_.after for exit_ in row.net.exits}
-    order = model.exit_names if isinstance(model, MultiExit) else tuple(after)
+    asked = tuple(order or after)
     until = itertools.accumulate(
-        (done[after[name]] for name in order), max
+        (done[after[name]] for name in asked), max
     )  # exits may be asked in any order
-    before = itertools.accumulate(heads.get(name, 0) for name in order)
+    before = itertools.accumulate(heads.get(name, 0) for name in asked)
     return [net + spent for net, spent in zip(until, before, strict=True)]
 
 

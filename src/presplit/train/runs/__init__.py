@@ -1,6 +1,7 @@
 """A spec and a directory: what the verbs of the command call."""
 
-from presplit.train.runs.build import Own, Run, build
+from presplit.train.runs.build import Own, Run, build, loaded
+from presplit.train.runs.check import check
 from presplit.train.runs.directory import (
     MODEL,
     STATE,
@@ -11,6 +12,8 @@ from presplit.train.runs.directory import (
     versions,
 )
 from presplit.train.runs.judge import judge
+from presplit.train.runs.pieces import pieces_of
+from presplit.train.runs.sharing import take_part
 from presplit.train.runs.start import laid_on_start, notes
 from presplit.train.runs.train import train
 
@@ -22,11 +25,15 @@ __all__ = [
     "Own",
     "Run",
     "build",
+    "check",
     "judge",
     "laid_on_start",
+    "loaded",
     "notes",
+    "pieces_of",
     "read_run",
     "spec_file",
+    "take_part",
     "train",
     "versions",
 ]

@@ -12,7 +12,17 @@ import torch
 from torch import nn
 
 from presplit.core.errors import SpecError, context
-from presplit.core.sections import ByDensity, ByFanOut, Cnn, Mlp, OwnModel, Sparsity, Spec, Start
+from presplit.core.sections import (
+    ByDensity,
+    ByFanOut,
+    Cnn,
+    Data,
+    Mlp,
+    OwnModel,
+    Sparsity,
+    Spec,
+    Start,
+)
 from presplit.core.types import Pattern
 from presplit.patterns import biregular
 from presplit.policies import EXITS
@@ -59,26 +69,25 @@ Own = Callable[[str], object]
 """Gives the dense net that a spec's ``model.factory`` names."""
 
 
-def build(spec: Spec, own: Own | None = None, *, weights: Weights | None = None) -> Run:
+def build(
+    spec: Spec,
+    own: Own | None = None,
+    *,
+    weights: Weights | None = None,
+    data: Dataset | None = None,
+) -> Run:
     """The untrained net of ``spec``, its values drawn from the spec's seed, and its data.
 
     ``weights``: those of the dense net that ``spec.start`` names, from which the values then are;
     without them all are drawn, as for a net that a checkpoint will fill. Raises `DataError` if they
-    are of another net.
+    are of another net. ``data``: what `loaded` gave for the spec, where it is there already.
 
     A net of kind "own" comes from ``own``, keeps the values that it draws itself, and is given a
     sample to see that it fits the data: `GraphError` if it does not.
     """
     with context("training"):
         refuse_unknown_names(spec.training)
-    data = load(
-        spec.data.name,
-        size=spec.data.size,
-        grey=spec.data.grey,
-        rate=spec.data.rate,
-        length_s=spec.data.length_s,
-        skip_bad=spec.data.skip_bad,
-    )
+    data = data or loaded(spec.data)
     if spec.data.standardise and data.train.x.ndim != 2:
         shape = data.train.x.shape[1:]
         raise SpecError(
@@ -116,6 +125,18 @@ def build(spec: Spec, own: Own | None = None, *, weights: Weights | None = None)
     if not isinstance(spec.model, OwnModel):
         initialise(_to_draw(model, spec.start if start else None), spec.training, seed=spec.seed)
     return Run(spec, model, data, train, held_out, padding, start)
+
+
+def loaded(data: Data) -> Dataset:
+    """The data set that ``[data]`` names, read as it says."""
+    return load(
+        data.name,
+        size=data.size,
+        grey=data.grey,
+        rate=data.rate,
+        length_s=data.length_s,
+        skip_bad=data.skip_bad,
+    )
 
 
 def _from_start(start: Start | None, train: Samples, seed: int) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from presplit.core.errors import DataError, SpecError, context
 from presplit.core.progress import about, subject, tell
 from presplit.core.spec import Spec
 from presplit.train.fitting import checkpoint, distributed
-from presplit.train.fitting.checks import ExitWeights, refuse_what_does_not_fit
+from presplit.train.fitting.checks import refuse_what_does_not_fit
 from presplit.train.fitting.fit import fit
 from presplit.train.fitting.resume import Epoch
 from presplit.train.runs import directory as place
 from presplit.train.runs.build import Own, Run, build
+from presplit.train.runs.check import exit_weights
 from presplit.train.runs.judge import judge
 from presplit.train.runs.start import weights_of
 from presplit.train.runs.weights import Weights, read_weights
@@ -56,7 +57,7 @@ def train(
     if on_data is not None and distributed.rank() == 0:
         on_data(run)
     example = torch.from_numpy(run.train.x[:2].copy())
-    refuse_what_does_not_fit(run.model, spec.training, _weights(spec), example)
+    refuse_what_does_not_fit(run.model, spec.training, exit_weights(spec), example)
     teacher = _named_teacher(run, directory, own) or run.start
     distributed.wait()  # all have looked before the first one writes
     if before is None and distributed.rank() == 0:
@@ -129,7 +130,7 @@ def _trained(
             run.train,
             recipe=run.spec.training,
             validation=run.held_out,
-            exit_weights=_weights(run.spec),
+            exit_weights=exit_weights(run.spec),
             teacher=teacher,
             seed=run.spec.seed,
             on_epoch=note,
@@ -143,15 +144,6 @@ def _trained(
         checkpoint.save(folder / place.MODEL, run.model, named, x=x)
         checkpoint.write(folder / place.RESULT, place.result_json(result))
     return result
-
-
-def _weights(spec: Spec) -> ExitWeights:
-    """What the loss of each exit counts, if the spec says it."""
-    if spec.exits is None or not spec.exits.weights:
-        return None
-    if spec.exits.weights == "auto":
-        return "auto"
-    return (*spec.exits.weights, 1.0)
 
 
 def _named_teacher(run: Run, directory: Path, own: Own | None) -> nn.Module | None:
