@@ -37,6 +37,7 @@ from presplit.cli import (
     run,
     serve,
     sign,
+    sweep,
     train,
 )
 from presplit.cli.console import every_character_printable
@@ -57,6 +58,7 @@ app = typer.Typer(
 VERBS = (
     demo,
     train,
+    sweep,
     evaluate,
     export,
     inspect,

@@ -5,9 +5,11 @@
 
 from presplit.lab.sweep.found import SWEEP, Found, read_found
 from presplit.lab.sweep.grid import Axis, Point, axis, grid
-from presplit.lab.sweep.sweep import Settings, Watch, sweep
+from presplit.lab.sweep.sweeping import Settings, Watch, engine_named, sweep
+from presplit.lab.sweep.timing import SECONDS_EACH
 
 __all__ = [
+    "SECONDS_EACH",
     "SWEEP",
     "Axis",
     "Found",
@@ -15,6 +17,7 @@ __all__ = [
     "Settings",
     "Watch",
     "axis",
+    "engine_named",
     "grid",
     "read_found",
     "sweep",

@@ -121,7 +121,8 @@ def _points(raw: Mapping[str, object], said: Mapping[str, str], name: str) -> It
     settings = {key: _read(key, value) for key, value in said.items()}
     dense = {key: 1.0 if key in WHOLE else None for key in settings if _is_sparsity(key)}
     others = {key: value for key, value in settings.items() if not _is_sparsity(key)}
-    own = ",".join([DENSE, *([_named(others)] if others else [])])
+    is_only = spec.sparsity is None and len(others) == len(settings)
+    own = name if is_only else ",".join([DENSE, *([_named(others)] if others else [])])
     kept = {key: value for key, value in dense.items() if value is not None} | others
     without = spec if spec.sparsity is None else _without(spec)
     yield Point(own, kept, without, own)
@@ -169,12 +170,17 @@ def _named(settings: Mapping[str, Any]) -> str:
     'density=0.25,layers=8-4'
     """
     short = [key.rpartition(".")[2] for key in settings]
-    keys = [last if short.count(last) == 1 else key for last, key in zip(short, settings, strict=True)]
-    parts = [f"{key}={_worded(value)}" for key, value in zip(keys, settings.values(), strict=True)]
-    return ",".join(re.sub(r"[^\w.=+-]+", "-", part).strip("-") for part in parts)
+    keys = [
+        last if short.count(last) == 1 else key for last, key in zip(short, settings, strict=True)
+    ]
+    return ",".join(
+        f"{key}={_worded(value)}" for key, value in zip(keys, settings.values(), strict=True)
+    )
 
 
 def _worded(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return value if isinstance(value, str) else json.dumps(value)
-    return f"{value:g}"
+    """``value`` as a part of a file's name."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:g}"
+    text = value if isinstance(value, str) else json.dumps(value)
+    return re.sub(r"[^\w.+-]+", "-", text).strip("-") or "empty"

@@ -34,12 +34,17 @@ class Task:
     """
 
     number: int
-    spec: Spec
+    spec_json: bytes
     directory: Path
     max_drop: float
     threads: int
     own: Own | None = None
     parent: int | None = None
+
+    @property
+    def spec(self) -> Spec:
+        """The spec, which travels as text."""
+        return msgspec.json.decode(self.spec_json, type=Spec)
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +59,6 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     exit_macs: Mapping[str, int]
     bytes: int
     input: tuple[int, ...]
-    samples: Mapping[str, int]
     train_s: float
 
 
@@ -125,11 +129,6 @@ def _done(task: Task) -> Kept:
         exit_macs=macs,
         bytes=sum(len(part.onnx) for part in parts),
         input=tuple(int(size) for size in run.train.x.shape[1:]),
-        samples={
-            "train": len(run.train),
-            "held_out": len(run.held_out),
-            "test": len(run.data.test),
-        },
         train_s=round(took, 3),
     )
     checkpoint.write(task.directory / WHOLE, b"".join(pieces.whole(boundaries=False)))
@@ -137,7 +136,9 @@ def _done(task: Task) -> Kept:
     return found
 
 
-def _routed(run: Any, result: dict[str, Any], drop: float, macs: Mapping[str, int]) -> Routed | None:
+def _routed(
+    run: Any, result: dict[str, Any], drop: float, macs: Mapping[str, int]
+) -> Routed | None:
     """What thresholds for that ``drop`` of accuracy give; None of a net without early exits."""
     from presplit.train import runs
 
