@@ -387,3 +387,23 @@ def test_operators_that_know_no_quantisation_decode_int8_too(
     said = command("export", "--from", tmp_path / "old.onnx", "--samples", tmp_path / "x.npy")
     assert said[0] == 0, said
     assert "int8" in read(tmp_path / "old.bundle").manifest.ports[0].encodings
+
+
+def test_the_command_takes_the_output_that_it_is_told(command: Command, tmp_path: Path) -> None:
+    file = tmp_path / "tagged.onnx"
+    text = """net (float[N, 4] x) => (int64[N] label, float[N, 3] shares) <float[4, 3] w> {
+        y = MatMul(x, w)
+        shares = Softmax<axis = 1>(y)
+        label = ArgMax<axis = 1, keepdims = 0>(shares) }"""
+    onnx.save(model(text), str(file))
+    code, _, problem = command("export", "--from", file)
+    assert code == 2 and "as in presplit export --output shares" in problem
+    code, _, problem = command("export", "--from", file, "--output", "shares")
+    assert code == 0, problem
+    same = Engine(read(tmp_path / "tagged.bundle").segment(0, 1)).run(
+        {"boundary": np.eye(4, dtype="f")}
+    )
+    weight = onnx.numpy_helper.to_array(model(text).graph.initializer[0])
+    np.testing.assert_allclose(same["logits"], weight, rtol=1e-6)
+    code, _, problem = command("export", tmp_path, "--output", "shares")
+    assert code == 2 and "--output belongs to --from MODEL.onnx" in problem

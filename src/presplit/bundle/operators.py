@@ -84,7 +84,14 @@ _MICROSOFT = (
 )
 MICROSOFT = frozenset(_MICROSOFT.split(" "))
 """Operators of ONNX Runtime's own domain that quantised and fused models hold."""
-DOMAINS = {"": OPERATORS, "ai.onnx": OPERATORS, "com.microsoft": MICROSOFT}
+CLASSICAL = frozenset({"TreeEnsembleClassifier"})
+"""Operators of classical machine learning; what else there is becomes ONNX's own when packed."""
+DOMAINS = {
+    "": OPERATORS,
+    "ai.onnx": OPERATORS,
+    "ai.onnx.ml": CLASSICAL,
+    "com.microsoft": MICROSOFT,
+}
 
 
 def check(model: bytes, *, strict: bool = False) -> None:
@@ -175,6 +182,8 @@ def _operator(kind: str, domain: str, strict: bool) -> str:
         if strict:
             raise Damaged(f"{kind} is not run for strangers: how long it takes cannot be known")
         return kind
+    if strict and DOMAINS[domain] is CLASSICAL:
+        raise Damaged(f"{kind[:64]} is not run for strangers: its trees are not looked through")
     if kind not in DOMAINS[domain]:
         raise Damaged(f"the operator {kind[:64]!r} is not run here")
     return kind
@@ -204,6 +213,8 @@ def _attribute(walker: Walker, inside: Field, known: _Graph, strict: bool, depth
         raise Damaged("an attribute that is written twice")
     if names[0] in _SIZES and any(abs(number) > MOST_ATTRIBUTE for number in numbers):
         raise Damaged(f"{names[0]} beyond {MOST_ATTRIBUTE}")
+    if names[0] not in ("shape", "output_shape", "value_int", "value_ints"):
+        return size  # the nodes of a thousand trees are no sizes, and their product is a long one
     grown = _product(numbers)
     if names[0] in ("shape", "output_shape") and grown > MOST_ELEMENTS:
         raise Damaged(f"a tensor of {grown} elements")

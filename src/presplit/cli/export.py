@@ -42,6 +42,14 @@ def export(
             "folder for that server; default NAME.triton beside the bundle."
         ),
     ] = None,
+    output: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME",
+            help="With --from: the file's output that tells the classes apart, if it has others; "
+            "given several times, early exits first.",
+        ),
+    ] = [],
     samples: Annotated[
         Path | None,
         typer.Option(help="With --from: a .npy file (n, *shape) that gives the ranges for int8."),
@@ -97,14 +105,22 @@ def export(
     given = targets.is_bundle(run)
     targets.check_target(target, splits, bundle=given)
     if given and run is not None and target is not None:
-        _refuse_with_bundle(model, onnx, samples, labels, prepare or None)
+        _refuse_with_bundle(model, onnx, samples, labels, prepare or None, output or None)
         some = [] if codecs in ("usual", "all") else _codecs(codecs)
         from presplit.bundle import read
 
         targets.write(read(run), target, out=out, splits=splits, codecs=some, as_json=json)
         return
+    if output and onnx is None:
+        raise SpecError("--output belongs to --from MODEL.onnx: a run has its own exits")
     bundle = _bundle(
-        run, None if target else out, model, onnx, (samples, labels), (codecs, forms), prepare
+        run,
+        None if target else out,
+        model,
+        None if onnx is None else (onnx, output),
+        (samples, labels),
+        (codecs, forms),
+        prepare,
     )
     if target is not None:
         targets.write(bundle, target, out=out, splits=splits, codecs=[], as_json=json)
@@ -123,8 +139,8 @@ def _refuse_with_bundle(*options: object) -> None:
     """Raise `SpecError` if any of the ``options`` that make a bundle was given."""
     if any(option is not None for option in options):
         raise SpecError(
-            "--model, --from, --samples, --labels and --prepare make a bundle, and one was given "
-            "already"
+            "--model, --from, --output, --samples, --labels and --prepare make a bundle, and one "
+            "was given already"
         )
 
 
@@ -132,14 +148,15 @@ def _bundle(
     run: Path | None,
     out: Path | None,
     model: str | None,
-    onnx: Path | None,
+    onnx: tuple[Path, list[str]] | None,
     held: tuple[Path | None, Path | None],
     lists: tuple[str, str],
     prepare: list[str],
 ) -> Bundle:
     """The bundle of what was named on the command line.
 
-    ``held`` are files of samples and labels, ``lists`` names of codecs and of forms.
+    ``onnx``: a file and the outputs of it that are named; ``held`` are files of samples and labels,
+    ``lists`` names of codecs and of forms.
     """
     (samples, labels), (codecs, forms) = held, lists
     if (run is None) == (onnx is None):
@@ -165,7 +182,8 @@ def _bundle(
         )
     if run:
         return _from_run(run, out, model, tried, named, prepare)
-    return _from_onnx(onnx or Path(), out, held, tried, named, prepare)
+    assert onnx is not None
+    return _from_onnx(onnx, out, held, tried, named, prepare)
 
 
 def _codecs(text: str) -> list[str]:
@@ -221,23 +239,35 @@ def _from_run(
 
 
 def _from_onnx(
-    file: Path,
+    source: tuple[Path, list[str]],
     out: Path | None,
     held: tuple[Path | None, Path | None],
     codecs: Sequence[str],
     forms: Sequence[str],
     prepare: Sequence[str],
 ) -> Bundle:
-    """The bundle of an ONNX file; ``held`` are the files of samples and labels."""
+    """The bundle of an ONNX file and the outputs of it that are named.
+
+    ``held`` are the files of samples and labels.
+    """
     from presplit.bundle.samples import read_samples
     from presplit.packing import pack
 
-    samples, labels = held
+    (file, outputs), (samples, labels) = source, held
     path = out or file.with_suffix(".bundle")
     x = None if samples is None else read_samples(samples)
     y = None if labels is None else _labels(labels)
     with _replacing(path):
-        bundle = pack(file, path, samples=x, labels=y, codecs=codecs, forms=forms, prepare=prepare)
+        bundle = pack(
+            file,
+            path,
+            samples=x,
+            labels=y,
+            outputs=outputs,
+            codecs=codecs,
+            forms=forms,
+            prepare=prepare,
+        )
     if samples is None:
         say("no --samples, so no ranges are known: the bundle has no int8")
     if labels is None:

@@ -14,7 +14,7 @@ from presplit.graph.count import count_macs, count_weights
 from presplit.graph.cut import Fragment, Fragments, cut, entry, leave
 from presplit.graph.file import in_one_piece
 from presplit.graph.form import Form, in_int8, to_optimise, to_quantise
-from presplit.graph.read import Graph, load, needs, read
+from presplit.graph.read import Graph, classes_of, load, needs, read
 
 __all__ = [
     "Form",
@@ -22,6 +22,7 @@ __all__ = [
     "Fragments",
     "Graph",
     "Row",
+    "classes_of",
     "count_macs",
     "count_weights",
     "cut",

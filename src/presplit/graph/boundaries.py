@@ -69,7 +69,8 @@ def row(graph: Graph, exit_names: Sequence[str] | None = None) -> Row:
         if count != classes[-1]:
             raise GraphError(
                 f"output {output!r} has {count} classes and the net's own, {final!r}, has "
-                f"{classes[-1]}: all exits must tell the same classes; leave one of them out"
+                f"{classes[-1]}: all exits must tell the same classes; leave one of them out: "
+                f"presplit export --output {final} keeps that one alone"
             )
     exits = sorted(zip(after, names, classes, graph.outputs, strict=True))
     if len(set(after)) != len(after):

@@ -50,6 +50,9 @@ def count_weights(graph: Graph, nodes: Iterable[NodeProto]) -> int:
                 found |= _stored(graph, name, few_bits=True)
         if operator(node) == "com.microsoft.MatMulNBits":  # several weights share a byte
             found[node.input[1]] = attribute(node, "K", 0) * attribute(node, "N", 0)
+        if operator(node) == "ai.onnx.ml.TreeEnsembleClassifier":  # they lie in the node itself
+            kept = (attribute(node, key, []) for key in ("nodes_values", "class_weights"))
+            found[node.output[1]] = sum(map(len, kept))
     return sum(found.values())
 
 

@@ -141,6 +141,21 @@ def _packed(of: Sizes) -> int:
     return math.prod(of.operand(0)) * of.attribute("N", 0)
 
 
+def _trees(of: Sizes) -> int:
+    """A comparison for each level of each tree, and one score for each class and tree."""
+    labels = of.attribute("classlabels_strings", None) or of.attribute("classlabels_int64s", [])
+    places = [of.attribute(f"nodes_{key}", []) for key in ("treeids", "nodeids")]
+    branches = [of.attribute(f"nodes_{key}nodeids", []) for key in ("true", "false")]
+    level: dict[tuple[int, int], int] = {}
+    deepest: dict[int, int] = {}
+    for tree, node, *following in zip(*places, *branches, strict=True):
+        here = level.setdefault((tree, node), 0)  # converters write a parent before its children
+        deepest[tree] = max(deepest.get(tree, 0), here)
+        for child in following:
+            level.setdefault((tree, child), here + 1)
+    return sum(deepest.values()) + len(deepest) * len(labels)
+
+
 _WITH_BOTH = Counted(_recurrent, (1, 2))
 
 COUNTED: Mapping[str, Counted] = {
@@ -159,6 +174,7 @@ COUNTED: Mapping[str, Counted] = {
     "RNN": _WITH_BOTH,
     "Attention": Counted(_attention, ()),
     "Gather": Counted(lambda of: 0, (0,)),  # an embedding looks its weights up
+    "ai.onnx.ml.TreeEnsembleClassifier": Counted(_trees, ()),
     "com.microsoft.FusedConv": _convolution(1),
     "com.microsoft.FusedMatMul": _product(0, 1),
     "com.microsoft.FusedGemm": _product(0, 1),

@@ -9,7 +9,7 @@ opened (`presplit.graph.batch`), and what is computed from shapes alone is settl
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,9 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, shape_infer
 
 from presplit.core.errors import GraphError
 from presplit.graph.batch import fixed_batch, opened
+from presplit.graph.classical import TAKEN, unknown
 from presplit.graph.file import Source, parse
+from presplit.graph.outputs import ML, class_names, kept
 from presplit.graph.probe import probed_at, skeleton
 from presplit.graph.sizes import BATCH, Shape, settle
 from presplit.graph.tidy import NUMBERS, tidy
@@ -162,10 +164,14 @@ def _spread(nodes: Iterable[NodeProto], found: set[str]) -> None:
             found.update(node.output)
 
 
-def read(source: Source) -> Graph:
+def read(
+    source: Source, *, outputs: Sequence[str] = (), probabilities: Sequence[str] = ()
+) -> Graph:
     """Read an ONNX classifier from a file, its bytes or a model.
 
-    Raises `GraphError` if it is not one.
+    ``outputs``: those to keep, early exits first and the net's own logits last; all of them if none
+    are named. ``probabilities``: which of them become their logarithms, because they are
+    probabilities. Raises `GraphError` if it is not a classifier.
 
     >>> from onnx import parser
     >>> text = '''<ir_version: 10, opset_import: ["": 20]>
@@ -174,9 +180,10 @@ def read(source: Source) -> Graph:
     (None, 4)
     """
     model, where = parse(source)
+    model = kept(model, outputs, where)
     with _valid(where):
-        model = _checked(model)
-    _refuse_one_processor(model, where)
+        model = _checked(model, probabilities)
+    _refuse_unknown(model, where)
     given = _one_input(model, where)
     with _valid(where):
         shape_inference.infer_shapes(skeleton(model), strict_mode=True, data_prop=True)
@@ -194,26 +201,41 @@ def read(source: Source) -> Graph:
     return graph
 
 
-def load(source: Source) -> ModelProto:
+def load(
+    source: Source, *, outputs: Sequence[str] = (), probabilities: Sequence[str] = ()
+) -> ModelProto:
     """The model as it computes before it is opened and cut, in one form (`presplit.graph.tidy`).
 
-    It takes float32 and gives logits, whatever the file's own types are. Raises `GraphError` if it
-    is not valid.
+    It takes float32 and gives logits, whatever the file's own types are; the arguments are those of
+    `read`. Raises `GraphError` if it is not valid.
     """
     model, where = parse(source)
+    model = kept(model, outputs, where)
     with _valid(where):
-        return _checked(model)
+        return _checked(model, probabilities)
 
 
-def _checked(model: ModelProto) -> ModelProto:
+def classes_of(source: Source, count: int) -> tuple[str, ...]:
+    """What the file calls its ``count`` classes; nothing if it does not say it."""
+    return class_names(parse(source)[0], count)
+
+
+def _checked(model: ModelProto, probabilities: Sequence[str] = ()) -> ModelProto:
     for each in (*every(model.graph.node), *model.opset_import):
         if each.domain == "ai.onnx":  # both are names of ONNX's own, and its checker knows one
             each.domain = ""
     _onnx.checker.check_model(model)
-    return tidy(model)
+    return tidy(model, probabilities=probabilities)
 
 
-def _refuse_one_processor(model: ModelProto, where: str) -> None:
+def _refuse_unknown(model: ModelProto, where: str) -> None:
+    """Raise `GraphError` for operators that run on one processor only, or are not taken."""
+    classical = unknown(model)
+    if classical:
+        raise GraphError(
+            f"{where}: the operator {classical} of {ML} is not taken; of these there are "
+            f"{', '.join(TAKEN)}, and nets of ONNX's own operators"
+        )
     if any(node.domain == "com.microsoft.nchwc" for node in every(model.graph.node)):
         raise GraphError(
             f"{where}: ONNX Runtime has optimised it for one kind of processor; give the file that "

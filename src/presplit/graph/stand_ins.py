@@ -1,15 +1,18 @@
-"""Shapes of operators that ONNX Runtime's quantiser and optimiser write.
+"""Shapes of operators that ONNX's shape inference does not know.
 
-They are of the domain ``com.microsoft``, which ONNX's shape inference does not know. Each is
-replaced, for inference only, by an operator of ONNX's own whose result has the same shape.
+ONNX Runtime's quantiser and optimiser write those of ``com.microsoft``; trees are of
+``ai.onnx.ml``. Each is replaced, for inference only, by operators of ONNX's own whose result has
+the same shape.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from onnx import NodeProto, TensorProto, helper
+import numpy as np
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from presplit.graph.outputs import ML
 from presplit.graph.walk import attribute, is_own
 
 
@@ -76,6 +79,8 @@ SAME = {
 
 def stand_in(node: NodeProto) -> StandIn | None:
     """What gives the shapes of ``node``; None for ONNX's own and for what is not known."""
+    if node.domain == ML and node.op_type == "TreeEnsembleClassifier":
+        return _trees(node)
     if is_own(node) or node.domain != "com.microsoft":
         return None
     if node.op_type == "QLinearConcat":
@@ -124,6 +129,25 @@ def _packed(node: NodeProto) -> StandIn:
     weight = TensorProto(name=name, dims=size, data_type=TensorProto.FLOAT)
     product = helper.make_node("MatMul", [node.input[0], name], [node.output[0]])
     return StandIn([product], [weight])
+
+
+def _trees(node: NodeProto) -> StandIn:
+    """A label for each sample, and a score for each class."""
+    labels = attribute(node, "classlabels_strings", None) or attribute(
+        node, "classlabels_int64s", []
+    )
+    name = node.output[1]
+    ones = numpy_helper.from_array(np.ones((1, len(labels)), np.float32), f"{name}/classes")
+    given = [node.input[0]]
+    nodes = [
+        helper.make_node("ArgMax", given, [f"{name}/place"], axis=1, keepdims=1),
+        helper.make_node("Cast", [f"{name}/place"], [f"{name}/one"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", [f"{name}/one", ones.name], [name]),
+    ]
+    if node.output[0]:
+        label = helper.make_node("ArgMax", given, [node.output[0]], axis=1, keepdims=0)
+        nodes.append(label)
+    return StandIn(nodes, [ones])
 
 
 def _fused(node: NodeProto) -> StandIn | None:

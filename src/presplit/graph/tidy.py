@@ -4,12 +4,14 @@ Functions are inlined. Constants are initialisers: those that are listed among t
 of IR 3 do, those stored as sparse tensors, and Constant nodes. The input is float32: a file that
 takes another type of numbers gets a Cast behind it (a float32 holds every uint8 and float16, and
 whole numbers up to 2 ** 24). So are the outputs, and a Softmax at their end is left out, because
-exits are judged by logits. No two tensors share a name, those inside of If, Loop and Scan included.
+exits are judged by logits. Classical machine learning's operators become ONNX's own where they
+can (`presplit.graph.classical`). No two tensors share a name, those inside of If, Loop and Scan
+included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from onnx import (
@@ -23,6 +25,7 @@ from onnx import (
     numpy_helper,
 )
 
+from presplit.graph.classical import drop_last_identity, give_logarithms, plain
 from presplit.graph.walk import attribute, bodies, every, graphs, rename, rename_body
 
 NUMBERS = frozenset(
@@ -37,8 +40,11 @@ CONSTANTS_OUTSIDE_INPUTS = 4
 """The first IR version whose constants need not be listed among the inputs."""
 
 
-def tidy(model: ModelProto) -> ModelProto:
-    """``model``, which is valid, in this form; it may be changed itself."""
+def tidy(model: ModelProto, *, probabilities: Sequence[str] = ()) -> ModelProto:
+    """``model``, which is valid, in this form; it may be changed itself.
+
+    ``probabilities``: the outputs that are such, and become their logarithms.
+    """
     model = inliner.inline_local_functions(model) if model.functions else model
     model.ir_version = max(model.ir_version, CONSTANTS_OUTSIDE_INPUTS)
     for graph in graphs(model.graph):
@@ -49,7 +55,10 @@ def tidy(model: ModelProto) -> ModelProto:
     _tell_bodies_apart(model.graph)
     _take_float32(model.graph)
     _give_float32(model.graph)
+    plain(model)
+    drop_last_identity(model.graph)
     _give_logits(model.graph)
+    give_logarithms(model.graph, probabilities)
     return model
 
 

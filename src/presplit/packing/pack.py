@@ -29,6 +29,7 @@ from presplit.packing.carried import PLAIN, Carried, carry, chosen, unmeasured
 from presplit.packing.crossing import cross
 from presplit.packing.evidence import Evidence, judge
 from presplit.packing.int8 import INT8, in_int8
+from presplit.packing.probabilities import probabilities
 from presplit.packing.whole import Pieces, observe
 from presplit.policies import EXITS
 
@@ -42,6 +43,7 @@ def pack(
     *,
     samples: npt.NDArray[Any] | None = None,
     labels: Labels | None = None,
+    outputs: Sequence[str] = (),
     exit_names: Sequence[str] | None = None,
     policy: str = "confidence",
     forms: Sequence[str] = (PLAIN,),
@@ -58,18 +60,21 @@ def pack(
     """The bundle of the ONNX classifier ``source``, written to ``path``; one that is there goes.
 
     ``source``: a file, its bytes, or an `onnx.ModelProto`; one output for each exit, the net's own
-    logits last, called by ``exit_names``. ``path``: default ``MODEL.bundle`` beside the file.
-    ``samples``: ``(n, *shape)``, finite, float32 or bytes (`presplit.bundle.as_input`), held out of
-    the training set; they give the ranges of the boundaries. With ``labels``, int64 ``(n,)``, they
-    are also the evidence from which plans are made, for each exit by the rule ``policy`` and for
-    each of ``codecs``; without samples only codecs that need no range are offered, and what they
-    cost is not known. float32 is always among them. ``forms`` with "int8" in it asks for the net in
-    int8 too, for which it needs samples. A net that cannot be quantised, or not without changing
-    more than 5 % of its answers, keeps float32 alone, and its manifest says why
-    (``refused_forms``). ``prepare`` says what an image file goes through before the net takes it,
-    also in the words of `presplit.core.preparation.preparation`. ``reference``: what to compare
-    with instead of the file in ONNX Runtime: its name and what gives the logits of every output
-    for a batch; ``probe`` are then samples to compare on where ``samples`` are not given.
+    logits last, called by ``exit_names``. ``outputs`` names those to keep, where the file has
+    others too; what gives probabilities, as files of scikit-learn do, is taken by its logarithm,
+    and classes are called as in the file unless ``classes`` says it. ``path``: default
+    ``MODEL.bundle`` beside the file. ``samples``: ``(n, *shape)``, finite, float32 or bytes
+    (`presplit.bundle.as_input`), held out of the training set; they give the ranges of the
+    boundaries. With ``labels``, int64 ``(n,)``, or the names ``(n,)`` that the file itself gives
+    its classes, they are also the evidence from which plans are made, for each exit by the rule
+    ``policy`` and for each of ``codecs``; without samples only codecs that need no range are
+    offered, and what they cost is not known. float32 is always among them. ``forms`` with "int8" in
+    it asks for the net in int8 too, for which it needs samples. A net that cannot be quantised, or
+    not without changing more than 5 % of its answers, keeps float32 alone, and its manifest says
+    why (``refused_forms``). ``prepare`` says what an image file goes through before the net takes
+    it, also in the words of `presplit.core.preparation.preparation`. ``reference``: what to compare
+    with instead of the file in ONNX Runtime: its name and what gives the logits of every output for
+    a batch; ``probe`` are then samples to compare on where ``samples`` are not given.
 
     The pieces are compared with the reference, at batch 1 and at a larger batch, before anything
     is written. Raises `GraphError` if the graph cannot be read or cut, if pieces differ from it, or
@@ -83,21 +88,27 @@ def pack(
     score, offered = EXITS.find(policy), chosen(codecs)
     wanted = _wanted(forms, samples)
     called = _called(name or _name(where))
-    read = graph.read(source)  # its errors name the file themselves
+    shares = () if reference else probabilities(source, outputs)
+    read = graph.read(source, outputs=outputs, probabilities=shares)  # it names the file itself
     with context(where) if where else contextlib.nullcontext():
         row = graph.row(read, exit_names)
         pieces, input_name, input_type = Pieces.of(row), row.graph.input, row.graph.input_type
         given = row if INT8 in wanted else None
-        outputs = row.graph.outputs
+        kept = row.graph.outputs
         del read, row  # the graph holds all weights once more
         shape = pieces.net.boundaries[0].shape
         how = prepare if isinstance(prepare, Preparation) else _said(prepare, shape)
         is_whole = np.dtype(input_type).kind in "iu"
         x = None if samples is None else _fitting(samples, shape, whole=is_whole)
+        if not classes and reference is None:
+            classes = graph.classes_of(source, pieces.net.exits[-1].classes)
+            labels = None if labels is None else _as_places(labels, classes)
         y = None if labels is None else _labelled(labels, x, pieces.net.exits[-1].classes)
         compared = x if x is not None else _noise(shape, input_type) if probe is None else probe
         if reference is None:
-            theirs = of_file(graph.load(source), input_name=input_name, outputs=outputs)
+            whole = graph.load(source, outputs=outputs, probabilities=shares)
+            theirs = of_file(whole, input_name=input_name, outputs=kept)
+            del whole
         else:
             theirs = Reference(reference[0], reference[1])
         del source
@@ -218,6 +229,22 @@ def _labelled(labels: Labels, x: Floats | None, classes: int) -> Labels:
     if y.min() < 0 or y.max() >= classes:
         raise InputError(f"labels: expected classes in 0..{classes - 1}, got {y.min()}..{y.max()}")
     return y.astype(np.int64)
+
+
+def _as_places(labels: npt.NDArray[Any], classes: Sequence[str]) -> npt.NDArray[Any]:
+    """``labels`` as places among ``classes``, if they are those names; else as they are."""
+    given = np.asarray(labels)
+    if not classes or given.ndim != 1 or given.dtype.kind not in "iuU":
+        return given
+    places = {name: place for place, name in enumerate(classes)}
+    names = [str(each) for each in given.tolist()]
+    strange = sorted({name for name in names if name not in places})
+    if strange:
+        raise InputError(
+            f"labels: expected names of the file's classes, {', '.join(classes[:10])}, got "
+            f"{strange[0]!r}"
+        )
+    return np.array([places[name] for name in names], np.int64)
 
 
 def _noise(shape: tuple[int, ...], kind: str) -> Floats:
