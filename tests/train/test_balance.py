@@ -36,6 +36,9 @@ def test_balanced_weights_make_classes_count_alike_and_a_sample_one(counts: list
     torch.testing.assert_close(weights[labels].mean(), torch.tensor(1.0))
     each = weights[:-1] * torch.tensor(counts)
     torch.testing.assert_close(each, each[:1].expand(len(counts)))
+    roots = balanced_weights(labels, len(counts), power=0.5)
+    torch.testing.assert_close(roots[labels].mean(), torch.tensor(1.0))
+    torch.testing.assert_close((roots / roots[0]) ** 2, weights[:-1] / weights[0])
 
 
 @given(COUNTS, st.integers(0, 99))
@@ -63,16 +66,24 @@ def test_class_weights_count_samples_of_a_batch_as_often_as_they_say() -> None:
 
 
 @pytest.mark.parametrize(
-    "asked", [{"class_weights": "balanced"}, {"class_weights": (1, 9)}, {"sampling": "balanced"}]
+    ("asked", "least"),
+    [
+        ({"class_weights": "balanced"}, 0.7),
+        ({"class_weights": "root"}, 0.5),  # halfway to all classes alike, and so is what is found
+        ({"class_weights": (1, 9)}, 0.7),
+        ({"sampling": "balanced"}, 0.7),
+    ],
 )
-def test_a_rare_class_is_found_when_classes_count_alike(asked: dict[str, object]) -> None:
+def test_a_rare_class_is_found_when_classes_count_alike(
+    asked: dict[str, object], least: float
+) -> None:
     found = []
     for more in ({}, asked):
         net = mlp([2, 2])
         fit(net, uneven(0), recipe=Recipe(20, 40, 0.02, **more))  # type: ignore[arg-type]
         test = uneven(1)
         found.append(float((evaluate(net, test)[0].argmax(1) == 1)[test.y == 1].mean()))
-    assert found[0] < 0.5 and found[1] > 0.7
+    assert found[0] < 0.3 and found[1] > least
 
 
 def test_the_samples_of_a_balanced_epoch_come_with_what_the_teacher_said_of_them() -> None:
@@ -91,6 +102,7 @@ def test_balance_that_cannot_be_had_is_refused_before_training() -> None:
     )
     for recipe, message in (
         (Recipe(class_weights="balanced"), "class_weights: 'balanced' needs the labels of all"),
+        (Recipe(class_weights="root"), "class_weights: 'root' needs the labels of all samples"),
         (Recipe(sampling="balanced"), "sampling: 'balanced' needs the labels of all samples, and"),
     ):
         with pytest.raises(SpecError, match=message):

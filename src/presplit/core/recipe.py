@@ -26,8 +26,8 @@ class Recipe(Value, frozen=True):
     joined by ``+`` ("crop+flip"), done in that order. ``weight_decay`` is the optimiser's,
     ``decay`` belongs to the schedule "inverse_time". ``fan_in``: scale initial values by the
     connections that exist ("sparse") or as if all did ("dense"). ``rates``: a sparse layer's
-    connections learn at the rate divided by the root of their density ("by_fan_in"), so that a
-    rate that suits a dense net suits the sparse one, or all at one ("uniform"). ``regime`` (arXiv
+    connections learn at the rate divided by the root of their density ("by_fan_in"), so that a rate
+    that suits a dense net suits the sparse one, or all at one ("uniform"). ``regime`` (arXiv
     2103.04505): "joint" trains all exits together; "separate" the net with its own classifier for
     ``backbone_epochs`` (default: half of them) and then only the early exits; "mixed" the net, then
     everything. ``label_smoothing``, 0..1; ``distil``, 0..1: how much of every exit's loss is taken
@@ -37,10 +37,11 @@ class Recipe(Value, frozen=True):
     0.99..0.9999). ``patience``: stop after so many epochs of the last regime without better exits
     on the validation part, weighed as their losses are, and keep the best (0: never stop, keep the
     last). ``class_weights``: what a sample of each class counts in the cross-entropy, as numbers,
-    or "balanced": all classes alike. ``sampling``: "balanced" trains on samples of all classes
-    equally often, in epochs as long as before. ``mixup`` (arXiv 1710.09412) and ``cutmix`` (arXiv
-    1905.04899): parameters of the beta distribution by which samples are mixed (0: never; 0.2 and 1
-    are usual); of both, each batch takes one at random.
+    "balanced": all classes alike, or "root": halfway there, by the root of that. ``sampling``:
+    "balanced" trains on samples of all classes equally often, in epochs as long as before.
+    ``mixup`` (arXiv 1710.09412) and ``cutmix`` (arXiv 1905.04899): parameters of the beta
+    distribution by which samples are mixed (0: never; 0.2 and 1 are usual); of both, each batch
+    takes one at random.
 
     Raises `SpecError` for a number out of its range, and for numbers that contradict each other.
 
@@ -70,7 +71,7 @@ class Recipe(Value, frozen=True):
     temperature: Positive = 4.0
     ema: PartialShare = 0.0
     patience: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
-    class_weights: Literal["none", "balanced"] | tuple[Positive, ...] = "none"
+    class_weights: Literal["none", "balanced", "root"] | tuple[Positive, ...] = "none"
     sampling: Literal["shuffled", "balanced"] = "shuffled"
     mixup: NonNegative = 0.0
     cutmix: NonNegative = 0.0
@@ -88,10 +89,10 @@ class Recipe(Value, frozen=True):
                 f"{kind}.backbone_epochs: expected fewer than epochs = {self.epochs}, got "
                 f"{self.backbone_epochs}"
             )
-        if self.class_weights == self.sampling == "balanced":
+        if self.class_weights in ("balanced", "root") and self.sampling == "balanced":
             raise SpecError(
-                f"{kind}.class_weights: expected no 'balanced' beside sampling 'balanced', which "
-                "makes rare classes count as much already"
+                f"{kind}.class_weights: expected no {self.class_weights!r} beside sampling "
+                "'balanced', which makes rare classes count as much already"
             )
         if self.regime != "joint" and self.epochs < 2:
             raise SpecError(

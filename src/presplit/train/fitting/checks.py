@@ -64,10 +64,11 @@ def refuse_other_samples(recipe: Recipe, x: Tensor) -> None:
 def refuse_without_all_labels(recipe: Recipe) -> None:
     """Raise `SpecError` if the recipe asks for what only the labels of all samples can tell."""
     for key in ("class_weights", "sampling"):
-        if getattr(recipe, key) == "balanced":
+        asked = getattr(recipe, key)
+        if asked in ("balanced", "root"):
             own = "weights as numbers" if key == "class_weights" else "a loader that samples so"
             raise SpecError(
-                f"{key}: 'balanced' needs the labels of all samples, and a loader shows them batch "
+                f"{key}: {asked!r} needs the labels of all samples, and a loader shows them batch "
                 f"by batch; give fit Samples, or {own}"
             )
 
@@ -82,8 +83,10 @@ def class_weights(
     asked = recipe.class_weights
     if asked == "none":
         return None
-    if asked == "balanced":
-        return balanced_weights(torch.from_numpy(train.y.copy()), classes).to(device)
+    if asked in ("balanced", "root"):
+        labels = torch.from_numpy(train.y.copy())
+        power = 1.0 if asked == "balanced" else 0.5
+        return balanced_weights(labels, classes, power=power).to(device)
     if len(asked) != classes:
         raise SpecError(
             f"class_weights: expected one for each of {classes} classes, got {len(asked)}"
