@@ -1,0 +1,267 @@
+"""What the documentation says can be done: its commands parse, its links lead somewhere, it runs.
+
+The quick tests read every page; the long one runs every block of every page, in order, in a folder
+of its own.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from presplit.cli.main import app
+from presplit.cli.options import spread
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import doc_pages as pages  # noqa: E402 - they lie beside this file
+import doc_workshop as workshop  # noqa: E402
+
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+MOST_UNTRIED = 40
+TIMEOUT_S = 240
+PORTS = ("8443", "8444", "8080", "9000", "8001")
+"""Ports that the pages name; each page is tried on free ones."""
+MADE = ("reference/", "methods/")
+"""Folders of pages that are made of the code when the site is built."""
+ALL = [block for page in pages.PAGES for block in pages.blocks(page)]
+
+
+def problem(arguments: list[str]) -> str:
+    """What is wrong with a call of the command, as far as its options tell; nothing runs."""
+    verb, *rest = spread(arguments)
+    if verb.startswith("-"):
+        return ""
+    if verb not in COMMANDS:
+        return f"no verb {verb}"
+    try:
+        COMMANDS[verb].make_context(verb, rest)
+    except typer.Exit:
+        return ""
+    except Exception as error:
+        return getattr(error, "format_message", lambda: str(error))()
+    return ""
+
+
+def test_every_command_in_a_block_has_options_that_exist():
+    wrong = [
+        f"{block}: presplit {' '.join(call)}: {fault}"
+        for block in ALL
+        if block.kind == "sh"
+        for line in block.commands
+        for call in pages.presplit_calls(pages.tried(block.page).spelled(line))
+        if (fault := problem(call))
+    ]
+    assert wrong == []
+
+
+def test_every_verb_and_option_named_in_the_text_exists():
+    wrong: list[str] = []
+    for page in pages.PAGES:
+        for said in pages.inline(page):
+            _, verb, *rest = said.split()
+            known = {name for each in COMMANDS[verb].params for name in [*each.opts, *each.secondary_opts]} if (
+                verb in COMMANDS
+            ) else set()
+            named = {word.split("=")[0] for word in rest if re.match(r"--[a-z]", word)}
+            is_wrong = verb not in COMMANDS and re.match(r"[a-z]", verb)
+            if is_wrong or named - known - {"--help", "--json"}:
+                wrong.append(f"{page.name}: {said}")
+    assert wrong == []
+
+
+def test_a_planted_option_is_found():
+    assert problem(["plan", "net.bundle", "--dead-line", "1s"])
+    assert problem(["fly"]) == "no verb fly"
+
+
+def test_every_benchmark_that_a_page_names_exists():
+    named = {
+        name
+        for page in pages.PAGES
+        for name in re.findall(r"python -m benchmarks ([a-z_]+)", page.read_text())
+    }
+    assert [name for name in named if not (pages.ROOT / f"benchmarks/{name}.py").exists()] == []
+
+
+def test_every_link_leads_to_a_page_and_a_heading_of_it():
+    wrong: list[str] = []
+    for page in pages.PAGES:
+        for file, heading in pages.links(page):
+            target = (page.parent / file).resolve() if file else page
+            if file.startswith(MADE):
+                continue
+            is_page = target.suffix == ".md" and target.exists()
+            lost = heading and is_page and heading not in pages.headings(target)
+            if not target.exists() or lost:
+                wrong.append(f"{page.name}: {file}#{heading}")
+    assert wrong == []
+
+
+def test_python_blocks_import_what_exists_and_toml_is_toml():
+    for block in ALL:
+        if block.kind == "toml":
+            tomllib.loads(block.text)
+        if block.kind != "python":
+            continue
+        for node in ast.walk(ast.parse(block.text)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("presplit"):
+                home = importlib.import_module(node.module or "")
+                missing = [name.name for name in node.names if not hasattr(home, name.name)]
+                for name in missing:
+                    importlib.import_module(f"{node.module}.{name}")
+
+
+def test_a_block_is_of_a_known_kind_and_few_say_that_they_are_not_tried():
+    assert {block.kind for block in ALL} <= {"sh", "python", "toml", "json", "text"}
+    untried = [f"{block}: {block.untried}" for block in ALL if block.untried]
+    print(f"{len(untried)} of {len(ALL)} blocks are not tried:", *untried, sep="\n  ")
+    assert len(untried) <= MOST_UNTRIED
+
+
+def free_port() -> int:
+    """A port that nobody has just now."""
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        return door.getsockname()[1]
+
+
+def shortened(line: str) -> str:
+    """A command that takes seconds in place of minutes."""
+    if re.match(r"(.* )?presplit train\b", line):
+        line = re.sub(r" --epochs \d+", "", line) + " --epochs 1"
+    if re.match(r"presplit measure (?!--)", line) and "--anchor" not in line:
+        line = re.sub(r" --seconds \S+", "", line) + " --seconds 2"
+    if re.match(r"presplit demo\b", line):
+        line += " --images 20"
+    return line
+
+
+class Desk:
+    """A folder in which the blocks of one page are done, one after another."""
+
+    def __init__(self, folder: Path, page: Path, values: dict[str, Any]) -> None:
+        self.folder, self.tried, self.values = folder, pages.tried(page), values
+        self.ports = {port: str(free_port()) for port in PORTS}
+        self.servers: list[subprocess.Popen[str]] = []
+        door = folder / ".bin"
+        door.mkdir()
+        (door / "presplit").write_text(f'#!/bin/sh\nexec {sys.executable} -m presplit "$@"\n')
+        (door / "presplit").chmod(0o755)
+        (door / "python").symlink_to(sys.executable)
+        state = str(folder / ".state")
+        path = f"{door}:{os.environ['PATH']}"
+        source = f"{pages.ROOT / 'src'}:{pages.ROOT}"
+        self.env = os.environ | {"PATH": path, "XDG_STATE_HOME": state, "PYTHONPATH": source}
+
+    def spelled(self, text: str) -> str:
+        """``text`` with the page's words and the free ports put in."""
+        text = self.tried.spelled(text)
+        for port, free in self.ports.items():
+            text = re.sub(rf"(?<!\d){port}(?!\d)", free, text)
+        return text
+
+    def do(self, block: pages.Block) -> None:
+        """What a block says."""
+        if block.kind == "python":
+            exec(compile(self.spelled(block.text), str(block), "exec"), self.values)
+        for line in block.commands if block.kind == "sh" else ():
+            line = shortened(self.spelled(line))
+            if re.match(r"presplit serve\b", line) and "--print-config" not in line:
+                self.serve(line, block)
+            else:
+                self.run(line, block)
+
+    def run(self, line: str, block: pages.Block) -> None:
+        """A command that ends, and well."""
+        done = subprocess.run(
+            ["bash", "-c", line],
+            cwd=self.folder,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+        assert done.returncode == 0, f"{block}: {line}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+
+    def serve(self, line: str, block: pages.Block) -> None:
+        """A server that stays until another takes its port, or the page ends."""
+        named = re.search(r"--port (\d+)", line)
+        port = named[1] if named else self.ports["8443"]
+        if not named:
+            line += f" --port {port}"
+        self.stop(port)
+        server = subprocess.Popen(
+            ["bash", "-c", f"exec {line}"],
+            cwd=self.folder,
+            env=self.env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        server.args = (port,)
+        self.servers.append(server)
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            assert server.poll() is None, f"{block}: {line}\n{server.stderr and server.stderr.read()}"
+            with socket.socket() as door:
+                if door.connect_ex(("127.0.0.1", int(port))) == 0:
+                    return
+            time.sleep(0.1)
+        raise AssertionError(f"{block}: {line} does not listen")
+
+    def stop(self, port: str = "") -> None:
+        """End the server of a port, or all."""
+        for server in [each for each in self.servers if not port or each.args == (port,)]:
+            server.send_signal(signal.SIGTERM)
+            server.communicate(timeout=30)
+            self.servers.remove(server)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> workshop.Workshop:
+    return workshop.Workshop(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture
+def desk(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    shop: workshop.Workshop,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Generator[Desk]:
+    values = shop.lay_out(pages.tried(request.param).things, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    found = Desk(tmp_path, request.param, values)
+    yield found
+    found.stop()
+
+
+RUN = [
+    page
+    for page in pages.PAGES
+    if any(block.kind in ("sh", "python") and not block.untried for block in pages.blocks(page))
+]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("desk", RUN, ids=lambda page: page.stem, indirect=True)
+def test_every_block_of_a_page_runs(desk: Desk, request: pytest.FixtureRequest):
+    page = request.node.callspec.params["desk"]
+    for block in pages.blocks(page):
+        if not block.untried:
+            desk.do(block)
