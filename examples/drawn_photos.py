@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-SIDE = 72
+SIDE = 64
 rng = np.random.default_rng(0)
 
 
@@ -16,8 +16,8 @@ def corners(kind: str) -> list[tuple[float, float]]:
     """The corners of a shape of about a third of the image, turned and moved at random."""
     count = {"triangle": 3, "square": 4, "circle": 48}[kind]
     angles = rng.uniform(0, 6.28) + np.arange(count) * 2 * np.pi / count
-    x, y = rng.uniform(26, 46, 2)
-    radius = rng.uniform(12, 22)
+    x, y = rng.uniform(24, 40, 2)
+    radius = rng.uniform(17, 23)
     return [(x + radius * np.cos(at), y + radius * np.sin(at)) for at in angles]
 
 
@@ -26,7 +26,7 @@ def photo(kind: str) -> Image.Image:
     ground, ink = rng.integers(40, 120, 3), rng.integers(130, 230, 3)
     image = Image.new("RGB", (SIDE, SIDE), tuple(ground))
     ImageDraw.Draw(image).polygon(corners(kind), fill=tuple(ink))
-    noisy = np.asarray(image) + rng.normal(0, 22, (SIDE, SIDE, 3))
+    noisy = np.asarray(image) + rng.normal(0, 8, (SIDE, SIDE, 3))
     return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
 
 

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 
 from presplit.codecs import CODECS, USUAL
+from presplit.core.recipe import Recipe
 from presplit.core.types import Pattern
 from presplit.patterns import CHOSEN, LEGAL, PATTERNS
 from presplit.policies import EXITS, PROFILES, SPLITS
@@ -108,7 +109,7 @@ def recipes() -> str:
     parts = [
         "# Parts of a recipe\n",
         "What they are for and how they are used: [training](../training.md).\n",
-        _at("presplit.core.recipe.Recipe"),
+        fenced(inspect.getdoc(Recipe) or "") + "\n",
         "## Optimisers\n",
         ", ".join(f"`{name}`" for name in OPTIMISERS) + ". `sgd` has Nesterov momentum 0.9.\n",
         "## Schedules\n",

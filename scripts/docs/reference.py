@@ -44,7 +44,10 @@ def room(path: str) -> str:
     """All public names of one module, each with its docstring."""
     module = importlib.import_module(path)
     about = inspect.getdoc(module) or ""
-    parts = [f"# {path}\n", cards.fenced(about.replace("::\n", "```text").replace("\n\n\n", "\n\n"))]
+    parts = [
+        f"# {path}\n",
+        cards.fenced(about.replace("::\n", "```text").replace("\n\n\n", "\n\n")),
+    ]
     if path == "presplit.core.errors":
         tree, _, rest = about.partition("::\n")[2].partition("\n\nThe edge")
         parts = [f"# {path}\n", f"```text\n{inspect.cleandoc(tree)}\n```\n", f"The edge{rest}\n"]

@@ -5,7 +5,8 @@ A page says in a comment with what its blocks are tried::
     <!-- tried with: net.bundle, photos; BUNDLE = net.bundle; HOST = 127.0.0.1 -->
 
 Before the first ``;`` stand things of `workshop`, then words that stand for others in the blocks.
-A block that no test can run says why where readers see it: ``sh title="untried: needs Docker"``.
+A block that is a file has its name as a title, and is written before the next one is done. One that
+no test can run says why where readers see it: ``sh title="untried: needs Docker"``.
 """
 
 from __future__ import annotations
@@ -26,13 +27,18 @@ _INLINE = re.compile(r"(?<!`)`(presplit [^`]*)`(?!`)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code, and why it is not tried, if it is not."""
+    """A block of code; its title is the name of the file that it is, or why it is not tried."""
 
     page: Path
     line: int
     kind: str
     text: str
-    untried: str
+    title: str
+
+    @property
+    def untried(self) -> str:
+        """Why it is not tried, or nothing."""
+        return self.title.removeprefix(UNTRIED) if self.title.startswith(UNTRIED) else ""
 
     @property
     def commands(self) -> list[str]:
@@ -65,9 +71,8 @@ def blocks(page: Path) -> list[Block]:
     found: list[Block] = []
     for match in _FENCE.finditer(text):
         title = _TITLE.search(match[3] or "")
-        reason = title[1] if title and title[1].startswith(UNTRIED) else ""
         line = text.count("\n", 0, match.start()) + 1
-        found.append(Block(page, line, match[2], match[4], reason.removeprefix(UNTRIED)))
+        found.append(Block(page, line, match[2], match[4], title[1] if title else ""))
     return found
 
 

@@ -63,10 +63,11 @@ class Workshop:
             if thing in VALUES:
                 values[thing] = VALUES[thing]()
                 continue
-            made = self._folder / thing
+            kind = ALSO.get(thing, thing)
+            made = self._folder / kind
             if not made.exists():
                 made.parent.mkdir(parents=True, exist_ok=True)
-                FILES[thing](made)
+                FILES[kind](made)
             target = folder / thing
             target.parent.mkdir(parents=True, exist_ok=True)
             copy = shutil.copytree if made.is_dir() else shutil.copy
@@ -150,11 +151,6 @@ def _bundle(folder: Path) -> None:
     shutil.copytree(run / "net.bundle", folder)
 
 
-def _site(folder: Path) -> None:
-    """A bundle by another name."""
-    _bundle(folder)
-
-
 def _onnx(file: Path) -> None:
     """A dense classifier of the digits as ONNX, as any tool may write one."""
     import torch
@@ -198,6 +194,12 @@ def _weights(file: Path) -> None:
     torch.save(space["make"]().state_dict(), file)
 
 
+def _example(name: str) -> Callable[[Path], None]:
+    """A file of the examples as it is."""
+    source = Path(__file__).parents[2] / "examples" / name
+    return lambda file: shutil.copy(source, file) and None
+
+
 FILES: dict[str, Callable[[Path], None]] = {
     "photos": _photos,
     "cats.py": lambda file: file.write_text(CATS) and None,
@@ -205,15 +207,22 @@ FILES: dict[str, Callable[[Path], None]] = {
     "sounds.zip": _sounds,
     "runs/net": _run,
     "runs/dense": _dense,
+    "spec.toml": lambda file: file.write_text(NET) and None,
+    "examples/drawn_photos.py": _example("drawn_photos.py"),
     "net.bundle": _bundle,
-    "faces.bundle": _bundle,
-    "plates.bundle": _bundle,
     "model.onnx": _onnx,
     "x.npy": _x,
     "y.npy": _y,
     "images.npy": _images,
     "net.pt": _weights,
 }
+
+ALSO = {
+    "bundles/net.bundle": "net.bundle",
+    "faces.bundle": "net.bundle",
+    "plates.bundle": "net.bundle",
+}
+"""Things under another name."""
 
 
 def _samples(part: str) -> Any:
@@ -231,6 +240,13 @@ def _net() -> Any:
     return small_cnn(width=16, size=8)
 
 
+def _plan() -> Any:
+    """A plan that keeps all on the edge, for nets of seven segments."""
+    from presplit.core.plans import Plan
+
+    return Plan(7, thresholds={"block1": 0.8})
+
+
 def _tensor() -> Any:
     """A batch of the digits."""
     import torch
@@ -244,6 +260,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "model": _net,
     "dense": _net,
     "images": _tensor,
+    "plan": _plan,
     "image": lambda: _samples("train").x[0],
     "x": lambda: _samples("train").x,
     "y": lambda: _samples("train").y,

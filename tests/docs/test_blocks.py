@@ -74,9 +74,15 @@ def test_every_verb_and_option_named_in_the_text_exists():
     for page in pages.PAGES:
         for said in pages.inline(page):
             _, verb, *rest = said.split()
-            known = {name for each in COMMANDS[verb].params for name in [*each.opts, *each.secondary_opts]} if (
-                verb in COMMANDS
-            ) else set()
+            known = (
+                {
+                    name
+                    for each in COMMANDS[verb].params
+                    for name in [*each.opts, *each.secondary_opts]
+                }
+                if (verb in COMMANDS)
+                else set()
+            )
             named = {word.split("=")[0] for word in rest if re.match(r"--[a-z]", word)}
             is_wrong = verb not in COMMANDS and re.match(r"[a-z]", verb)
             if is_wrong or named - known - {"--help", "--json"}:
@@ -173,10 +179,14 @@ class Desk:
         text = self.tried.spelled(text)
         for port, free in self.ports.items():
             text = re.sub(rf"(?<!\d){port}(?!\d)", free, text)
+        if self.servers:
+            text = re.sub(r"\bPID\b", str(self.servers[-1].pid), text)
         return text
 
     def do(self, block: pages.Block) -> None:
         """What a block says."""
+        if block.kind in ("toml", "json", "text") and block.title:
+            (self.folder / block.title).write_text(self.spelled(block.text))
         if block.kind == "python":
             exec(compile(self.spelled(block.text), str(block), "exec"), self.values)
         for line in block.commands if block.kind == "sh" else ():
@@ -217,7 +227,9 @@ class Desk:
         self.servers.append(server)
         until = time.monotonic() + 60
         while time.monotonic() < until:
-            assert server.poll() is None, f"{block}: {line}\n{server.stderr and server.stderr.read()}"
+            assert server.poll() is None, (
+                f"{block}: {line}\n{server.stderr and server.stderr.read()}"
+            )
             with socket.socket() as door:
                 if door.connect_ex(("127.0.0.1", int(port))) == 0:
                     return
