@@ -13,7 +13,7 @@ TESTS := $(BIN)/pytest -q -n auto --maxprocesses 8 --dist worksteal
 # Where pip-audit finds what is known of a release; a mirror may have the releases without it.
 ADVISORIES := https://pypi.org/pypi
 
-.PHONY: help demo test test-all lint lint-deploy format audit bench dist clean
+.PHONY: help demo test test-all lint lint-deploy format audit bench docs dist clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 \t/p' Makefile
@@ -49,12 +49,17 @@ audit: $(READY) ## known vulnerabilities of what is installed
 bench: $(READY) ## list the benchmarks; ARGS="demo --quick" runs one
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+docs: $(READY) ## the documentation into site/, failing on any warning; ARGS=serve shows it
+	@$(BIN)/python -c "import mkdocs, mkdocstrings, nbclient" 2>/dev/null || \
+	    $(BIN)/python -m pip install -q -e '.[docs]'
+	@$(BIN)/python -m scripts.docs $(ARGS)
+
 dist: $(READY) ## the source and the wheel into dist/, built twice to the same bytes and checked
 	@$(BIN)/python -m pip install -q hatchling
 	@$(BIN)/python scripts/dist $(ARGS)
 
 clean: ## remove .venv, runs and caches
-	rm -rf .venv runs build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv runs build dist site .pytest_cache .ruff_cache .hypothesis
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A torch that is there and fits stays. Otherwise PyTorch's CPU index is asked first, because on Linux the index that

@@ -42,7 +42,7 @@ def patterns() -> str:
             f"## {name}\n",
             drawn + "\n",
             _about(family) + "\n",
-            f"Densities of this layer: {shown}{more}. Can be chosen from a trained net: {chosen}.\n",
+            f"Densities of this layer: {shown}{more}. Chosen from a trained net, too: {chosen}.\n",
             _reference(family),
         ]
     return "\n".join(parts)

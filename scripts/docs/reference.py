@@ -75,7 +75,8 @@ def metrics() -> str:
     kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)", text.decode(), re.MULTILINE))
     helps = re.findall(r"^# HELP (\S+) (.*)", text.decode(), re.MULTILINE)
     rows = [f"| `{name}` | {kinds[name]} | {said} |" for name, said in helps]
-    head = "What `presplit serve --http PORT` gives at `/metrics`: [a server in service](../serving.md)."
+    where = "[a server in service](../serving.md)"
+    head = f"What `presplit serve --http PORT` gives at `/metrics`: {where}."
     return "\n".join(["# Metrics\n", head, "", "| name | kind | |", "|---|---|---|", *rows, ""])
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "README.md"])
 UNTRIED = "untried: "
-_FENCE = re.compile(r"^( *)```(\w*)(?: (.*))?\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^( *)```(\w*)(?: ([^\n]*))?\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _TRIED = re.compile(r"<!-- tried with:(.*?)-->", re.DOTALL)
 _TITLE = re.compile(r'title="([^"]*)"')
 _INLINE = re.compile(r"(?<!`)`(presplit [^`]*)`(?!`)", re.DOTALL)

@@ -28,8 +28,8 @@ from presplit.cli.options import spread
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import doc_pages as pages  # noqa: E402 - they lie beside this file
-import doc_workshop as workshop  # noqa: E402
+import doc_pages as pages
+import doc_workshop as workshop
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 MOST_UNTRIED = 40
@@ -53,7 +53,7 @@ def problem(arguments: list[str]) -> str:
     except typer.Exit:
         return ""
     except Exception as error:
-        return getattr(error, "format_message", lambda: str(error))()
+        return error.format_message() if hasattr(error, "format_message") else str(error)
     return ""
 
 
@@ -188,7 +188,7 @@ class Desk:
         if block.kind in ("toml", "json", "text") and block.title:
             (self.folder / block.title).write_text(self.spelled(block.text))
         if block.kind == "python":
-            exec(compile(self.spelled(block.text), str(block), "exec"), self.values)
+            exec(compile(self.spelled(block.text), str(block), "exec"), self.values)  # noqa: S102 - our own pages
         for line in block.commands if block.kind == "sh" else ():
             line = shortened(self.spelled(line))
             if re.match(r"presplit serve\b", line) and "--print-config" not in line:
