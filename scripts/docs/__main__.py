@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import os
 import re
 import shutil
 import subprocess
@@ -64,7 +65,10 @@ def put(place: str, content: bytes) -> None:
 def main() -> int:
     """Lay out, build; with ``serve``, show the site on this machine until it is interrupted."""
     lay_out()
-    done = subprocess.run([sys.executable, "-m", "mkdocs", "build", "--quiet", "--clean"], cwd=ROOT)
+    # Both want to tell what mkdocs.yml says of their future already.
+    quiet = {"NO_MKDOCS_2_WARNING": "1", "DISABLE_MKDOCS_2_WARNING": "true"}
+    build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--clean"]
+    done = subprocess.run(build, cwd=ROOT, env=os.environ | quiet)
     if done.returncode or sys.argv[1:] != ["serve"]:
         return done.returncode
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(SITE))
