@@ -39,6 +39,7 @@ from presplit.cli import (
     sign,
     sweep,
     train,
+    view,
 )
 from presplit.cli.console import every_character_printable
 from presplit.cli.grouped import Grouped
@@ -62,6 +63,7 @@ VERBS = (
     evaluate,
     export,
     inspect,
+    view,
     measure,
     plan,
     place,

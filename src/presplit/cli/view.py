@@ -1,0 +1,151 @@
+"""``presplit view``: look at a net and try where to cut it, on a page of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from presplit.cli.options import Json, say
+from presplit.core import units
+
+if TYPE_CHECKING:
+    from presplit.core.costs import Costs
+    from presplit.lab.view import Asked, Places, Viewed
+    from presplit.plan.limits import Limits
+
+LIMITS = ("reliability", "min_accuracy", "max_drop", "confidence", "max_energy_j")
+"""What the planner's choice on the page keeps to, if [plan] of the bundle's spec says it."""
+MORE_LIMITS = ("max_memory_bytes", "max_up_bytes", "fallback")
+
+
+def view(
+    model: Annotated[Path, typer.Argument(help="MODEL.onnx or a bundle directory.")],
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Edge device to begin with: a profile, a .json file, or macs=2G,memory=512MB; "
+            "default this machine."
+        ),
+    ] = None,
+    link: Annotated[
+        str | None,
+        typer.Option(help="Link to begin with: a profile, a .json file, or up=3M,rtt=40ms."),
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(help="Server to begin with, as --device; default this machine.")
+    ] = None,
+    deadline: Annotated[
+        str | None, typer.Option(help="When answers must be there: 50ms, 0.05.")
+    ] = None,
+    costs: Annotated[
+        Path | None,
+        typer.Option(help="Costs measured on a device (presplit measure), one more to choose."),
+    ] = None,
+    samples: Annotated[
+        Path | None,
+        typer.Option(help="A .npy file (n, *shape) to try the net on; with MODEL.onnx for int8."),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="With MODEL.onnx and --samples: their classes, so accuracy is known."),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0: any.")] = 0,
+    open_page: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open a browser, where there is a desktop.")
+    ] = True,
+    json: Json = False,
+) -> None:
+    """Show a net as a row of segments; drag the cut, see the time predicted, run it and compare.
+
+    The page is served on this machine alone, until Ctrl-C. Segments open into their operators with
+    what each takes here. --json prints what the page shows of the net, and ends.
+    """
+    from presplit.cli.options import read_costs
+    from presplit.lab.view import Places, describe, look, open_net
+
+    with open_net(model, samples=samples, labels=labels) as net:
+        say(f"timing {net.bundle.manifest.name} on this machine ...")
+        measured: dict[str, Costs] = {}
+        if (given := read_costs(costs)) is not None:
+            measured[given.device] = given
+        places = Places(net, look(net.bundle, net.samples[0]), measured)
+        wishes = _wishes(net, link, deadline)
+        begin = _begin(places, wishes, device, server)
+        if json:
+            import json as text
+
+            print(text.dumps(describe(places)), flush=True)
+            return
+        _show(places, begin, _limits(wishes), port, open_page)
+
+
+def _show(places: Places, begin: Asked, limits: Limits, port: int, open_page: bool) -> None:
+    """Serve the page until Ctrl-C."""
+    from presplit.lab.view import Try
+    from presplit.lab.view.page import serve
+
+    with Try(places) as trying:
+        trying.warm()
+        with contextlib.closing(serve(places, trying, begin, limits, port=port)) as page:
+            print(page.address, flush=True)
+            say("Open it in a browser on this machine; Ctrl-C ends it.")
+            if open_page and _has_desktop():
+                import webbrowser
+
+                webbrowser.open(page.address)
+            with contextlib.suppress(KeyboardInterrupt):
+                while True:
+                    time.sleep(3600)
+
+
+def _wishes(net: Viewed, link: str | None, deadline: str | None) -> dict[str, Any]:
+    """What was said, completed by [plan] of the bundle's spec."""
+    from presplit.cli.plan import wished
+
+    deadline_s = None if deadline is None else units.number(deadline, units.SECONDS, "--deadline")
+    return wished(net.bundle, link=link, deadline_s=deadline_s)
+
+
+def _begin(places: Places, wishes: dict[str, Any], device: str | None, server: str | None) -> Asked:
+    """What the page begins with: the bundle's own plan, or the cut in the middle."""
+    from presplit.lab.view import Asked
+    from presplit.lab.view.here import THIS
+
+    plan, net = places.net.bundle.plan, places.net.bundle.net
+    first = next(iter(places.measured), THIS)
+    where: dict[str, Any] = {
+        "device": device or first,
+        "server": server or THIS,
+        "link": wishes["link"],
+        "deadline_s": wishes.get("deadline_s"),
+    }
+    if plan is None:
+        begin = Asked(max(1, net.last // 2), **where)
+    else:
+        where |= {"form": plan.form, "server_form": plan.server_form}
+        begin = Asked(plan.split, dict(plan.thresholds), plan.codec, **where)
+    places.scenario(begin)  # a name that does not exist is said before a browser opens
+    return begin
+
+
+def _limits(wishes: dict[str, Any]) -> Limits:
+    """What the planner's choice keeps to besides the deadline, which the page has."""
+    from presplit.plan.limits import Limits
+
+    names = (*LIMITS, *MORE_LIMITS)
+    return Limits(**{name: wishes[name] for name in names if name in wishes})
+
+
+def _has_desktop() -> bool:
+    """Whether a browser that opens would be seen by whoever typed the command."""
+    if not sys.stderr.isatty() or "SSH_CONNECTION" in os.environ:
+        return False
+    return sys.platform == "darwin" or bool(
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )
