@@ -1,4 +1,4 @@
-"""To look at a net and try where to cut it: what it is made of, what is predicted, what is measured.
+"""To look at a net and try where to cut it: what it is made of, what is predicted and measured.
 
 `open_net` gives a `Viewed`; `describe`, `predict`, `choose` and `Try.run` give values for JSON. The
 page that shows them computes nothing itself.

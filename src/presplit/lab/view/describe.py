@@ -89,9 +89,9 @@ def _boundary(bundle: Bundle, number: int) -> dict[str, Any]:
 
 
 def _operators(shown: Sequence[Shown], piece: Piece) -> list[dict[str, Any]]:
-    """The operators of one piece; ``within`` is the place in this list of the one that has its time.
+    """The operators of one piece; ``within`` is the place here of the one that has its time.
 
-    An operator without a name is a change of layout that the engine adds.
+    An operator without a name is what the engine made: a change of layout, or several in one.
     """
     numbers = [number for number, one in enumerate(shown) if one.piece == piece]
     place = {number: at for at, number in enumerate(numbers)}

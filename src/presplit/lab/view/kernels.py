@@ -69,7 +69,7 @@ def placed(
     makers = {name: number for number in kept for name in listed[number].outputs}
     nodes = {listed[number].node: number for number in kept if listed[number].node}
     for place, kernel in enumerate(kernels):
-        end = nodes.get(kernel.name, makers.get(kernel.name))
+        end = _operator_of(kernel, nodes, makers)
         piece = pieces[end] if end is not None else _near(kernels, place, nodes, makers, pieces)
         if piece is None:
             continue
@@ -124,6 +124,17 @@ def _named(name: str, exits: dict[str, int]) -> Piece | None:
     return ("exit", exits[exit_]) if exit_ in exits else None
 
 
+def _operator_of(kernel: Kernel, nodes: dict[str, int], makers: dict[str, int]) -> int | None:
+    """The operator that a kernel is named after: by its node, or by the tensor that it gives.
+
+    Fusing puts words around a node's name: ``fused segment_00/0``.
+    """
+    number = nodes.get(kernel.name, makers.get(kernel.name))
+    if number is None and (inside := re.search(r"(segment_\d+|exit_[^/ ]+)/\d+", kernel.name)):
+        return nodes.get(inside[0])
+    return number
+
+
 def _near(
     kernels: Sequence[Kernel],
     place: int,
@@ -136,8 +147,7 @@ def _near(
     if "Output" in kernels[place].kind:  # it brings back the layout of what was before it
         order = [*range(place - 1, -1, -1), *range(place + 1, len(kernels))]
     for other in order:
-        name = kernels[other].name
-        number = nodes.get(name, makers.get(name))
+        number = _operator_of(kernels[other], nodes, makers)
         if number is not None:
             return pieces[number]
     return None
@@ -184,5 +194,5 @@ def _join(
 
 
 def _layout(kernel: Kernel) -> Operator:
-    """A kernel that no operator of the file asked for."""
+    """A kernel that has no operator of its own: a change of layout, or several fused into one."""
     return Operator("", kernel.kind, (), (), (), 0, 0, 0)

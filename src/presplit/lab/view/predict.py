@@ -18,7 +18,7 @@ from presplit.plan.evaluate import Block, head_of, weighing
 from presplit.plan.limits import Limits
 from presplit.plan.scenario import Scenario
 
-LEVELS = np.array([0.01, *np.arange(0.05, 0.96, 0.05), 0.99])
+LEVELS = np.array([0.01, *np.arange(0.025, 0.976, 0.025), 0.99]).round(3)
 """Shares at which the distribution of times is told."""
 ONE = np.array([0])
 

@@ -1,0 +1,58 @@
+"""presplit view at the command line: what it says before a browser looks, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+Said = tuple[int, str, str]
+
+
+@pytest.mark.long
+def test_json_prints_what_the_page_shows_of_the_net(
+    command: Callable[..., Said], bundle: Path
+) -> None:
+    code, out, err = command("view", bundle, "--json")
+    assert code == 0, err
+    facts = json.loads(out)
+    assert facts["name"] == "small"
+    assert all(segment["operators"] for segment in facts["segments"])
+    assert [one["name"] for one in facts["exits"]] == ["block1"]
+
+
+@pytest.mark.long
+def test_the_page_is_served_until_it_is_interrupted(bundle: Path) -> None:
+    words = ["view", str(bundle), "--no-open", "--device", "raspberry-pi-4", "--deadline", "50ms"]
+    command = [sys.executable, "-m", "presplit", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        with urllib.request.urlopen(f"{address}/net") as reply:
+            begin = json.load(reply)["begin"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    assert (begin["device"], begin["deadline_s"]) == ("raspberry-pi-4", 0.05)
+
+
+def test_what_cannot_be_looked_at_says_why(command: Callable[..., Said], tmp_path: Path) -> None:
+    for words, problem in (
+        (["none.onnx"], "none.onnx: expected an ONNX model or a bundle directory"),
+        ([tmp_path], "manifest"),
+        (["x.onnx", "--labels", "y.npy"], "--labels needs the samples"),
+        (["x.onnx", "--port", "70000"], "less than or equal to 65535"),
+    ):
+        code, out, err = command("view", *words)
+        assert (code, out) == (2, "")
+        assert problem in err
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    code, _, err = command("view", tmp_path / "array.npy")
+    assert code == 2
+    assert "not a valid ONNX model" in err
