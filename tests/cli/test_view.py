@@ -55,4 +55,4 @@ def test_what_cannot_be_looked_at_says_why(command: Callable[..., Said], tmp_pat
     np.save(tmp_path / "array.npy", np.zeros(3))
     code, _, err = command("view", tmp_path / "array.npy")
     assert code == 2
-    assert "not a valid ONNX model" in err
+    assert "not an ONNX file" in err

@@ -215,7 +215,7 @@ async function begin() {
     Object.assign(wish, structuredClone(best));
     changed();
   });
-  byId("choose").disabled = true;
+  byId("run").disabled = false;
   await predict();
   await choose();
 }
