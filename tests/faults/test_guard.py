@@ -125,7 +125,7 @@ def test_after_some_misses_nobody_waits_and_one_probe_finds_the_server_again() -
     assert [outcome(guard) for _ in range(50)] == ["late"] * 50
     assert time.monotonic() - began < 0.2  # one request would wait 30 ms
     time.sleep(0.05)
-    assert guard.is_open and len(server.asked) <= 1 + OPENS_AFTER + 2
+    assert guard.not_asked and len(server.asked) <= 1 + OPENS_AFTER + 2
     server.does = 0.001
     assert becomes(guard, "server", within_s=1.0)
     counts = dict(guard.counts)
@@ -156,7 +156,7 @@ def test_a_probe_whose_connection_is_given_up_is_no_sign_of_life(
     for _ in range(OPENS_AFTER):
         outcome(guard)
     time.sleep(0.2)
-    assert guard.is_open and len(made) > 3
+    assert guard.not_asked and len(made) > 3
     made[-1].does = 0.0
     guard.close()
 
@@ -181,15 +181,15 @@ def test_a_breaker_that_opens_again_at_once_still_has_somebody_who_probes(
 
     guard = Guarded(make, retries=False)
     assert [outcome(guard, 0.005) for _ in range(OPENS_AFTER)] == ["late"] * OPENS_AFTER
-    assert guard.is_open and connecting.wait(5)
+    assert guard.not_asked and connecting.wait(5)
     server.does = 0.0  # the probe that waits is answered
     assert becomes(guard, "server")
     server.does = Failure("link_down", "UNAVAILABLE")
     assert {outcome(guard) for _ in range(OPENS_AFTER)} == {"link_down"}
-    assert guard.is_open
+    assert guard.not_asked
     server.does = 0.0
     time.sleep(0.05)
-    assert guard.is_open and guard.counts["breaks"] == 2
+    assert guard.not_asked and guard.counts["breaks"] == 2
     goes_on.set()
     assert becomes(guard, "server")
     guard.close()
@@ -220,7 +220,7 @@ def test_one_failed_connection_is_tried_again_if_that_fits() -> None:
     guard = Guarded(lambda: server)
     server.ask = once  # type: ignore[method-assign]
     assert outcome(guard) == "server"
-    assert (guard.counts["retries"], guard.is_open) == (1, False)
+    assert (guard.counts["retries"], guard.not_asked) == (1, {})
     guard.close()
 
 
@@ -251,7 +251,7 @@ def test_a_reply_that_is_not_needed_any_more_is_no_miss() -> None:
         asked = guard.ask(REQUEST, time.monotonic() + 5)
         assert not isinstance(asked, Failure)
         asked.cancel()
-    assert not guard.is_open
+    assert not guard.not_asked
     guard.close()
 
 

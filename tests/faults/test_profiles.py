@@ -145,6 +145,7 @@ def test_an_audit_sees_when_sure_exits_are_contradicted_more_often_than_they_wer
         assert soon(lambda: edge.counts.get("alarms", 0) >= 1)
         assert edge.counts["audited"] + edge.counts.get("left out behind", 0) <= 41
     assert "more often than" in said[0] and "the data may have drifted" in said[0]
+    assert len(said) == edge.counts["alarms"].bit_length(), "the 1st, 2nd, 4th, 8th are said"
     assert early.where == "edge"
     with pytest.raises(SpecError, match="audit must be a share"):
         Edge.open(bundle, upstream=InProcess(hosted), plan=plan, audit=3)

@@ -14,6 +14,7 @@ from json import dumps
 from typing import TYPE_CHECKING
 
 from presplit.cli.options import say
+from presplit.core import units
 
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
@@ -175,11 +176,12 @@ def _asker(
 def sum_up(tally: Tally, *, took_s: float) -> None:
     """Say how many answers were given why and by which rows."""
     why = ", ".join(f"{count} {why}" for why, count in tally.whys.most_common())
-    torch = "torch" in sys.modules
-    bad = f", {tally.bad} bad samples" if tally.bad else ""
+    bad = f", {units.counted(tally.bad, 'bad sample')}" if tally.bad else ""
     degraded = f", {tally.degraded} degraded" if tally.degraded else ""
-    given = f"{tally.answers} answers in {took_s:.2f} s ({why or 'none'}){degraded}{bad}"
-    say(f"{given}; torch loaded: {torch}")
+    answers = units.counted(tally.answers, "answer")
+    say(f"{answers} in {took_s:.2f} s ({why or 'none'}){degraded}{bad}")
+    if "torch" in sys.modules:
+        say("torch was loaded, which no edge needs")
     if tally.skipped:
         say(f"{tally.skipped} more were answered before, by the ledger, and not asked again")
     if tally.rows:

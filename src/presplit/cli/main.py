@@ -38,6 +38,7 @@ from presplit.cli import (
     serve,
     sign,
     sweep,
+    top,
     train,
     view,
 )
@@ -70,6 +71,7 @@ VERBS = (
     serve,
     run,
     health,
+    top,
     keys,
     sign,
     doctor,

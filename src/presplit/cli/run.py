@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from presplit.cli.options import fallback_named, plan_with, say
+from presplit.cli.goes_by import goes_by, load_of
+from presplit.cli.live import LivePort, ShowImages, asking, edge_shown, live_of
+from presplit.cli.options import fallback_named, say
 from presplit.cli.scale import words_in
 from presplit.cli.secure import (
     EdgeCa,
@@ -21,13 +23,11 @@ from presplit.cli.secure import (
     edge_with,
 )
 from presplit.core import units
-from presplit.core.errors import InputError, PlanError, context
+from presplit.core.errors import InputError
 
 if TYPE_CHECKING:
-    from presplit.bundle import Bundle
     from presplit.cli.answering import Printer
     from presplit.runtime.edge import Edge
-    from presplit.runtime.engines import Load
     from presplit.runtime.feeding.ledger import Ledger
     from presplit.runtime.feeding.lines import Lines
     from presplit.runtime.feeding.newest import Newest
@@ -164,6 +164,8 @@ def run(
     steady: Annotated[
         bool, typer.Option("--steady", help="With --slow: waking up is not stretched.")
     ] = False,
+    live: LivePort = None,
+    show_images: ShowImages = False,
     json: Annotated[
         bool, typer.Option("--json", help="Lines of JSON are what it prints anyway.")
     ] = True,
@@ -192,26 +194,18 @@ def run(
     found = bundle_with(bundle, trust_key=trust_key, untrusted=untrusted)
     taking = Taking(found)
     inputs = _inputs(samples or [], http, taking)
-    dynamic = _chooses(
-        found, dynamic, given=bool(split is not None or codec or threshold or form or server_form)
+    plan, table = goes_by(
+        found,
+        dynamic=dynamic,
+        split=split,
+        codec=codec,
+        threshold=threshold,
+        deadline_s=deadline_s,
+        forms={"form": form, "server_form": server_form},
     )
-    plan = table = None
-    if dynamic:
-        table = found.table
-    else:
-        plan = plan_with(
-            found,
-            split=split,
-            codec=codec,
-            threshold=threshold,
-            deadline_s=deadline_s,
-            forms={"form": form, "server_form": server_form},
-        )
-    if split is not None and not threshold and found.plan and found.plan.thresholds:
-        say(
-            f"--split {split}: the plan's thresholds belong to its split {found.plan.split}; none "
-            "is used here"
-        )
+    watch = live_of(
+        found, table or plan, server, port=live, images=show_images, deadline_s=deadline_s
+    )
     kept = None if ledger is None else _ledger(ledger, ledger_most)
     printer, scale = Printer(strict=strict), Scale(found)
     corrections = Corrections(printer, found.manifest.labels)
@@ -228,12 +222,13 @@ def run(
         alarm=say,
         corrected=corrections if profile == ESCALATES else None,
         threads=threads,
-        load=_load(slow, steady=steady),
+        watch=watch,
+        load=load_of(slow, steady=steady),
     )
-    with opened as edge:
+    with opened as edge, edge_shown(live, watch, edge):
         _say_who_answers(server, stays=plan is not None and plan.split == found.net.last)
         lines = Lines(
-            lambda x: edge.answer(x, deadline_s=deadline_s),
+            asking(edge, watch, deadline_s),
             labels=found.manifest.labels,
             ledger=kept,
             model=found.manifest.model_hash[:12],
@@ -357,34 +352,3 @@ def _say_who_answers(server: str | None, *, stays: bool) -> None:
             "no --server was given: what would be sent is answered by this device alone (why: "
             "link_down)"
         )
-
-
-def _chooses(bundle: Bundle, dynamic: bool | None, *, given: bool) -> bool:
-    """True if a row of the bundle's table is chosen before each answer.
-
-    ``given`` is True if options say what the plan is. Raises `PlanError` if ``dynamic`` cannot be.
-    """
-    if dynamic and given:
-        raise PlanError(
-            "--dynamic chooses the plan itself: leave --split, --codec, --threshold and forms out"
-        )
-    if dynamic and bundle.table is None:
-        raise PlanError(
-            f"{bundle.path}: carries no table to choose from; make one with presplit plan --table "
-            "--save"
-        )
-    if dynamic is None:
-        return bundle.table is not None and not given
-    return dynamic
-
-
-def _load(slow: float | None, *, steady: bool) -> Load:
-    """What makes the engines: those of this machine, or slower ones."""
-    from presplit.runtime.engines import DEFAULT, ENGINES
-
-    if slow is None:
-        return ENGINES[DEFAULT]
-    from presplit.lab.slow_device import Slowed
-
-    with context("--slow"):
-        return Slowed(slow, steady=steady)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from presplit.cli.live import LivePort, server_shown
 from presplit.cli.options import Json, exits_here, gateway_with, say, show
 from presplit.cli.scale import hosting_by
 from presplit.cli.secure import (
@@ -233,6 +234,7 @@ def serve(
     forward_token_file: ForwardToken = None,
     trust_key: TrustKey = [],
     untrusted: Untrusted = False,
+    live: LivePort = None,
     json: Json = False,
 ) -> None:
     """Serve every tail of bundles until SIGTERM or SIGINT; says its address when it is ready."""
@@ -280,12 +282,14 @@ def serve(
         )
     gateway = _gateway(chosen, split=split, codec=codec, threshold=threshold, spare=spare)
     try:
-        with hosting_by(chosen, gateway) as host:
+        with hosting_by(chosen, gateway) as host, server_shown(live) as shown:
             listen(
                 chosen.bundles,
                 chosen,
-                ready=lambda started: _say_ready(started, as_json=json),
+                ready=lambda started: _say_ready(started, chosen, as_json=json),
                 gateway=gateway,
+                watch=shown,
+                told=None if shown is None else shown.know,
                 host=host,
             )
     except Hung as error:
@@ -332,7 +336,7 @@ def _gateway(config: Config, **words: Any) -> Gateway | None:
     return gateway_with(found, **words)
 
 
-def _say_ready(started: Started, *, as_json: bool) -> None:
+def _say_ready(started: Started, config: Config, *, as_json: bool) -> None:
     """Say where it listens, and what it hosts."""
     rest = "" if started.http is None else f", REST and metrics at http://{started.http}"
     lines = [f"Ready at {started.address}{rest}. Models NAME.from-SPLIT[-CODEC][.in-FORM]:"]
@@ -342,8 +346,8 @@ def _say_ready(started: Started, *, as_json: bool) -> None:
     lines += [f"  not served: {problem}" for problem in started.broken.values()]
     first = str(next(iter(started.bundles.values())))
     lines.append(
-        f"Next, on the edge: presplit run {quote(first)} SAMPLES --server {started.address}. "
-        "Stop with Ctrl-C."
+        f"Next, on the edge: presplit run {quote(first)} SAMPLES --server "
+        f"{_reached(started.address, config)}. Stop with Ctrl-C."
     )
     result = {
         "address": started.address,
@@ -353,3 +357,18 @@ def _say_ready(started: Started, *, as_json: bool) -> None:
         "broken": started.broken,
     }
     show(result, "\n".join(lines), as_json=as_json)
+
+
+def _reached(address: str, config: Config) -> str:
+    """``address`` and the options with which an edge reaches it, as far as they are known here."""
+    host, _, port = address.rpartition(":")
+    if host in ("0.0.0.0", "[::]"):  # where it listens, but nobody's address
+        address = f"THIS-MACHINE:{port}"
+    words = [address]
+    if config.secure.tls_cert is not None:
+        words = [f"grpcs://{address}", "--tls-ca CA.pem"]
+    if config.secure.tls_ca is not None:
+        words.append("--tls-cert EDGE.pem --tls-key EDGE-KEY.pem")
+    if config.secure.tokens is not None:
+        words.append("--token-file TOKEN")
+    return " ".join(words)

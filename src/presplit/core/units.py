@@ -100,6 +100,15 @@ def count(value: float) -> str:
     return _scaled(value, (("G", 1e9), ("M", 1e6)))
 
 
+def counted(value: int, what: str) -> str:
+    """So many of ``what``, whose plural ends in s.
+
+    >>> counted(1, "bundle"), counted(1200, "answer")
+    ('1 bundle', '1,200 answers')
+    """
+    return f"{value:,} {what}" if value == 1 else f"{value:,} {what}s"
+
+
 def _scaled(value: float, units: tuple[tuple[str, float], ...]) -> str:
     """``value`` in the largest unit in which it is at least 1 after rounding.
 

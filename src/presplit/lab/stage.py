@@ -89,7 +89,7 @@ class Stage(contextlib.AbstractContextManager["Stage"]):
         edge.communicate()
         problem = "".join(errors).strip()
         # 3: every answer was degraded, as where a link lets nothing through.
-        if edge.returncode not in (0, 3) or "torch loaded: False" not in problem:
+        if edge.returncode not in (0, 3) or "torch was loaded" in problem:
             raise PresplitError(f"the edge process failed, or loaded torch: {problem}")
         if breaking is not None and self.broken == (0.0, 0.0):
             raise PresplitError(

@@ -143,15 +143,19 @@ class Behind:
         self.counts["audited and contradicted"] += label != answer.label
         if self._drift.sees(label != answer.label):
             self.counts["alarms"] += 1
-            self._say()
+            # Of what goes on, the 1st, 2nd, 4th, 8th alarm are said.
+            if self.counts["alarms"].bit_count() == 1:
+                self._say()
 
     def _say(self) -> None:
         """The data are not what they were."""
+        alarms = self.counts["alarms"]
+        again = f"; the {alarms}th such alarm" if alarms > 2 else ""
         n, other = self.counts["audited"], self.counts["audited and contradicted"]
         text = (
             f"the server contradicts exits that were sure more often than {self._drift.usual:.1%}, "
             f"as on the held-out samples ({other} of {n} audited so far): the data may have "
-            "drifted; plan again with samples of today"
+            f"drifted; plan again with samples of today{again}"
         )
         if self._alarm is None:
             logging.getLogger("presplit.edge").warning(text)

@@ -293,6 +293,11 @@ class Edge:
         return {} if self._guard is None else dict(self._guard.said)
 
     @property
+    def not_asked(self) -> dict[str, str]:
+        """The servers that are not asked for the moment, and why: their breakers are open."""
+        return {} if self._guard is None else self._guard.not_asked
+
+    @property
     def probed_bytes(self) -> int:
         """Payload handed to the link besides that of answers: an edge with a table tries links."""
         return 0 if self._choosing is None else self._choosing.probed_bytes

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from presplit import __version__
+from presplit.core import units
 from presplit.core.errors import ServerError, SpecError
 from presplit.runtime.beside import in_thread
 from presplit.runtime.http import Http
@@ -244,14 +245,15 @@ class Process:
                 _log(change)
             if asked:
                 count = len(self._catalogue.bundles)
-                tell("reloaded", f"looked again: {count} bundles are served", bundles=count)
+                served = units.counted(count, "bundle")
+                tell("reloaded", f"looked again: serving {served}", bundles=count)
             if not self._stop.is_set():  # once it drains it is never ready again
                 self._readiness.set(bool(self._catalogue.bundles))
 
     async def _drain(self, listener: Listener) -> None:
         """Say that it is not ready, take nothing more, answer whoever is inside, and close."""
         config, began = self._config, time.monotonic()
-        tell("stopping", f"stopping: {self._door.inside} requests are inside")
+        tell("stopping", f"stopping with {units.counted(self._door.inside, 'request')} inside")
         self._readiness.set(False)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), config.moment_s)
@@ -262,7 +264,8 @@ class Process:
         if self._door.inside:
             tell(
                 "cut_off",
-                f"{self._door.inside} requests are not answered after {config.drain_s:g} s",
+                f"{units.counted(self._door.inside, 'request')} not answered after "
+                f"{config.drain_s:g} s",
                 level=logging.WARNING,
             )
         # Their replies are on their way; who has been refused and asks again is held meanwhile.

@@ -153,6 +153,7 @@ def serve(
     load: Load = ENGINES[DEFAULT],
     gateway: Gateway | None = None,
     watch: Watcher | None = None,
+    told: Callable[[Told], None] | None = None,
     host: Callable[[Bundle], Hosted] | None = None,
 ) -> None:
     """Serve ``bundles`` as ``config`` says until SIGTERM or SIGINT.
@@ -161,9 +162,10 @@ def serve(
     while it runs are followed, at once on SIGHUP. Must be called on the main thread, where signals
     arrive. ``ready`` is called once it listens: after every bundle has run once and said what it
     should of the golden input. ``watch`` is told of every request, on a thread of its own
-    (`presplit.runtime.serving.served`). With ``config.forward_to`` it is a gateway, which computes
-    up to a second split and asks that server for the rest, as ``gateway`` says, or the bundle's own
-    plan. ``host`` hosts one bundle, if not this process does.
+    (`presplit.runtime.serving.served`); ``told`` is given what the server is made of. With
+    ``config.forward_to`` it is a gateway, which computes up to a second split and asks that server
+    for the rest, as ``gateway`` says, or the bundle's own plan. ``host`` hosts one bundle, if not
+    this process does.
 
     Raises `SpecError` for numbers out of their range and a gateway that forwards to itself,
     `BundleError` for a bundle that was named and cannot be read, `PlanError` if its own plan, or
@@ -209,8 +211,10 @@ def serve(
             closing.callback(watching.close)
             watchers.append(watching.see)
         door = Door(echoing(catalogue), partial(_tell, watchers), crew.book.knock)
-        told = Told(tally, crew, catalogue, door, missed)
-        asyncio.run(Process(config, guarded, told, ready).run())
+        made_of = Told(tally, crew, catalogue, door, missed)
+        if told is not None:
+            told(made_of)
+        asyncio.run(Process(config, guarded, made_of, ready).run())
 
 
 def _tell(watchers: Sequence[Watcher], served: Served) -> None:

@@ -73,6 +73,14 @@ class FirstOf:
             found |= server.up.said
         return found
 
+    @property
+    def not_asked(self) -> dict[str, str]:
+        """The servers that are not asked for the moment, and why."""
+        found = dict[str, str]()
+        for server in self._servers:
+            found |= server.up.not_asked
+        return found
+
     def on_heal(self, call: Callable[[], None]) -> None:
         """Have ``call`` called when a server is back."""
         for server in self._servers:
