@@ -163,7 +163,7 @@ def _onnx(file: Path) -> None:
 
     net, data = small_cnn(width=8, size=8), digits()
     fit(net, data.train, epochs=2)
-    file.write_bytes(to_onnx(net, torch.from_numpy(data.train.x[:2])).SerializeToString())
+    file.write_bytes(to_onnx(net, torch.tensor(data.train.x[:2])).SerializeToString())
 
 
 def _x(file: Path) -> None:
@@ -253,7 +253,7 @@ def _tensor() -> Any:
     """A batch of the digits."""
     import torch
 
-    return torch.from_numpy(_samples("train").x[:64])
+    return torch.tensor(_samples("train").x[:64])
 
 
 VALUES: dict[str, Callable[[], Any]] = {
