@@ -183,7 +183,7 @@ def unsplit(folder: Path) -> None:
 
 
 LAYOUT = (
-    "expected train/CLASS/NAME and test/CLASS/NAME, "
+    "expected CLASS/NAME, or train/CLASS/NAME and test/CLASS/NAME, "
     "the names ending in .png .jpg .jpeg .bmp .webp for images or .wav for sounds"
 )
 
@@ -194,7 +194,10 @@ LAYOUT = (
         (remove("."), f"own: not a folder; a folder of images or sounds is {LAYOUT}"),
         (remove("test"), f"own: {LAYOUT}, and nothing else; got train"),
         (remove("train", "test"), f"own: {LAYOUT}, and nothing else; got nothing"),
-        (unsplit, f"own: {LAYOUT}, and nothing else; got cat, dog"),
+        (
+            lambda folder: (folder / "test").rename(folder / "val"),
+            f"own: {LAYOUT}, and nothing else; got train, val",
+        ),
         (add("README.md"), f"own: {LAYOUT}, and nothing else; got README.md, test, train"),
         (
             add("train/list.txt"),
@@ -219,7 +222,7 @@ LAYOUT = (
         ),
         (
             remove("train/dog", "test/dog"),
-            "own/train: folders of at least two classes are expected, got cat",
+            "own: folders of at least two classes are expected, got cat",
         ),
         (add("train/dog/0.png"), "own/train/dog/0.png: not a readable image"),
         (add("train/dog/0.png", b""), "own/train/dog/0.png: not a readable image"),
@@ -231,6 +234,22 @@ def test_a_folder_of_another_layout_is_refused_by_name(
     change(small(tmp_path / "own"))
     with pytest.raises(DataError, match=message):
         load(str(tmp_path / "own"))
+
+
+def test_classes_alone_are_parted_and_every_fifth_file_is_to_test_with(tmp_path: Path) -> None:
+    folder = small(tmp_path / "own")
+    unsplit(folder)
+    for name in ("cat", "dog"):
+        (file,) = (folder / name).iterdir()
+        for number in range(10, 16):
+            shutil.copy(file, folder / name / f"{number:04d}.png")
+    data = load(str(folder))
+    assert np.bincount(data.train.y).tolist() == [5, 5], "of seven without the first and the sixth"
+    assert np.bincount(data.test.y).tolist() == [2, 2] and data.labels == ("cat", "dog")
+    for file in list((folder / "dog").iterdir())[1:]:
+        file.unlink()
+    with pytest.raises(DataError, match="class dog has no other file; at least two are expected"):
+        load(str(folder))
 
 
 def test_what_file_managers_leave_behind_is_passed_over(tmp_path: Path) -> None:

@@ -70,6 +70,16 @@ def pixels(raw: bytes, how: Preparation) -> npt.NDArray[np.uint8]:
         raise InputError(f"not a readable image ({reason})") from error
 
 
+def size_of(raw: bytes) -> tuple[int, int]:
+    """Width and height that an image file says of itself, which is quick; `InputError` if none."""
+    image = _pillow()
+    try:
+        with image.open(io.BytesIO(raw), formats=FORMATS) as opened:
+            return opened.size
+    except (*_DAMAGED, image.UnidentifiedImageError, image.DecompressionBombError) as error:
+        raise InputError("not a readable image") from error
+
+
 def of_that_size(found: npt.NDArray[np.uint8], how: Preparation) -> npt.NDArray[np.uint8]:
     """``found``; raises `InputError` unless it has the size of ``how``, as "exact" wants it."""
     if found.shape[:2] != (how.height, how.width):

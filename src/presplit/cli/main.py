@@ -29,6 +29,7 @@ from presplit.cli import (
     evaluate,
     export,
     health,
+    init,
     inspect,
     keys,
     measure,
@@ -59,6 +60,7 @@ app = typer.Typer(
 )
 VERBS = (
     demo,
+    init,
     train,
     sweep,
     evaluate,

@@ -226,6 +226,8 @@ def _resolved(spec: Path | None, said: dict[str, Any], changes: list[str]) -> Sp
     from presplit.train.runs import laid_on_start
 
     raw = read_tables(spec) if spec else {}
+    if "model" in said:  # another net than the file's: what the file says of its own goes
+        raw = {key: value for key, value in raw.items() if key != "model"}
     with context(str(spec)) if spec else contextlib.nullcontext():
         over = assigned(changes, over=said)
         return spec_from(laid_on_start(raw, over), over=over)

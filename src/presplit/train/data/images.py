@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from presplit.bundle.photo import pixels, strictly, values
 from presplit.core.errors import DataError, InputError
 from presplit.core.preparation import Preparation
+from presplit.core.progress import advance, doing
 from presplit.train.data.bad import Bad
 from presplit.train.data.samples import Dataset, Samples
 from presplit.train.data.tree import Classes, File, Labelled
@@ -71,8 +74,9 @@ def _read(
     """The images of one part, each of the size of ``how``, and their labels."""
     count = sum(len(files) for files in classes.values())
     x, y = np.empty((count, *how.shape), np.float32), list[int]()
-    for label, files in enumerate(classes.values()):
-        for file in files:
+    with doing("reading images", count, "files"):
+        for label, file in _labelled(classes):
+            advance()
             found = _pixels(file, how, bad)
             if found is None:
                 continue
@@ -86,6 +90,12 @@ def _read(
             x[len(y)] = values(found, how)
             y.append(label)
     return x[: len(y)], np.asarray(y, np.int64)
+
+
+def _labelled(classes: Classes) -> Iterator[tuple[int, File]]:
+    """Each file with the number of its class."""
+    for label, files in enumerate(classes.values()):
+        yield from ((label, file) for file in files)
 
 
 def _pixels(file: File, how: Preparation, bad: Bad) -> np.ndarray | None:

@@ -1,4 +1,7 @@
-"""A user's files by class: ``train/CLASS/NAME`` and ``test/CLASS/NAME``, in a folder or a zip.
+"""A user's files by class, in a folder or a zip.
+
+They are ``train/CLASS/NAME`` and ``test/CLASS/NAME``, or ``CLASS/NAME`` alone: then every fifth
+file of a class, the first one among them, is to test with.
 
 Nothing of the user's is skipped unasked: a file of another kind is told with all that cannot be
 read, a class without files and a class that only one part has are errors. What file managers leave
@@ -22,10 +25,14 @@ from presplit.core.files import IMAGES, SOUNDS, is_litter
 
 KINDS = {"images": IMAGES, "sounds": SOUNDS}
 PARTS = ("test", "train")
+PARTLIKE = (*PARTS, "val", "valid", "validation", "eval")
+"""Names of folders that are parts of a data set in many places, and no class."""
+EACH = 5
+"""Where nothing says which files are to test with, the first of so many is."""
 MOST_FILE_BYTES = 2**28
 """No image or sound is a larger file; a zip that says so of one is refused before unpacking."""
 _LAYOUT = (
-    "expected train/CLASS/NAME and test/CLASS/NAME, the names ending in "
+    "expected CLASS/NAME, or train/CLASS/NAME and test/CLASS/NAME, the names ending in "
     f"{' '.join(IMAGES)} for images or {' '.join(SOUNDS)} for sounds"
 )
 _PACKED_SOUNDS = (".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".aif", ".wma")
@@ -213,12 +220,11 @@ def labelled(tree: Tree) -> Labelled:
 
     Raises `DataError` naming what is not as it should be.
     """
-    found = _own(tree.names())
-    if found != list(PARTS):
-        raise DataError(f"{tree.spelled()}: {_LAYOUT}, and nothing else; got {_listed(found)}")
     bad = list[tuple[File, str]]()
-    parts = {part: _classes(tree, part, bad) for part in PARTS}
-    train, test = parts["train"], parts["test"]
+    if _is_parted(tree):
+        train, test = (_classes(tree, (part,), bad) for part in ("train", "test"))
+    else:
+        train, test = _in_two(_classes(tree, (), bad))
     for name in sorted(train.keys() ^ test.keys()):
         has, lacks = PARTS if name in test else reversed(PARTS)
         raise DataError(
@@ -227,7 +233,7 @@ def labelled(tree: Tree) -> Labelled:
         )
     if len(train) < 2:
         raise DataError(
-            f"{tree.spelled('train')}: folders of at least two classes are expected, got "
+            f"{tree.spelled()}: folders of at least two classes are expected, got "
             f"{_listed(list(train))}"
         )
     first = next(iter(train.values()))[0]
@@ -242,6 +248,38 @@ def labelled(tree: Tree) -> Labelled:
     return Labelled(tree, _kind(first), train, test, bad)
 
 
+def _is_parted(tree: Tree) -> bool:
+    """Whether ``tree`` has a part to train with and one to test with, or else classes alone.
+
+    Raises `DataError` if it has neither.
+    """
+    found = _own(tree.names())
+    if found == list(PARTS):
+        return True
+    parts = [name for name in found if name in PARTLIKE]
+    if parts or not found or not all(tree.is_folder(name) for name in found):
+        raise DataError(f"{tree.spelled()}: {_LAYOUT}, and nothing else; got {_listed(found)}")
+    return False
+
+
+def _in_two(
+    classes: Mapping[str, list[File]],
+) -> tuple[dict[str, list[File]], dict[str, list[File]]]:
+    """The files of each class to train with, and those to test with."""
+    for name, files in classes.items():
+        if len(files) < 2:
+            raise DataError(
+                f"{files[0]}: class {name} has no other file; at least two are expected, one to "
+                "train and one to test with"
+            )
+    test = {name: files[::EACH] for name, files in classes.items()}
+    train = {
+        name: [file for place, file in enumerate(files) if place % EACH]
+        for name, files in classes.items()
+    }
+    return train, test
+
+
 def _of_kind(
     first: File, part: Mapping[str, list[File]], bad: list[tuple[File, str]]
 ) -> dict[str, list[File]]:
@@ -252,28 +290,30 @@ def _of_kind(
     return {name: [one for one in files if _kind(one) == kind] for name, files in part.items()}
 
 
-def _classes(tree: Tree, part: str, bad: list[tuple[File, str]]) -> dict[str, list[File]]:
-    """The files of each class of a part."""
-    if not tree.is_folder(part):
-        raise DataError(f"{tree.spelled(part)}: expected a folder of classes, got a file")
-    return {name: _files(tree, part, name, bad) for name in _own(tree.names(part))}
+def _classes(
+    tree: Tree, part: tuple[str, ...], bad: list[tuple[File, str]]
+) -> dict[str, list[File]]:
+    """The files of each class in the folder to which the steps of a ``part`` lead."""
+    if part and not tree.is_folder(*part):
+        raise DataError(f"{tree.spelled(*part)}: expected a folder of classes, got a file")
+    return {name: _files(tree, (*part, name), bad) for name in _own(tree.names(*part))}
 
 
-def _files(tree: Tree, part: str, name: str, bad: list[tuple[File, str]]) -> list[File]:
-    """The files of one class; what is none of a known kind joins the ``bad``."""
-    where = tree.spelled(part, name)
+def _files(tree: Tree, steps: tuple[str, ...], bad: list[tuple[File, str]]) -> list[File]:
+    """The files of the class in a folder; what is none of a known kind joins the ``bad``."""
+    where, name = tree.spelled(*steps), steps[-1]
     try:
         name.encode()
     except UnicodeError as error:
+        folder = tree.spelled(*steps[:-1])
         raise DataError(
-            f"{tree.spelled(part)}: the name of a class is not UTF-8, {os.fsencode(name)!r}; "
-            "rename its folders"
+            f"{folder}: the name of a class is not UTF-8, {os.fsencode(name)!r}; rename its folders"
         ) from error
-    if not tree.is_folder(part, name):
+    if not tree.is_folder(*steps):
         raise DataError(
             f"{where}: expected a folder with the files of one class, got a file; move it away"
         )
-    files = [File(tree, (part, name, own)) for own in _own(tree.names(part, name))]
+    files = [File(tree, (*steps, own)) for own in _own(tree.names(*steps))]
     strange = [file for file in files if tree.is_folder(*file.steps) or not _kind(file)]
     bad.extend((file, _unexpected(file)) for file in strange)
     known = [file for file in files if file not in strange]
