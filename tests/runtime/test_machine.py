@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from presplit.bundle import Bundle
-from presplit.runtime.measuring.machine import clock_state, joules, peak_bytes, processor, watts
+from presplit.core.processor import processor
+from presplit.runtime.measuring.machine import clock_state, joules, peak_bytes, watts
 
 
 def write(root: Path, name: str, text: str) -> None:

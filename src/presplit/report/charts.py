@@ -19,7 +19,7 @@ from presplit.report.scales import Axis, Scale, laid
 
 WIDTH, HEIGHT = 380, 250
 HUES = 8
-LETTER = 6.7
+LETTER = 7.2
 """About the width of a letter of the text, which nobody can measure before a browser draws it."""
 MANY = 60
 """More marks than these are dots: their forms could not be told apart, and would weigh much."""
@@ -211,7 +211,7 @@ def _across(across: Scale, up: Scale, height: int) -> list[Html]:
         if place - half < reached:
             continue
         reached = place + half + 5
-        middle = min(place, WIDTH - half)
+        middle = min(place, WIDTH - half - 2)
         drawn.append(_text(middle, up.start + 17, shown, "ts", "middle"))
     middle = (across.start + across.end) / 2
     return [*drawn, _text(middle, height - 8, across.axis.title, "tx", "middle")]

@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from presplit.core.errors import DataError, PresplitError, SpecError
+from presplit.core.processor import processor
 from presplit.core.spec import read_spec, spec_json
 from presplit.lab.compare import differences
 from presplit.lab.sweep import timing
@@ -28,7 +29,6 @@ from presplit.lab.sweep.over_ray import over_ray
 from presplit.lab.sweep.tables import write_tables
 from presplit.lab.sweep.task import WHOLE, Kept, Outcome, Own, Task, do, kept
 from presplit.lab.sweep.worth import worths
-from presplit.runtime.measuring.machine import processor
 
 LOCK = ".lock"
 EngineName = Literal["local", "ray", "here"]

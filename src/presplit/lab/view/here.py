@@ -21,6 +21,7 @@ from presplit.core.cost import counted
 from presplit.core.costs import Costs, Device, Parts
 from presplit.core.errors import MissingLibrary
 from presplit.core.plans import Plan
+from presplit.core.processor import processor
 from presplit.core.times import NOTHING, Times
 from presplit.core.types import Floats
 from presplit.core.value import DAY_S
@@ -97,7 +98,7 @@ def look(bundle: Bundle, sample: Floats, *, threads: int = 1) -> Here:
         answer_s=_answering(bundle, sample, threads, alone_s + wake_s),
         ask_s=kept(asking_s(rounds=10)),
         threads=threads,
-        processor=machine.processor(),
+        processor=processor(),
         engine=f"{DEFAULT} {version()}",
         clock=machine.clock_state(),
         pause_s=PAUSE_S,

@@ -24,6 +24,7 @@ from presplit.bundle import Bundle
 from presplit.core.costs import Costs, Device, Parts
 from presplit.core.memory import give_back
 from presplit.core.plans import Plan
+from presplit.core.processor import processor
 from presplit.core.times import NOTHING, Times
 from presplit.core.types import Floats, Runnable
 from presplit.runtime.doors import check_count, check_positive, check_threads
@@ -100,7 +101,7 @@ def measure(
         energy=energy if drawn is None else "measured",
         ask_s=_asking(seconds),
         peak_bytes=machine.peak_bytes(bundle.path, threads=threads),
-        processor=machine.processor(root),
+        processor=processor(root),
         engine=f"{DEFAULT} {version()}",
         clock=machine.clock_state(root),
     )

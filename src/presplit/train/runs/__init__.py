@@ -1,5 +1,6 @@
 """A spec and a directory: what the verbs of the command call."""
 
+from presplit.train.runs.about import About, about
 from presplit.train.runs.build import Own, Run, build, loaded
 from presplit.train.runs.check import check
 from presplit.train.runs.directory import (
@@ -22,8 +23,10 @@ __all__ = [
     "STATE",
     "TEACHER",
     "UNFINISHED",
+    "About",
     "Own",
     "Run",
+    "about",
     "build",
     "check",
     "judge",

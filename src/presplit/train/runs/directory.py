@@ -1,7 +1,8 @@
 """The directory of a run: all that is needed to repeat, evaluate and export it.
 
-``spec.json`` (the whole spec), ``versions.json``, ``metrics.jsonl`` (one line an epoch),
-``model.safetensors`` and ``result.json``; ``teacher/`` if the dense parent was trained first. A run
+``spec.json`` (the whole spec), ``versions.json`` (and by which command, where and when),
+``metrics.jsonl`` (one line an epoch), ``model.safetensors`` and ``result.json``; ``teacher/`` if
+the dense parent was trained first. A run
 is read back by building the net from its spec and filling it from the checkpoint, patterns
 included.
 
@@ -18,7 +19,10 @@ import contextlib
 import os
 import platform
 import re
+import shlex
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -31,13 +35,14 @@ from torch import nn
 
 import presplit
 from presplit.core.errors import DataError
+from presplit.core.processor import processor
 from presplit.core.spec import Spec, read_spec, spec_json
 from presplit.train.fitting import checkpoint, distributed
 from presplit.train.fitting.resume import Epoch
 from presplit.train.runs.build import Own, Run, build
 
 SPEC, VERSIONS, METRICS = "spec.json", "versions.json", "metrics.jsonl"
-MODEL, RESULT = "model.safetensors", "result.json"
+MODEL, RESULT, REPORT = "model.safetensors", "result.json", "report.html"
 STATE, START, TEACHER = "state.safetensors", "start.safetensors", "teacher"
 UNFINISHED, REPLACING = "unfinished", "replacing"
 ANYWHERE = ("model.factory",)
@@ -95,7 +100,7 @@ def begin(spec: Spec, directory: Path, start: nn.Module | None) -> None:
         place.mkdir(parents=True)
     with tidied(directory):
         checkpoint.write(place / METRICS, b"")
-        checkpoint.write(place / VERSIONS, msgspec.json.encode(versions()))
+        checkpoint.write(place / VERSIONS, msgspec.json.encode(versions() | origin()))
         if start is not None:
             checkpoint.save(place / START, start)
         checkpoint.write(place / SPEC, spec_json(spec))
@@ -173,6 +178,8 @@ def settle(directory: Path) -> None:
             if (directory / TEACHER).exists():
                 shutil.rmtree(directory / TEACHER)
             (moving / TEACHER).rename(directory / TEACHER)
+        # What was reported of the run before is not of this one.
+        (directory / REPORT).unlink(missing_ok=True)
         for file in sorted(moving.iterdir()):
             file.replace(directory / file.name)
         moving.rmdir()
@@ -229,4 +236,17 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,
+    }
+
+
+def origin() -> dict[str, str]:
+    """By which command a run was begun, on which machine, and on which day."""
+    started = Path(sys.argv[0] or "python")
+    is_ours = started.name == "presplit" or started.parts[-2:] == ("presplit", "__main__.py")
+    gpu = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    name = f", {torch.cuda.get_device_name()}" if gpu is not None and gpu.type == "cuda" else ""
+    return {
+        "command": shlex.join(["presplit", *sys.argv[1:]] if is_ours else [started.name]),
+        "machine": f"{platform.system()} {platform.machine()}, {processor()}{name}",
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }

@@ -1,0 +1,139 @@
+"""``presplit report``: what a run, a sweep or a bundle is, as one HTML file to look at."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from presplit.cli.options import OWN_CODE, Json, show
+from presplit.core.errors import (
+    DataError,
+    GraphError,
+    MissingLibrary,
+    SpecError,
+)
+
+if TYPE_CHECKING:
+    from presplit.report.run_facts import Made, RunFacts
+    from presplit.train.runs import Run
+
+REPORT = "report.html"
+NEWER = ("per_class", "confusion", "calibration", "curve", "samples")
+"""What results of older runs lack, and is found by judging the run again."""
+
+
+def report(
+    what: Annotated[
+        Path, typer.Argument(help="A run directory, a sweep's directory, or a bundle directory.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where to write it; default: report.html in the directory, BUNDLE.html beside a "
+            "bundle."
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help=OWN_CODE)] = None,
+    json: Json = False,
+) -> None:
+    """Write one HTML file that shows a run, a sweep or a bundle.
+
+    It needs no network, reads well on a phone, in print and in the dark, and can be sent on as it
+    is.
+    """
+    kind = kind_of(what)
+    writers = {"run": _of_run}
+    path, notes = writers[kind](what, out, model)
+    size = path.stat().st_size
+    result = {"report": str(path), "kind": kind, "bytes": size, "notes": notes}
+    lines = [*notes, f"Report: {path} ({size / 1e3:.0f} kB); open it in a browser."]
+    show(result, "\n".join(lines), as_json=json)
+
+
+def kind_of(what: Path) -> str:
+    """Whether a directory is a run, a sweep or a bundle, by its files; raises `DataError`."""
+    if (what / "sweep.json").is_file():
+        return "sweep"
+    if (what / "manifest.json").is_file():
+        return "bundle"
+    if (what / "spec.json").is_file() and (what / "result.json").is_file():
+        return "run"
+    if (what / "unfinished" / "spec.json").is_file():
+        raise DataError(f"{what}: this run is not finished; presplit train --resume finishes it")
+    if not what.exists():
+        raise DataError(f"{what}: there is no such directory")
+    raise DataError(
+        f"{what}: expected the directory of a run (spec.json, result.json), of a sweep "
+        "(sweep.json) or of a bundle (manifest.json)"
+    )
+
+
+def _of_run(what: Path, out: Path | None, model: str | None) -> tuple[Path, list[str]]:
+    from presplit.report.run_facts import read_run_facts
+    from presplit.report.run_page import run_highlights, run_lead, run_sections, run_title
+    from presplit.report.sections import write_report
+
+    facts = _looked_into(read_run_facts(what), model)
+    path = write_report(
+        out or what / REPORT,
+        title=run_title(facts),
+        lead=run_lead(facts),
+        facts=run_highlights(facts),
+        sections=run_sections(facts),
+        footer=f"Made by presplit report {what}.",
+    )
+    return path, [facts.unknown] if facts.unknown else []
+
+
+def _looked_into(facts: RunFacts, model: str | None) -> RunFacts:
+    """The facts with what building the run's net shows; where it cannot be built, with the reason.
+
+    A net of the user's own needs the user's word; the files of the run are shown without it.
+    """
+    from presplit.cli.own_model import aside, run_of
+
+    try:
+        run = run_of(facts.directory, model)
+        with aside():
+            made = _made(run)
+            result = facts.result
+            if any(key not in result for key in NEWER):
+                result = _judged(run)
+    except (MissingLibrary, DataError, GraphError, SpecError) as error:
+        if model is not None:
+            raise
+        return dataclasses.replace(facts, unknown=str(error))
+    return dataclasses.replace(facts, made=made, result=result)
+
+
+def _judged(run: Run) -> dict[str, Any]:
+    from presplit.train import runs
+
+    return runs.judge(run)
+
+
+def _made(run: Run) -> Made:
+    from presplit.report.pictures import Connections
+    from presplit.report.run_facts import Layer, Made
+    from presplit.train import runs
+
+    found = runs.about(run)
+    layers = [
+        Layer(
+            row.name,
+            f"{row.n_in} → {row.n_out}",
+            row.pattern,
+            row.weights,
+            round(row.weights / row.density),
+            row.macs,
+            round(row.macs / row.density),
+        )
+        for row in found.layers
+    ]
+    sparse = [
+        Connections(name, pattern, family) for name, (pattern, family) in found.patterns.items()
+    ]
+    return Made(found.net, found.segments, layers, sparse)
