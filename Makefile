@@ -62,6 +62,7 @@ clean: ## remove .venv, runs and caches
 	rm -rf .venv runs build dist site .pytest_cache .ruff_cache .hypothesis
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# Nothing is compiled beforehand, only what is imported then: all of it takes a processor 40 s.
 # A torch that is there and fits stays. Otherwise PyTorch's CPU index is asked first, because on Linux the index that
 # pip asks by itself gives the CUDA build, several GB; where it cannot be reached, pip's own index must do.
 $(READY): pyproject.toml
@@ -73,8 +74,8 @@ $(READY): pyproject.toml
 	@echo "Installing what Presplit needs into .venv, once; this takes a few minutes."
 	@$(BIN)/python -c "import torch, sys; sys.exit(torch.__version__ < '2.9')" 2>/dev/null || \
 	  if $(BIN)/python -c "import urllib.request as web; web.urlopen('$(TORCH_INDEX)/torch/', timeout=5)" 2>/dev/null; \
-	  then $(BIN)/python -m pip install -q --index-url $(TORCH_INDEX) '$(TORCH)'; \
+	  then $(BIN)/python -m pip install -q --no-compile --index-url $(TORCH_INDEX) '$(TORCH)'; \
 	  else echo "$(TORCH_INDEX) cannot be reached; pip's own index gives its build of $(TORCH)."; \
-	       $(BIN)/python -m pip install -q '$(TORCH)'; fi
-	@$(BIN)/python -m pip install -q -e '.[all,dev]'
+	       $(BIN)/python -m pip install -q --no-compile '$(TORCH)'; fi
+	@$(BIN)/python -m pip install -q --no-compile -e '.[all,dev]'
 	@touch $@
