@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import urllib.request
@@ -37,7 +36,7 @@ def test_the_page_is_served_until_it_is_interrupted(bundle: Path) -> None:
         address = process.stdout.readline().strip()
         with urllib.request.urlopen(f"{address}/net") as reply:
             begin = json.load(reply)["begin"]
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         assert process.wait(10) == 0
     assert (begin["device"], begin["deadline_s"]) == ("raspberry-pi-4", 0.05)
 

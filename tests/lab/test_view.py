@@ -181,6 +181,17 @@ def test_a_device_takes_for_the_whole_net_what_its_profile_says(places: Places) 
     assert parts.head_s[1].mean_s < parts.head_s[3].mean_s
 
 
+def test_costs_that_were_measured_take_the_place_of_this_machines(places: Places) -> None:
+    slow = {form: parts.scaled(2.0) for form, parts in places.here.warm.items()}
+    costs = msgspec.structs.replace(places.here.costs, device="box", forms=slow)
+    others = Places(places.net, places.here, {"box": costs})
+    assert others.side("box").costs is costs
+    assert others.side("box").factor == pytest.approx(2.0, rel=0.3)
+    assert "box" in describe(others)["devices"]
+    twice, once = predict(others, Asked(3, device="box")), predict(others, Asked(3))
+    assert twice["parts"][0]["s"] != once["parts"][0]["s"]
+
+
 def test_a_plain_model_is_cut_for_the_time_being_and_its_accuracy_is_not_known(model: Path) -> None:
     with open_net(model) as net:
         path = net.bundle.path

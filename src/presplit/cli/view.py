@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -99,6 +100,7 @@ def _show(places: Places, begin: Asked, limits: Limits, port: int, open_page: bo
                 import webbrowser
 
                 webbrowser.open(page.address)
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server goes with it
             with contextlib.suppress(KeyboardInterrupt):
                 while True:
                     time.sleep(3600)

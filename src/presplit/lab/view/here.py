@@ -43,13 +43,16 @@ CODECS_S = 1.5
 PAUSE_S = 0.02
 """Answers follow each other so far apart, as in `presplit.runtime.measuring.measure`."""
 QUANTILES = 32
+CALL_SHARE = 0.8
+"""Of the shortest segment's time, the part that is taken for the call itself."""
 
 
 @dataclass(frozen=True, eq=False)
 class Here:
     """What was found: the operators with their places and times, and costs of this machine.
 
-    ``warm`` has parts without what waking up takes, ``warm_s`` is the whole net so.
+    ``warm`` has parts as they are run again and again, without what waking up takes; ``warm_s`` is
+    the whole net so.
     """
 
     placed: Placed
@@ -76,15 +79,16 @@ def look(bundle: Bundle, sample: Floats, *, threads: int = 1) -> Here:
         whole_s = _median(engine, inputs)
         runs = int(np.clip(BUDGET_S / max(whole_s, 1e-6), 5, 40))
         listed = operators(model.onnx)
-        found = placed(listed, profiled(model, inputs, runs=runs), net, whole_s)
-        warm[form] = _parts(found, bundle, 0.0)
+        call_s = _calling(bundle, form, threads, whole_s)
+        found = placed(listed, profiled(model, inputs, runs=runs), net, whole_s - call_s)
+        warm[form] = _steady(_parts(found, call_s, 0.0))
         if first is None:
             alone = bundle.runnable(0, last)
             alone_engine = ENGINES[DEFAULT](alone, threads)
             alone_s = _median(alone_engine, inputs)
             wake_s = max(0.0, _median(alone_engine, inputs, pause_s=PAUSE_S) - alone_s)
             first = found
-        forms[form] = _parts(found, bundle, wake_s)
+        forms[form] = _parts(found, call_s, wake_s)
     assert first is not None, "there is float32"
     encode_s, decode_s = _codecs(bundle, sample, threads)
     costs = Costs(
@@ -130,21 +134,36 @@ def _on(costs: Costs, device: Device, forms: dict[str, Parts]) -> Costs:
     )
 
 
-def _parts(found: Placed, bundle: Bundle, wake_s: float) -> Parts:
-    """Stretches as sums of their segments, run by run, and what waking up takes of each."""
+def _calling(bundle: Bundle, form: str, threads: int, whole_s: float) -> float:
+    """What a call into an engine takes besides what it computes: next to nothing is, here."""
+    macs = [part.macs for part in bundle.manifest.segments]
+    number = macs.index(min(macs))
+    model = bundle.runnable(number, number + 1, form=form)
+    shape = bundle.net.boundaries[number].shape
+    values = np.zeros((1, *shape), np.float32)
+    least_s = _median(ENGINES[DEFAULT](model, threads), {model.input: values})
+    return CALL_SHARE * min(least_s, whole_s)
+
+
+def _parts(found: Placed, call_s: float, wake_s: float) -> Parts:
+    """Stretches as sums of their segments, run by run, with what calling and waking up takes."""
+    added_s = call_s + wake_s
     segments, exits = found.segment_s, found.exit_s
     through = np.cumsum(segments, axis=0)
     total = through[-1]
-    heads = [kept(row + wake_s, QUANTILES) for row in through]
-    tails = [kept(total + wake_s, QUANTILES)]
-    tails += [kept(np.maximum(total - row, 0.0) + wake_s, QUANTILES) for row in through[:-1]]
-    early = [_steady(row) for row in exits]
+    heads = [kept(row + added_s, QUANTILES) for row in through]
+    tails = [kept(total + added_s, QUANTILES)]
+    tails += [kept(np.maximum(total - row, 0.0) + added_s, QUANTILES) for row in through[:-1]]
+    # Single microseconds of an exit are noise of the profile.
+    early = [Times.of(float(row.mean())) for row in exits]
     return Parts((NOTHING, *heads), (*tails, NOTHING), (*early, NOTHING), wake_s)
 
 
-def _steady(seconds: np.ndarray) -> Times:
-    """The mean alone: single microseconds of an exit are noise of the profile."""
-    return Times.of(float(seconds.mean()))
+def _steady(parts: Parts) -> Parts:
+    """The medians alone: a device that is stood for always takes the same."""
+    heads = tuple(Times.of(each.quantile(0.5)) for each in parts.head_s)
+    tails = tuple(Times.of(each.quantile(0.5)) for each in parts.tail_s)
+    return Parts(heads, tails, parts.exit_s, parts.wake_s)
 
 
 def _median(engine: Engine, inputs: Mapping[str, np.ndarray], *, pause_s: float = 0.0) -> float:

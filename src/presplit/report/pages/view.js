@@ -64,6 +64,7 @@ function show() {
   showChoices();
   byId("said").textContent = `${capital(where(wish.split))}: half of the answers are there within ${seconds(times.p50_s)}, 99 % within ${seconds(times.p99_s)}` +
     (wish.deadline_s ? `, and ${chance(times.in_time)} by the deadline of ${seconds(wish.deadline_s)}.` : ".");
+  byId("brief").textContent = `Predicted: half ${seconds(times.p50_s)}, 99 % ${seconds(times.p99_s)}`;
   drawTimes(predicted, measured, wish.deadline_s);
   drawFacts(predicted, wish.deadline_s);
   drawEnds(predicted, measured);
@@ -87,10 +88,10 @@ async function run() {
 function toldTrial(found) {
   const notes = found.notes.map((note) => `${capital(note)}.`).join(" ");
   if (!found.answers) return notes;
-  const ratio = found.p50_s / predicted.times.p50_s;
+  const ratio = found.mean_s / predicted.times.mean_s;
   const inTime = found.in_time == null ? "" : ` ${chance(found.in_time)} by the deadline.`;
   return `${found.answers} answers: half within ${seconds(found.p50_s)}, 99 % within ${seconds(found.p99_s)}, ` +
-    `mean ${seconds(found.mean_s)}.${inTime} The median is ${Number(ratio.toPrecision(3))} times the predicted one. ${notes}`;
+    `mean ${seconds(found.mean_s)}, ${Number(ratio.toPrecision(3))} times the predicted one.${inTime} ${notes}`;
 }
 
 // The plan's controls. A select with numbers of one's own has an entry that opens a field.
@@ -204,7 +205,7 @@ async function begin() {
   document.title = `${net.name}, presplit view`;
   byId("name").textContent = net.name;
   byId("what").textContent = `${net.source}: ${count(net.macs)} MACs, ${count(net.weights)} weights, ${net.segments.length} segments, ` +
-    `${net.exits.length} early exits. ${seconds(net.here.s)} for one sample on this machine, one thread.`;
+    `${net.exits.length} early ${net.exits.length === 1 ? "exit" : "exits"}. ${seconds(net.here.s)} for one sample on this machine, one thread.`;
   byId("foot").textContent = `Times of segments and operators: ${net.here.engine} on ${net.here.processor}. ` +
     `Other machines are this one's proportions at their speed, codecs and messages as here. Accuracy: ${net.accuracy.what}.`;
   drawNet(net, move);

@@ -100,6 +100,9 @@ function holdable(handle) {
   });
   handle.addEventListener("pointermove", (event) => {
     if (!handle.classList.contains("held")) return;
+    const edge = 70;
+    if (event.clientY < edge) scrollBy(0, -12);
+    else if (event.clientY > innerHeight - edge) scrollBy(0, 12);
     const number = nearest(event.clientX, event.clientY);
     if (number !== cut) onCut(number);
   });
