@@ -174,7 +174,7 @@ def shortened(line: str) -> str:
     """A command that takes seconds in place of minutes."""
     if re.match(r"(.* )?presplit train\b", line):
         line = re.sub(r" --epochs \d+", "", line) + " --epochs 1"
-    if re.match(r"presplit measure (?!--)", line) and "--anchor" not in line:
+    if re.match(r"presplit measure (?!--profiles)", line) and "--anchor" not in line:
         line = re.sub(r" --seconds \S+", "", line) + " --seconds 2"
     if re.match(r"presplit demo\b", line):
         line += " --images 20"
@@ -190,9 +190,9 @@ class Desk:
         self.servers: list[subprocess.Popen[str]] = []
         door = folder / ".bin"
         door.mkdir()
-        (door / "presplit").write_text(f'#!/bin/sh\nexec {sys.executable} -m presplit "$@"\n')
-        (door / "presplit").chmod(0o755)
-        (door / "python").symlink_to(sys.executable)
+        for name, called in {"presplit": " -m presplit", "python": ""}.items():
+            (door / name).write_text(f'#!/bin/sh\nexec {sys.executable}{called} "$@"\n')
+            (door / name).chmod(0o755)
         state = str(folder / ".state")
         path = f"{door}:{os.environ['PATH']}"
         source = f"{pages.ROOT / 'src'}:{pages.ROOT}"
