@@ -164,4 +164,4 @@ def _reference(thing: object) -> str:
 
 def _at(path: str) -> str:
     """The same for a path."""
-    return f"::: {path}\n    options:\n      show_root_toc_entry: false\n"
+    return f"::: {path}\n    options:\n      show_root_toc_entry: false\n      members: false\n"
