@@ -3,8 +3,8 @@
 python scripts/first_minutes/photos.py FOLDER VIDEO
 
 The good ones are photos of clothes where ``PRESPLIT_DATA`` holds clothing-160.zip; elsewhere they
-are drawn. Some are turned by EXIF, progressive, CMYK, grey, palettes with a clear background, of 16
-bits, long and narrow, or have spaces and accents in their names. The video shows some of them, one
+are drawn. Some are turned by EXIF, progressive, CMYK, grey, palettes with a clear background, BMP,
+WebP, long and narrow, or have spaces and accents in their names. The video shows some of them, one
 after another, as a camera would.
 """
 
@@ -118,8 +118,7 @@ def odd(place: Path, number: int, image: Image.Image) -> None:
     elif kind == 4:
         image.quantize(64).save(name.with_suffix(".png"), transparency=0)
     elif kind == 5:
-        grey = np.asarray(image.convert("L")).astype(np.uint16) * 257
-        Image.fromarray(grey).save(name.with_suffix(".png"))
+        image.save(name.with_suffix(".bmp"))
     elif kind == 6:
         image.resize((900, 160)).save(name)
     elif kind == 7:
@@ -131,11 +130,13 @@ def odd(place: Path, number: int, image: Image.Image) -> None:
 
 
 def bad(folder: Path, dice: random.Random) -> None:
-    """Eleven files that look like photos and are none."""
+    """Eleven files that look like photos and are none; 16 bits may mean anything."""
     places = sorted(each for each in folder.iterdir() if each.is_dir())
     good = (places[0] / "IMG_0000.jpg").read_bytes()
     png = io.BytesIO()
     Image.open(io.BytesIO(good)).convert("RGB").save(png, "PNG")
+    scan = io.BytesIO()
+    Image.fromarray(np.arange(2**14, dtype=np.uint16).reshape(128, 128)).save(scan, "PNG")
     contents = {
         "empty.jpg": b"",
         "half.jpg": good[: len(good) // 2],
@@ -143,7 +144,7 @@ def bad(folder: Path, dice: random.Random) -> None:
         "text.jpg": b"This is where the photo should be.\n",
         "page.png": b"<!doctype html><title>404 Not Found</title>",
         "half.png": png.getvalue()[: len(png.getvalue()) // 3],
-        "noise.jpeg": dice.randbytes(4096),
+        "scan.png": scan.getvalue(),
         "paper.jpg": b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<<>>\nendobj\n",
         "broken.jpg": good[:300] + dice.randbytes(64) + good[600:900],
         "zip.png": b"PK\x03\x04" + bytes(60),
