@@ -44,6 +44,8 @@ class Block:
     def commands(self) -> list[str]:
         """The lines of a shell block, those that end with a backslash joined, without comments."""
         lines = self.text.replace("\\\n", " ").splitlines()
+        if self.kind == "console":  # what is typed stands behind a $, the rest is what it says
+            lines = [line[2:] for line in lines if line.startswith("$ ")]
         bare = [re.sub(r"(^|\s)#.*", "", line).strip() for line in lines]
         return [line for line in bare if line]
 

@@ -221,6 +221,7 @@ FILES: dict[str, Callable[[Path], None]] = {
 
 ALSO = {
     "bundles/net.bundle": "net.bundle",
+    "digits.bundle": "net.bundle",
     "faces.bundle": "net.bundle",
     "plates.bundle": "net.bundle",
 }

@@ -37,7 +37,13 @@ import doc_workshop as workshop
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 MOST_UNTRIED = 40
 TIMEOUT_S = 240
-PORTS = ("8443", "8444", "8080", "9000", "8001")
+SHELL = ("sh", "console")
+STAYS = re.compile(r"presplit (serve|view|top)\b|--live\b")
+"""Commands that stay until they are told to end."""
+ENDS = re.compile(r"--print-config|--json|--once")
+STANDS = re.compile(r"Ready at|http://")
+"""What they say once they can be used."""
+PORTS = ("8443", "8444", "8080", "8081", "9000", "8001")
 """Ports that the pages name; each page is tried on free ones."""
 MADE = ("reference/", "methods/")
 """Folders of pages that are made of the code when the site is built."""
@@ -64,7 +70,7 @@ def test_every_command_in_a_block_has_options_that_exist():
     wrong = [
         f"{block}: presplit {' '.join(call)}: {fault}"
         for block in ALL
-        if block.kind == "sh"
+        if block.kind in SHELL
         for line in block.commands
         for call in pages.presplit_calls(pages.tried(block.page).spelled(line))
         if (fault := problem(call))
@@ -157,7 +163,7 @@ def test_every_key_of_a_spec_is_in_its_table():
 
 
 def test_a_block_is_of_a_known_kind_and_few_say_that_they_are_not_tried():
-    assert {block.kind for block in ALL} <= {"sh", "python", "toml", "json", "text"}
+    assert {block.kind for block in ALL} <= {*SHELL, "python", "toml", "json", "text"}
     untried = [f"{block}: {block.untried}" for block in ALL if block.untried]
     print(f"{len(untried)} of {len(ALL)} blocks are not tried:", *untried, sep="\n  ")
     assert len(untried) <= MOST_UNTRIED
@@ -187,7 +193,7 @@ class Desk:
     def __init__(self, folder: Path, page: Path, values: dict[str, Any]) -> None:
         self.folder, self.tried, self.values = folder, pages.tried(page), values
         self.ports = {port: str(free_port()) for port in PORTS}
-        self.servers: list[subprocess.Popen[str]] = []
+        self.servers: list[subprocess.Popen[bytes]] = []
         door = folder / ".bin"
         door.mkdir()
         for name, called in {"presplit": " -m presplit", "python": ""}.items():
@@ -196,7 +202,8 @@ class Desk:
         state = str(folder / ".state")
         path = f"{door}:{os.environ['PATH']}"
         source = f"{pages.ROOT / 'src'}:{pages.ROOT}"
-        self.env = os.environ | {"PATH": path, "XDG_STATE_HOME": state, "PYTHONPATH": source}
+        own = {"PATH": path, "XDG_STATE_HOME": state, "PYTHONPATH": source, "BROWSER": "true"}
+        self.env = os.environ | own
 
     def spelled(self, text: str) -> str:
         """``text`` with the page's words and the free ports put in."""
@@ -214,10 +221,10 @@ class Desk:
         if block.kind == "python":
             text = re.sub(r"epochs=\d+", "epochs=2", self.spelled(block.text))
             exec(compile(text, str(block), "exec"), self.values)  # noqa: S102 - our own pages
-        for line in block.commands if block.kind == "sh" else ():
+        for line in block.commands if block.kind in SHELL else ():
             line = shortened(self.spelled(line))
-            if re.match(r"presplit serve\b", line) and "--print-config" not in line:
-                self.serve(line, block)
+            if STAYS.search(line) and not ENDS.search(line):
+                self.start(line, block)
             else:
                 self.run(line, block)
 
@@ -233,39 +240,36 @@ class Desk:
         )
         assert done.returncode == 0, f"{block}: {line}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
 
-    def serve(self, line: str, block: pages.Block) -> None:
-        """A server that stays until another takes its port, or the page ends."""
-        named = re.search(r"--port (\d+)", line)
-        port = named[1] if named else self.ports["8443"]
-        if not named:
-            line += f" --port {port}"
-        self.stop(port)
-        server = subprocess.Popen(
-            ["bash", "-c", f"exec {line}"],
-            cwd=self.folder,
-            env=self.env,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        server.args = (port,)
-        self.servers.append(server)
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
-            assert server.poll() is None, (
-                f"{block}: {line}\n{server.stderr and server.stderr.read()}"
+    def start(self, line: str, block: pages.Block) -> None:
+        """A command that stays until another takes its port, or the page ends."""
+        port = self.ports["8443"]
+        if "presplit serve" in line:
+            named = re.search(r"--port (\d+)", line)
+            port = named[1] if named else port
+            line += "" if named else f" --port {port}"
+            self.stop(port)
+        said = self.folder / f".said-{len(self.servers)}"
+        with said.open("w") as into:
+            server = subprocess.Popen(
+                ["bash", "-c", f"exec {line}"],
+                cwd=self.folder,
+                env=self.env,
+                stdout=into,
+                stderr=subprocess.STDOUT,
             )
-            with socket.socket() as door:
-                if door.connect_ex(("127.0.0.1", int(port))) == 0:
-                    return
+        server.args = (port if "presplit serve" in line else "",)
+        self.servers.append(server)
+        until = time.monotonic() + TIMEOUT_S
+        while not STANDS.search(said.read_text()):
+            assert server.poll() in (None, 0), f"{block}: {line}\n{said.read_text()}"
+            assert time.monotonic() < until, f"{block}: {line} is not ready\n{said.read_text()}"
             time.sleep(0.1)
-        raise AssertionError(f"{block}: {line} does not listen")
 
     def stop(self, port: str = "") -> None:
         """End the server of a port, or all."""
         for server in [each for each in self.servers if not port or each.args == (port,)]:
-            server.send_signal(signal.SIGTERM)
-            server.communicate(timeout=30)
+            server.send_signal(signal.SIGINT)
+            server.wait(timeout=60)
             self.servers.remove(server)
 
 
@@ -291,7 +295,7 @@ def desk(
 RUN = [
     page
     for page in pages.PAGES
-    if any(block.kind in ("sh", "python") and not block.untried for block in pages.blocks(page))
+    if any(block.kind in (*SHELL, "python") and not block.untried for block in pages.blocks(page))
 ]
 
 
