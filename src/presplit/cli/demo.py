@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +12,12 @@ from presplit.cli.options import Json, say, show
 from presplit.core.errors import context
 
 if TYPE_CHECKING:
-    from presplit.lab.demo import Shown
+    from presplit.lab.demo import Settings, Shown
     from presplit.plan.limits import Limits
 
+DEVICE, LIVE_DEVICE = "cortex-m7,memory=128kB", "macs=10M,memory=1MB"
+"""What the edge stands for. To play, it is slower and has room for the whole net, so that each of
+several cuts is the best at some rate of the link."""
 SLACK_S = 0.01
 """What an answer may take beyond its deadline."""
 
@@ -24,12 +28,12 @@ def demo(
         "runs/demo"
     ),
     device: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="What this machine is slowed down to: a profile, one with changes, or numbers: "
-            "macs=60M,memory=128kB."
+            f"macs=60M,memory=128kB. Default {DEVICE}; {LIVE_DEVICE} with --live."
         ),
-    ] = "cortex-m7,memory=128kB",
+    ] = None,
     link: Annotated[
         str, typer.Option(help="Link between edge and server: a profile, or up=3M,rtt=40ms.")
     ] = "10mbit",
@@ -41,11 +45,25 @@ def demo(
         int | None,
         typer.Option(min=10, help="Test images to answer; default all, 2,000 of mnist."),
     ] = None,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="Play instead: a page on this machine with sliders for the link and a button that "
+            "stops the server, until Ctrl-C. A net that is in --out is taken.",
+        ),
+    ] = False,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="With --live: the page's port; 0 any free one.")
+    ] = 0,
     json: Json = False,
 ) -> None:
     """Train dense and sparse, cut, plan for a slow device, compare the ways over a shaped link.
 
     In the last way the server is killed in the middle.
+
+    With --live only the sparse net is trained, unless it is there, and one changes the link and
+    stops the server by hand, on a page.
     """
     from presplit.lab import demo as lab
     from presplit.lab.demo_page import write_demo_page
@@ -53,10 +71,14 @@ def demo(
 
     with context("--data"):
         settings = lab.DEMOS.find(data)
+    if live:
+        given = (device or LIVE_DEVICE, link, deadline_s)
+        _play(settings, out, given, seed=seed, port=port, as_json=json)
+        return
     shown = lab.show(
         settings,
         out,
-        device=device_from(device),
+        device=device_from(device or DEVICE),
         link=link_from(link),
         deadline_s=deadline_s,
         seed=seed,
@@ -68,6 +90,47 @@ def demo(
     if shown.lost or shown.longest_s > deadline_s + SLACK_S:
         say("presplit: the promise did not hold: an answer was lost, or later than its deadline")
         raise typer.Exit(1)
+
+
+def _play(
+    settings: Settings,
+    out: Path,
+    given: tuple[str, str, float],
+    *,
+    seed: int,
+    port: int,
+    as_json: bool,
+) -> None:
+    """Show the page until Ctrl-C; ``given``: the device, the link, the deadline."""
+    import threading
+
+    from presplit.cli.answering import stoppable
+    from presplit.cli.live import page_files
+    from presplit.lab.live_demo import playing, ready
+    from presplit.profiles import device_from, link_from
+
+    device, link, deadline_s = given
+    at_first = link_from(link)
+    found = ready(
+        settings,
+        out,
+        device=device_from(device),
+        link=at_first,
+        deadline_s=deadline_s,
+        seed=seed,
+        tell=say,
+    )
+    with (
+        stoppable(),
+        playing(found, at_first, port=port, files=page_files(), deadline_s=deadline_s) as address,
+    ):
+        text = (
+            f"Open {address} in a browser on this machine: lower the rate and see where the net is "
+            "cut, stop the server and see the edge carry on. Ctrl-C ends it."
+        )
+        show({"address": address}, text, as_json=as_json)
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
 
 
 def text(shown: Shown, report: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from presplit.core.errors import PresplitError
+from presplit.core.errors import BundleError, PresplitError
 from presplit.core.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -95,19 +96,47 @@ def train(
     settings: Settings, seed: int, out: Path, tell: Callable[[str], None]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Train both nets into run directories; give their results."""
-    from presplit.train import runs
-
     tell(
         f"[1/5] training on {settings.name}: a dense net, then a predefined-sparse one with an "
         f"early exit after {settings.exit}"
     )
     results: dict[str, dict[str, Any]] = {}
     for name, spec in _specs(settings, seed).items():
-        progress = _progress(name, settings.epochs, tell)
-        results[name] = runs.train(spec, out / name, on_epoch=progress)
-        net, final = results[name], 100 * results[name]["accuracy"]["final"]
-        tell(f"      {name}: {net['weights']:,} weights, {final:.2f} % on the test set")
+        results[name] = _trained(name, spec, settings, out, tell)
     return results["dense"], results["sparse"]
+
+
+def sparse_bundle(
+    settings: Settings, out: Path, seed: int, tell: Callable[[str], None]
+) -> tuple[Bundle, Floats]:
+    """The bundle of the sparse net and the test images: those in ``out``, or made anew."""
+    import numpy as np
+
+    from presplit.bundle import read
+    from presplit.train import runs
+
+    path, images = out / f"{settings.name}.bundle", out / "test.npy"
+    with contextlib.suppress(BundleError, OSError, ValueError):
+        found = read(path), np.load(images, allow_pickle=False)
+        tell(f"      the net is there: {path}")
+        return found
+    tell(f"      training on {settings.name}: a predefined-sparse net with an early exit")
+    _trained("sparse", _specs(settings, seed)["sparse"], settings, out, tell)
+    run = runs.read_run(out / "sparse")
+    np.save(images, run.data.test.x)
+    return _export(run, path), run.data.test.x
+
+
+def _trained(
+    name: str, spec: Spec, settings: Settings, out: Path, tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """Train one net; give its result."""
+    from presplit.train import runs
+
+    net = runs.train(spec, out / name, on_epoch=_progress(name, settings.epochs, tell))
+    final = 100 * net["accuracy"]["final"]
+    tell(f"      {name}: {net['weights']:,} weights, {final:.2f} % on the test set")
+    return net
 
 
 def _progress(name: str, epochs: int, tell: Callable[[str], None]) -> Callable[[Epoch], None]:

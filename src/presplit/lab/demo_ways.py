@@ -52,8 +52,10 @@ class Slowness:
     def told(self) -> str:
         """Both in words."""
         memory = f"{units.data(self.device.memory_bytes)} for weights"
-        name = self.device.name.partition(",")[0]
-        return f"this machine slowed {self.factor:,.0f}x, about a {name} with {memory}"
+        name = f"a {self.device.name.partition(',')[0]}"
+        if "=" in name:  # it has no name, only numbers
+            name = f"{units.count(self.device.macs_per_s)} multiply-accumulates a second"
+        return f"this machine slowed {self.factor:,.0f}x, about {name} with {memory}"
 
 
 def slowness(dense: Bundle, device: Device) -> Slowness:
@@ -110,7 +112,7 @@ def planned(
     """
     from presplit.plan.choose import why_none
 
-    edge, server = _costs(ours, slow, sample, measured_s)
+    edge, server = costs(ours, slow, sample, measured_s)
     found = scenario(
         ours,
         device=slow.device,
@@ -142,7 +144,7 @@ def _splits_with_an_exit(block: Block) -> Mask | bool:
     return sure
 
 
-def _costs(ours: Bundle, slow: Slowness, sample: Floats, measured_s: float) -> tuple[Costs, Costs]:
+def costs(ours: Bundle, slow: Slowness, sample: Floats, measured_s: float) -> tuple[Costs, Costs]:
     """What our net's parts take on the slowed edge and on the server, which is this machine."""
     from presplit.runtime.measuring.asking import asking_s
     from presplit.runtime.measuring.measure import time_parts

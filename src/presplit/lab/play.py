@@ -12,14 +12,12 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from presplit.bundle import Bundle
 from presplit.core.link import Link
 from presplit.core.plans import Conditions, Plan, PlanTable
 from presplit.core.protocols import SplitPolicyOf
 from presplit.core.types import Answer, Floats
-from presplit.lab.processes import Process, running
+from presplit.lab.processes import Process, order, running
 from presplit.lab.traces import Moment, Trace
 from presplit.policies.table import Best
 from presplit.runtime.edge import Edge
@@ -54,13 +52,13 @@ class Theatre:
 
     def order_server(self, factor: float) -> None:
         """Have the server take so many times as long from now on."""
-        _order(self.server, {"factor": factor})
+        order(self.server, {"factor": factor})
 
     def order_link(self, moment: Moment) -> None:
         """Have the link be as it is at ``moment``."""
         link = moment.link
         told = {"up_bps": link.up_bps, "down_bps": link.down_bps, "rtt_s": link.rtt_s}
-        _order(self._shaper, {**told, "outage": moment.outage})
+        order(self._shaper, {**told, "outage": moment.outage})
 
     def play(
         self,
@@ -178,10 +176,3 @@ def _answers(
         yield Played(at_s, answer, believed, edge.probed_bytes)
         # Images that came meanwhile are not kept: a camera gives the newest one.
         number = max(number + 1, int(clock.now * rate))
-
-
-def _order(process: Process, order: dict[str, object]) -> None:
-    """Tell ``process`` one order."""
-    assert process.stdin is not None, "it was started with a pipe"
-    process.stdin.write(msgspec.json.encode(order).decode() + "\n")
-    process.stdin.flush()

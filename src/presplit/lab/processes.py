@@ -11,7 +11,7 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import cast
 
 from presplit.core.errors import ServerError
@@ -62,6 +62,13 @@ def running(*arguments: str) -> Generator[tuple[str, Process]]:
         yield address_of(process), process
     finally:
         end(process)
+
+
+def order(process: Process, what: Mapping[str, object]) -> None:
+    """Tell ``process`` to do ``what``, as a line of JSON on its standard input."""
+    assert process.stdin is not None, "it was started with a pipe"
+    process.stdin.write(json.dumps(what) + "\n")
+    process.stdin.flush()
 
 
 def free_port() -> int:

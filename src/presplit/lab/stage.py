@@ -55,7 +55,7 @@ class Stage(contextlib.AbstractContextManager["Stage"]):
         with contextlib.ExitStack() as opened:
             opened.push(self._open)
             address_of(self._server)
-            self._address, _ = self._open.enter_context(running(*_shaper(self._port, link)))
+            self._address, _ = self._open.enter_context(running(*shaper_words(self._port, link)))
             opened.pop_all()
 
     def __exit__(self, *_: object) -> None:
@@ -138,7 +138,7 @@ def _words(plan: Plan) -> list[str]:
     return words
 
 
-def _shaper(port: int, link: Link) -> list[str]:
+def shaper_words(port: int, link: Link) -> list[str]:
     """The module that shapes ``link`` before a ``port`` of this machine, and its options."""
     words = ["presplit.lab.shaper", "--target", f"127.0.0.1:{port}"]
     for name in ("up_bps", "down_bps", "rtt_s"):

@@ -4,6 +4,7 @@ import { by, set } from "./live_parts.js";
 
 const LEAST_BPS = 1e4, STEPS = 20; // a slider's steps in a factor of ten
 const HELD_MS = 1500;
+const DEAD_S = 2; // no link that the sliders make takes so long
 
 const bps = (step) => Number((LEAST_BPS * 10 ** (step / STEPS)).toPrecision(2));
 const step = (value) => Math.round(STEPS * Math.log10(value / LEAST_BPS));
@@ -66,5 +67,7 @@ export function show(panel, link) {
   by("outage").setAttribute("aria-pressed", String(panel.outage));
   set(by("outage"), panel.outage ? "Mend the link" : "Cut the link");
   set(by("server"), panel.server ? "Stop the server" : "Start the server");
-  if (link) set(by("believed"), `The edge itself has seen: ${say.rate(link.up_bps)} up, ${say.seconds(link.rtt_s)} there and back.`);
+  const isDead = link && link.rtt_s > DEAD_S;
+  if (isDead) set(by("believed"), "The edge takes the link for cut, and tries it now and then.");
+  else if (link) set(by("believed"), `The edge itself has seen: ${say.rate(link.up_bps)} up, ${say.seconds(link.rtt_s)} there and back.`);
 }

@@ -22,6 +22,9 @@ from presplit.runtime.live.times import told
 ON_SERVER: Key = ("where", "server")
 DEGRADED: Key = ("what", "degraded")
 MISSED: Key = ("what", "missed")
+SINCE = "not asked since "
+MOST_WHY = 200
+"""Characters of a failure's own words that are shown."""
 
 
 class EdgeLive:
@@ -117,7 +120,7 @@ class EdgeLive:
 
     def _servers(self, edge: Edge) -> list[dict[str, object]]:
         """Each server, and why it is not asked now, if so."""
-        out = edge.not_asked
+        out = {each: why.removeprefix(SINCE)[:MOST_WHY] for each, why in edge.not_asked.items()}
         return [
             {"address": each, "asked": each not in out, "why": out.get(each, "")}
             for each in self._asked
