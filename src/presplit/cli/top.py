@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import Annotated, Any
@@ -39,7 +40,7 @@ def top(
     """
     from json import dumps
 
-    from presplit.cli.top_view import line, screen
+    from presplit.cli.top_view import screen
 
     where = _address(address)
     now = snapshot(where)
@@ -47,17 +48,10 @@ def top(
         print(dumps(now), flush=True)
     elif once:
         screen_once(screen(now, ""))
-    elif sys.stdout.isatty():
-        _watch(where, now)
     else:
-        while True:
-            print(line(now), flush=True)
-            time.sleep(LINE_EVERY_S)
-            try:
-                now = snapshot(where)
-            except ServerError as error:
-                say(str(error))
-                return
+        # Whoever watches ends it so.
+        with contextlib.suppress(KeyboardInterrupt):
+            _watch(where, now) if sys.stdout.isatty() else _follow(where, now)
 
 
 def snapshot(address: str) -> dict[str, Any]:
@@ -107,6 +101,20 @@ def screen_once(shown: Any) -> None:
     from rich.console import Console
 
     Console(highlight=False).print(shown)
+
+
+def _follow(where: str, now: dict[str, Any]) -> None:
+    """Print a line each second, as long as the process is there."""
+    from presplit.cli.top_view import line
+
+    while True:
+        print(line(now), flush=True)
+        time.sleep(LINE_EVERY_S)
+        try:
+            now = snapshot(where)
+        except ServerError as error:
+            say(str(error))
+            return
 
 
 def _watch(where: str, now: dict[str, Any]) -> None:

@@ -91,23 +91,34 @@ class Page:
             {_path(name): post for name, post in (posts or {}).items()},
             {_path(name): stream for name, stream in (streams or {}).items()},
         )
-        self._http = Http(handler, most_bytes=MOST_BYTES, flag=flag)
+        self._server = OnThread(Http(handler, most_bytes=MOST_BYTES, flag=flag), port)
+        self.address = f"http://{HERE}:{self._server.port}"
+
+    def close(self) -> None:
+        """Take no more requests and end all streams at once; closing again does nothing."""
+        self._server.close(CLOSING_S)
+
+
+class OnThread:
+    """``http`` on ``port`` of this machine, on a thread of its own; raises `ServerError`."""
+
+    def __init__(self, http: Http, port: int) -> None:
+        self._http = http
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="page", daemon=True)
         self._thread.start()
         try:
             starting = self._http.start(HERE, port)
-            self.address = (
-                "http://" + asyncio.run_coroutine_threadsafe(starting, self._loop).result()
-            )
+            address = asyncio.run_coroutine_threadsafe(starting, self._loop).result()
         except BaseException:
             self._end()
             raise
+        self.port = int(address.rpartition(":")[2])
 
-    def close(self) -> None:
-        """Take no more requests and end all streams at once; closing again does nothing."""
+    def close(self, grace_s: float) -> None:
+        """Take no more requests; what is being answered has ``grace_s``. Again it does nothing."""
         if not self._loop.is_closed():
-            stopping = self._http.stop(CLOSING_S)
+            stopping = self._http.stop(grace_s)
             asyncio.run_coroutine_threadsafe(stopping, self._loop).result()
             self._end()
 
