@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import fcntl
 import json
 import shutil
 import statistics
@@ -180,18 +181,11 @@ def test_a_run_that_fails_is_told_and_stops_no_other(
 
 
 def test_two_sweeps_never_work_in_one_directory(raw: dict[str, Any], tmp_path: Path) -> None:
-    class Second:
-        def begins(self, tasks: object, of: int) -> None:
-            with pytest.raises(DataError, match="another sweep is at work there"):
-                sweep(raw, [DENSITIES], tmp_path, HERE)
-            raise KeyboardInterrupt
-
-        def ended(self, row: Row) -> None: ...
-        def measures(self, nets: int) -> None: ...
-
-    with pytest.raises(KeyboardInterrupt):
-        sweep(raw, [DENSITIES], tmp_path, HERE, watch=Second())
-    assert {row.state for row in read_found(tmp_path).rows} == {"waiting"}
+    with (tmp_path / ".lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="another sweep is at work there"):
+            sweep(raw, [DENSITIES], tmp_path, HERE)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_differences_are_paired_by_seed_and_a_missing_partner_leaves_its_seed_out() -> None:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from presplit.cli.options import Json, say, show
-from presplit.cli.sweep_progress import watching
 from presplit.cli.sweep_text import text
 from presplit.core.errors import SpecError, context
 
 if TYPE_CHECKING:
     from presplit.lab.sweep import Found
+
+REPORT = "report.html"
 
 
 def sweep(
@@ -90,7 +91,7 @@ def sweep(
         seeds, jobs, max_drop, lab.SECONDS_EACH if measure else 0.0, lab.engine_named(engine)
     )
     directory = out or Path("runs") / f"{tables.get('name', 'net')}-sweep"
-    with _can_go_on(directory), watching() as watch:
+    with _can_go_on(directory):
         found = lab.sweep(
             tables,
             [lab.axis(text) for text in grid],
@@ -98,10 +99,10 @@ def sweep(
             settings,
             own=trusted(model),
             command=shlex.join(["presplit", *sys.argv[1:]]),
-            watch=watch,
         )
-    written = {**found.to_builtins(), "directory": str(directory)}
-    show(written, text(found, directory, reported(directory)), as_json=json)
+    report = reported(found, directory)
+    written = {**found.to_builtins(), "directory": str(directory), "report": report}
+    show(written, text(found, directory, report), as_json=json)
     if found.failed:
         say(failures(found))
         raise typer.Exit(1)
@@ -123,9 +124,11 @@ def _can_go_on(directory: Path) -> Iterator[None]:
         raise
 
 
-def reported(directory: Path) -> str:
+def reported(found: Found, directory: Path) -> str:
     """Where the report of the sweep is; why there is none, if there is none."""
-    return f"presplit report {directory}"
+    from presplit.report.fronts import write_sweep
+
+    return str(write_sweep(directory / REPORT, found.to_builtins()))
 
 
 def failures(found: Found) -> str:

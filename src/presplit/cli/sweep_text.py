@@ -24,13 +24,14 @@ def text(found: Found, directory: Path, report: str) -> str:
     dense = {point.point: point for point in found.points if point.dense}
     rows = [_row(point, dense.get(found.baseline[point.point])) for point in found.points]
     lines = [table(rows, _columns(found)), "", *_notes(found)]
-    best = max(found.points, key=lambda point: point.accuracy[FINAL].mean)
-    run = next(row.run for row in found.rows if row.point == best.point and row.state == "finished")
+    runs = [row.run for row in found.rows if row.state == "finished" and not row.dense]
+    some = directory / (runs or [row.run for row in found.rows])[0]
     return "\n".join(
         [
             *lines,
             f"Sweep: {directory} (sweep.json, sweep.csv, points.csv). Report: {report}",
-            f"Next: presplit export {quote(str(directory / run))}",
+            "Next: look at the report, then presplit export the run that you choose, as in",
+            f"  presplit export {quote(str(some))}",
         ]
     )
 
@@ -38,10 +39,9 @@ def text(found: Found, directory: Path, report: str) -> str:
 def _columns(found: Found) -> list[Column]:
     """The columns for which there is something to show."""
     early = [name for name in found.points[0].accuracy if name != FINAL]
-    several = any(point.runs > 1 for point in found.points)
     columns = [Column("point", "point", str, text=True), Column("runs", "runs", str)]
     columns += [Column(f"exit {name}", f"exit {name}", str) for name in (*early, FINAL)]
-    columns.append(Column("difference", "less dense" if not several else "minus dense", str))
+    columns.append(Column("difference", "minus dense", str))
     if early:
         columns += [
             Column("routed", "leaving early", str),

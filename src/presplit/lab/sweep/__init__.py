@@ -5,7 +5,7 @@
 
 from presplit.lab.sweep.found import SWEEP, Found, read_found
 from presplit.lab.sweep.grid import Axis, Point, axis, grid
-from presplit.lab.sweep.sweeping import Settings, Watch, engine_named, sweep
+from presplit.lab.sweep.sweeping import Settings, engine_named, sweep
 from presplit.lab.sweep.timing import SECONDS_EACH
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "Found",
     "Point",
     "Settings",
-    "Watch",
     "axis",
     "engine_named",
     "grid",

@@ -1,11 +1,57 @@
-"""How far the runs of a sweep are, as their directories say."""
+"""How far the runs of a sweep are, as their directories say, told while they are trained."""
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from presplit.core import units
+from presplit.core.bar import clock
+from presplit.core.progress import doing, tell
 from presplit.core.sections import Spec
+from presplit.lab.sweep.found import Row
 from presplit.lab.sweep.task import Task
+
+EVERY_S = 0.5
+"""How often is looked how far the runs are."""
+
+
+@contextmanager
+def following(tasks: Sequence[Task], of: int) -> Generator[Callable[[Row], None]]:
+    """What is to be told of every run that ends, of ``tasks`` that are left of so many.
+
+    While the block lasts, it is told how many of their epochs are done.
+    """
+    total = sum(epochs_of(task.spec) for task in tasks)
+    ended, over = of - len(tasks), threading.Event()
+    if ended and tasks:
+        tell(f"{ended} of {of} runs are finished already")
+    with doing("training", total, "epochs", done=sum(map(epochs_done, tasks))) as work:
+
+        def look() -> None:
+            work.done = min(total, sum(map(epochs_done, tasks)))
+            work.note = f"{ended} of {of} runs"
+
+        def follow() -> None:
+            while not over.wait(EVERY_S):
+                look()
+
+        def note(row: Row) -> None:
+            nonlocal ended
+            ended += 1
+            look()
+            left = work.left_s(time.monotonic())
+            rest = f"; about {clock(left)} left" if left and ended < of else ""
+            tell(f"run {ended} of {of}: {_told(row)}{rest}")
+
+        threading.Thread(target=follow, daemon=True).start()
+        try:
+            yield note
+        finally:
+            over.set()
 
 
 def epochs_of(spec: Spec) -> int:
@@ -33,3 +79,12 @@ def _lines(directory: Path) -> int:
         return (directory / METRICS).read_bytes().count(b"\n")
     except OSError:
         return 0
+
+
+def _told(row: Row) -> str:
+    """How one run ended."""
+    if row.state == "failed":
+        return f"{row.point}, seed {row.seed} failed: {row.reason}"
+    accuracy = units.percent(row.accuracy["final"])
+    took = "" if row.train_s is None else f" after {clock(row.train_s)}"
+    return f"{row.point}, seed {row.seed}: {accuracy} right on the test set{took}"

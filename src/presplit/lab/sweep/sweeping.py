@@ -13,12 +13,13 @@ import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import msgspec
 
 from presplit.core.errors import DataError, PresplitError, SpecError
 from presplit.core.processor import processor
+from presplit.core.progress import doing, track
 from presplit.core.spec import read_spec, spec_json
 from presplit.lab.compare import differences
 from presplit.lab.sweep import timing
@@ -26,6 +27,7 @@ from presplit.lab.sweep.found import SWEEP, Found, Row
 from presplit.lab.sweep.grid import Axis, Point, grid, refuse
 from presplit.lab.sweep.local import side_by_side
 from presplit.lab.sweep.over_ray import over_ray
+from presplit.lab.sweep.progress import following
 from presplit.lab.sweep.tables import write_tables
 from presplit.lab.sweep.task import WHOLE, Kept, Outcome, Own, Task, do, kept
 from presplit.lab.sweep.worth import worths
@@ -74,22 +76,6 @@ def engine_named(name: str) -> EngineName:
     return name
 
 
-class Watch(Protocol):
-    """Is told how a sweep goes on."""
-
-    def begins(self, tasks: Sequence[Task], of: int) -> None:
-        """``tasks`` are to be trained of so many runs; the others are finished."""
-        ...
-
-    def ended(self, row: Row) -> None:
-        """A run has ended, finished or failed."""
-        ...
-
-    def measures(self, nets: int) -> None:
-        """All is trained, and so many nets are timed."""
-        ...
-
-
 def sweep(
     raw: Mapping[str, object],
     axes: Sequence[Axis],
@@ -98,7 +84,6 @@ def sweep(
     *,
     own: Own | None = None,
     command: str = "",
-    watch: Watch | None = None,
 ) -> Found:
     """Train and compare every point of ``axes`` over the spec ``raw``; see the head of this file.
 
@@ -119,17 +104,14 @@ def sweep(
             state.note(Outcome(number, found))
         open_tasks = [task for task in tasks if task.number not in done]
         state.write()
-        if watch:
-            watch.begins(open_tasks, len(tasks))
-        for outcome in _engine(settings, directory)(open_tasks, do):
-            row = state.note(outcome)
-            state.write()
-            if watch:
-                watch.ended(row)
+        with following(open_tasks, len(tasks)) as ended:
+            for outcome in _engine(settings, directory)(open_tasks, do):
+                row = state.note(outcome)
+                state.write()
+                ended(row)
         if settings.measure_s and state.shapes:
-            if watch:
-                watch.measures(len(state.shapes))
-            state.measure(settings.measure_s)
+            with doing(f"timing {len(state.shapes)} nets in turn"):
+                state.measure(settings.measure_s)
             state.write()
         return state.found
 
@@ -231,7 +213,7 @@ def _check(points: Sequence[Point], own: Own | None) -> dict[str, int]:
 
     faults, samples = list[tuple[str, str]](), dict[str, int]()
     data, of = None, None
-    for number, point in enumerate(points):
+    for number, point in enumerate(track(points, "looking at the grid", "points")):
         try:
             if data is None or of != point.spec.data:
                 data, of = runs.loaded(point.spec.data), point.spec.data

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from presplit.core.errors import PresplitError
+from presplit.core.progress import listening
 from presplit.core.sections import Spec
 from presplit.lab.sweep.found import Routed
 
@@ -71,6 +72,22 @@ class Outcome:
     reason: str = ""
 
 
+class Quiet:
+    """Listens and draws nothing: many runs at once are told together, by whoever started them."""
+
+    def began(self, task: object) -> None:
+        """Nothing."""
+
+    def moved(self, task: object) -> None:
+        """Nothing."""
+
+    def ended(self, task: object) -> None:
+        """Nothing."""
+
+    def told(self, sentence: str) -> None:
+        """Nothing."""
+
+
 def do(task: Task) -> Outcome:
     """Do ``task``; whatever goes wrong in it is an outcome, so that the others go on."""
     from presplit.train.runs import take_part
@@ -78,8 +95,9 @@ def do(task: Task) -> Outcome:
     if task.parent is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
     try:
-        take_part(task.number, threads=task.threads)
-        return Outcome(task.number, _done(task))
+        with listening(Quiet()):
+            take_part(task.number, threads=task.threads)
+            return Outcome(task.number, _done(task))
     except PresplitError as error:
         return Outcome(task.number, reason=str(error))
     except Exception as error:  # the user's code and torch may raise anything
