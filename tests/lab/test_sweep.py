@@ -8,13 +8,16 @@ import fcntl
 import json
 import shutil
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from presplit.cli.main import main
 from presplit.core.errors import DataError, SpecError
+from presplit.lab.compare import Pair, chance, pair, sides
 from presplit.lab.sweep import Found, Settings, axis, grid, read_found, sweep
 from presplit.lab.sweep.found import Row
 from presplit.lab.sweep.intervals import estimate
@@ -178,6 +181,101 @@ def test_a_run_that_fails_is_told_and_stops_no_other(
     assert [row.state for row in again.rows] == ["failed", "finished", "finished", "finished"]
     assert "cannot be written" in (again.failed[0].reason or "")
     assert {point.point: point.runs for point in again.points} == {"density=0.5": 2, "dense": 1}
+
+
+Said = tuple[int, str, str]
+OPTIONS = ("--grid", "sparsity.density=1,0.5", "--no-measure", "--engine", "here")
+
+
+@pytest.fixture
+def command(
+    raw: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Said]:
+    """The command over the module's spec, which it finds in ``{spec}``."""
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps(raw))
+
+    def call(*arguments: object) -> Said:
+        code = main([str(each).format(spec=spec) for each in arguments])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_the_command_tells_what_was_found_and_leaves_its_report(
+    swept: tuple[Found, Path], command: Callable[..., Said]
+) -> None:
+    found, out = swept
+    code, told, _ = command("sweep", "{spec}", *OPTIONS, "--seeds", 2, "--out", out, "--json")
+    assert code == 0
+    rows = json.loads(told)["rows"]
+    assert [row["accuracy"] for row in rows] == [row.accuracy for row in found.rows]
+    page = (out / "report.html").read_text()
+    assert "Against the dense net" in page and "density=0.5/seed-1" in page
+    code, told, _ = command("sweep", "{spec}", *OPTIONS, "--seeds", 2, "--out", out)
+    assert code == 0
+    assert "on 30 test samples: mean over seeds" in told and "presplit export" in told
+
+
+def test_the_command_ends_with_1_where_runs_failed_and_with_2_where_nothing_can_be(
+    swept: tuple[Found, Path], command: Callable[..., Said], tmp_path: Path
+) -> None:
+    found, out = swept
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    bad = copy / found.rows[1].run
+    shutil.rmtree(bad)
+    bad.write_text("in the way")
+    code, told, problem = command("sweep", "{spec}", *OPTIONS, "--seeds", 1, "--out", copy)
+    assert code == 1 and "one seed says nothing of others" in told
+    assert "1 of 2 runs failed" in problem and "density=0.5/seed-0: " in problem
+    code, _, problem = command("sweep", "{spec}", "--out", copy)
+    assert code == 2 and "nothing is varied" in problem
+    code, _, problem = command("sweep", "{spec}", *OPTIONS[:2], "--engine", "cloud")
+    assert code == 2 and "expected local, ray or here, got 'cloud'" in problem
+
+
+def test_runs_are_compared_sample_by_sample_and_a_run_with_itself_is_no_different(
+    swept: tuple[Found, Path], command: Callable[..., Said]
+) -> None:
+    found, out = swept
+    dense, sparse = (out / row.run for row in found.rows[:2])
+    code, told, _ = command("compare", dense, sparse, dense, "--json")
+    result = json.loads(told)
+    assert code == 0
+    first, other, same = result["runs"]
+    assert first["accuracy"]["final"]["share"] == found.rows[0].accuracy["final"]
+    assert (other["weights"], other["macs"]) == (found.rows[1].weights, found.rows[1].exit_macs)
+    assert result["differing"]["sparsity.density"] == [None, 0.5, None]
+    assert "seed" not in result["differing"]
+    paired, none = result["pairs"]
+    assert paired["difference"] == pytest.approx(
+        found.rows[1].accuracy["final"] - found.rows[0].accuracy["final"]
+    )
+    assert (none["gains"], none["losses"], none["p"]) == (0, 0, 1.0)
+    assert same["accuracy"] == first["accuracy"]
+    code, told, _ = command("compare", dense, sparse)
+    assert "not told apart by 30 samples" in told or ": told apart" in told
+    code, _, problem = command("compare", dense)
+    assert code == 2 and "needs two runs, got 1" in problem
+    code, _, problem = command("compare", dense, out / "nowhere")
+    assert code == 2 and "neither a finished run nor a bundle nor a sweep" in problem
+
+
+def test_runs_that_were_tested_on_other_samples_are_not_compared(
+    swept: tuple[Found, Path],
+) -> None:
+    found, out = swept
+    (one,) = sides([out / found.rows[0].run])
+    other = dataclasses.replace(one, data=("elsewhere", "other samples"))
+    assert pair(other, one) is None
+    assert isinstance(pair(dataclasses.replace(one, data=("a copy", one.data[1])), one), Pair)
+
+
+def test_chance_is_that_of_a_fair_coin() -> None:
+    # Of ten tosses at most one is another: 11 of 1024, on either side.
+    assert chance(9, 1) == chance(1, 9) == 22 / 1024
+    assert chance(0, 0) == chance(3, 3) == 1.0
 
 
 def test_two_sweeps_never_work_in_one_directory(raw: dict[str, Any], tmp_path: Path) -> None:

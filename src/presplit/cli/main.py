@@ -24,6 +24,7 @@ from typing import Any, TextIO
 import typer
 
 from presplit.cli import (
+    compare,
     demo,
     doctor,
     evaluate,
@@ -65,6 +66,7 @@ VERBS = (
     train,
     sweep,
     evaluate,
+    compare,
     export,
     inspect,
     view,

@@ -49,6 +49,12 @@ class Pieces:
         return self.net.last
 
     @property
+    def nbytes(self) -> int:
+        """What the pieces take where they are stored."""
+        parts = [*self.fragments.segments, *self.fragments.exits.values()]
+        return sum(len(part.onnx) for part in parts)
+
+    @property
     def exits(self) -> list[str]:
         """The tensors with the logits of every exit, in the order in which they run."""
         early = [logits_name(exit_.name) for exit_ in self.net.exits[:-1]]

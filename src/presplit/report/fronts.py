@@ -211,7 +211,6 @@ def _points(found: Found) -> Section | None:
     return Section(
         "Points",
         tables=[Table(rows, columns, "Means over seeds; dense nets are marked.", dense)],
-        note=_interval_note(found),
     )
 
 

@@ -32,8 +32,10 @@ def following(tasks: Sequence[Task], of: int) -> Generator[Callable[[Row], None]
     with doing("training", total, "epochs", done=sum(map(epochs_done, tasks))) as work:
 
         def look() -> None:
-            work.done = min(total, sum(map(epochs_done, tasks)))
-            work.note = f"{ended} of {of} runs"
+            done = min(total, sum(map(epochs_done, tasks)))
+            if work.done == work.first:  # until the first epoch libraries and data are loaded
+                work.first, work.began = float(done), time.monotonic()
+            work.done, work.note = float(done), f"{ended} of {of} runs"
 
         def follow() -> None:
             while not over.wait(EVERY_S):

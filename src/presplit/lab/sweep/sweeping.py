@@ -21,7 +21,7 @@ from presplit.core.errors import DataError, PresplitError, SpecError
 from presplit.core.processor import processor
 from presplit.core.progress import doing, track
 from presplit.core.spec import read_spec, spec_json
-from presplit.lab.compare import differences
+from presplit.lab.differing import differences
 from presplit.lab.sweep import timing
 from presplit.lab.sweep.found import SWEEP, Found, Row
 from presplit.lab.sweep.grid import Axis, Point, grid, refuse

@@ -106,18 +106,23 @@ def do(task: Task) -> Outcome:
 
 
 def kept(task: Task) -> Kept | None:
-    """What the finished run of ``task`` is worth, if it is there and of this spec."""
+    """What the finished run of ``task`` is worth, if it is there and was asked the same."""
+    found = kept_in(task.directory)
+    return found if found is not None and found.max_drop == task.max_drop else None
+
+
+def kept_in(directory: Path) -> Kept | None:
+    """What the finished run in ``directory`` is worth, if a sweep has written it down."""
     from presplit.train.runs import MODEL
 
-    file = task.directory / WORTH
+    file = directory / WORTH
     try:
-        if file.stat().st_mtime_ns < (task.directory / MODEL).stat().st_mtime_ns:
+        if file.stat().st_mtime_ns < (directory / MODEL).stat().st_mtime_ns:
             return None  # it has been trained again since
         found = msgspec.json.decode(file.read_bytes(), type=Kept)
     except (OSError, msgspec.MsgspecError):
         return None
-    is_whole = (task.directory / WHOLE).is_file()
-    return found if is_whole and found.max_drop == task.max_drop else None
+    return found if (directory / WHOLE).is_file() else None
 
 
 def _done(task: Task) -> Kept:
@@ -136,7 +141,6 @@ def _done(task: Task) -> Kept:
     took = time.perf_counter() - began
     run = seen[0] if seen else runs.read_run(task.directory, task.own)
     pieces, macs = runs.pieces_of(run)
-    parts = [*pieces.fragments.segments, *pieces.fragments.exits.values()]
     found = Kept(
         max_drop=task.max_drop,
         accuracy=result["accuracy"],
@@ -145,7 +149,7 @@ def _done(task: Task) -> Kept:
         weights=result["weights"],
         macs=macs[run.exit_names[-1]],
         exit_macs=macs,
-        bytes=sum(len(part.onnx) for part in parts),
+        bytes=pieces.nbytes,
         input=tuple(int(size) for size in run.train.x.shape[1:]),
         train_s=round(took, 3),
     )

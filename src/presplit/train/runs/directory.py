@@ -37,6 +37,7 @@ import presplit
 from presplit.core.errors import DataError
 from presplit.core.processor import processor
 from presplit.core.spec import Spec, read_spec, spec_json
+from presplit.train.data import Dataset
 from presplit.train.fitting import checkpoint, distributed
 from presplit.train.fitting.resume import Epoch
 from presplit.train.runs.build import Own, Run, build
@@ -49,15 +50,16 @@ ANYWHERE = ("model.factory",)
 """Keys in which a run that goes on may differ: where the code lies is the user's word each time."""
 
 
-def read_run(directory: str | Path, own: Own | None = None) -> Run:
+def read_run(directory: str | Path, own: Own | None = None, *, data: Dataset | None = None) -> Run:
     """The trained net of the run in ``directory``, with ``own`` as for `build`.
 
-    No code that the run names is run: a net of one's own comes from ``own``. Raises `DataError` if
+    No code that the run names is run: a net of one's own comes from ``own``. ``data``: its data
+    set, where it is loaded already. Raises `DataError` if
     it is not a finished run, or its net's code has changed so that it answers otherwise.
     """
     directory = Path(directory)
     refuse_unfinished(directory)
-    run = build(read_spec(at(directory, SPEC)), own)
+    run = build(read_spec(at(directory, SPEC)), own, data=data)
     checkpoint.restore(at(directory, MODEL), run.model)
     run.model.eval()
     return run
