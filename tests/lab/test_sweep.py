@@ -8,6 +8,7 @@ import fcntl
 import json
 import shutil
 import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ import pytest
 
 from presplit.cli.main import main
 from presplit.core.errors import DataError, SpecError
+from presplit.core.progress import listening
 from presplit.lab.compare import Pair, chance, pair, sides
 from presplit.lab.sweep import Found, Settings, axis, grid, read_found, sweep
 from presplit.lab.sweep.found import Row
 from presplit.lab.sweep.intervals import estimate
 from presplit.lab.sweep.local import KILLED, side_by_side
-from presplit.lab.sweep.progress import epochs_done
+from presplit.lab.sweep.progress import epochs_done, following
 from presplit.lab.sweep.task import Outcome, Task
 from presplit.lab.sweep.worth import worths
 
@@ -200,6 +202,47 @@ def command(
         return code, *capsys.readouterr()
 
     return call
+
+
+class Heard:
+    """A listener that keeps what is said, and the work at its last move."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.tasks: list[Any] = []
+
+    def began(self, task: Any) -> None:
+        self.tasks.append(task)
+
+    def moved(self, task: Any) -> None: ...
+    def ended(self, task: Any) -> None: ...
+
+    def told(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+
+def test_how_far_a_sweep_is_counts_epochs_and_names_the_time_that_is_left(
+    swept: tuple[Found, Path], tmp_path: Path
+) -> None:
+    found, out = swept
+    rows = found.rows
+    spec = (out / rows[0].run / "spec.json").read_bytes()
+    tasks = [Task(number, spec, tmp_path / str(number), 0.0, 1) for number in range(4)]
+    heard = Heard()
+    with listening(heard), following(tasks, 5) as ended:
+        (work,) = heard.tasks
+        assert (work.total, work.done, work.unit) == (8, 0, "epochs")
+        (tmp_path / "0" / "unfinished").mkdir(parents=True)
+        (tmp_path / "0" / "unfinished" / "metrics.jsonl").write_text("{}\n")
+        ended(rows[0])
+        assert work.done == 1
+        shutil.copytree(out / rows[1].run, tmp_path / "1")
+        time.sleep(0.01)
+        ended(rows[1])
+        assert (work.done, work.note) == (3, "3 of 5 runs")
+    assert heard.said[0] == "1 of 5 runs are finished already"
+    assert "run 2 of 5: dense, seed 0: " in heard.said[1]
+    assert heard.said[2].endswith(" left") and "run 3 of 5: density=0.5, seed 0" in heard.said[2]
 
 
 def test_the_command_tells_what_was_found_and_leaves_its_report(

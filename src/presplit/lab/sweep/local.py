@@ -56,6 +56,7 @@ def _outcomes(
             n_jobs=max(jobs, 2),
             pre_dispatch=jobs,
             batch_size=1,
+            max_nbytes=None,  # tasks hold no arrays to share
             return_as="generator_unordered",
         )
         outcomes = runner(joblib.delayed(do)(task) for task in tasks)

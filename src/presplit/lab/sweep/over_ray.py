@@ -1,14 +1,16 @@
 """The runs of a sweep on the machines of a Ray cluster, by Ray Tune.
 
-The directory of the sweep lies on a file system that all machines share; each run looks for a file
-there first, and refuses to train where it is not. ``RAY_ADDRESS`` says which cluster. The only file
-of the lab that knows Ray.
+The directory of the sweep lies on a file system that all machines share; each run looks for it
+first, and refuses to train where it is not. ``RAY_ADDRESS`` says which cluster. The only file of
+the lab that knows Ray.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
-import secrets
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,11 +27,13 @@ NEED = {"need": "--engine ray", "extra": "ray"}
 def over_ray(
     tasks: Sequence[Task], do: Callable[[Task], Outcome], *, directory: Path, jobs: int
 ) -> Iterator[Outcome]:
-    """What ``do`` gives for each of ``tasks``, ``jobs`` at a time on each machine's processors.
+    """What ``do`` gives for each of ``tasks``, ``jobs`` at a time, which share the whole cluster.
 
-    A GPU of the cluster is shared by ``jobs`` runs. Raises
-    `MissingLibrary` without Ray, `SpecError` without a cluster.
+    Outcomes come when all tasks are done. Raises `MissingLibrary` without Ray, `SpecError` without
+    a cluster.
     """
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # else it draws boxes, however quiet it is
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the sweep at once
     ray: Any = library("ray", **NEED)
     tune: Any = library("ray.tune", **NEED)
     if not tasks:
@@ -41,27 +45,33 @@ def over_ray(
                 "machine, which ray start makes), or leave --engine out: one machine needs no Ray"
             )
         ray.init(log_to_driver=False, logging_level="ERROR")
-    token = directory.resolve() / f".shared-{secrets.token_hex(4)}"
-    token.touch()
-    try:
-        gpus = float(ray.cluster_resources().get("GPU", 0))
-        needs = {"cpu": tasks[0].threads, **({"gpu": 1 / jobs} if gpus else {})}
-        with tempfile.TemporaryDirectory() as kept:
-            tuner = tune.Tuner(
-                tune.with_resources(_trainable(tasks, do, token), needs),
-                param_space={"place": tune.grid_search(list(range(len(tasks))))},
-                tune_config=tune.TuneConfig(max_concurrent_trials=0),
-                run_config=tune.RunConfig(storage_path=kept, verbose=0),
-            )
+    needs = _needs(ray, jobs)
+    given = [dataclasses.replace(task, threads=int(needs["cpu"])) for task in tasks]
+    with tempfile.TemporaryDirectory(prefix=".ray-", dir=directory.resolve()) as shared:
+        tuner = tune.Tuner(
+            tune.with_resources(trainable(given, do, Path(shared)), needs),
+            param_space={"place": tune.grid_search(list(range(len(given))))},
+            tune_config=tune.TuneConfig(max_concurrent_trials=jobs),
+            run_config=tune.RunConfig(storage_path=shared, verbose=0),
+        )
+        with contextlib.redirect_stdout(sys.stderr):  # it is no result of the command
             results = tuner.fit()
-        for place, task in enumerate(tasks):
-            yield _outcome(task, results, place)
-    finally:
-        token.unlink(missing_ok=True)
+        outcomes = [_outcome(task, results, place) for place, task in enumerate(given)]
+    yield from outcomes
 
 
-def _trainable(
-    tasks: Sequence[Task], do: Callable[[Task], Outcome], token: Path
+def _needs(ray: Any, jobs: int) -> dict[str, float]:
+    """The processors and the share of a GPU that each of ``jobs`` runs has, on some machine."""
+    of_all, machines = ray.cluster_resources(), ray.nodes()
+    largest = max(each["Resources"].get("CPU", 0.0) for each in machines if each["Alive"])
+    needs = {"cpu": max(1.0, min(largest, of_all.get("CPU", 1.0)) // jobs)}
+    if of_all.get("GPU"):
+        needs["gpu"] = min(1.0, of_all["GPU"] / jobs)
+    return needs
+
+
+def trainable(
+    tasks: Sequence[Task], do: Callable[[Task], Outcome], shared: Path
 ) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """What Ray runs: one task, by its place, whose outcome is the trial's last result."""
     folder = os.getcwd()
@@ -69,10 +79,10 @@ def _trainable(
     def run(config: Mapping[str, Any]) -> dict[str, Any]:
         place: int = config["place"]
         task = tasks[place]
-        if not token.is_file():
+        if not shared.is_dir():
             outcome = Outcome(
                 task.number,
-                reason=f"{os.uname().nodename} does not see {token.parent}: --out must be on a "
+                reason=f"{os.uname().nodename} does not see {shared.parent}: --out must be on a "
                 "file system that all machines share",
             )
         else:

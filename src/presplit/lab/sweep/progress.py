@@ -33,8 +33,10 @@ def following(tasks: Sequence[Task], of: int) -> Generator[Callable[[Row], None]
 
         def look() -> None:
             done = min(total, sum(map(epochs_done, tasks)))
-            if work.done == work.first:  # until the first epoch libraries and data are loaded
+            if not work.note:  # until the first epoch ends libraries and data are loaded
                 work.first, work.began = float(done), time.monotonic()
+            if done == work.done:
+                return
             work.done, work.note = float(done), f"{ended} of {of} runs"
 
         def follow() -> None:
@@ -45,6 +47,7 @@ def following(tasks: Sequence[Task], of: int) -> Generator[Callable[[Row], None]
             nonlocal ended
             ended += 1
             look()
+            work.note = f"{ended} of {of} runs"
             left = work.left_s(time.monotonic())
             rest = f"; about {clock(left)} left" if left and ended < of else ""
             tell(f"run {ended} of {of}: {_told(row)}{rest}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from presplit.lab.sweep.local import side_by_side
 from presplit.lab.sweep.over_ray import over_ray
 from presplit.lab.sweep.progress import following
 from presplit.lab.sweep.tables import write_tables
-from presplit.lab.sweep.task import WHOLE, Kept, Outcome, Own, Task, do, kept
+from presplit.lab.sweep.task import WHOLE, Kept, Outcome, Own, Task, do, kept, loaded
 from presplit.lab.sweep.worth import worths
 
 LOCK = ".lock"
@@ -212,11 +213,9 @@ def _check(points: Sequence[Point], own: Own | None) -> dict[str, int]:
     from presplit.train import runs
 
     faults, samples = list[tuple[str, str]](), dict[str, int]()
-    data, of = None, None
     for number, point in enumerate(track(points, "looking at the grid", "points")):
         try:
-            if data is None or of != point.spec.data:
-                data, of = runs.loaded(point.spec.data), point.spec.data
+            data = loaded(point.spec.data)
             run = runs.check(point.spec, own, data=data, fill=number == 0)
         except PresplitError as error:
             faults.append((point.name, str(error)))
@@ -232,10 +231,10 @@ def _check(points: Sequence[Point], own: Own | None) -> dict[str, int]:
 
 def _engine(settings: Settings, directory: Path) -> Run:
     if settings.engine == "ray":
-        return lambda tasks, do: over_ray(tasks, do, directory=directory, jobs=settings.jobs)
+        return functools.partial(over_ray, directory=directory, jobs=settings.jobs)
     if settings.engine == "here":
         return lambda tasks, do: map(do, tasks)
-    return lambda tasks, do: side_by_side(tasks, do, jobs=settings.jobs)
+    return functools.partial(side_by_side, jobs=settings.jobs)
 
 
 def _begun(

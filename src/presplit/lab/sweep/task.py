@@ -6,20 +6,24 @@ What it is worth is kept in its run directory (``worth.json``), beside the net a
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from presplit.core.errors import PresplitError
 from presplit.core.progress import listening
-from presplit.core.sections import Spec
+from presplit.core.sections import Data, Spec
 from presplit.lab.sweep.found import Routed
+
+if TYPE_CHECKING:
+    from presplit.train.data import Dataset
 
 WORTH, WHOLE = "worth.json", "whole.onnx"
 
@@ -125,10 +129,19 @@ def kept_in(directory: Path) -> Kept | None:
     return found if (directory / WHOLE).is_file() else None
 
 
+@functools.lru_cache(1)
+def loaded(data: Data) -> Dataset:
+    """The data set of ``data``; that of the run before is kept, which most often is the same."""
+    from presplit.train import runs
+
+    return runs.loaded(data)
+
+
 def _done(task: Task) -> Kept:
     """Train what ``task`` says, or go on with it, and give what it is worth."""
     from presplit.train import checkpoint, runs
 
+    data = loaded(task.spec.data)
     began, seen = time.perf_counter(), list[runs.Run]()
     result = runs.train(
         task.spec,
@@ -137,9 +150,10 @@ def _done(task: Task) -> Kept:
         resume=True,
         on_data=seen.append,
         on_epoch=lambda _: _stop_if_alone(task.parent),
+        data=data,
     )
     took = time.perf_counter() - began
-    run = seen[0] if seen else runs.read_run(task.directory, task.own)
+    run = seen[0] if seen else runs.read_run(task.directory, task.own, data=data)
     pieces, macs = runs.pieces_of(run)
     found = Kept(
         max_drop=task.max_drop,

@@ -13,6 +13,7 @@ from torch import nn
 from presplit.core.errors import DataError, SpecError, context
 from presplit.core.progress import about, subject, tell
 from presplit.core.spec import Spec
+from presplit.train.data import Dataset
 from presplit.train.fitting import checkpoint, distributed
 from presplit.train.fitting.checks import refuse_what_does_not_fit
 from presplit.train.fitting.fit import fit
@@ -36,6 +37,7 @@ def train(
     resume: bool = False,
     on_epoch: OnEpoch | None = None,
     on_data: OnData | None = None,
+    data: Dataset | None = None,
 ) -> dict[str, Any]:
     """Build, train and evaluate ``spec``.
 
@@ -47,13 +49,15 @@ def train(
     teacher, the net that the run starts from is the teacher; without such, the dense parent is
     trained first, by the same recipe, into ``teacher/``, anew unless ``resume``. Of several
     processes, one writes. ``on_data`` is told the run before it is trained.
+    ``data``: the data set of ``spec``, where it is loaded already.
     """
     directory = Path(directory)
     unfinished = directory / place.UNFINISHED
     before = _begun(spec, directory, resume=resume)
     if before is not None and before.parent != unfinished:
-        return judge(place.read_run(directory, own))
-    run = build(spec, own, weights=_start(spec, directory, is_begun=before is not None))
+        return judge(place.read_run(directory, own, data=data))
+    weights = _start(spec, directory, is_begun=before is not None)
+    run = build(spec, own, weights=weights, data=data)
     if on_data is not None and distributed.rank() == 0:
         on_data(run)
     example = torch.from_numpy(run.train.x[:2].copy())
