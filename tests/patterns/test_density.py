@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -166,6 +167,25 @@ def test_a_budget_is_refused_exactly_if_no_densities_meet_it(
         ] or f"{totals[0]}..{totals[-1]} are possible" in str(error)
     else:
         assert spent(layers, densities) in met
+
+
+@settings(max_examples=30)
+@given(layers=small_nets(), share=st.floats(0.01, 1.0))
+def test_without_a_tolerance_the_total_is_the_nearest_of_all_there_are(
+    layers: list[LayerSize], share: float
+) -> None:
+    budget = share * total(layers)
+    choices = itertools.product(*(layer.legal for layer in layers))
+    totals = [sum(layer.cost(d) for layer, d in zip(layers, c, strict=True)) for c in choices]
+    nearest = min(abs(cost - budget) for cost in totals)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        densities = allocate(layers, budget=budget, tolerance=None)
+    found = abs(spent(layers, densities) - budget)
+    assert found <= max(nearest, 0.01 * budget)
+    assert bool(said) == (nearest > 0.01 * budget), "how far it is is said where it is far"
+    if said:
+        assert f"is {spent(layers, densities)}, " in str(said[0].message)
 
 
 @settings(max_examples=30)

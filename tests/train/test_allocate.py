@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from presplit.core.errors import GraphError, PatternError
+from presplit.core.errors import GraphError, PatternError, PresplitWarning
 from presplit.patterns import PATTERNS
 from presplit.runtime import seconds_of
 from presplit.train import (
@@ -175,7 +175,10 @@ def test_an_impossible_budget_is_refused_with_what_is_possible() -> None:
     with pytest.raises(
         PatternError, match=r"a budget of 47.36 weights is impossible: \d+..4736 are possible"
     ):
-        allocate(mlp([64, 64, 10]), torch.zeros(1, 64), budget=0.01)
+        allocate(mlp([64, 64, 10]), torch.zeros(1, 64), budget=0.01, tolerance=0.5)
+    with pytest.warns(PresplitWarning, match=r"nearest total .* reach is 832, 17.6 times it"):
+        shares = allocate(mlp([64, 64, 10]), torch.zeros(1, 64), budget=0.01)
+    assert shares == {"fc1": 0.125, "fc2": 0.5}
     with pytest.raises(PatternError, match="layer fc1 needs times"):
         allocate(mlp([64, 64, 10]), torch.zeros(1, 64), budget=0.5, times={})
     with pytest.raises(

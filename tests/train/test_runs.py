@@ -218,6 +218,17 @@ def test_a_budget_in_the_spec_is_kept_by_the_net() -> None:
         spec_from({"sparsity": {"density": 0.25, "unit": "macs"}})
 
 
+def test_what_a_run_has_in_place_of_what_was_asked_is_in_its_notes() -> None:
+    near = {"density": 0.3, "nearest": True}
+    layers = {"model": {"kind": "mlp", "layers": [64, 128, 10]}}
+    run = runs.build(spec_from({**layers, "sparsity": near}))
+    assert run.notes == ("density 0.3: the nearest that grouped has is 0.25 for fc1",)
+    run = runs.build(spec_from({**layers, "sparsity": {"budget": 0.07}}))
+    assert len(run.notes) == 1 and "the nearest total that these densities reach" in run.notes[0]
+    with pytest.raises(PatternError, match="is impossible"):
+        runs.build(spec_from({**layers, "sparsity": {"budget": 0.07, "tolerance": 0.05}}))
+
+
 def stop_after(epoch: Epoch) -> None:
     raise KeyboardInterrupt
 

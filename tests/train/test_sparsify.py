@@ -20,6 +20,7 @@ from presplit.train import (
     add_exits,
     count_weights,
     decide,
+    moved,
     sparsify,
     summary,
 )
@@ -393,3 +394,27 @@ def test_one_density_for_a_model_with_exits_is_refused() -> None:
     model = add_exits(mlp([8, 16, 4]), after=["relu1"])
     with pytest.raises(GraphError, match="call sparsify before add_exits"):
         sparsify(model, density=0.5)
+
+
+def test_the_nearest_density_is_taken_where_it_is_asked_for_and_told() -> None:
+    net = mlp([64, 48, 36, 37, 10])
+    found = sparsify(net, density=0.3, layers={"fc2": 0.21}, nearest=True)
+    has = {name: layer.pattern.density for name, layer in sparse_layers(found).items()}
+    # 48 and 36 share the divisors 1, 2, 3, 4, 6 and 12; 36 -> 37 has only 1, and stays dense
+    assert has == {"fc1": 0.25, "fc2": 0.25}
+    assert moved(found) == {"fc1": (0.3, 0.25), "fc2": (0.21, 0.25)}
+    assert decide(net, density=0.3, nearest=True)["fc3"].why == (
+        "density 0.3: the nearest that it can have is 1"
+    )
+    assert moved(sparsify(net, density=0.25, nearest=True)) == {}
+    # outputs of layers that nobody names read 8 features at least: 64 / 8, not 64 / 16
+    assert moved(sparsify(mlp([64, 64, 10]), density=0.07, nearest=True)) == {"fc1": (0.07, 0.125)}
+    with pytest.raises(PatternError, match="; --nearest .* takes the nearest of each layer"):
+        sparsify(net, layers={"fc2": 0.21})
+    with pytest.raises(GraphError, match="name layers and densities; --nearest"):
+        sparsify(net, density=0.3)
+
+
+def sparse_layers(model: nn.Module) -> dict[str, SparseLinear]:
+    """Those that became sparse."""
+    return {name: each for name, each in model.named_modules() if isinstance(each, SparseLinear)}

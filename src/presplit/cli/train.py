@@ -53,6 +53,13 @@ def train(
         float | None,
         typer.Option(help="Share of the dense net's weights, in 0..1, divided among the layers."),
     ] = None,
+    nearest: Annotated[
+        bool,
+        typer.Option(
+            "--nearest",
+            help="Where a layer cannot have exactly the density, it takes the nearest that it can.",
+        ),
+    ] = False,
     family: Annotated[
         str | None, typer.Option(help="Pattern family: grouped, tiled, biregular, ...")
     ] = None,
@@ -112,6 +119,7 @@ def train(
             "data.name": data,
             "data.skip_bad": skip_bad or None,
             "sparsity.density": density,
+            "sparsity.nearest": nearest or None,
             "sparsity.budget": budget,
             "sparsity.family": family,
             "training.recipe": recipe,
@@ -146,6 +154,8 @@ def _tell_data(run: Run) -> None:
 
     from presplit.train.data import DATASETS
 
+    for sentence in run.notes:
+        say(sentence)
     for sentence in run.data.left_out:
         say(f"left out: {sentence}")
     if run.data.left_out:

@@ -71,6 +71,10 @@ class MissingLibrary(PresplitError):
     """An optional library is not installed; the text says which extra brings it."""
 
 
+class PresplitWarning(UserWarning):
+    """Something that is allowed and probably not meant; the text says the number and the cure."""
+
+
 @contextlib.contextmanager
 def context(where: str) -> Generator[None]:
     """Put ``where`` before the text of any `PresplitError` raised inside.

@@ -98,12 +98,15 @@ Model = Mlp | Cnn | OwnModel
 class ByDensity(Value, frozen=True, tag_field="kind", tag="density"):
     """``[sparsity]`` with ``density`` for all layers, or ``layers``, or both.
 
-    ``layers`` holds the densities of those whose name matches a glob.
+    ``layers`` holds the densities of those whose name matches a glob. ``nearest``: where the family
+    has not exactly the density for a layer, it takes the nearest that it has; else a layer that is
+    named so is an error, and the others stay dense.
     """
 
     density: Density | None = None
     layers: dict[Text, Density] = {}
     family: Text = "grouped"
+    nearest: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -115,13 +118,13 @@ class ByBudget(Value, frozen=True, tag_field="kind", tag="budget"):
     """``[sparsity]`` with ``budget``: what all layers together may cost, a share of the dense net.
 
     ``unit`` says of its weights, multiplications or bytes; it is divided by ``profile`` and met
-    within ``tolerance``.
+    within ``tolerance``, or without one as nearly as the family can.
     """
 
     budget: Density
     unit: Literal["weights", "macs", "bytes"] = "weights"
     profile: Literal["uniform", "uniform+", "erk", "early_sparse"] = "erk"
-    tolerance: Density = 0.05
+    tolerance: Density | None = None
     family: Text = "grouped"
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from presplit.core.errors import PatternError
+from presplit.core.errors import PatternError, PresplitWarning
 from presplit.patterns.knapsack import Option, cheapest
 
 Unit = Literal["weights", "macs", "bytes"]
+USUAL = 0.01
+"""How closely a budget is met where nothing is said of it and densities allow it."""
 Wish = tuple[float, float]
 """(density, penalty) of one option of a layer."""
 
@@ -73,31 +76,58 @@ def spend(
     tries: Sequence[Sequence[Sequence[Wish]]],
     budget: float,
     unit: Unit,
-    tolerance: float,
+    tolerance: float | None,
+    *,
+    usual: float = USUAL,
 ) -> dict[str, float]:
     """One density for each layer: least penalty within the budget.
 
-    Raises `PatternError`, saying what is possible, if there is none.
+    Raises `PatternError`, saying what is possible, if there is none within ``tolerance``. None asks
+    for the nearest total that there is: if that is further than ``usual``, a `PresplitWarning` says
+    how far.
 
     ``tries``: rows of options, one row a layer; the first that can meet the budget is taken, the
     last has all options.
     """
     if unit not in get_args(Unit):
         raise PatternError(f"unit: expected one of {', '.join(get_args(Unit))}, got {unit!r}")
-    if not 0 < budget < math.inf or not 0 <= tolerance < 1:
+    within = usual if tolerance is None else tolerance
+    if not 0 < budget < math.inf or not 0 <= within < 1:
         raise PatternError(
             f"a budget is a positive number of {unit}, a tolerance in 0..1, got {budget}, "
             f"{tolerance}"
         )
-    low, high = math.ceil(budget * (1 - tolerance)), math.floor(budget * (1 + tolerance))
+    low, high = math.ceil(budget * (1 - within)), math.floor(budget * (1 + within))
     for rows in tries:
         picks = cheapest(_options(layers, rows, unit), low, high)
         if picks is not None:
-            return {
-                layer.name: row[pick][0]
-                for layer, row, pick in zip(layers, rows, picks, strict=True)
-            }
-    raise PatternError(_impossible(_options(layers, tries[-1], unit), budget, low, high, unit))
+            return _picked(layers, rows, picks)
+    options = _options(layers, tries[-1], unit)
+    if tolerance is not None:
+        raise PatternError(_impossible(options, budget, low, high, unit))
+    picks = _nearest(options, budget, low, high)
+    spent = sum(row[pick][0] for row, pick in zip(options, picks, strict=True))
+    warnings.warn(
+        f"a budget of {budget:.6g} {unit} cannot be met: the nearest total that these densities "
+        f"reach is {spent}, {spent / budget:.3g} times it; another family has others, and a "
+        "tolerance makes it an error",
+        PresplitWarning,
+        stacklevel=2,
+    )
+    return _picked(layers, tries[-1], picks)
+
+
+def _picked(
+    layers: Sequence[LayerSize], rows: Sequence[Sequence[Wish]], picks: Sequence[int]
+) -> dict[str, float]:
+    return {layer.name: row[pick][0] for layer, row, pick in zip(layers, rows, picks, strict=True)}
+
+
+def _nearest(options: Sequence[Sequence[Option]], budget: float, low: int, high: int) -> list[int]:
+    """The least penalty at the total nearest to ``budget``, none of which is in ``low..high``."""
+    totals = _totals_around(options, low, high)
+    _, total, picks = min((abs(total - budget), total, picks) for total, picks in totals)
+    return cheapest(options, total, total) or picks
 
 
 def _options(
@@ -117,16 +147,26 @@ def _impossible(
     least, most = (sum(pick(cost for cost, _ in row) for row in options) for pick in (min, max))
     if high < least or low > most:
         return f"a budget of {budget:.6g} {unit} is impossible: {least}..{most} are possible"
-    near: list[int] = []
-    for sign, start, stop in ((-1, least, low - 1), (1, high + 1, most)):
-        rows = [[(cost, float(sign * cost)) for cost, _ in row] for row in options]
-        picks = cheapest(rows, start, stop)
-        near += [sum(row[pick][0] for row, pick in zip(rows, picks, strict=True))] if picks else []
-    nearest = " and ".join(str(cost) for cost in near)
+    nearest = " and ".join(str(total) for total, _ in _totals_around(options, low, high))
     return (
         f"none found that cost {low}..{high} {unit}; the nearest totals are {nearest}: "
         "change budget or tolerance"
     )
+
+
+def _totals_around(
+    options: Sequence[Sequence[Option]], low: int, high: int
+) -> list[tuple[int, list[int]]]:
+    """The nearest totals below and above ``low..high``, if there are any, and what gives them."""
+    least, most = (sum(pick(cost for cost, _ in row) for row in options) for pick in (min, max))
+    found: list[tuple[int, list[int]]] = []
+    for sign, start, stop in ((-1, least, low - 1), (1, high + 1, most)):
+        rows = [[(cost, float(sign * cost)) for cost, _ in row] for row in options]
+        picks = cheapest(rows, start, stop)
+        if picks is not None:
+            total = sum(row[pick][0] for row, pick in zip(rows, picks, strict=True))
+            found.append((total, picks))
+    return found
 
 
 def check_layers(layers: Sequence[LayerSize]) -> None:

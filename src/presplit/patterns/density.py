@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 
 from presplit.core.errors import PatternError
-from presplit.patterns.budget import LayerSize, Unit, check_layers, spend
+from presplit.patterns.budget import USUAL, LayerSize, Unit, check_layers, spend
 from presplit.patterns.degrees import Reals, shares
 
 Profile = Literal["uniform", "uniform+", "erk", "early_sparse"]
@@ -42,11 +42,12 @@ def allocate(
     budget: float,
     unit: Unit = "weights",
     profile: Profile = "erk",
-    tolerance: float = 0.01,
+    tolerance: float | None = USUAL,
 ) -> dict[str, float]:
     """The legal density of each layer by name, so that together they cost ``budget``.
 
-    The cost is met within ``tolerance``.
+    The cost is met within ``tolerance``; None takes the nearest there is, and a `PresplitWarning`
+    says how far that is from it.
 
     ``budget`` counts the ``unit`` for the whole net: a quarter of it is ``0.25 * total(layers,
     unit)``. Raises `PatternError` with the range that is possible if the budget is outside it, and
@@ -82,14 +83,16 @@ def by_time(
     *,
     budget: float,
     unit: Unit = "weights",
-    tolerance: float = 0.01,
+    tolerance: float | None = USUAL,
+    usual: float = USUAL,
 ) -> dict[str, float]:
     """The density of each layer by name with which a net of cost ``budget`` is fastest.
 
     ``times[name]``: seconds of the layer at each candidate density, measured on the engine that
     will run it. The budget is spent, not only kept: what a wide layer gives up a narrow one, for
     which sparsity saves no time, may keep. Where densities are few, a ``tolerance`` of 0.05..0.1
-    finds faster nets: a narrow one makes layers sparse only to hit the total. Raises `PatternError`
+    finds faster nets: a narrow one makes layers sparse only to hit the total. None meets it within
+    ``usual``, or as nearly as it can, as `allocate` does. Raises `PatternError`
     as `allocate` does, and if a layer was not measured.
 
     >>> narrow = LayerSize("narrow", 64, 64, (0.25, 1.0))
@@ -110,7 +113,7 @@ def by_time(
                 f"layer {layer.name} needs times >= 0 at densities in 0..1, got {dict(seconds)}"
             )
     rows = [sorted(times[layer.name].items()) for layer in layers]
-    return spend(layers, [rows], budget, unit, tolerance)
+    return spend(layers, [rows], budget, unit, tolerance, usual=usual)
 
 
 def _uniform(layers: Sequence[LayerSize]) -> Reals:

@@ -23,7 +23,7 @@ from presplit.train.nets.add_exits import add_exits, exit_macs
 from presplit.train.nets.allocate import allocate, layer_times
 from presplit.train.nets.decide import Decision, decide
 from presplit.train.nets.exits import MultiExit
-from presplit.train.nets.sparsify import sparsify
+from presplit.train.nets.sparsify import moved, sparsify
 from presplit.train.nets.summary import LayerSummary, Summary, count_weights, summary
 from presplit.train.nets.to_onnx import to_onnx
 
@@ -54,6 +54,7 @@ __all__ = [
     "initialise",
     "layer_times",
     "restore",
+    "moved",
     "route",
     "save",
     "sparsify",

@@ -56,6 +56,8 @@ class SparseLayer(nn.Module):
     """Groups of the convolution that this was made of: its outputs read one of so many parts."""
     family: str = ""
     """The name of the pattern's family, if it has one: for summaries only."""
+    asked: float | None = None
+    """The density that was asked for, where the pattern has the nearest one there is."""
     bias: Tensor | None
     index: Tensor
     kept: Tensor | None

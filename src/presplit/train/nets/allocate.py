@@ -59,11 +59,14 @@ def allocate(
     `presplit.patterns.density.allocate`; with ``times``, as `layer_times` gives them, they are
     chosen so that the net is fastest: narrow layers stay dense, wide ones carry the sparsity. No
     output reads fewer than ``least_features`` (1 for small nets), unless the layer has no more. The
-    budget is met within ``tolerance``, by default 1 %, with ``times`` 10 %, for densities are few.
+    budget is met within ``tolerance``, and it is an error if that cannot be; without one it is met
+    within 1 % (with ``times`` 10 %, for densities are few), or as nearly as the family can, and
+    then a `PresplitWarning` says how far off that is.
     The result is what `sparsify` takes as ``layers``; a density of 1 keeps a layer dense, and so do
     depthwise convolutions and what else cannot be sparse.
 
-    Raises `PatternError` with the budgets that are possible if this one is not.
+    Raises `PatternError` with the budgets that are possible if this one is not within the
+    ``tolerance`` that was asked for.
 
     >>> first, second, last = nn.Linear(64, 64), nn.Linear(64, 512), nn.Linear(512, 10)
     >>> net = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
@@ -78,21 +81,13 @@ def allocate(
     sizes = _sizes(model, observe(model, example), family, least_features, unit)
     whole = budget * total(sizes, unit)
     if times is None:
-        return divide(
-            sizes,
-            budget=whole,
-            unit=unit,
-            profile=profile,
-            tolerance=0.01 if tolerance is None else tolerance,
-        )
+        return divide(sizes, budget=whole, unit=unit, profile=profile, tolerance=tolerance)
     known = {
         size.name: {d: s for d, s in times.get(size.name, {}).items() if _has(size, d)}
         for size in sizes
     }
     known |= {size.name: {1.0: 0.0} for size in sizes if len(size.legal) == 1}
-    return by_time(
-        sizes, known, budget=whole, unit=unit, tolerance=0.1 if tolerance is None else tolerance
-    )
+    return by_time(sizes, known, budget=whole, unit=unit, tolerance=tolerance, usual=0.1)
 
 
 def layer_times(

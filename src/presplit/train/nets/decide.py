@@ -6,6 +6,7 @@ Nothing is changed here: `decide` looks and says, `presplit.train.sparsify` does
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -17,7 +18,8 @@ from torch import nn
 from presplit.core.errors import GraphError, PatternError, context
 from presplit.core.protocols import Family
 from presplit.core.types import Pattern
-from presplit.patterns import PATTERNS, grouped
+from presplit.patterns import LEGAL, PATTERNS, grouped
+from presplit.patterns.densities import SIX_DIGITS
 from presplit.patterns.periodic_kernel import KernelSupports
 from presplit.train.layers.convolution import Convolution
 from presplit.train.layers.feature_major import FeatureMajorLinear
@@ -48,13 +50,15 @@ class Decision:
 
     ``pattern``: its connections, None if it stays dense; ``kernels``: the entries that its kernels
     keep, None if they are whole; ``family``: the name of the family that drew the pattern, if one
-    did; ``why``: why it stays dense, if it does.
+    did; ``why``: why it stays dense, if it does; ``asked``: the density that was asked for, where
+    the pattern has the nearest one that the family can have for the layer.
     """
 
     pattern: Pattern | None = None
     kernels: KernelSupports | None = None
     family: str = ""
     why: str = ""
+    asked: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class _Asked:
     layers: Mapping[str, Wanted]
     kernels: Mapping[str, KernelSupports]
     draw: Family
+    nearest: bool
 
 
 def decide(
@@ -74,6 +79,7 @@ def decide(
     layers: Mapping[str, Wanted] | None = None,
     kernels: Mapping[str, KernelSupports] | None = None,
     family: str | Family = "grouped",
+    nearest: bool = False,
     seed: int = 0,
 ) -> Mapping[str, Decision]:
     """What `presplit.train.sparsify` makes of each linear layer and convolution of ``model``.
@@ -95,7 +101,7 @@ def decide(
     if density is not None and not 0 < density <= 1:
         raise PatternError(f"density must be in 0..1, got {density}")
     draw = PATTERNS.find(family) if isinstance(family, str) else family
-    asked = _Asked(density, dict(layers or {}), dict(kernels or {}), draw)
+    asked = _Asked(density, dict(layers or {}), dict(kernels or {}), draw, nearest)
     dense = {
         name: layer
         for name, layer in model.named_modules()
@@ -131,6 +137,8 @@ def _decision(
     else:
         _refuse_special(layer, model)
         found = _as_named(asked, wanted, layer, seed)
+    if found.pattern is not None and found.pattern.density == 1 and found.asked is not None:
+        found = Decision(why=f"density {found.asked:g}: the nearest that it can have is 1")
     if kept is None:
         return found
     _refuse_special(layer, model)
@@ -146,9 +154,12 @@ def _as_named(asked: _Asked, wanted: Wanted, layer: nn.Module, seed: int) -> Dec
     if callable(wanted):
         if asked.density is None:
             raise PatternError("a family draws patterns of a density: give sparsify density=")
-        return _drawn(wanted, layer, asked.density, seed)
+        return _drawn(asked, wanted, layer, asked.density, seed)
     if isinstance(wanted, int | float):
-        return _drawn(asked.draw, layer, wanted, seed)
+        try:
+            return _drawn(asked, asked.draw, layer, wanted, seed)
+        except PatternError as error:
+            raise PatternError(f"{error}{_offer(asked)}") from error
     raise PatternError(
         f"expected a density, a Pattern or a family that draws one, got {type(wanted).__name__}"
     )
@@ -164,7 +175,7 @@ def _unnamed(
     if why:
         return Decision(why=why)
     try:
-        found = _drawn(asked.draw, layer, asked.density, seed)
+        found = _drawn(asked, asked.draw, layer, asked.density, seed, least=LEAST_FEATURES)
     except PatternError as error:
         return Decision(why=str(error))
     pattern = found.pattern
@@ -203,13 +214,40 @@ def _refuse_all_dense(model: nn.Module, asked: _Asked, found: Mapping[str, Decis
         reasons = f" ({'; '.join(why[:3])}{more})" if why else ""
     raise GraphError(
         f"no layer of {type(model).__name__} can have {share}{reasons}; name layers and densities"
+        f"{_offer(asked) if asked.density is not None else ''}"
     )
 
 
-def _drawn(draw: Family, layer: nn.Module, density: float, seed: int) -> Decision:
-    """A layer with the pattern that a family draws for it."""
-    pattern = draw_for(draw, layer, density, seed)
-    return Decision(pattern, family="" if pattern.density == 1 else _called(draw))
+def _drawn(
+    asked: _Asked, draw: Family, layer: nn.Module, density: float, seed: int, *, least: int = 1
+) -> Decision:
+    """A layer with the pattern that a family draws for it.
+
+    Where the nearest density is asked for, it is one with which outputs read ``least`` features.
+    """
+    taken = density
+    if asked.nearest:
+        taken = _nearest(_called(draw), layer, density, least)
+    pattern = draw_for(draw, layer, taken, seed)
+    moved = None if math.isclose(taken, density, rel_tol=SIX_DIGITS) else density
+    return Decision(pattern, family="" if pattern.density == 1 else _called(draw), asked=moved)
+
+
+def _nearest(family: str, layer: nn.Module, density: float, least: int) -> float:
+    """The nearest density, as a factor, that ``family`` can have; as it is if it has any."""
+    if family not in LEGAL or not 0 < density < 1:
+        return density
+    n_out, n_in, groups = size_of(layer)
+    legal = LEGAL[family](n_in // groups, n_out // groups)
+    near = [d for d in legal if d == 1 or d * n_in / groups >= least]
+    return min(near, key=lambda d: abs(math.log(d / density)))
+
+
+def _offer(asked: _Asked) -> str:
+    """The cure for a density that there is not, unless it was taken."""
+    if asked.nearest or _called(asked.draw) not in LEGAL:
+        return ""
+    return "; --nearest (sparsity.nearest = true, nearest=True) takes the nearest of each layer"
 
 
 def _refuse_never(asked: _Asked, never: Mapping[str, str]) -> None:

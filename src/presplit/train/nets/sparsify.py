@@ -47,6 +47,7 @@ def sparsify(
     values: Values = "fresh",
     connections: Connections = "drawn",
     samples: Tensor | None = None,
+    nearest: bool = False,
     seed: int = 0,
 ) -> nn.Module:
     """A copy of ``model`` in which layers are sparse.
@@ -68,8 +69,9 @@ def sparsify(
     and wins over ``density``; a density of 1 keeps a layer dense. `allocate` divides a budget into
     such densities. ``kernels`` maps name patterns to the entries that the kernels of these
     convolutions keep, whatever their density between channels. What is named and impossible is an
-    error. A convolution with groups is sparse within each of its groups, and its density is a share
-    of the weights that it has.
+    error, unless ``nearest``: then each layer takes the nearest density, as a factor, that the
+    family has for it, and `moved` tells which ones took another. A convolution with groups is
+    sparse within each of its groups, and its density is a share of the weights that it has.
 
     Raises `GraphError` if a name matches no layer or nothing becomes sparse, `PatternError` for an
     illegal density, `SpecError` for ``values`` or ``connections`` of another name, or
@@ -91,7 +93,13 @@ def sparsify(
             with evaluating(copied):
                 answer(copied, few[:2], data="samples=")
     decided = decide(
-        copied, density=density, layers=layers, kernels=kernels, family=family, seed=seed
+        copied,
+        density=density,
+        layers=layers,
+        kernels=kernels,
+        family=family,
+        nearest=nearest,
+        seed=seed,
     )
     if connections == "chosen" and few is not None:
         decided = choose(copied, decided, few, seed=seed)
@@ -101,6 +109,20 @@ def sparsify(
     sparse = applied(copied, decided, values="taken")
     fit_to(sparse, dense, few)
     return sparse
+
+
+def moved(model: nn.Module) -> dict[str, tuple[float, float]]:
+    """The layers that `sparsify` gave the nearest density: what was asked, and what they have.
+
+    >>> dense = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    >>> moved(sparsify(dense, density=0.3, nearest=True))
+    {'0': (0.3, 0.25)}
+    """
+    return {
+        name: (layer.asked, layer.pattern.density)
+        for name, layer in model.named_modules()
+        if isinstance(layer, SparseLayer) and layer.asked is not None
+    }
 
 
 def _some(samples: object) -> Tensor:
@@ -153,6 +175,7 @@ def applied(
         if values == "fresh":
             sparse.reset_parameters()
         sparse.family = decision.family
+        sparse.asked = decision.asked
         model = _replaced(model, dense[name], sparse)
     return _feature_major(model)
 

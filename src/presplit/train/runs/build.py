@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from presplit.core.errors import SpecError, context
+from presplit.core.errors import PresplitWarning, SpecError, context
 from presplit.core.sections import (
     ByDensity,
     ByFanOut,
@@ -36,7 +37,7 @@ from presplit.train.nets.allocate import allocate
 from presplit.train.nets.checking import check_classifier
 from presplit.train.nets.copying import bare_copy, twin
 from presplit.train.nets.exits import MultiExit
-from presplit.train.nets.sparsify import MOST, sparsify
+from presplit.train.nets.sparsify import MOST, moved, sparsify
 from presplit.train.runs.weights import Weights, fill
 from presplit.train.zoo import log_mel_cnn, mlp, small_cnn
 
@@ -48,7 +49,7 @@ class Run:
     ``train`` and ``held_out`` together are the training set.
 
     ``padding``: how many zeros were added to each sample. ``start``: the dense net that ``model``
-    began with, if it was trained.
+    began with, if it was trained. ``notes``: sentences on what differs from what the spec asks.
     """
 
     spec: Spec
@@ -58,6 +59,7 @@ class Run:
     held_out: Samples
     padding: int = 0
     start: nn.Module | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def exit_names(self) -> tuple[str, ...]:
@@ -105,16 +107,12 @@ def build(
         with context(f"start.net: {spec.start.net}" if spec.start else "weights"):
             fill(model, weights, train.x.shape[1:])
         start = twin(model)
+    notes: list[str] = []
     if spec.sparsity is not None:
-        with context("sparsity"):
-            model = sparsify(
-                model,
-                density=spec.sparsity.density if isinstance(spec.sparsity, ByDensity) else None,
-                layers=_densities(spec.sparsity, spec, model, train),
-                family=spec.sparsity.family,
-                seed=spec.seed,
-                **_from_start(spec.start if start else None, train, spec.seed),
-            )
+        with context("sparsity"), warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", PresplitWarning)
+            model = _sparse(model, spec.sparsity, spec, train, begun=start is not None)
+        notes = [str(each.message) for each in said] + _moved(model, spec.sparsity.family)
     if spec.exits is not None:
         with context("exits.policy"):
             EXITS.find(spec.exits.policy)
@@ -124,7 +122,7 @@ def build(
             model = add_exits(model, after, example=example, hidden=spec.exits.hidden)
     if not isinstance(spec.model, OwnModel):
         initialise(_to_draw(model, spec.start if start else None), spec.training, seed=spec.seed)
-    return Run(spec, model, data, train, held_out, padding, start)
+    return Run(spec, model, data, train, held_out, padding, start, tuple(notes))
 
 
 def loaded(data: Data) -> Dataset:
@@ -137,6 +135,34 @@ def loaded(data: Data) -> Dataset:
         length_s=data.length_s,
         skip_bad=data.skip_bad,
     )
+
+
+def _sparse(
+    model: nn.Module, sparsity: Sparsity, spec: Spec, train: Samples, *, begun: bool
+) -> nn.Module:
+    """``model`` as ``sparsity`` says; ``begun``: it has the values of the spec's start."""
+    by_density = isinstance(sparsity, ByDensity)
+    return sparsify(
+        model,
+        density=sparsity.density if by_density else None,
+        layers=_densities(sparsity, spec, model, train),
+        family=sparsity.family,
+        nearest=by_density and sparsity.nearest,
+        seed=spec.seed,
+        **_from_start(spec.start if begun else None, train, spec.seed),
+    )
+
+
+def _moved(model: nn.Module, family: str) -> list[str]:
+    """A sentence for each density that layers have not, with what they have instead."""
+    found: dict[float, dict[float, list[str]]] = {}
+    for name, (asked, taken) in moved(model).items():
+        found.setdefault(asked, {}).setdefault(taken, []).append(name)
+    return [
+        f"density {asked:g}: the nearest that {family} has is "
+        + ", ".join(f"{taken:.4g} for {' '.join(names)}" for taken, names in instead.items())
+        for asked, instead in found.items()
+    ]
 
 
 def _from_start(start: Start | None, train: Samples, seed: int) -> dict[str, Any]:
