@@ -26,7 +26,8 @@ from presplit.patterns.density import Profile, by_time
 from presplit.patterns.density import allocate as divide
 from presplit.train.layers.convolution import Convolution
 from presplit.train.nets.copying import bare_copy, changeable, is_lazy
-from presplit.train.nets.decide import LEAST_FEATURES, can_be_sparse, draw_for, size_of
+from presplit.train.nets.decide import LEAST_FEATURES, can_be_sparse
+from presplit.train.nets.drawing import draw_for, size_of
 from presplit.train.nets.sparsify import sparsify
 from presplit.train.nets.summary import Seen, observe
 
