@@ -407,3 +407,18 @@ def test_the_command_takes_the_output_that_it_is_told(command: Command, tmp_path
     np.testing.assert_allclose(same["logits"], weight, rtol=1e-6)
     code, _, problem = command("export", tmp_path, "--output", "shares")
     assert code == 2 and "--output belongs to --from MODEL.onnx" in problem
+
+
+def test_labels_that_are_answered_as_by_guessing_are_told(
+    command: Command, folder: Path, tmp_path: Path
+) -> None:
+    words = ("export", "--from", folder / "Cats (v2).onnx", "--samples", folder / "x.npy")
+    file = onnx.load(str(folder / "Cats (v2).onnx")).SerializeToString()
+    (right,) = Engine(file).run({"input": np.load(folder / "x.npy")}).values()
+    np.save(tmp_path / "own.npy", right.argmax(1))
+    np.save(tmp_path / "next.npy", (right.argmax(1) + 1) % 10)
+    for labels, said in (("own", False), ("next", True)):
+        named = ("--labels", tmp_path / f"{labels}.npy", "--out", tmp_path / f"{labels}.bundle")
+        code, _, problem = command(*words, *named)
+        assert code == 0, problem
+        assert ("guessing among 10 classes gives 10.0%" in problem) == said

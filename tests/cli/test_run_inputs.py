@@ -290,3 +290,16 @@ def test_a_photo_that_changed_is_answered_again(
         code, out, problem = command("run", bundle, photo, "--ledger", kept)
         assert code == 0 and (out == "") == skipped
     assert "holds 1 answers" in problem
+
+
+def test_samples_of_another_scale_than_the_net_s_are_told_once(
+    command: Command, bundle: Path, images: Path, tmp_path: Path
+) -> None:
+    as_bytes = np.load(images)
+    for name, x in (("right", as_bytes / 255), ("large", as_bytes * 1.0), ("bytes", as_bytes)):
+        kind = np.uint8 if name == "bytes" else np.float32
+        np.save(tmp_path / f"{name}.npy", x.astype(kind))
+        code, _, problem = command("run", bundle, tmp_path / f"{name}.npy")
+        assert code == 0, problem
+        said = "large.npy: the samples reach 255, and those that the bundle was made with 1"
+        assert problem.count("the samples reach") == problem.count(said) == (name == "large")

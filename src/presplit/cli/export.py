@@ -268,11 +268,26 @@ def _from_onnx(
             forms=forms,
             prepare=prepare,
         )
+    if labels is not None:
+        _say_of_chance(bundle)
     if samples is None:
         say("no --samples, so no ranges are known: the bundle has no int8")
     if labels is None:
         say("no --labels, so no accuracy is known: the bundle can be served and run, not planned")
     return bundle
+
+
+def _say_of_chance(bundle: Bundle) -> None:
+    """Say it if the net is right no more often than by chance."""
+    right, classes = bundle.evidence("float32")[1][-1], bundle.net.exits[-1].classes
+    chance = 1 / classes
+    by_luck = chance + 3 * (chance * (1 - chance) / len(right)) ** 0.5
+    if len(right) >= 20 and right.mean() <= by_luck:
+        say(
+            f"only {right.mean():.1%} of the {len(right)} samples are answered as --labels has "
+            f"them, and guessing among {classes} classes gives {chance:.1%}: are the samples "
+            "scaled as in training, and are the classes numbered as in the file?"
+        )
 
 
 @contextlib.contextmanager

@@ -269,7 +269,10 @@ def _inputs(words: list[str], http: int | None, taking: Taking) -> Found | None:
         return None
     if words.count(STANDARD_INPUT) > 1:
         raise InputError("- is standard input, which can be read once; got it more often")
-    return find(words, taking, lambda: samples_of_lines(sys.stdin.buffer, taking))
+    found = find(words, taking, lambda: samples_of_lines(sys.stdin.buffer, taking))
+    for doubt in taking.doubts:
+        say(doubt)
+    return found
 
 
 @dataclass(frozen=True)

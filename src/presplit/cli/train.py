@@ -154,7 +154,7 @@ def _tell_data(run: Run) -> None:
 
     from presplit.train.data import DATASETS
 
-    for sentence in run.notes:
+    for sentence in (*run.notes, *run.doubts):
         say(sentence)
     for sentence in run.data.left_out:
         say(f"left out: {sentence}")
@@ -164,7 +164,6 @@ def _tell_data(run: Run) -> None:
         return
     counts = np.bincount(run.data.train.y, minlength=len(run.data.labels))
     rarest, commonest = int(counts.argmin()), int(counts.argmax())
-    held = np.bincount(run.held_out.y, minlength=len(counts))
     spread = f"from {counts[rarest]:,} of {run.data.labels[rarest]} to {counts[commonest]:,} of "
     spread += run.data.labels[commonest]
     if counts[rarest] == counts[commonest]:
@@ -173,13 +172,6 @@ def _tell_data(run: Run) -> None:
         f"{len(run.data.train):,} samples of {len(counts)} classes to train with, "
         f"{len(run.held_out):,} of them held out, and {len(run.data.test):,} to test with; {spread}"
     )
-    scarce = [name for name, count in zip(run.data.labels, held, strict=True) if not count]
-    if scarce:
-        say(
-            f"none is held out of {', '.join(scarce[:5])}{', ...' * (len(scarce) > 5)}: what "
-            "thresholds promise says nothing of that; more samples, or a larger data.validation, "
-            "cure it"
-        )
 
 
 def _has_state(directory: Path) -> bool:

@@ -16,6 +16,7 @@ from presplit.core.errors import InputError, context
 from presplit.core.preparation import Preparation
 from presplit.core.sound import fitted, resampled, wav
 from presplit.core.types import Floats
+from presplit.runtime.feeding.scale import other_scale, reach
 
 MOST_FILE_BYTES = 2**28
 """No image or sound is a larger file."""
@@ -35,6 +36,9 @@ class Taking:
         self._how = bundle.manifest.preparation
         data = (bundle.manifest.spec or {}).get("data", {})
         self._rate: int | None = data.get("rate")
+        self._reach = reach(bundle)
+        self.doubts: list[str] = []
+        """Sentences on files of samples that are probably not what the net was made for."""
 
     def check(self, ending: str) -> None:
         """Raise `InputError` if no file of this ending can be a sample, whatever is in it."""
@@ -85,6 +89,12 @@ class Taking:
             raise InputError(f"expected at least one sample, got an array of shape {array.shape}")
         as_input(array[:1], whole=self._whole)
         return array
+
+    def look(self, path: Path, rows: npt.NDArray[Any]) -> None:
+        """Note it, once, if the samples of a file are of another scale than the net's."""
+        found = "" if self._whole or self.doubts else other_scale(rows, self._reach)
+        if found:
+            self.doubts.append(f"{path}: {found}")
 
     def row(self, row: npt.NDArray[Any]) -> Floats:
         """One sample of `rows`."""
@@ -139,4 +149,6 @@ def read_rows(path: Path, taking: Taking) -> npt.NDArray[Any]:
     """The samples in a ``.npy`` file, of their own type; raises `InputError` that names it."""
     array = read_samples(path, axes=1)
     with context(str(path)):
-        return taking.rows(array)
+        rows = taking.rows(array)
+    taking.look(path, rows)
+    return rows

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import time
+import warnings
 import zlib
 from typing import Any
 
@@ -15,7 +16,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from presplit.core.errors import DataError
+from presplit.core.errors import DataError, PresplitWarning
 from presplit.core.recipe import RECIPES, Recipe
 from presplit.train.data.samples import Samples
 from presplit.train.fitting import distributed, fingerprint, resume
@@ -34,9 +35,10 @@ from presplit.train.fitting.mixup import mixed
 from presplit.train.fitting.recipe import facts
 from presplit.train.fitting.resume import Epoch, State
 from presplit.train.fitting.steps import Phase, Steps, phases, precision, training_only
+from presplit.train.judging.doubts import LOOKED_AT, scale_doubt
 from presplit.train.judging.evaluate import accuracies, evaluate
 from presplit.train.nets.calling import evaluating, exit_logits
-from presplit.train.nets.checking import check_classifier
+from presplit.train.nets.checking import check_classifier, held_in_0_1, scales_inputs
 from presplit.train.nets.copying import changeable, twin
 from presplit.train.nets.exits import MultiExit
 
@@ -197,6 +199,7 @@ class Trainer:
         two, classes = x[:2], int(y.max()) + 1
         with precision(self.recipe, self._device):
             check_classifier(self.model, two, classes)
+            self._warn(x)
             refuse_other_samples(self.recipe, x)
             _prepare(self.model, two)
             weights = refuse_what_does_not_fit(self.model, self.recipe, exit_weights, two)
@@ -208,6 +211,14 @@ class Trainer:
         if isinstance(self._batches, Loaded):
             self._batches.classes = known
         return weights
+
+    def _warn(self, x: Tensor) -> None:
+        """Warn of what is allowed and probably not meant."""
+        some = x[:LOOKED_AT].float().cpu().numpy()
+        scale = "" if scales_inputs(self.model) else scale_doubt(some)
+        for doubt in (scale, held_in_0_1(self.model, x)):
+            if doubt:
+                warnings.warn(doubt, PresplitWarning, stacklevel=5)  # where fit was called
 
     def _changed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """A batch as the recipe augments and mixes it."""

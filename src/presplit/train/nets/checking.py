@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from presplit.core.errors import GraphError
+from presplit.train.layers.standardise import Standardise
 from presplit.train.nets.calling import (
     check_logits,
     device_of,
@@ -16,8 +19,40 @@ from presplit.train.nets.calling import (
 )
 from presplit.train.nets.copying import changeable, twin
 
+SCALING = (Standardise, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.InstanceNorm2d)
+LOUDER = 30.0
+"""Samples so many times as large move logits out of 0..1, unless something holds them there."""
 ROUNDING = 1e-4
 """What a sum of float32 probabilities may be off."""
+
+
+def held_in_0_1(model: nn.Module, x: Tensor) -> str:
+    """A sentence if ``model`` gives only numbers between 0 and 1, as after a sigmoid.
+
+    ``x``: float32 ``(batch, ...)``. Its softmax then is sure of nothing.
+    """
+    if not x.is_floating_point():
+        return ""
+    few = x[:16].to(device_of(model))
+    for each in (few, LOUDER * few):
+        try:
+            logits = check_logits(model, each)[-1]
+        except GraphError:  # it takes no such samples: what it would give is not known
+            return ""
+        if not bool(((logits >= 0) & (logits <= 1)).all()) or bool((logits == 0).all()):
+            return ""
+    most = math.e / (math.e + logits.shape[1] - 1)
+    return (
+        f"{kind_of(model)} gives only numbers between 0 and 1, as after a sigmoid: the softmax of "
+        f"such is never surer than {most:.2f} of {logits.shape[1]} classes; leave the sigmoid out, "
+        "the loss takes logits"
+    )
+
+
+def scales_inputs(model: nn.Module) -> bool:
+    """Whether the first thing in ``model`` that computes brings its inputs to one scale."""
+    leaves = (part for part in model.modules() if not [*part.children()])
+    return isinstance(next(leaves, None), SCALING)
 
 
 def check_classifier(model: nn.Module, x: Tensor, classes: int, *, data: str = "the data") -> None:

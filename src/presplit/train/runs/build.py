@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -30,11 +31,12 @@ from presplit.policies import EXITS
 from presplit.train.data import Dataset, Samples, hold_out, load
 from presplit.train.fitting.fit import initialise
 from presplit.train.fitting.recipe import refuse_unknown_names
+from presplit.train.judging.doubts import data_doubts
 from presplit.train.layers.sparse import SparseLayer
 from presplit.train.layers.standardise import standardised
 from presplit.train.nets.add_exits import add_exits
 from presplit.train.nets.allocate import allocate
-from presplit.train.nets.checking import check_classifier
+from presplit.train.nets.checking import check_classifier, held_in_0_1, scales_inputs
 from presplit.train.nets.copying import bare_copy, twin
 from presplit.train.nets.exits import MultiExit
 from presplit.train.nets.sparsify import MOST, moved, sparsify
@@ -60,6 +62,19 @@ class Run:
     padding: int = 0
     start: nn.Module | None = None
     notes: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def doubts(self) -> tuple[str, ...]:
+        """Sentences on what is allowed in data or net and probably not meant, looked for once."""
+        found = data_doubts(
+            self.train,
+            self.held_out,
+            self.data.test,
+            names=self.data.labels,
+            scaled=self.data.rate is not None or scales_inputs(self.model),
+        )
+        some = torch.from_numpy(self.train.x[:16].copy())
+        return tuple(each for each in (*found, held_in_0_1(self.model, some)) if each)
 
     @property
     def exit_names(self) -> tuple[str, ...]:

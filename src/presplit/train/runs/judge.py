@@ -47,6 +47,7 @@ def judge(
     held-out part and on the test set, and the share of test samples that leave at each exit, and
     the mean ``macs`` of their answers. ``curve``: what thresholds give from "all leave early" to
     "none does", as `presplit.train.judging.curve.curve` gives it; empty without early exits.
+    ``notes``: sentences on what differs from what was asked, and on what is probably not meant.
     ``policy`` is the spec's if not given. Raises `SpecError` if no thresholds reach the goal.
     """
     names, early = run.exit_names, run.exit_names[:-1]
@@ -97,6 +98,7 @@ def judge(
             for name, own, each in zip(names, test, cold, strict=True)
         },
         "curve": _curve(run, held, test, score, macs),
+        "notes": [*run.notes, *run.doubts],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import msgspec
 import torch
 from torch import nn
 
-from presplit.core.errors import DataError, SpecError, context
+from presplit.core.errors import DataError, PresplitWarning, SpecError, context
 from presplit.core.progress import about, subject, tell
 from presplit.core.spec import Spec
 from presplit.train.data import Dataset
@@ -128,7 +129,8 @@ def _trained(
                 on_epoch(epoch)
 
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    with about(subject(f"training {run.spec.name}")):
+    with about(subject(f"training {run.spec.name}")), warnings.catch_warnings():
+        warnings.simplefilter("ignore", PresplitWarning)  # the run's doubts have them
         history = fit(
             run.model.to(device),
             run.train,
