@@ -3,72 +3,95 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from presplit.cli.main import main
+from presplit.bundle import read
+from presplit.core.cost import counted
+from presplit.profiles import device_from
 
-SPEC = """
-name = "tiny"
-[model]
-layers = [64, 64, 32, 10]
-[sparsity]
-density = 0.25
-[exits]
-after = ["relu1"]
-[training]
-epochs = 1
-"""
+Command = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("report")
-    (folder / "spec.toml").write_text(SPEC)
-    assert main(["train", str(folder / "spec.toml"), "--out", str(folder / "run")]) == 0
-    return folder / "run"
+@pytest.fixture
+def copied(run: Path, tmp_path: Path) -> Path:
+    """The run in a place where it may be changed."""
+    return Path(shutil.copytree(run, tmp_path / "run"))
 
 
 def test_a_run_is_shown_with_its_net_its_patterns_and_how_it_was_made(
-    run: Path, capsys: pytest.CaptureFixture[str]
+    copied: Path, command: Command
 ) -> None:
-    capsys.readouterr()
-    assert main(["report", str(run), "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["kind"] == "run" and said["notes"] == []
-    page = (run / "report.html").read_text()
-    assert said["report"] == str(run / "report.html") and said["bytes"] == len(page.encode())
-    for words in ("relu1", "exit final", "What is taken for what", "<img", "density 0.25"):
+    """What the result of an older run does not say is found anew."""
+    file = copied / "result.json"
+    kept = {k: v for k, v in json.loads(file.read_text()).items() if k != "per_class"}
+    file.write_text(json.dumps(kept))
+    code, said, _ = command("report", copied, "--json")
+    told = json.loads(said)
+    assert code == 0 and told["kind"] == "run" and told["notes"] == []
+    page = (copied / "report.html").read_text()
+    assert told["report"] == str(copied / "report.html")
+    assert told["bytes"] == len(page.encode()) < 200_000
+    for words in ("block1", "exit final", "What is taken for what", "<img", "density 0.5"):
         assert words in page
-    versions = json.loads((run / "versions.json").read_text())
+    versions = json.loads((copied / "versions.json").read_text())
     assert {"command", "machine", "date"} < set(versions) and versions["machine"] in page
 
 
-def test_a_result_of_an_older_run_is_completed(run: Path, tmp_path: Path) -> None:
-    file = run / "result.json"
-    before = file.read_bytes()
-    old = {k: v for k, v in json.loads(before).items() if k not in ("per_class", "calibration")}
-    file.write_text(json.dumps(old))
-    try:
-        assert main(["report", str(run), "--out", str(tmp_path / "r.html")]) == 0
-    finally:
-        file.write_bytes(before)
-    page = (tmp_path / "r.html").read_text()
-    assert "Class by class" in page and "Calibration of final" in page
-
-
 def test_a_run_whose_net_cannot_be_built_is_shown_by_its_files(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    copied: Path, command: Command
 ) -> None:
-    weights = (run / "model.safetensors").read_bytes()
-    (run / "model.safetensors").write_bytes(b"torn")
-    try:
-        assert main(["report", str(run), "--out", str(tmp_path / "r.html")]) == 0
-    finally:
-        (run / "model.safetensors").write_bytes(weights)
-    assert "not a safetensors file" in capsys.readouterr().out
-    assert "Class by class" in (tmp_path / "r.html").read_text()
+    (copied / "model.safetensors").write_bytes(b"torn")
+    code, said, _ = command("report", copied)
+    assert code == 0 and "not a safetensors file" in said
+    assert "Class by class" in (copied / "report.html").read_text()
+
+
+def test_a_bundle_is_shown_with_the_plan_that_would_be_found_and_its_parts(
+    bundle: Path, command: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "b.html"
+    options = ("--device", "macs=1M,memory=1MB", "--link", "lte", "--deadline", "1")
+    code, said, _ = command("report", bundle, "--out", file, *options, "--json")
+    told = json.loads(said)
+    assert code == 0 and told["kind"] == "bundle" and "no plan" in told["notes"][0]
+    page = file.read_text()
+    assert len(page) < 200_000
+    for words in (
+        'class="bar"',
+        "Where the time of an answer goes",
+        "counted from multiplications: a guess",
+        "deadline",
+        "all-edge",
+        "How a boundary travels",
+        "boundary cut",
+    ):
+        assert words in page, words
+
+
+def test_a_plan_for_another_place_is_evaluated_here_and_said_to_be(
+    bundle: Path, command: Command, tmp_path: Path
+) -> None:
+    own = Path(shutil.copytree(bundle, tmp_path / "own.bundle"))
+    place = ("--device", "macs=1M,memory=1MB", "--link", "wifi")
+    assert command("plan", own, *place, "--confidence", "none", "--save")[0] == 0
+    code, said, _ = command("report", own, *place, "--json")
+    assert code == 0 and json.loads(said)["notes"] == []
+    assert json.loads(said)["report"] == str(tmp_path / "own.bundle.html")
+    code, said, _ = command("report", own, "--link", "nb-iot", "--json")
+    assert code == 0 and "was made for other times" in json.loads(said)["notes"][0]
+    parts = [read(own).manifest.segments, read(own).manifest.exits.values()]
+    macs = [[part.macs for part in each] for each in parts]
+    costs = counted(device_from("t4"), segment_macs=macs[0], exit_macs=[*macs[1], 0], when="now")
+    measured = msgspec.structs.replace(costs, how="measured")
+    (tmp_path / "costs.json").write_bytes(msgspec.json.encode(measured))
+    both = [f"--{side}-costs={tmp_path / 'costs.json'}" for side in ("edge", "server")]
+    assert command("report", own, *place, *both)[0] == 0
+    assert "Times of computing are measured." in (tmp_path / "own.bundle.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -80,7 +103,7 @@ def test_a_run_whose_net_cannot_be_built_is_shown_by_its_files(
     ],
 )
 def test_any_other_directory_is_refused_in_a_sentence(
-    files: list[str] | None, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    files: list[str] | None, words: str, tmp_path: Path, command: Command
 ) -> None:
     folder = tmp_path / "some"
     for name in files or []:
@@ -88,5 +111,12 @@ def test_any_other_directory_is_refused_in_a_sentence(
         (folder / name).write_text("{}")
     if files == []:
         folder.mkdir()
-    assert main(["report", str(folder)]) == 2
-    assert words in capsys.readouterr().err
+    code, _, problem = command("report", folder)
+    assert code == 2 and words in problem
+
+
+def test_options_of_another_kind_are_refused(run: Path, bundle: Path, command: Command) -> None:
+    code, _, problem = command("report", run, "--link", "wifi")
+    assert code == 2 and "--link: belongs to a bundle" in problem
+    code, _, problem = command("report", bundle, "--model", "a:b")
+    assert code == 2 and "--model: belongs to a run" in problem

@@ -122,6 +122,15 @@ def test_ticks_are_few_and_rise_within_the_ends(low: float, width: float, log: b
         assert len(ticks) >= 3
 
 
+def test_counts_have_no_ticks_between_them_and_a_short_powers_axis_has_ticks_too() -> None:
+    epochs = [
+        value for value, _ in laid(Axis("epoch", whole=True, low=1, high=3), [], 0, 9).ticks()
+    ]
+    assert epochs == [1, 2, 3]
+    near = laid(Axis("time", log=True), [0.0195, 0.0199], 0, 9).ticks()
+    assert len(near) >= 2
+
+
 def test_a_matrix_counts_every_confusion_while_there_is_room() -> None:
     assert texts(matrix([[9, 1], [0, 7]], ["cat", "dog"])).split() == [
         *("taken", "for", "cat", "9", "1", "dog", "7", "cat", "dog")

@@ -138,7 +138,7 @@ def test_a_long_run_with_many_exits_is_told_whole_and_stays_small(run: Path) -> 
         "kind 3",
         "100 epochs",
         "Accuracy, every class alike",
-        "exit exit0: 20.00 %",
+        "exit exit0: 20 %",
         "what adam keeps",
     ):
         assert words in html, words
@@ -183,7 +183,7 @@ def test_the_strip_tells_who_computes_each_segment_and_what_travels() -> None:
     html = strip(NET, COSTS, shares={"exit1": 0.75}, split=2, payload="int8, 32 B")
     assert html.count('class="segment edge"') == 2 and html.count('class="segment server"') == 3
     assert html.count("boundary cut") == 1 and "int8, 32 B" in html
-    assert "exit exit1: 75.00 %" in html and "--load:1.000" in html
+    assert "exit exit1: 75 %" in html and "--load:1.000" in html
     alone = strip(NET, COSTS, split=5)
     assert "on the server" not in alone and "segment server" not in alone
 

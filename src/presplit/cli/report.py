@@ -17,6 +17,7 @@ from presplit.core.errors import (
 )
 
 if TYPE_CHECKING:
+    from presplit.cli.reporting import Around
     from presplit.report.run_facts import Made, RunFacts
     from presplit.train.runs import Run
 
@@ -37,16 +38,45 @@ def report(
         ),
     ] = None,
     model: Annotated[str | None, typer.Option(help=OWN_CODE)] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Of a bundle: the edge device, as in presplit plan.")
+    ] = None,
+    link: Annotated[
+        str | None, typer.Option(help="Of a bundle: the link, as in presplit plan.")
+    ] = None,
+    server: Annotated[str | None, typer.Option(help="Of a bundle: the server's profile.")] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(help="Of a bundle: show the best plan for this deadline, not its own: 50ms."),
+    ] = None,
+    edge_costs: Annotated[
+        Path | None, typer.Option(help="Of a bundle: costs measured on the device.")
+    ] = None,
+    server_costs: Annotated[
+        Path | None, typer.Option(help="Of a bundle: costs measured on the server.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Write one HTML file that shows a run, a sweep or a bundle.
 
     It needs no network, reads well on a phone, in print and in the dark, and can be sent on as it
-    is.
+    is. Times in the report of a bundle are for a device, a link and a server: what is not said here
+    is taken from [plan] of its spec.
     """
+    from presplit.cli.reporting import Around
+
     kind = kind_of(what)
-    writers = {"run": _of_run}
-    path, notes = writers[kind](what, out, model)
+    around = Around(device, link, server, deadline, edge_costs, server_costs)
+    if kind != "bundle" and around.said:
+        raise SpecError(f"{', '.join(around.said)}: belongs to a bundle, and {what} is a {kind}")
+    if kind != "run" and model is not None:
+        raise SpecError(f"--model: belongs to a run, and {what} is a {kind}")
+    if kind == "run":
+        path, notes = _of_run(what, out, model)
+    elif kind == "bundle":
+        path, notes = _of_bundle(what, out, around)
+    else:
+        path, notes = _of_sweep(what, out), []
     size = path.stat().st_size
     result = {"report": str(path), "kind": kind, "bytes": size, "notes": notes}
     lines = [*notes, f"Report: {path} ({size / 1e3:.0f} kB); open it in a browser."]
@@ -86,6 +116,31 @@ def _of_run(what: Path, out: Path | None, model: str | None) -> tuple[Path, list
         footer=f"Made by presplit report {what}.",
     )
     return path, [facts.unknown] if facts.unknown else []
+
+
+def _of_bundle(what: Path, out: Path | None, around: Around) -> tuple[Path, list[str]]:
+    from presplit.bundle import read
+    from presplit.cli.reporting import bundle_facts
+    from presplit.report.bundle_page import bundle_highlights, bundle_lead, bundle_sections
+    from presplit.report.sections import write_report
+
+    facts = bundle_facts(read(what), around)
+    path = write_report(
+        out or what.with_name(f"{what.resolve().name}.html"),
+        title=f"Bundle {facts.bundle.manifest.name}",
+        lead=bundle_lead(facts),
+        facts=bundle_highlights(facts),
+        sections=bundle_sections(facts),
+        footer=f"Made by presplit report {what}.",
+    )
+    return path, [*facts.notes, *([facts.unknown] if facts.unknown else [])]
+
+
+def _of_sweep(what: Path, out: Path | None) -> Path:
+    from presplit.lab.sweep import read_found
+    from presplit.report.fronts import write_sweep
+
+    return write_sweep(out or what / REPORT, read_found(what).to_builtins())
 
 
 def _looked_into(facts: RunFacts, model: str | None) -> RunFacts:

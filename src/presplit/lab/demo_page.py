@@ -48,11 +48,6 @@ def _compared(shown: Shown, link: str) -> Section:
         "The dense ways are what one would do without Presplit: all on the device, or the image "
         "sent to a server. The others cut a sparse net, and let an early exit answer where it is "
         "sure.",
-        facts={
-            "Device": f"{device}: this machine slowed {shown.slow.factor:,.0f}x",
-            "Link": link,
-            "Planned": named(shown.plan),
-        },
         tables=[Table(shown.rows, WAYS, chosen=_planned(shown))],
         figures=[
             Figure(
@@ -67,7 +62,11 @@ def _compared(shown: Shown, link: str) -> Section:
                 accuracy_against_bytes(shown.rows),
             ),
         ],
-        note="The marked row is the plan that the planner chose. MACs are multiplications.",
+        note=(
+            f"Device: this machine slowed {shown.slow.factor:,.0f}x, about a {device}. "
+            f"Link: {link}. The marked row is what was planned: {named(shown.plan)}. MACs are "
+            "multiplications."
+        ),
     )
 
 

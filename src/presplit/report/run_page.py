@@ -20,6 +20,12 @@ from presplit.report.scales import Axis, share
 from presplit.report.sections import Figure, Section, Table, data_table
 from presplit.report.strip import strip
 
+SHORT = 10
+"""Epochs that are marked one by one; of more, the line says enough."""
+AS_COUNTED = (
+    "Early exits are counted too. How long it takes and what energy it needs depends on the "
+    "device: presplit export, presplit measure, and the report of the bundle say that."
+)
 STATE_VALUES = {"adam": 2, "adamw": 2, "sgd": 1}
 """Numbers that an optimiser keeps for each weight."""
 
@@ -40,7 +46,7 @@ def run_lead(facts: RunFacts) -> str:
         low, high = interval(result["accuracy"][last], result["samples"]["test"])
         of = (
             f" of {units.count(result['samples']['test'])} test samples"
-            f" ({share(low)} to {share(high)} with 95 % confidence)"
+            f" ({100 * low:.2f} to {units.percent(high)} with 95 % confidence)"
         )
     right = units.percent(result["accuracy"][last])
     return f"A {kind} net{exits}, trained on {result['data']}: right in {right}{of}."
@@ -54,7 +60,7 @@ def run_highlights(facts: RunFacts) -> dict[str, str]:
         balanced = [*result["balanced_accuracy"].values()][-1]
         found["Accuracy, every class alike"] = units.percent(balanced)
     found["Weights"] = units.count(result["weights"])
-    if facts.made:
+    if facts.made and facts.made.sparse:
         dense = sum(layer.dense_weights for layer in facts.made.layers)
         found["Of the dense net's weights"] = share(result["weights"] / dense)
         macs, all_macs = _macs(facts.made.layers)
@@ -64,10 +70,9 @@ def run_highlights(facts: RunFacts) -> dict[str, str]:
         early = sum([*usual["shares"].values()][:-1])
         found["Answered at early exits"] = units.percent(early)
     if facts.epochs:
-        found["Trained"] = (
-            f"{len(facts.epochs)} epochs, "
-            f"{units.seconds(sum(each['seconds'] for each in facts.epochs))}"
-        )
+        many = "s" if len(facts.epochs) > 1 else ""
+        seconds = units.seconds(sum(each["seconds"] for each in facts.epochs))
+        found["Trained"] = f"{len(facts.epochs)} epoch{many}, {seconds}"
     return found
 
 
@@ -139,9 +144,10 @@ def _training_section(facts: RunFacts) -> Section | None:
         return None
     names = [*facts.result["accuracy"]]
     numbers = [each["number"] for each in epochs]
-    loss = [Series("this net", numbers, [each["loss"] for each in epochs])]
+    is_short = len(epochs) <= SHORT
+    loss = [Series("this net", numbers, [each["loss"] for each in epochs], marks=is_short)]
     right = [
-        Series(name, numbers, [each["accuracy"][place] for each in epochs])
+        Series(name, numbers, [each["accuracy"][place] for each in epochs], marks=is_short)
         for place, name in enumerate(names)
         if all(place < len(each["accuracy"]) for each in epochs)
     ]
@@ -149,7 +155,7 @@ def _training_section(facts: RunFacts) -> Section | None:
         before = [each["number"] for each in facts.parent_epochs]
         own = [each["accuracy"][-1] for each in facts.parent_epochs if each["accuracy"]]
         right.append(Series("dense parent", before[: len(own)], own, dashed=True, hue=8))
-    axis = Axis("epoch", low=min(1, len(epochs) - 1))
+    axis = Axis("epoch", whole=True, low=1, high=max(2, len(epochs), len(facts.parent_epochs)))
     figures = [
         Figure(
             "Loss",
@@ -190,15 +196,16 @@ def _costs_section(facts: RunFacts) -> Section | None:
         Column("here", "this net", str),
         Column("share", "share", share),
     )
+    if not made.sparse:
+        lead = "The net is dense: every connection exists."
+        columns = (columns[0], columns[2])
+        return Section("What it costs", lead, tables=[Table(rows, columns)], note=AS_COUNTED)
     return Section(
         "What it costs against the dense parent",
         "The dense parent is the same net with every connection. What does not exist is not "
         "stored, not multiplied, and has no state in the optimiser.",
         tables=[Table(rows, columns)],
-        note=(
-            "Early exits are counted in both. How long it takes and what energy it needs depends "
-            "on the device: presplit export, presplit measure, and the report of the bundle."
-        ),
+        note=AS_COUNTED,
     )
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from presplit.core.tables import plain
 
+FEWEST = 2
+"""Powers that must lie within a logarithmic axis: a shorter one has round values instead."""
 ROOM = 0.05
 """The share of an axis that is left free at either end, unless its end is given."""
 
@@ -25,13 +27,15 @@ def share(value: float) -> str:
 class Axis:
     """What an axis shows: its ``title``, and how its values become text.
 
-    ``low`` and ``high`` are its ends where the values are not to choose them; ``names`` are those
+    ``whole``: its values are counts, with nothing between two of them. ``low`` and ``high`` are its
+    ends where the values are not to choose them; ``names`` are those
     of the values 0, 1, 2.. where they are no numbers but things.
     """
 
     title: str
     show: Callable[[float], str] = plain
     log: bool = False
+    whole: bool = False
     low: float | None = None
     high: float | None = None
     names: Sequence[str] = ()
@@ -57,9 +61,9 @@ class Scale:
         """About ``most`` round values within the ends, with their text."""
         if self.axis.names:
             return [(float(number), name) for number, name in enumerate(self.axis.names)]
-        values = (
-            _powers(self.low, self.high) if self.axis.log else _round(self.low, self.high, most)
-        )
+        values = _powers(self.low, self.high) if self.axis.log else []
+        if len(values) < FEWEST:
+            values = _round(self.low, self.high, most, is_whole=self.axis.whole)
         return [(value, self.axis.show(value)) for value in values]
 
     def _line(self, value: float) -> float:
@@ -94,10 +98,11 @@ def _spread(low: float, high: float, *, is_log: bool) -> tuple[float, float]:
     return (0.0 if 0 <= low < room else low - room), high + room
 
 
-def _round(low: float, high: float, most: int) -> list[float]:
-    raw = (high - low) / most
+def _round(low: float, high: float, most: int, *, is_whole: bool) -> list[float]:
+    raw = max((high - low) / most, 1.0 if is_whole else 0.0)
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
+    factors = (1, 2, 5, 10) if is_whole else (1, 2, 2.5, 5, 10)
+    step = next(factor * power for factor in factors if factor * power >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [float(f"{number * step:.12g}") for number in range(first, last + 1)]

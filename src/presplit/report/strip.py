@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from presplit.core import units
 from presplit.core.types import Net
 from presplit.report.markup import Html, element, joined
+from presplit.report.scales import share
 
 Cost = tuple[int, int]
 """Multiply-accumulates of one sample, weights."""
@@ -54,7 +55,7 @@ def _boundary(
         words.append(element("span", payload or "cut here", class_="tag"))
     for exit_ in net.exits:
         if exit_.after == number:
-            answers = f": {units.percent(shares[exit_.name])}" if exit_.name in shares else ""
+            answers = f": {share(round(shares[exit_.name], 3))}" if exit_.name in shares else ""
             words.append(element("span", f"exit {exit_.name}{answers}", class_="exit"))
     look = "boundary cut" if number == split else "boundary"
     return element("li", *words, class_=look)
@@ -64,12 +65,18 @@ def _segment(name: str, cost: Cost, most: int, side: str) -> Html:
     macs, weights = cost
     return element(
         "li",
-        element("b", name),
+        element("b", _breakable(name)),
         element("small", f"{units.count(macs)} MACs"),
         element("small", f"{units.count(weights)} weights"),
         class_=f"segment {side}".strip(),
         style=f"--load:{macs / most:.3f}",
     )
+
+
+def _breakable(name: str) -> Html:
+    """A name that may go on in the next line behind each of its dots."""
+    first, *rest = name.split(".")
+    return joined(first, *(joined(".", element("wbr"), part) for part in rest))
 
 
 def _side(number: int, split: int | None) -> str:

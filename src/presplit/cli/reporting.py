@@ -1,0 +1,131 @@
+"""What ``presplit report`` gathers of a bundle: its plan, or the one that is found for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from presplit.cli.options import read_costs
+from presplit.cli.plan import table_for, wished
+from presplit.core import units
+from presplit.core.errors import BundleError, PlanError
+from presplit.core.plans import Plan
+
+if TYPE_CHECKING:
+    from presplit.bundle import Bundle
+    from presplit.core.plans import PlanTable
+    from presplit.plan.scenario import Scenario
+    from presplit.report.bundle_page import BundleFacts
+
+NEAR = 0.01
+"""As a share: a mean time that differs by less is that of the same device, link and server."""
+
+
+@dataclass(frozen=True)
+class Around:
+    """Where a bundle is to run, as the command line says it; None leaves it to the spec."""
+
+    device: str | None = None
+    link: str | None = None
+    server: str | None = None
+    deadline: str | None = None
+    edge_costs: Path | None = None
+    server_costs: Path | None = None
+
+    @property
+    def said(self) -> list[str]:
+        """The options that were given."""
+        named = {
+            "--device": self.device,
+            "--link": self.link,
+            "--server": self.server,
+            "--deadline": self.deadline,
+            "--edge-costs": self.edge_costs,
+            "--server-costs": self.server_costs,
+        }
+        return [name for name, value in named.items() if value is not None]
+
+
+def bundle_facts(bundle: Bundle, around: Around) -> BundleFacts:
+    """The bundle's own plan, or the best one where it has none or a deadline is asked for.
+
+    Raises `SpecError` for a device, link or server that is not known.
+    """
+    from presplit.plan.scenario import scenario
+    from presplit.profiles import link_from
+    from presplit.report.bundle_page import BundleFacts
+
+    deadline = around.deadline
+    asked = wished(
+        bundle,
+        device=around.device,
+        link=around.link,
+        server=around.server,
+        deadline_s=deadline and units.number(deadline, units.SECONDS, "--deadline"),
+    )
+    where = {name: asked.pop(name) for name in ("device", "link", "server")}
+    costs = {
+        "edge_costs": read_costs(around.edge_costs),
+        "server_costs": read_costs(around.server_costs),
+    }
+    link = link_from(where["link"])
+    place = f"On {where['device']} with {where['server']} behind {where['link']}"
+    try:
+        found = scenario(bundle, **where, **costs)
+        plan, notes = _plan(bundle, found, where | costs, asked, is_new=deadline is not None)
+        table = _table(bundle, where | costs, asked)
+    except (BundleError, PlanError) as error:
+        known = bundle.plan
+        return BundleFacts(bundle, known, bundle.table, None, place, link, str(error))
+    return BundleFacts(bundle, plan, table, found, place, link, notes=notes)
+
+
+def _plan(
+    bundle: Bundle, found: Scenario, around: dict[str, Any], asked: dict[str, Any], *, is_new: bool
+) -> tuple[Plan, list[str]]:
+    from presplit.plan import search
+
+    own = bundle.plan
+    if own is None or is_new:
+        why = "It is the best for the deadline that was asked for, not the bundle's own."
+        if own is None:
+            why = "The bundle has no plan: this is what presplit plan would find."
+        return search(bundle, **around, **asked), [why]
+    if own.gateway is not None:
+        return own, ["The plan has a gateway: its parts are not shown."]
+    return _here(own, found)
+
+
+def _here(own: Plan, found: Scenario) -> tuple[Plan, list[str]]:
+    """The bundle's plan with what is expected of it here, if that is not what it says itself."""
+    from presplit.plan.beside import ways
+    from presplit.plan.parts import block_of
+
+    block = block_of(found, own)
+    mean_s = float(block.mean_s[0])
+    if own.expected is not None and abs(own.expected.mean_s - mean_s) <= NEAR * mean_s:
+        return own, []
+    expected = block.plans(np.array([0]), deadline_s=own.deadline_s)[0].expected
+    assert expected is not None, "what is evaluated has an estimate"
+    others = ways(found, deadline_s=own.deadline_s)
+    beside = {name: each.expected for name, each in others.items() if each.expected is not None}
+    expected = msgspec.structs.replace(expected, beside=beside)
+    note = (
+        "The bundle's plan was made for other times than those shown: say --device, --link, "
+        "--server and the costs that it was made with to see it as it was planned."
+    )
+    return msgspec.structs.replace(own, expected=expected), [note]
+
+
+def _table(bundle: Bundle, around: dict[str, Any], asked: dict[str, Any]) -> PlanTable | None:
+    """The bundle's table, or what an edge would be given; None where there is no such plan."""
+    if bundle.table is not None:
+        return bundle.table
+    try:
+        return table_for(bundle, around, asked)
+    except PlanError:
+        return None
