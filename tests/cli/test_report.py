@@ -89,9 +89,13 @@ def test_a_plan_for_another_place_is_evaluated_here_and_said_to_be(
     costs = counted(device_from("t4"), segment_macs=macs[0], exit_macs=[*macs[1], 0], when="now")
     measured = msgspec.structs.replace(costs, how="measured")
     (tmp_path / "costs.json").write_bytes(msgspec.json.encode(measured))
-    both = [f"--{side}-costs={tmp_path / 'costs.json'}" for side in ("edge", "server")]
+    both = [
+        f"--against={bundle}",
+        *(f"--{side}-costs={tmp_path / 'costs.json'}" for side in ("edge", "server")),
+    ]
     assert command("report", own, *place, *both)[0] == 0
-    assert "Times of computing are measured." in (tmp_path / "own.bundle.html").read_text()
+    page = (tmp_path / "own.bundle.html").read_text()
+    assert "Times of computing are measured." in page and "dense all-edge" in page
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,10 @@ def report(
     server_costs: Annotated[
         Path | None, typer.Option(help="Of a bundle: costs measured on the server.")
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Of a bundle: the bundle of a dense net to compare with."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Write one HTML file that shows a run, a sweep or a bundle.
@@ -66,7 +70,7 @@ def report(
     from presplit.cli.reporting import Around
 
     kind = kind_of(what)
-    around = Around(device, link, server, deadline, edge_costs, server_costs)
+    around = Around(device, link, server, deadline, edge_costs, server_costs, against)
     if kind != "bundle" and around.said:
         raise SpecError(f"{', '.join(around.said)}: belongs to a bundle, and {what} is a {kind}")
     if kind != "run" and model is not None:

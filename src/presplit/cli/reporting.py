@@ -35,6 +35,7 @@ class Around:
     deadline: str | None = None
     edge_costs: Path | None = None
     server_costs: Path | None = None
+    against: Path | None = None
 
     @property
     def said(self) -> list[str]:
@@ -46,6 +47,7 @@ class Around:
             "--deadline": self.deadline,
             "--edge-costs": self.edge_costs,
             "--server-costs": self.server_costs,
+            "--against": self.against,
         }
         return [name for name, value in named.items() if value is not None]
 
@@ -55,6 +57,7 @@ def bundle_facts(bundle: Bundle, around: Around) -> BundleFacts:
 
     Raises `SpecError` for a device, link or server that is not known.
     """
+    from presplit.bundle import read
     from presplit.plan.scenario import scenario
     from presplit.profiles import link_from
     from presplit.report.bundle_page import BundleFacts
@@ -76,7 +79,9 @@ def bundle_facts(bundle: Bundle, around: Around) -> BundleFacts:
     place = f"On {where['device']} with {where['server']} behind {where['link']}"
     try:
         found = scenario(bundle, **where, **costs)
-        plan, notes = _plan(bundle, found, where | costs, asked, is_new=deadline is not None)
+        dense = None if around.against is None else scenario(read(around.against), **where)
+        is_new = deadline is not None
+        plan, notes = _plan(bundle, found, dense, where | costs, asked, is_new=is_new)
         table = _table(bundle, where | costs, asked)
     except (BundleError, PlanError) as error:
         known = bundle.plan
@@ -85,7 +90,13 @@ def bundle_facts(bundle: Bundle, around: Around) -> BundleFacts:
 
 
 def _plan(
-    bundle: Bundle, found: Scenario, around: dict[str, Any], asked: dict[str, Any], *, is_new: bool
+    bundle: Bundle,
+    found: Scenario,
+    dense: Scenario | None,
+    around: dict[str, Any],
+    asked: dict[str, Any],
+    *,
+    is_new: bool,
 ) -> tuple[Plan, list[str]]:
     from presplit.plan import search
 
@@ -94,31 +105,39 @@ def _plan(
         why = "It is the best for the deadline that was asked for, not the bundle's own."
         if own is None:
             why = "The bundle has no plan: this is what presplit plan would find."
-        return search(bundle, **around, **asked), [why]
+        plan = search(bundle, **around, **asked)
+        return (plan if dense is None else _beside(plan, found, dense)), [why]
     if own.gateway is not None:
         return own, ["The plan has a gateway: its parts are not shown."]
-    return _here(own, found)
+    return _here(own, found, dense)
 
 
-def _here(own: Plan, found: Scenario) -> tuple[Plan, list[str]]:
+def _here(own: Plan, found: Scenario, dense: Scenario | None) -> tuple[Plan, list[str]]:
     """The bundle's plan with what is expected of it here, if that is not what it says itself."""
-    from presplit.plan.beside import ways
     from presplit.plan.parts import block_of
 
     block = block_of(found, own)
     mean_s = float(block.mean_s[0])
     if own.expected is not None and abs(own.expected.mean_s - mean_s) <= NEAR * mean_s:
-        return own, []
+        return (own if dense is None else _beside(own, found, dense)), []
     expected = block.plans(np.array([0]), deadline_s=own.deadline_s)[0].expected
-    assert expected is not None, "what is evaluated has an estimate"
-    others = ways(found, deadline_s=own.deadline_s)
-    beside = {name: each.expected for name, each in others.items() if each.expected is not None}
-    expected = msgspec.structs.replace(expected, beside=beside)
+    here = _beside(msgspec.structs.replace(own, expected=expected), found, dense)
     note = (
         "The bundle's plan was made for other times than those shown: say --device, --link, "
         "--server and the costs that it was made with to see it as it was planned."
     )
-    return msgspec.structs.replace(own, expected=expected), [note]
+    return here, [note]
+
+
+def _beside(plan: Plan, found: Scenario, dense: Scenario | None) -> Plan:
+    """The plan beside what one would do without a planner, with ``dense`` too if it is given."""
+    from presplit.plan.beside import ways
+
+    assert plan.expected is not None, "what is evaluated has an estimate"
+    others = ways(found, deadline_s=plan.deadline_s, dense=dense)
+    beside = {name: each.expected for name, each in others.items() if each.expected is not None}
+    expected = msgspec.structs.replace(plan.expected, beside=beside)
+    return msgspec.structs.replace(plan, expected=expected)
 
 
 def _table(bundle: Bundle, around: dict[str, Any], asked: dict[str, Any]) -> PlanTable | None:
