@@ -51,6 +51,10 @@ def test_a_figure_that_is_not_a_plain_svg_is_refused() -> None:
             Figure("f", "", svg)
 
 
+def test_a_name_that_is_no_text_is_written_as_its_bytes(tmp_path: Path) -> None:
+    assert r"runs/r\udcff" in written(tmp_path, sections=[], footer="runs/r\udcff")
+
+
 def test_a_report_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SpecError, match=r"file/r\.html: the report cannot be written"):

@@ -85,7 +85,8 @@ def write_report(
     page = report(title=title, lead=lead, facts=facts or {}, sections=sections, footer=footer)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
+        # The name of a file may hold bytes that are no text.
+        path.write_bytes(page.encode(errors="backslashreplace"))
     except OSError as error:
         raise SpecError(f"{path}: the report cannot be written ({error.strerror})") from error
     return path

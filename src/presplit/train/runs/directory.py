@@ -247,8 +247,10 @@ def origin() -> dict[str, str]:
     is_ours = started.name == "presplit" or started.parts[-2:] == ("presplit", "__main__.py")
     gpu = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     name = f", {torch.cuda.get_device_name()}" if gpu is not None and gpu.type == "cuda" else ""
+    command = shlex.join(["presplit", *sys.argv[1:]] if is_ours else [started.name])
     return {
-        "command": shlex.join(["presplit", *sys.argv[1:]] if is_ours else [started.name]),
+        # A path may hold bytes that are no text.
+        "command": command.encode(errors="backslashreplace").decode(),
         "machine": f"{platform.system()} {platform.machine()}, {processor()}{name}",
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
