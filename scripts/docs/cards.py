@@ -73,7 +73,7 @@ def codecs() -> str:
         "# Codecs\n",
         "What each costs and loses at which boundary is measured when a bundle is made: "
         "[a bundle](../bundle.md#codecs).\n",
-        "| codec | tried unless told otherwise | |\n|---|---|---|",
+        "| codec | tried unless told otherwise | what it does |\n|---|---|---|",
     ]
     kinds: dict[type, list[str]] = {}
     for name, codec in CODECS.items():

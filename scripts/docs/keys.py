@@ -40,7 +40,7 @@ def _table(kind: type[Value], skip: tuple[str, ...] = ()) -> str:
     """The fields of ``kind``, a line each."""
     hints = get_type_hints(kind, include_extras=True)
     notes = _notes(kind)
-    rows = ["| key | is | usual | |", "|---|---|---|---|"]
+    rows = ["| key | is | usual | meaning |", "|---|---|---|---|"]
     for field in msgspec.structs.fields(kind):
         if field.name in skip:
             continue

@@ -34,7 +34,7 @@ def _verb(name: str, verb: Any) -> str:
     about = " ".join((verb.help or "").split("\f")[0].split())
     parts = [f"## {name}\n", about + "\n", f"```text\npresplit {' '.join([name, *usage])}\n```\n"]
     for group, rows in groups.items():
-        parts += [f"| {group} | usual | |\n|---|---|---|", *rows, ""]
+        parts += [f"| {group} | usual | meaning |\n|---|---|---|", *rows, ""]
     return "\n".join(parts)
 
 

@@ -77,7 +77,9 @@ def metrics() -> str:
     rows = [f"| `{name}` | {kinds[name]} | {said} |" for name, said in helps]
     where = "[a server in service](../serving.md)"
     head = f"What `presplit serve --http PORT` gives at `/metrics`: {where}."
-    return "\n".join(["# Metrics\n", head, "", "| name | kind | |", "|---|---|---|", *rows, ""])
+    return "\n".join(
+        ["# Metrics\n", head, "", "| name | kind | meaning |", "|---|---|---|", *rows, ""]
+    )
 
 
 def profiles() -> str:
