@@ -126,6 +126,7 @@ def test_a_page_shows_what_it_is_told_pauses_and_tells_the_end(
             page.keyboard.press("Enter")
             assert soon(lambda: facts(page)["later than 500 ms"] == "1")
     assert soon(lambda: "the process is gone" in page.locator("#state").inner_text())
+    page.close()
     page.errors.clear()  # that nobody answers any more is what it is about
 
 
@@ -141,6 +142,7 @@ def test_a_server_that_is_killed_is_told_by_its_page_and_by_the_edges(
     assert soon(lambda: "is not asked now" in edge.locator("#servers").inner_text())
     before = facts(edge)["answers"]
     assert soon(lambda: facts(edge)["answers"] != before), "the edge carries on"
+    server.close()
     server.errors.clear()  # that nobody answers any more is what it is about
 
 
@@ -181,3 +183,4 @@ def test_a_hand_on_the_panel_moves_the_cut_and_the_edge_carries_on_without_a_ser
         assert soon(lambda: "the edge computes all" in cut.inner_text())
         page.set_viewport_size({"width": 390, "height": 800})
         assert fits(page)
+        page.close()

@@ -360,7 +360,14 @@ def _say_ready(started: Started, config: Config, *, as_json: bool) -> None:
 
 
 def _reached(address: str, config: Config) -> str:
-    """``address`` and the options with which an edge reaches it, as far as they are known here."""
+    """``address`` and the options with which an edge reaches it, as far as they are known here.
+
+    >>> from presplit.runtime.serving.config import config_from
+    >>> _reached("0.0.0.0:8443", config_from({"insecure": True}))
+    'THIS-MACHINE:8443'
+    >>> _reached("h:1", config_from({"secure": {"tls_cert": "a", "tls_key": "b", "tokens": "c"}}))
+    'grpcs://h:1 --tls-ca CA.pem --token-file TOKEN'
+    """
     host, _, port = address.rpartition(":")
     if host in ("0.0.0.0", "[::]"):  # where it listens, but nobody's address
         address = f"THIS-MACHINE:{port}"

@@ -22,7 +22,7 @@ def top(
     address: Annotated[
         str | None,
         typer.Argument(
-            metavar="[ADDRESS]",
+            metavar="ADDRESS",
             help="As --live said it: http://127.0.0.1:PORT, or the PORT alone; not needed where "
             "one process of yours has a live page.",
         ),
