@@ -10,7 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "runtime"))
+from small import small_model
 
 Said = tuple[int, str, str]
 
@@ -55,3 +59,13 @@ def test_what_cannot_be_looked_at_says_why(command: Callable[..., Said], tmp_pat
     code, _, err = command("view", tmp_path / "array.npy")
     assert code == 2
     assert "not an ONNX file" in err
+
+
+def test_a_device_that_does_not_exist_is_said_before_anything_is_timed(
+    command: Callable[..., Said], tmp_path: Path
+) -> None:
+    onnx.save(small_model(0), tmp_path / "net.onnx")
+    code, _, err = command("view", tmp_path / "net.onnx", "--device", "pi")
+    assert code == 2
+    assert "no device named 'pi'" in err
+    assert "timing" not in err

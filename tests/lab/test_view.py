@@ -212,6 +212,7 @@ def test_a_plain_model_is_cut_for_the_time_being_and_its_accuracy_is_not_known(m
     assert not path.exists()
 
 
+@pytest.mark.long
 def test_samples_tell_how_often_exits_agree_and_with_labels_what_is_right(
     model: Path, tmp_path: Path
 ) -> None:

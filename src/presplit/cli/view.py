@@ -31,7 +31,7 @@ def view(
         str | None,
         typer.Option(
             help="Edge device to begin with: a profile, a .json file, or macs=2G,memory=512MB; "
-            "default this machine."
+            "default [plan] of its spec, or this machine."
         ),
     ] = None,
     link: Annotated[
@@ -71,13 +71,14 @@ def view(
     from presplit.lab.view import Places, describe, look, open_net
 
     with open_net(model, samples=samples, labels=labels) as net:
-        say(f"timing {net.bundle.manifest.name} on this machine ...")
         measured: dict[str, Costs] = {}
         if (given := read_costs(costs)) is not None:
             measured[given.device] = given
-        places = Places(net, look(net.bundle, net.samples[0]), measured)
         wishes = _wishes(net, link, deadline)
-        begin = _begin(places, wishes, device, server)
+        begin = _begin(net, measured, wishes, device, server)
+        say(f"timing {net.bundle.manifest.name} on this machine ...")
+        places = Places(net, look(net.bundle, net.samples[0]), measured)
+        places.scenario(begin)  # costs of another net are refused before a browser opens
         if json:
             import json as text
 
@@ -114,16 +115,28 @@ def _wishes(net: Viewed, link: str | None, deadline: str | None) -> dict[str, An
     return wished(net.bundle, link=link, deadline_s=deadline_s)
 
 
-def _begin(places: Places, wishes: dict[str, Any], device: str | None, server: str | None) -> Asked:
-    """What the page begins with: the bundle's own plan, or the cut in the middle."""
+def _begin(
+    viewed: Viewed,
+    measured: dict[str, Costs],
+    wishes: dict[str, Any],
+    device: str | None,
+    server: str | None,
+) -> Asked:
+    """What the page begins with: the bundle's own plan, or the cut in the middle.
+
+    Raises `SpecError` for a name that does not exist.
+    """
     from presplit.lab.view import Asked
     from presplit.lab.view.here import THIS
+    from presplit.profiles import device_from, link_from
 
-    plan, net = places.net.bundle.plan, places.net.bundle.net
-    first = next(iter(places.measured), THIS)
+    plan, net = viewed.bundle.plan, viewed.bundle.net
+    spec: dict[str, Any] = viewed.bundle.manifest.spec or {}
+    said: dict[str, Any] = spec.get("plan") or {}
+    first: str = next(iter(measured), said.get("device") or THIS)
     where: dict[str, Any] = {
         "device": device or first,
-        "server": server or THIS,
+        "server": server or said.get("server") or THIS,
         "link": wishes["link"],
         "deadline_s": wishes.get("deadline_s"),
     }
@@ -132,7 +145,9 @@ def _begin(places: Places, wishes: dict[str, Any], device: str | None, server: s
     else:
         where |= {"form": plan.form, "server_form": plan.server_form}
         begin = Asked(plan.split, dict(plan.thresholds), plan.codec, **where)
-    places.scenario(begin)  # a name that does not exist is said before a browser opens
+    for name in {begin.device, begin.server} - {THIS, *measured}:
+        device_from(name)
+    link_from(begin.link)
     return begin
 
 

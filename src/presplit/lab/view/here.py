@@ -19,7 +19,7 @@ import numpy as np
 from presplit.bundle import Bundle
 from presplit.core.cost import counted
 from presplit.core.costs import Costs, Device, Parts
-from presplit.core.errors import MissingLibrary
+from presplit.core.errors import MissingLibrary, PlanError
 from presplit.core.plans import Plan
 from presplit.core.processor import processor
 from presplit.core.times import NOTHING, Times
@@ -114,11 +114,15 @@ def scaled(here: Here, device: Device, bundle: Bundle) -> tuple[Costs, float]:
     """The costs of ``device``, and how many times as slow as this machine it is.
 
     The whole net is to take what its multiplications take there; its parts keep the proportions
-    that they have here. Codecs and messages take what they take here.
+    that they have here. Codecs and messages take what they take here. Raises `PlanError` if nothing
+    that the net does counts as a multiplication.
     """
     macs = tuple(part.macs for part in bundle.manifest.segments)
     if not any(macs):
-        return here.costs, 1.0
+        raise PlanError(
+            f"{device.name}: nothing that the net does counts as a multiplication, so its time "
+            f"there cannot be told; choose {THIS}, or give --costs that presplit measure found"
+        )
     exits = [0] * len(bundle.net.exits)
     there = counted(device, segment_macs=macs, exit_macs=exits, when=device.date)
     factor = there.forms["float32"].head_s[-1].mean_s / here.warm_s

@@ -32,7 +32,7 @@ function boundaryOf(boundary, number) {
 
 function segmentOf(segment, number, most) {
   const button = make("button", { type: "button", "aria-expanded": "false" },
-    make("strong", {}, segment.name),
+    make("strong", {}, ...breakable(segment.name)),
     make("small", { class: "time" }, seconds(segment.s)),
     make("small", {}, `${count(segment.macs)} MACs`),
     make("small", {}, `${count(segment.weights)} weights`));
@@ -40,6 +40,12 @@ function segmentOf(segment, number, most) {
   const made = make("li", { class: `segment${segment.s > most / 2 ? " hot" : ""}`, "data-segment": number }, button);
   made.style.setProperty("--load", segment.s / most);
   return made;
+}
+
+// A long name may break behind a dot, a slash or an underscore, and nowhere inside a word.
+function breakable(name) {
+  const pieces = name.split(/(?<=[./_])/);
+  return pieces.flatMap((piece, place) => (place ? [make("wbr"), piece] : [piece]));
 }
 
 // Shows where the cut is, how each boundary would travel, which exits answer, and what the planner would do.
