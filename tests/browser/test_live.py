@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -101,6 +102,59 @@ def test_a_page_is_legible_everywhere_and_its_numbers_move(
     assert fits(page) and axe(page) == []
     page.set_viewport_size({"width": 1280, "height": 900})
     assert fits(page)
+
+
+def test_the_page_is_light() -> None:
+    assert sum(len(body) for _, body in page_files().values()) < 60_000
+
+
+@contextlib.contextmanager
+def told(live: EdgeLive, rate: float) -> Iterator[None]:
+    """``live`` is told of so many answers a second, until the end."""
+    ended = threading.Event()
+    scores = np.zeros(4, np.float32)
+
+    def work() -> None:
+        began, count = time.monotonic(), 0
+        while not ended.wait(max(0.0, began + count / rate - time.monotonic())):
+            live(Answer(2, scores, "final", "edge", "planned", 0.002, 0, False, 3))
+            count += 1
+
+    telling = threading.Thread(target=work)
+    telling.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        telling.join()
+
+
+@pytest.mark.long
+def test_a_minute_at_200_answers_a_second_leaves_the_page_neither_behind_nor_fatter(
+    bundle: Bundle, open_page: Any
+) -> None:
+    plan = Plan(3, deadline_s=0.5)
+    live = EdgeLive(bundle, plan)
+    with (
+        Edge.open(bundle, plan=plan) as edge,
+        told(live, 200),
+        showing(0, lambda: live.now(edge), files=page_files()) as address,
+    ):
+        page = open_page(address)
+        devtools = page.context.new_cdp_session(page)
+        page.wait_for_timeout(3000)
+        sizes, lags, nodes = list[int](), list[float](), set[int]()
+        first = drawn(page)
+        for _ in range(12):
+            page.wait_for_timeout(5000)
+            devtools.send("HeapProfiler.collectGarbage")
+            sizes.append(devtools.send("Runtime.getHeapUsage")["usedSize"])
+            lags.append(float(page.evaluate("document.body.dataset.lagS")))
+            nodes.add(page.evaluate("document.querySelectorAll('*').length"))
+        assert drawn(page) - first > 120, "half of 60 s with four snapshots each"
+        assert max(lags) < 0.5
+        assert sizes[-1] - sizes[0] < 500_000 and max(nodes) - min(nodes) < 10
+        page.close()
 
 
 def test_a_page_shows_what_it_is_told_pauses_and_tells_the_end(
