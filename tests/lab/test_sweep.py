@@ -56,6 +56,9 @@ def test_each_point_is_compared_with_the_dense_net_that_is_like_it_in_all_else()
     # A family says nothing of a dense net: there is one.
     families = names(["sparsity.density=1,0.5", "sparsity.family=grouped,tiled"])
     assert families == ["dense", "density=0.5,family=grouped", "density=0.5,family=tiled"]
+    # Nor does where a sparse layer's values come from.
+    started = names(["sparsity.density=0.5", "start.values=taken,fresh"], {"start": {"net": "r"}})
+    assert started == ["dense", "density=0.5,values=taken", "density=0.5,values=fresh"]
 
 
 def test_all_points_that_cannot_be_are_told_at_once() -> None:

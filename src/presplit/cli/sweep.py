@@ -81,9 +81,9 @@ def sweep(
             "nothing is varied: say what, as --grid sparsity.density=1,0.5,0.25 (presplit train "
             "trains one spec)"
         )
-    changes = assigned(set, over=_own(model))
+    changes, raw = assigned(set, over=_own(model)), read_tables(spec)
     with context(str(spec)):
-        tables = laid_on_start(read_tables(spec), changes)
+        tables = laid_on_start(raw, changes)
         if model is not None:
             tables.pop("model", None)
         tables = assigned(set, over=tables | _own(model))

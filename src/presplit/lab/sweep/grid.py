@@ -22,6 +22,8 @@ from presplit.core.spec import assigned, spec_from
 
 DENSE = "dense"
 """What the point without sparsity is called."""
+OF_SPARSE = ("start.values", "start.connections")
+"""Keys of other sections that are said of sparse layers alone."""
 WHOLE = ("sparsity.density", "sparsity.budget")
 """Keys that say of a dense net what share of its weights it has: all."""
 
@@ -131,7 +133,8 @@ def _points(raw: Mapping[str, object], said: Mapping[str, str], name: str) -> It
 
 
 def _is_sparsity(key: str) -> bool:
-    return key.split(".")[0] == "sparsity"
+    """Whether ``key`` says something of sparse layers alone, so that a dense net is like any."""
+    return key.split(".")[0] == "sparsity" or key in OF_SPARSE
 
 
 def _is_whole(spec: Spec) -> bool:

@@ -29,22 +29,11 @@ def over_ray(
 ) -> Iterator[Outcome]:
     """What ``do`` gives for each of ``tasks``, ``jobs`` at a time, which share the whole cluster.
 
-    Outcomes come when all tasks are done. Raises `MissingLibrary` without Ray, `SpecError` without
-    a cluster.
+    Outcomes come when all tasks are done. Raises as `connected` does.
     """
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # else it draws boxes, however quiet it is
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the sweep at once
-    ray: Any = library("ray", **NEED)
-    tune: Any = library("ray.tune", **NEED)
     if not tasks:
         return
-    if not ray.is_initialized():
-        if not os.environ.get("RAY_ADDRESS"):
-            raise SpecError(
-                "--engine ray: RAY_ADDRESS names no cluster; set it (auto: the one of this "
-                "machine, which ray start makes), or leave --engine out: one machine needs no Ray"
-            )
-        ray.init(log_to_driver=False, logging_level="ERROR")
+    ray, tune = connected()
     needs = _needs(ray, jobs)
     given = [dataclasses.replace(task, threads=int(needs["cpu"])) for task in tasks]
     with tempfile.TemporaryDirectory(prefix=".ray-", dir=directory.resolve()) as shared:
@@ -58,6 +47,25 @@ def over_ray(
             results = tuner.fit()
         outcomes = [_outcome(task, results, place) for place, task in enumerate(given)]
     yield from outcomes
+
+
+def connected() -> tuple[Any, Any]:
+    """Ray, connected to the user's cluster, and Ray Tune.
+
+    Raises `MissingLibrary` without Ray, `SpecError` without a cluster.
+    """
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # else it draws boxes, however quiet it is
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the sweep at once
+    ray: Any = library("ray", **NEED)
+    tune: Any = library("ray.tune", **NEED)
+    if not ray.is_initialized():
+        if not os.environ.get("RAY_ADDRESS"):
+            raise SpecError(
+                "--engine ray: RAY_ADDRESS names no cluster; set it (auto: the one of this "
+                "machine, which ray start makes), or leave --engine out: one machine needs no Ray"
+            )
+        ray.init(log_to_driver=False, logging_level="ERROR")
+    return ray, tune
 
 
 def _needs(ray: Any, jobs: int) -> dict[str, float]:

@@ -27,7 +27,7 @@ from presplit.lab.sweep import timing
 from presplit.lab.sweep.found import SWEEP, Found, Row
 from presplit.lab.sweep.grid import Axis, Point, grid, refuse
 from presplit.lab.sweep.local import side_by_side
-from presplit.lab.sweep.over_ray import over_ray
+from presplit.lab.sweep.over_ray import connected, over_ray
 from presplit.lab.sweep.progress import following
 from presplit.lab.sweep.tables import write_tables
 from presplit.lab.sweep.task import WHOLE, Kept, Outcome, Own, Task, do, kept, loaded
@@ -94,6 +94,8 @@ def sweep(
     its row, and the others go on.
     """
     directory = Path(directory)
+    if settings.engine == "ray":
+        connected()  # what is missing is told before the data is read
     points = grid(raw, axes)
     tasks = _tasks(points, directory, settings, own)
     _refuse_others(tasks, directory)
