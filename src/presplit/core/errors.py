@@ -98,13 +98,15 @@ def library(name: str, *, need: str, extra: str) -> ModuleType:
 
     >>> library("json", need="reading", extra="train").__name__
     'json'
-    >>> library("no_such_library", need="exporting", extra="train")
+    >>> library("no_such_library", need="exporting", extra="train")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
-    presplit.core.errors.MissingLibrary: exporting needs no_such_library: \
-pip install 'presplit[train]'
+    presplit.core.errors.MissingLibrary: exporting needs no_such_library: ...pip install ...
     """
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise MissingLibrary(f"{need} needs {name}: pip install 'presplit[{extra}]'") from error
+        # Only now: reading what is installed takes longer than all the rest here.
+        from presplit.core.installing import install_line
+
+        raise MissingLibrary(f"{need} needs {name}: {install_line(extra)}") from error

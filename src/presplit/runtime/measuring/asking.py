@@ -91,8 +91,8 @@ class Asking:
 
 
 @contextlib.contextmanager
-def echo_here() -> Generator[str]:
-    """The address of an echo on a thread of this process."""
+def echo_here(credentials: Any = None) -> Generator[str]:
+    """The address of an echo on a thread of this process, over TLS with gRPC's ``credentials``."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="echo")
     thread.start()
@@ -101,7 +101,9 @@ def echo_here() -> Generator[str]:
         return asyncio.run_coroutine_threadsafe(work, loop).result(10)
 
     async def listen() -> tuple[Listener, str]:
-        listener = Listener(echoing(Nothing()), name="presplit", version=__version__)
+        listener = Listener(
+            echoing(Nothing()), name="presplit", version=__version__, credentials=credentials
+        )
         return listener, await listener.start("127.0.0.1", 0)
 
     try:
