@@ -146,7 +146,7 @@ def test_samples_give_the_ranges_and_labels_the_evidence(
     ]
     code, out, problem = command("export", "--from", folder / "Cats (v2).onnx", *words)
     assert (code, problem) == (0, "") and out.endswith(
-        f"Next: presplit plan {tmp_path / 'c.bundle'}\n"
+        f"Next: presplit plan {tmp_path / 'c.bundle'} --save\n"
     )
     bundle = read(tmp_path / "c.bundle")
     ports = bundle.manifest.ports

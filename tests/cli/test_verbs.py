@@ -225,7 +225,10 @@ def test_a_saved_plan_is_in_the_bundle_until_another_export_takes_its_place(
     code, text, _ = command("plan", path, "--front", "--table", "--server-load", 1)
     assert code == 0 and "edge" in text and "server" in text
     assert "With the round trip, the device and the server as planned:" in text
-    exported = command("export", run, "--out", path, "--json")
+    code, _, problem = command("export", run, "--out", path)
+    assert code == 2 and "a bundle with a plan is there" in problem and "--force" in problem
+    assert read(path).plan == after.plan
+    exported = command("export", run, "--out", path, "--force", "--json")
     assert "own.bundle carried a plan, made for what was there before" in exported[2]
     assert read(path).plan is None
     assert one_object(exported) == one_object(command("inspect", path, "--json"))

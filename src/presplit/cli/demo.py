@@ -156,8 +156,7 @@ def text(shown: Shown, report: str) -> str:
             f"deadline {1e3 * shown.deadline_s:g} ms.",
             f"Report: {report}",
             shown.verdict,
-            "Next: presplit plan BUNDLE --device D --link L for a device and a link of yours; "
-            "presplit train for your own net.",
+            "Next: presplit init FOLDER, with a folder of photos for each class of yours",
         ]
     )
 

@@ -92,6 +92,9 @@ def export(
             "deviation=..., divide=255, resample=bilinear, bgr=true, ...",
         ),
     ] = [],
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a bundle that carries a plan or a signature.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Cut a run, or an ONNX classifier, at every boundary into a bundle.
@@ -121,16 +124,19 @@ def export(
         (samples, labels),
         (codecs, forms),
         prepare,
+        force=force,
     )
     if target is not None:
         targets.write(bundle, target, out=out, splits=splits, codecs=[], as_json=json)
         return
     facts = describe(bundle)
-    following = "plan" if bundle.manifest.validation else "serve"
+    path = quote(str(bundle.path))
+    following = f"presplit plan {path} --save"
+    if bundle.manifest.validation is None:
+        following = f"presplit serve {path}"
     show(
         facts,
-        f"{text(facts)}\nBundle: {bundle.path}. "
-        f"Next: presplit {following} {quote(str(bundle.path))}",
+        f"{text(facts)}\nBundle: {bundle.path}\nNext: {following}",
         as_json=json,
     )
 
@@ -152,6 +158,8 @@ def _bundle(
     held: tuple[Path | None, Path | None],
     lists: tuple[str, str],
     prepare: list[str],
+    *,
+    force: bool,
 ) -> Bundle:
     """The bundle of what was named on the command line.
 
@@ -181,9 +189,9 @@ def _bundle(
             "x.npy"
         )
     if run:
-        return _from_run(run, out, model, tried, named, prepare)
+        return _from_run(run, out, model, tried, named, prepare, force=force)
     assert onnx is not None
-    return _from_onnx(onnx, out, held, tried, named, prepare)
+    return _from_onnx(onnx, out, held, tried, named, prepare, force=force)
 
 
 def _codecs(text: str) -> list[str]:
@@ -210,6 +218,8 @@ def _from_run(
     codecs: Sequence[str],
     forms: Sequence[str],
     prepare: Sequence[str],
+    *,
+    force: bool,
 ) -> Bundle:
     import msgspec
 
@@ -223,7 +233,7 @@ def _from_run(
     labels = found.data.labels
     if found.data.rate:  # so that the bundle can take sounds of other rates
         spec["data"]["rate"] = found.data.rate
-    with _replacing(path), aside():
+    with _replacing(path, force=force), aside():
         return write_bundle(
             found.model,
             found.held_out,
@@ -245,6 +255,8 @@ def _from_onnx(
     codecs: Sequence[str],
     forms: Sequence[str],
     prepare: Sequence[str],
+    *,
+    force: bool,
 ) -> Bundle:
     """The bundle of an ONNX file and the outputs of it that are named.
 
@@ -257,7 +269,7 @@ def _from_onnx(
     path = out or file.with_suffix(".bundle")
     x = None if samples is None else read_samples(samples)
     y = None if labels is None else _labels(labels)
-    with _replacing(path):
+    with _replacing(path, force=force):
         bundle = pack(
             file,
             path,
@@ -291,22 +303,27 @@ def _say_of_chance(bundle: Bundle) -> None:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[None]:
-    """Say that a plan which a bundle at ``path`` carried is gone.
+def _replacing(path: Path, *, force: bool) -> Iterator[None]:
+    """Replace the bundle that is at ``path``, if there is one.
 
-    It was made for what was there before.
+    Raises `BundleError` if it carries a plan or a signature, which would be lost, unless ``force``
+    says that they may be.
     """
     from presplit.bundle import read
+    from presplit.bundle.files import SIGNATURE
 
-    planned = False
+    held: list[str] = []
     with contextlib.suppress(BundleError):
-        planned = read(path).plan is not None
-    yield
-    if planned:
-        say(
-            f"{path} carried a plan, made for what was there before; it is gone: presplit plan "
-            f"{path} makes another"
+        held += ["a plan"] if read(path).plan is not None else []
+    held += ["a signature"] if (path / SIGNATURE).exists() else []
+    if held and not force:
+        raise BundleError(
+            f"{path}: a bundle with {' and '.join(held)} is there, which a new one would not have: "
+            "--force replaces it, --out puts the new one elsewhere"
         )
+    yield
+    if held:
+        say(f"{path} carried {' and '.join(held)}, made for what was there before; it is gone")
 
 
 def _labels(path: Path) -> np.ndarray:

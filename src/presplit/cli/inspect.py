@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -62,10 +63,11 @@ def inspect(
     if path.is_dir():
         from presplit.bundle import read
 
-        facts = describe(read(path))
+        facts, following = describe(read(path)), "plan"
     else:
-        facts = _describe_onnx(path)
-    show(facts, text(facts), as_json=json)
+        facts, following = _describe_onnx(path), "export --from"
+    after = f"Next: presplit {following} {quote(str(path))}"
+    show(facts, f"{text(facts)}\n{after}", as_json=json)
 
 
 def _inspect_own(word: str, sample: str | None, density: float, *, as_json: bool) -> None:
@@ -78,7 +80,8 @@ def _inspect_own(word: str, sample: str | None, density: float, *, as_json: bool
         found = survey(load(word), shape, density=density)
     facts = _facts(found.net, list(found.segments), dict(found.exits), sizes_of(found))
     facts = survey_facts(found, facts, shape, density)
-    show(facts, survey_text(facts), as_json=as_json)
+    after = f"Next: presplit train --model {quote(word)} --data FOLDER, of samples of that shape"
+    show(facts, f"{survey_text(facts)}\n{after}", as_json=as_json)
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from presplit.cli import (
     inspect,
     keys,
     measure,
+    options,
     place,
     plan,
     report,
@@ -95,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # wants the processors.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _have_streams()
-    given = spread(list(sys.argv[1:] if arguments is None else arguments)) or ["--help"]
+    options.given[:] = sys.argv[1:] if arguments is None else arguments
+    given = spread(options.given) or ["--help"]
     as_json = wants_json(given)
     with every_character_printable(), bar.drawn(lines=not as_json):
         code, problem = _run(given)

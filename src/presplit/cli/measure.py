@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from presplit.cli import options
+from presplit.cli.following import again
 from presplit.cli.options import Json, read_costs, show
 from presplit.cli.secure import EdgeCa, TlsCert, TlsKey, TokenFile, edge_with
+from presplit.core.progress import doing
 
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
@@ -76,7 +80,10 @@ def measure(
         else:
             costs = _costs(found, device, seconds, threads, pause_ms / 1000, samples)
         _write(out, costs)
-        _show_costs(found, costs, as_json=json)
+        after = again(options.given, "--out", "costs.json")
+        if out is not None:
+            after = f"presplit plan {quote(str(bundle))} --edge-costs {quote(str(out))} --save"
+        _show_costs(found, costs, after, as_json=json)
 
 
 def _costs(
@@ -100,14 +107,16 @@ def _costs(
 
             first = read_samples(samples)[:1]
             sample = as_input(first, whole=bundle.manifest.whole_input)[0]
-    return time_parts(
-        bundle,
-        seconds=60.0 if seconds is None else seconds,
-        threads=threads,
-        pause_s=pause_s,
-        device=device_from(device) if device else "this machine",
-        sample=sample,
-    )
+    limit_s = 60.0 if seconds is None else seconds
+    with doing("measuring, until it is known well enough", limit_s, still=True):
+        return time_parts(
+            bundle,
+            seconds=limit_s,
+            threads=threads,
+            pause_s=pause_s,
+            device=device_from(device) if device else "this machine",
+            sample=sample,
+        )
 
 
 def _anchored(bundle: Bundle, known: Path, seconds: float | None) -> Costs:
@@ -119,7 +128,7 @@ def _anchored(bundle: Bundle, known: Path, seconds: float | None) -> Costs:
     return anchor(before, bundle, seconds=10.0 if seconds is None else seconds)
 
 
-def _show_costs(bundle: Bundle, costs: Costs, *, as_json: bool) -> None:
+def _show_costs(bundle: Bundle, costs: Costs, after: str, *, as_json: bool) -> None:
     """A table of heads and tails, then what surrounds them."""
     import msgspec
 
@@ -151,6 +160,7 @@ def _show_costs(bundle: Bundle, costs: Costs, *, as_json: bool) -> None:
     precision = costs.precision or 0.0
     state = "stable" if precision <= STABLE else "not stable when the time was over"
     lines.append(f"medians are {state}: ± {100 * precision:.1f} %; {costs.clock}")
+    lines.append(f"Next: {after}")
     show(msgspec.to_builtins(costs), "\n".join(lines), as_json=as_json)
 
 
@@ -198,7 +208,9 @@ def _measure_link(
         f"{found.stalls} of {found.trips} requests stalled",
     ]
     if out is not None:
-        lines.append(f"presplit plan BUNDLE --link {out} plans for it")
+        lines.append(f"Next: presplit plan BUNDLE --link {quote(str(out))} --save")
+    else:
+        lines.append(f"Next: {again(options.given, '--out', 'link.json')}, which plans can use")
     show(msgspec.to_builtins(link), "\n".join(lines), as_json=as_json)
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 LISTS = ("--layers", "--fan-out", "--after")
 """Options after which several values may stand: ``--layers 800 40 40 10``."""
 
+given: list[str] = []
+"""The words of the command that runs, as they were given."""
+
 Json = Annotated[
     bool,
     typer.Option("--json", help="Print one JSON object on standard output and nothing else there."),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from presplit.cli.options import Json, say, show
+from presplit.cli import options
+from presplit.cli.following import again
+from presplit.cli.options import Json, show
 from presplit.core import units
 from presplit.core.errors import PlanError
 from presplit.core.tables import Column, table
@@ -37,9 +40,11 @@ def place(
     plans = _one_each(found) if save else {}
     for bundle, plan in plans.items():
         write_plan(bundle, plan)
-    show(msgspec.to_builtins(found), _told(found), as_json=json)
+    text, after = _told(found), again(options.given, "--save")
     if save:
-        say(f"The plans are in {', '.join(plans)}.")
+        text += f"\n\nThe plans are in {', '.join(plans)}."
+        after = f"presplit serve {' '.join(map(quote, plans))}"
+    show(msgspec.to_builtins(found), f"{text}\nNext: {after}", as_json=json)
 
 
 def _one_each(found: Placement) -> Mapping[str, Plan]:

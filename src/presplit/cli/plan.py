@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from presplit.cli.options import Json, fallback_named, read_costs, say, show
+from presplit.cli import options
+from presplit.cli.following import again, running
+from presplit.cli.options import Json, fallback_named, read_costs, show
 from presplit.core import units
 from presplit.core.errors import SpecError
 
@@ -158,21 +160,20 @@ def plan(
         text += f"\n\n{shown}"
     if save:
         write_plan(found, best, table=rows)
+        text += f"\n\nThe plan is in {bundle}."
+    text += f"\nNext: {_next(found, best) if save else again(options.given, '--save')}"
     show(result, text, as_json=json)
-    if save:
-        say(f"The plan is in {bundle}. Next: {_next(found, best)}")
 
 
 def _next(found: Bundle, best: Plan) -> str:
-    """The commands that put a plan to work."""
-    path = quote(str(found.path))
-    run = f"presplit run {path} SAMPLES"
+    """The commands that put a plan to work; what serves says itself how it is asked."""
     if best.split == found.net.last:
-        return run
+        return running(found)
+    path = quote(str(found.path))
     words = f"presplit serve {path}"
     if best.gateway is not None and best.gateway.split < found.net.last:
-        words += f", presplit serve {path} --forward-to HOST:PORT on the gateway"
-    return f"{words}, and {run} --server HOST:PORT"
+        words += f", and presplit serve {path} --forward-to HOST:PORT on the gateway"
+    return words
 
 
 def queue(found: Bundle, around: dict[str, Any], load_per_s: float | None, workers: int) -> Times:

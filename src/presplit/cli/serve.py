@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,7 +31,7 @@ from presplit.core.errors import SpecError
 
 if TYPE_CHECKING:
     from presplit.core.plans import Gateway
-    from presplit.runtime.serving.config import Config
+    from presplit.runtime.serving.config import Config, Secure
     from presplit.runtime.serving.process import Started
 
 LISTEN, COMPUTE, CHANGE, PASS, SCALE = (
@@ -243,7 +242,7 @@ def serve(
     from presplit.runtime.serving.server import serve as listen
 
     if print_config:
-        sys.stdout.write(TEMPLATE)
+        show({"config": TEMPLATE}, TEMPLATE.rstrip("\n"), as_json=json)
         return
     chosen = _config(
         config,
@@ -286,7 +285,7 @@ def serve(
             listen(
                 chosen.bundles,
                 chosen,
-                ready=lambda started: _say_ready(started, chosen, as_json=json),
+                ready=lambda started: _say_ready(started, chosen.secure, as_json=json),
                 gateway=gateway,
                 watch=shown,
                 told=None if shown is None else shown.know,
@@ -336,19 +335,21 @@ def _gateway(config: Config, **words: Any) -> Gateway | None:
     return gateway_with(found, **words)
 
 
-def _say_ready(started: Started, config: Config, *, as_json: bool) -> None:
-    """Say where it listens, and what it hosts."""
+def _say_ready(started: Started, secure: Secure, *, as_json: bool) -> None:
+    """Say where it listens, what it hosts, and how an edge asks it."""
+    from presplit.bundle import read
+    from presplit.cli.following import reaching, running
+
     rest = "" if started.http is None else f", REST and metrics at http://{started.http}"
     lines = [f"Ready at {started.address}{rest}. Models NAME.from-SPLIT[-CODEC][.in-FORM]:"]
     lines += [f"  {key}  from {path}" for key, path in list(started.bundles.items())[:SHOWN]]
     if len(started.bundles) > SHOWN:
         lines.append(f"  and {len(started.bundles) - SHOWN} more; --json names all")
     lines += [f"  not served: {problem}" for problem in started.broken.values()]
-    first = str(next(iter(started.bundles.values())))
-    lines.append(
-        f"Next, on the edge: presplit run {quote(first)} SAMPLES --server "
-        f"{_reached(started.address, config)}. Stop with Ctrl-C."
-    )
+    first = str(next(iter(started.bundles.values()), ""))
+    if first:
+        on_edge = running(read(first), *reaching(started.address, secure))
+        lines += [f"Next, on the edge: {on_edge}", "Stop with Ctrl-C."]
     result = {
         "address": started.address,
         "http": started.http,
@@ -357,25 +358,3 @@ def _say_ready(started: Started, config: Config, *, as_json: bool) -> None:
         "broken": started.broken,
     }
     show(result, "\n".join(lines), as_json=as_json)
-
-
-def _reached(address: str, config: Config) -> str:
-    """``address`` and the options with which an edge reaches it, as far as they are known here.
-
-    >>> from presplit.runtime.serving.config import config_from
-    >>> _reached("0.0.0.0:8443", config_from({"insecure": True}))
-    'THIS-MACHINE:8443'
-    >>> _reached("h:1", config_from({"secure": {"tls_cert": "a", "tls_key": "b", "tokens": "c"}}))
-    'grpcs://h:1 --tls-ca CA.pem --token-file TOKEN'
-    """
-    host, _, port = address.rpartition(":")
-    if host in ("0.0.0.0", "[::]"):  # where it listens, but nobody's address
-        address = f"THIS-MACHINE:{port}"
-    words = [address]
-    if config.secure.tls_cert is not None:
-        words = [f"grpcs://{address}", "--tls-ca CA.pem"]
-    if config.secure.tls_ca is not None:
-        words.append("--tls-cert EDGE.pem --tls-key EDGE-KEY.pem")
-    if config.secure.tokens is not None:
-        words.append("--token-file TOKEN")
-    return " ".join(words)

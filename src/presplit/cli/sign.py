@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -33,6 +34,7 @@ def sign(
     statement = sign_bundle(bundle, private_key_in(key), serial=serial)
     show(
         {"bundle": str(bundle), "name": statement.name, "serial": statement.serial},
-        f"{bundle}: signed as {statement.name}, serial {statement.serial}",
+        f"{bundle}: signed as {statement.name}, serial {statement.serial}\nNext: presplit serve "
+        f"{quote(str(bundle))} --trust-key {quote(str(key.with_suffix('.pub')))}",
         as_json=json,
     )

@@ -277,7 +277,9 @@ def text(result: dict[str, Any], directory: Path) -> str:
         lines.append(
             f"  {_routed(next(rows), result['policy'])}"
         )  # the other goals, less strict, ask for the same
-    return "\n".join([*lines, f"Run: {directory}. Next: presplit export {quote(str(directory))}"])
+    return "\n".join(
+        [*lines, f"Run: {directory}", f"Next: presplit export {quote(str(directory))}"]
+    )
 
 
 def _accuracy(result: dict[str, Any], name: str) -> str:

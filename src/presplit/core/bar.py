@@ -141,6 +141,7 @@ class Bars:
     def __init__(self) -> None:
         self._tasks: list[Task] = []
         self._live: Any = None
+        self._drawn = 0.0
         self._lock = threading.RLock()
 
     def began(self, task: Task) -> None:
@@ -155,13 +156,21 @@ class Bars:
                     get_renderable=self.picture,
                     console=Console(stderr=True, highlight=False),
                     refresh_per_second=PER_S,
+                    auto_refresh=not task.still,
                     transient=True,
                     redirect_stdout=False,  # a user's code has it sent elsewhere, see cli
                 )
                 self._live.start()
 
     def moved(self, task: Task) -> None:
-        """The next picture shows it; a thread draws some each second."""
+        """Let the next picture show it.
+
+        A thread draws some each second; where times are measured, one is drawn between two of them.
+        """
+        now = time.monotonic()
+        if task.still and now - self._drawn >= 1.0:
+            self._drawn = now
+            self._live.refresh()
 
     def ended(self, task: Task) -> None:
         """Take its bar away."""

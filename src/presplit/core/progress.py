@@ -22,7 +22,8 @@ class Task:
     """One piece of work: ``done`` of ``total`` in a ``unit``, such as "samples".
 
     ``total`` is None where the end is not known; ``note``: what else there is to say just now.
-    ``began`` and what was done by then are known, so that a rate can be told.
+    ``began`` and what was done by then are known, so that a rate can be told. ``still``: times are
+    measured in it, so nothing is to be drawn by another thread.
     """
 
     what: str
@@ -32,6 +33,7 @@ class Task:
     note: str = ""
     first: float = 0.0
     began: float = field(default_factory=time.monotonic)
+    still: bool = False
 
     def rate_per_s(self, now: float) -> float:
         """Units a second since it began; 0 where nothing can be told yet.
@@ -111,16 +113,23 @@ def subject(usual: str) -> str:
 
 @contextlib.contextmanager
 def doing(
-    what: str, total: float | None = None, unit: str = "", *, done: float = 0.0
+    what: str,
+    total: float | None = None,
+    unit: str = "",
+    *,
+    done: float = 0.0,
+    still: bool = False,
 ) -> Generator[Task]:
-    """A task while its block lasts; `advance` inside it moves it. ``done`` was done before.
+    """A task while its block lasts; `advance` inside it moves it.
+
+    ``done`` was done before; ``still`` as in `Task`.
 
     >>> with doing("reading", 2, "files") as task:
     ...     advance()
     >>> task.done
     1.0
     """
-    task = Task(what, total, unit, done, first=done)
+    task = Task(what, total, unit, done, first=done, still=still)
     token, listener = _TASK.set(task), _LISTENER.get()
     if listener is not None:
         listener.began(task)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from presplit.core.errors import BundleError, PresplitError
+from presplit.core.progress import about
 from presplit.core.shelf import Shelf
 
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
     from presplit.core.spec import Spec
     from presplit.core.types import Floats
-    from presplit.train import Epoch
     from presplit.train.data import Samples
     from presplit.train.runs import Run
 
@@ -102,7 +102,7 @@ def train(
     )
     results: dict[str, dict[str, Any]] = {}
     for name, spec in _specs(settings, seed).items():
-        results[name] = _trained(name, spec, settings, out, tell)
+        results[name] = _trained(name, spec, out, tell)
     return results["dense"], results["sparse"]
 
 
@@ -121,33 +121,21 @@ def sparse_bundle(
         tell(f"      the net is there: {path}")
         return found
     tell(f"      training on {settings.name}: a predefined-sparse net with an early exit")
-    _trained("sparse", _specs(settings, seed)["sparse"], settings, out, tell)
+    _trained("sparse", _specs(settings, seed)["sparse"], out, tell)
     run = runs.read_run(out / "sparse")
     np.save(images, run.data.test.x)
     return _export(run, path), run.data.test.x
 
 
-def _trained(
-    name: str, spec: Spec, settings: Settings, out: Path, tell: Callable[[str], None]
-) -> dict[str, Any]:
+def _trained(name: str, spec: Spec, out: Path, tell: Callable[[str], None]) -> dict[str, Any]:
     """Train one net; give its result."""
     from presplit.train import runs
 
-    net = runs.train(spec, out / name, on_epoch=_progress(name, settings.epochs, tell))
+    with about(f"training the {name} net"):
+        net = runs.train(spec, out / name)
     final = 100 * net["accuracy"]["final"]
     tell(f"      {name}: {net['weights']:,} weights, {final:.2f} % on the test set")
     return net
-
-
-def _progress(name: str, epochs: int, tell: Callable[[str], None]) -> Callable[[Epoch], None]:
-    """Say about five times how a training is going."""
-
-    def note(epoch: Epoch) -> None:
-        if epoch.number % max(1, epochs // 5) == 0:
-            seen = f"validation {100 * epoch.accuracy[-1]:.2f} %, {epoch.seconds:.1f} s an epoch"
-            tell(f"      {name}, epoch {epoch.number} of {epochs}: {seen}")
-
-    return note
 
 
 def _specs(settings: Settings, seed: int) -> dict[str, Spec]:

@@ -19,6 +19,7 @@ from presplit.codecs import CODECS, FINER
 from presplit.core.encoding import Encoding, Native, Seen
 from presplit.core.errors import GraphError, MissingLibrary
 from presplit.core.memory import give_back
+from presplit.core.progress import track
 from presplit.core.tensors import INPUT, boundary_name
 from presplit.core.types import Floats
 from presplit.packing.session import Session
@@ -97,7 +98,7 @@ def carry(
     refused: list[dict[str, str]] = []
     labels: dict[tuple[int, str], Labels] = {}
     sizes: dict[tuple[int, str], npt.NDArray[np.int64]] = {}
-    for number, at in enumerate(seen):
+    for number, at in enumerate(track(seen, "trying codecs")):
         offered, bad = _calibrated(pieces, number, at, codecs)
         if number < pieces.last:
             judge = Judge((pieces, pieces), number, offered, answers[places])

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from presplit.core.progress import track
 from presplit.core.types import Floats
 from presplit.packing.carried import PLAIN, Carried, Judge, Labels
 from presplit.packing.whole import Pieces
@@ -29,7 +30,7 @@ def cross(
     """
     found: dict[Crossing, Labels] = {}
     given, expected = x[carried.places], answers[carried.places]
-    for number in range(forms[PLAIN].last):
+    for number in track(range(forms[PLAIN].last), "trying forms"):
         for before, after in _pairs(forms, number):
             pieces = (forms[before], forms[after])
             judge = Judge(pieces, number, carried.encodings[number], expected)

@@ -26,6 +26,7 @@ from presplit.core import cost
 from presplit.core.cost import Outcome
 from presplit.core.errors import PlanError
 from presplit.core.plans import Estimate, Gateway, Plan
+from presplit.core.progress import track
 from presplit.core.routing import Cells, grid
 from presplit.core.shares import interval
 from presplit.core.times import Times, mixed_quantile
@@ -279,7 +280,7 @@ def evaluate(
     most so many of those for each.
     """
     weights = weighing(found, grids, levels=levels)
-    for split in range(found.net.last + 1):
+    for split in track(range(found.net.last + 1), "searching plans"):
         for form in found.forms:
             ways = found.ways(split, form)
             if ways:

@@ -14,6 +14,7 @@ import ipaddress
 import re
 import secrets
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from presplit.core.errors import SpecError, library
@@ -105,6 +106,17 @@ class Authority:
         cert = _certificate(subject, self._cert.subject, key.public_key(), days, marks)
         self._new.add(f"{file}.key", _pem_of_key(key), private=True)
         self._new.add(f"{file}.pem", _pem(cert.sign(self._key, _sha256())))
+
+
+def hosts_of(cert: Path) -> list[str]:
+    """The addresses and names in a certificate's file; none where it cannot be read."""
+    x509 = _x509()
+    try:
+        found = x509.load_pem_x509_certificate(cert.read_bytes())
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (OSError, ValueError, x509.ExtensionNotFound):
+        return []
+    return [str(name.value) for name in names]
 
 
 def add_token(new: NewFiles, name: str, *, days: int = DAYS) -> None:

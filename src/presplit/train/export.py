@@ -17,6 +17,7 @@ from presplit.codecs import USUAL
 from presplit.core.errors import InputError
 from presplit.core.plans import Plan
 from presplit.core.preparation import Preparation
+from presplit.core.progress import doing
 from presplit.core.types import Floats
 from presplit.packing import pack
 from presplit.train.data.samples import Samples, in_units
@@ -62,8 +63,10 @@ def export(
         with torch.no_grad():
             return [each.numpy() for each in exit_logits(model, torch.from_numpy(x.copy()))]
 
+    with doing("exporting to ONNX"):
+        made = [to_onnx(model, one)]
     return pack(
-        to_onnx(model, one),  # not kept here: it holds all weights once more
+        made.pop(),  # not kept here: it holds all weights once more
         path,
         samples=given,
         labels=held_out.y if held_out else None,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from presplit.core.progress import advance
 from presplit.core.times import Times
 
 WARM_UPS = 5
@@ -99,10 +100,12 @@ def timed(
     random = np.random.default_rng(0)
     rounds: list[list[float]] = []
     while True:
+        before = clock()
         took: list[list[float]] = [[] for _ in runs]
         for place in map(int, random.permutation(len(runs))):
             took[place] = _in_a_row(runs[place], pause_s, clock)
         rounds += [list(each) for each in zip(*took, strict=True)]
+        advance(clock() - before)
         over = clock() - began >= limit_s
         looks = len(rounds) >= LEAST_ROUNDS and len(rounds) % 20 < BURST
         if over or looks:

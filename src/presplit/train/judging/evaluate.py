@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from presplit.core import routing
+from presplit.core.progress import track
 from presplit.core.protocols import ExitPolicy
 from presplit.core.types import Floats
 from presplit.policies import EXITS
@@ -26,7 +27,7 @@ def evaluate(model: nn.Module, samples: Samples, *, batch: int = 512) -> Floats:
             torch.stack(
                 exit_logits(model, torch.from_numpy(samples.x[at : at + batch].copy()).to(device))
             )
-            for at in range(0, len(samples), batch)
+            for at in track(range(0, len(samples), batch), "evaluating")
         ]
     return torch.cat(parts, dim=1).float().cpu().numpy()
 
