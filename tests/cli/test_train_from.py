@@ -46,7 +46,7 @@ def test_a_run_gives_its_net_and_data_and_what_is_said_lies_over_them(
     words = ("--from", "runs/dense", "--density", 0.5, "--after", "relu1")
     more = ("--epochs", 1, "--set", "training.distil=0.5", "--set", "training.rate=3e-3")
     code, out, problem = command("train", *words, *more)
-    assert code == 0 and "Run: runs/dense-sparse." in out, problem
+    assert code == 0 and "Run: runs/dense-sparse\n" in out, problem
     assert "training begins with the net of runs/dense; connections chosen, values taken" in problem
     assert "the net of runs/dense is the teacher too" in problem
     assert "held out other samples" not in problem
@@ -60,7 +60,7 @@ def test_a_run_gives_its_net_and_data_and_what_is_said_lies_over_them(
         code, _, problem = command(verb, run)
         assert code == 0, problem
     code, out, problem = command("train", "--resume", "--out", run)
-    assert code == 0 and "Run: runs/dense-sparse." in out, problem
+    assert code == 0 and "Run: runs/dense-sparse\n" in out, problem
 
 
 def test_a_spec_says_the_same_and_its_own_sections_are_its_own(

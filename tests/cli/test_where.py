@@ -30,7 +30,7 @@ def test_a_finished_run_stays_unless_force_says_that_it_may_go(
     before = (first / "model.safetensors").read_bytes()
     code, out, problem = command("train", *WORDS)
     assert code == 0 and "runs/net holds a finished run, which stays" in problem
-    assert "this one goes to runs/net-2" in problem and "Run: runs/net-2." in out
+    assert "this one goes to runs/net-2" in problem and "Run: runs/net-2\n" in out
     assert (first / "model.safetensors").read_bytes() == before and second.is_dir()
     code, out, problem = command("train", *WORDS, "--out", first)
     assert (code, out) == (2, "") and "--force replaces it" in problem
@@ -42,6 +42,15 @@ def test_a_finished_run_stays_unless_force_says_that_it_may_go(
     assert code == 2 and "give one of them" in problem
     code, _, problem = command("train", "--resume")
     assert code == 2 and "no run in runs/ was interrupted" in problem
+
+
+def test_a_demo_replaces_no_run_of_one_s_own(command: Command, tmp_path: Path) -> None:
+    own = tmp_path / "dense"
+    assert command("train", *WORDS, "--out", own)[0] == 0
+    before = (own / "model.safetensors").read_bytes()
+    code, out, problem = command("demo", "--out", tmp_path)
+    assert (code, out) == (2, "") and "holds a run of your own, net" in problem
+    assert (own / "model.safetensors").read_bytes() == before
 
 
 def test_an_interrupted_training_says_the_command_that_goes_on_and_it_does(

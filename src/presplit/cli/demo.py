@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from presplit.cli import completing
 from presplit.cli.options import Json, say, show
-from presplit.core.errors import context
+from presplit.core.errors import SpecError, context
 
 if TYPE_CHECKING:
     from presplit.lab.demo import Settings, Shown
@@ -30,12 +32,17 @@ def demo(
     device: Annotated[
         str | None,
         typer.Option(
+            autocompletion=completing.devices,
             help="What this machine is slowed down to: a profile, one with changes, or numbers: "
-            f"macs=60M,memory=128kB. Default {DEVICE}; {LIVE_DEVICE} with --live."
+            f"macs=60M,memory=128kB. Default {DEVICE}; {LIVE_DEVICE} with --live.",
         ),
     ] = None,
     link: Annotated[
-        str, typer.Option(help="Link between edge and server: a profile, or up=3M,rtt=40ms.")
+        str,
+        typer.Option(
+            autocompletion=completing.links,
+            help="Link between edge and server: a profile, or up=3M,rtt=40ms.",
+        ),
     ] = "10mbit",
     deadline_s: Annotated[
         float, typer.Option(min=0.02, help="Every answer is given by then, in seconds.")
@@ -71,10 +78,13 @@ def demo(
 
     with context("--data"):
         settings = lab.DEMOS.find(data)
+    _refuse_others(out, lab.DEMOS)
     if live:
         given = (device or LIVE_DEVICE, link, deadline_s)
         _play(settings, out, given, seed=seed, port=port, as_json=json)
         return
+    if (out / "report.html").exists():
+        say(f"{out} holds an earlier demo, which this one replaces")
     shown = lab.show(
         settings,
         out,
@@ -131,6 +141,26 @@ def _play(
         show({"address": address}, text, as_json=as_json)
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
+
+
+def _refuse_others(out: Path, demos: Iterable[str]) -> None:
+    """Raise `SpecError` if runs that are no demo's are where those of a demo go.
+
+    Those of an earlier demo are replaced: the same seed makes the same ones.
+    """
+    import msgspec
+
+    own = {name for data in demos for name in (data, f"{data}-dense")}
+    for folder in (out / "dense", out / "sparse"):
+        try:
+            named = msgspec.json.decode((folder / "spec.json").read_bytes())["name"]
+        except (OSError, msgspec.MsgspecError, LookupError, TypeError):
+            continue
+        if named not in own:
+            raise SpecError(
+                f"{folder} holds a run of your own, {named}, which the demo would replace; give it "
+                "another folder with --out"
+            )
 
 
 def text(shown: Shown, report: str) -> str:

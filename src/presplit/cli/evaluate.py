@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from presplit.cli import completing
 from presplit.cli.options import OWN_CODE, Json, show
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ def evaluate(
     policy: Annotated[
         str | None,
         typer.Option(
-            help="How sure an exit is: confidence, margin, entropy; default: the run's own."
+            autocompletion=completing.policies,
+            help="How sure an exit is: confidence, margin, entropy; default: the run's own.",
         ),
     ] = None,
     max_drop: Annotated[

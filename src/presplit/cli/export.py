@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from presplit.cli import completing
 from presplit.cli.options import OWN_CODE, Json, say, show
 from presplit.core.errors import BundleError, InputError, SpecError, context
 
@@ -63,7 +64,8 @@ def export(
     codecs: Annotated[
         str,
         typer.Option(
-            help="Codecs to try at each boundary, separated by commas; usual, or all of them."
+            autocompletion=completing.codecs,
+            help="Codecs to try at each boundary, separated by commas; usual, or all of them.",
         ),
     ] = "usual",
     forms: Annotated[
@@ -75,8 +77,9 @@ def export(
     target: Annotated[
         str | None,
         typer.Option(
+            autocompletion=completing.targets,
             help="Write the tails for another server too: triton, ovms (OpenVINO Model Server) or "
-            "kserve, each as plain ONNX that is checked, with configuration and README."
+            "kserve, each as plain ONNX that is checked, with configuration and README.",
         ),
     ] = None,
     splits: Annotated[

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from presplit.cli import options
+from presplit.cli import completing, options
 from presplit.cli.following import again
 from presplit.cli.options import Json, read_costs, show
 from presplit.cli.secure import EdgeCa, TlsCert, TlsKey, TokenFile, edge_with
@@ -31,7 +31,10 @@ def measure(
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="What this machine is: its watts give the energy (name, file, numbers)."),
+        typer.Option(
+            autocompletion=completing.devices,
+            help="What this machine is: its watts give the energy (name, file, numbers).",
+        ),
     ] = None,
     seconds: Annotated[
         float | None, typer.Option(help="About how long at most; default 60, for others 10.")

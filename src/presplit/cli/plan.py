@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from presplit.cli import options
+from presplit.cli import completing, options
 from presplit.cli.following import again, running
 from presplit.cli.options import Json, fallback_named, read_costs, show
 from presplit.core import units
@@ -31,15 +31,23 @@ def plan(
     device: Annotated[
         str | None,
         typer.Option(
-            help="Edge device: a profile, a .json file, or macs=2G,power=3; default raspberry-pi-4."
+            autocompletion=completing.devices,
+            help="Edge device: a profile, a .json file, or macs=2G,power=3; default "
+            "raspberry-pi-4.",
         ),
     ] = None,
     link: Annotated[
         str | None,
-        typer.Option(help="Link: a profile, a .json file, or up=3M,rtt=40ms; default wifi."),
+        typer.Option(
+            autocompletion=completing.links,
+            help="Link: a profile, a .json file, or up=3M,rtt=40ms; default wifi.",
+        ),
     ] = None,
     server: Annotated[
-        str | None, typer.Option(help="Profile of the server; default server-cpu.")
+        str | None,
+        typer.Option(
+            autocompletion=completing.devices, help="Profile of the server; default server-cpu."
+        ),
     ] = None,
     deadline: Annotated[
         str | None, typer.Option(help="When answers must be there: 50ms, 0.05.")
@@ -73,16 +81,23 @@ def plan(
     fallback: Annotated[
         str | None,
         typer.Option(
+            autocompletion=completing.fallbacks,
             help="What the device may run where no server answers: none, exit, or deepest (done "
-            "where its memory holds the whole net)."
+            "where its memory holds the whole net).",
         ),
     ] = None,
     gateway: Annotated[
         str | None,
-        typer.Option(help="A gateway behind the link, as --device: the net is cut twice."),
+        typer.Option(
+            autocompletion=completing.devices,
+            help="A gateway behind the link, as --device: the net is cut twice.",
+        ),
     ] = None,
     uplink: Annotated[
-        str | None, typer.Option(help="The gateway's link to the server, as --link.")
+        str | None,
+        typer.Option(
+            autocompletion=completing.links, help="The gateway's link to the server, as --link."
+        ),
     ] = None,
     edge_costs: Annotated[
         Path | None, typer.Option(help="Costs measured on the device (presplit measure).")

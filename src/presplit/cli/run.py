@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from presplit.cli import completing
 from presplit.cli.goes_by import goes_by, load_of
 from presplit.cli.live import LivePort, ShowImages, asking, edge_shown, live_of
 from presplit.cli.options import fallback_named, say
@@ -87,7 +88,11 @@ def run(
         int | None, typer.Option(help="Cut here instead of where the bundle's plan does.")
     ] = None,
     codec: Annotated[
-        str | None, typer.Option(help="A codec of the bundle, as presplit inspect lists.")
+        str | None,
+        typer.Option(
+            autocompletion=completing.codecs,
+            help="A codec of the bundle, as presplit inspect lists.",
+        ),
     ] = None,
     threshold: Annotated[
         list[str],
@@ -99,15 +104,17 @@ def run(
     fallback: Annotated[
         str | None,
         typer.Option(
+            autocompletion=completing.fallbacks,
             help="What this device may run where no server answers: none, exit, or deepest; else "
-            "the plan's."
+            "the plan's.",
         ),
     ] = None,
     profile: Annotated[
         str,
         typer.Option(
+            autocompletion=completing.profiles,
             help="Who answers first: balanced, edge_first, server_first, answer_then_escalate "
-            "(what the server says later is a line with correction: true) or offline."
+            "(what the server says later is a line with correction: true) or offline.",
         ),
     ] = "balanced",
     audit: Annotated[
@@ -152,10 +159,18 @@ def run(
     rate: Annotated[float | None, typer.Option(min=0.01, help="Samples a second at most.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one engine.")] = 1,
     form: Annotated[
-        str | None, typer.Option(help="Compute here in a form of the bundle: float32, int8.")
+        str | None,
+        typer.Option(
+            autocompletion=completing.forms,
+            help="Compute here in a form of the bundle: float32, int8.",
+        ),
     ] = None,
     server_form: Annotated[
-        str | None, typer.Option(help="And on the server; float32 unless the plan says so.")
+        str | None,
+        typer.Option(
+            autocompletion=completing.forms,
+            help="And on the server; float32 unless the plan says so.",
+        ),
     ] = None,
     slow: Annotated[
         float | None,

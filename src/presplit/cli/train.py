@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from presplit.cli import completing
 from presplit.cli.options import Json, say, show
 from presplit.cli.where import RUNS, going_on, place_of, run_to_resume
 from presplit.core.errors import PresplitError, SpecError, context
@@ -61,7 +62,11 @@ def train(
         ),
     ] = False,
     family: Annotated[
-        str | None, typer.Option(help="Pattern family: grouped, tiled, biregular, ...")
+        str | None,
+        typer.Option(
+            autocompletion=completing.families,
+            help="Pattern family: grouped, tiled, biregular, ...",
+        ),
     ] = None,
     after: Annotated[
         list[str], typer.Option(help="Submodules that an early exit follows, or auto.")
@@ -69,12 +74,17 @@ def train(
     data: Annotated[
         str | None,
         typer.Option(
+            autocompletion=completing.data_sets,
             help="digits, mnist, cifar10, clothing, fsdd, or a path: .npz, .csv, or a folder or "
-            ".zip of images or sounds, train|test/CLASS/NAME."
+            ".zip of images or sounds, train|test/CLASS/NAME.",
         ),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="How to train: default, or paper (arXiv 2407.11763).")
+        str | None,
+        typer.Option(
+            autocompletion=completing.recipes,
+            help="How to train: default, or paper (arXiv 2407.11763).",
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training part.")] = None,
     seed: Annotated[

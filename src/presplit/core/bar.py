@@ -23,6 +23,8 @@ FIRST_S = 5.0
 
 So a log of hours has a few tens of lines.
 """
+BAR = 16
+"""Characters that a bar is wide."""
 PER_S = 5
 """How often a bar is drawn anew; more often takes processors from the work itself."""
 
@@ -67,7 +69,8 @@ def sentence(task: Task, now: float) -> str:
     >>> sentence(Task("exporting", began=0.0), 3.0)
     'exporting: 3 s so far'
     """
-    return f"{task.what}: {', '.join(_parts(task, now))}"
+    parts = _parts(task, now)
+    return f"{task.what}: {', '.join([*parts, task.note] if task.note else parts)}"
 
 
 def _parts(task: Task, now: float) -> list[str]:
@@ -82,7 +85,7 @@ def _parts(task: Task, now: float) -> list[str]:
             parts.append(f"{clock(left)} left")
     else:
         parts.append(f"{clock(now - task.began)} so far")
-    return [*parts, task.note] if task.note else parts
+    return parts
 
 
 def _rounded(rate: float) -> str:
@@ -196,10 +199,13 @@ class Bars:
         if not late:
             return Group()
         rows = Table.grid(padding=(0, 1))
-        rows.add_column(no_wrap=True)
-        rows.add_column()
+        rows.add_column(no_wrap=True, overflow="ellipsis")
+        rows.add_column(min_width=BAR)
         rows.add_column(no_wrap=True, overflow="ellipsis")
         for task in late:
-            bar = ProgressBar(total=task.total, completed=task.done, width=20, pulse=not task.total)
+            bar = ProgressBar(
+                total=task.total, completed=task.done, width=BAR, pulse=not task.total
+            )
             rows.add_row(Text(task.what), bar, Text(", ".join(_parts(task, now))))
-        return rows
+        notes = [Text(f"  {task.note}", style="dim", no_wrap=True) for task in late if task.note]
+        return Group(rows, *notes)

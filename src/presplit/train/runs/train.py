@@ -185,7 +185,7 @@ def _parent(spec: Spec, directory: Path, own: Own | None, on_epoch: OnEpoch | No
     parent = msgspec.structs.replace(
         spec, name=f"{spec.name}-parent"[:63], sparsity=None, exits=None, training=training
     )
-    with about("training the dense parent (teacher)"):
+    with about("dense parent (teacher)"):
         result = train(parent, directory, own=own, resume=True, on_epoch=on_epoch)
     right, weights = result["accuracy"]["final"], result["weights"]
     tell(f"dense parent (teacher): {right:.2%} right on the test set, {weights:,} weights")
