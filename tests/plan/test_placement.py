@@ -243,7 +243,7 @@ def test_without_the_library_one_sentence_says_what_brings_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "ortools.sat.python.cp_model", None)
-    with pytest.raises(MissingLibrary, match=r"pip install 'presplit\[placement\]'"):
+    with pytest.raises(MissingLibrary, match=r"pip install .*placement"):
         solve([Task("a", "cam", [Option(1.0)])], {"cam": Room(1.0, 1.0)})
 
 

@@ -198,7 +198,8 @@ def _measure_link(
     from presplit.runtime.measuring.measure_link import measure_link
 
     check_positive("seconds", seconds)
-    found = measure_link(server, seconds=seconds, credentials=known)
+    with doing("measuring the link"):
+        found = measure_link(server, seconds=seconds, credentials=known)
     link = found.link
     _write(out, link)
     window = "no waiting after a pause"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from presplit.core.errors import DataError
+from presplit.core.progress import track
 from presplit.core.sound import Wav, fitted, resampled, wav, wav_head
 from presplit.train.data.bad import Bad
 from presplit.train.data.images import MOST_BYTES
@@ -61,7 +62,7 @@ def _heads(files: Labelled, rate: int | None, bad: Bad) -> dict[File, Wav]:
     """What each sound says of itself; without a ``rate``, all that have the first one's."""
     heads = dict[File, Wav]()
     first: File | None = None
-    for file in (*_all(files.train), *_all(files.test)):
+    for file in track((*_all(files.train), *_all(files.test)), "looking at sounds", "files"):
         try:
             head = wav_head(file.read())
         except DataError as error:
@@ -86,8 +87,9 @@ def _read(
     rate, samples = form
     count = sum(len(own) for own in classes.values())
     x, y = np.empty((count, 1, samples), np.float32), list[int]()
-    for label, files in enumerate(classes.values()):
-        for file in (one for one in files if one in heads):
+    labelled = [(label, file) for label, own in enumerate(classes.values()) for file in own]
+    for label, file in track(labelled, "reading sounds", "files"):
+        if file in heads:
             try:
                 sound, own_rate = wav(file.read())
                 x[len(y), 0] = fitted(resampled(sound, own_rate, rate), samples)

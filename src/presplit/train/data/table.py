@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from presplit.core.errors import DataError, context
+from presplit.core.progress import track
 from presplit.train.data.samples import Dataset, Samples
 
 LABEL, SPLIT = "label", "split"
@@ -38,7 +39,7 @@ def table(path: str | Path) -> Dataset:
         x: list[npt.NDArray[np.float32]] = []
         labels: list[str] = []
         is_test: list[bool] = []
-        for place, (line, cells) in enumerate(rows):
+        for place, (line, cells) in enumerate(track(rows, "reading rows", "rows")):
             if len(cells) != len(names):
                 raise DataError(
                     f"line {line}: expected {len(names)} cells as the header has, got {len(cells)}"
