@@ -112,6 +112,6 @@ def test_the_worst_classes_come_first_and_what_is_not_shown_is_said() -> None:
     assert lines[3].endswith("boot (4)") and lines[4].startswith("boot")
     assert "1 more, each at least 100.0 % right: --classes 3 shows all" in text
     assert "Nothing is known of sock: the test set has no sample of it" in text
-    assert "of 7 wrong answers" in text and lines[-3] == "  4 of 10 shoe taken for boot"
+    assert "of 7 wrong answers" in text and lines[-3] == "  shoe taken for boot: 4 of 10"
     assert "Each class" in said([[1, 0, 0, 0]] + [[0, 1, 0, 0]] * 3, 4)
     assert "confusions" not in said(np.eye(4, dtype=int).tolist(), 4)

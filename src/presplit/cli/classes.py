@@ -50,7 +50,7 @@ def _columns(result: Mapping[str, Any]) -> list[Column]:
         *(Column(name, name, str) for name in early),
         Column("final", "final", str),
         Column("interval", "interval", str),
-        Column("precision", "named rightly", str),
+        Column("precision", "right when named", str),
         Column("taken", "most often taken for", str, text=True),
     ]
 
@@ -91,7 +91,8 @@ def _confusions(counts: Sequence[Sequence[int]], names: Sequence[str]) -> list[s
     if not cells:
         return []
     said = [
-        f"  {count} of {sum(counts[-label])} {names[-label]} taken for {_name(-answer, names)}"
+        f"  {_short(names[-label])} taken for {_name(-answer, names)}: {count} of "
+        f"{sum(counts[-label])}"
         for count, label, answer in sorted(cells, reverse=True)[:CONFUSIONS]
     ]
     wrong = sum(count for count, *_ in cells)
