@@ -14,6 +14,7 @@ from presplit.core.tables import Column
 from presplit.report.charts import Series, chart
 from presplit.report.markup import Html, element, joined
 from presplit.report.pictures import MOST, pictures
+from presplit.report.run_costs import costs_section, macs_of
 from presplit.report.run_facts import Layer, Made, RunFacts, said
 from presplit.report.run_worth import class_section, exits_section, usual_row
 from presplit.report.scales import Axis, share
@@ -22,12 +23,6 @@ from presplit.report.strip import strip
 
 SHORT = 10
 """Epochs that are marked one by one; of more, the line says enough."""
-AS_COUNTED = (
-    "Early exits are counted too. How long it takes and what energy it needs depends on the "
-    "device: presplit export, presplit measure, and the report of the bundle say that."
-)
-STATE_VALUES = {"adam": 2, "adamw": 2, "sgd": 1}
-"""Numbers that an optimiser keeps for each weight."""
 
 
 def run_title(facts: RunFacts) -> str:
@@ -63,7 +58,7 @@ def run_highlights(facts: RunFacts) -> dict[str, str]:
     if facts.made and facts.made.sparse:
         dense = sum(layer.dense_weights for layer in facts.made.layers)
         found["Of the dense net's weights"] = share(result["weights"] / dense)
-        macs, all_macs = _macs(facts.made.layers)
+        macs, all_macs = macs_of(facts.made.layers)
         found["Of the dense net's MACs"] = share(macs / all_macs) if all_macs else "unknown"
     usual = usual_row(result)
     if usual:
@@ -83,15 +78,11 @@ def run_sections(facts: RunFacts) -> list[Section]:
         exits_section(facts.result),
         _training_section(facts),
         class_section(facts.result),
-        _costs_section(facts),
+        costs_section(facts),
         _patterns_section(facts.made),
         _origin_section(facts),
     ]
     return [section for section in sections if section is not None]
-
-
-def _macs(layers: Sequence[Layer]) -> tuple[int, int]:
-    return sum(each.macs for each in layers), sum(each.dense_macs for each in layers)
 
 
 def _net_section(facts: RunFacts) -> Section:
@@ -172,50 +163,6 @@ def _training_section(facts: RunFacts) -> Section | None:
     if facts.parent_epochs:
         lead += " The dense parent was trained first, and this net learned from its answers."
     return Section("How it was trained", lead, figures=figures)
-
-
-def _costs_section(facts: RunFacts) -> Section | None:
-    made = facts.made
-    if made is None:
-        return None
-    weights = sum(layer.weights for layer in made.layers)
-    dense = sum(layer.dense_weights for layer in made.layers)
-    macs, dense_macs = _macs(made.layers)
-    optimiser = facts.spec.training.optimiser
-    rows = [
-        _against("weights", weights, dense, units.count),
-        _against("weights as float32", 4 * weights, 4 * dense, units.data),
-    ]
-    if optimiser in STATE_VALUES:
-        each = 4 * STATE_VALUES[optimiser]
-        rows.append(_against(f"what {optimiser} keeps", each * weights, each * dense, units.data))
-    rows.append(_against("MACs for a sample", macs, dense_macs, units.count))
-    columns = (
-        Column("what", "", str, text=True),
-        Column("dense", "dense parent", str),
-        Column("here", "this net", str),
-        Column("share", "share", share),
-    )
-    if not made.sparse:
-        lead = "The net is dense: every connection exists."
-        columns = (columns[0], columns[2])
-        return Section("What it costs", lead, tables=[Table(rows, columns)], note=AS_COUNTED)
-    return Section(
-        "What it costs against the dense parent",
-        "The dense parent is the same net with every connection. What does not exist is not "
-        "stored, not multiplied, and has no state in the optimiser.",
-        tables=[Table(rows, columns)],
-        note=AS_COUNTED,
-    )
-
-
-def _against(what: str, here: int, dense: int, show: Any) -> dict[str, Any]:
-    return {
-        "what": what,
-        "dense": show(dense),
-        "here": show(here),
-        "share": here / dense if dense else None,
-    }
 
 
 def _patterns_section(made: Made | None) -> Section | None:
