@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from presplit.bundle import read
 from presplit.core.cost import counted
+from presplit.core.processor import processor
 from presplit.profiles import device_from
+from presplit.report.run_facts import Timed
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -35,11 +39,54 @@ def test_a_run_is_shown_with_its_net_its_patterns_and_how_it_was_made(
     assert code == 0 and told["kind"] == "run" and told["notes"] == []
     page = (copied / "report.html").read_text()
     assert told["report"] == str(copied / "report.html")
+    timed, energy = told["timed"], told["energy"]
+    assert timed["seconds"] > 0 and timed["dense_s"] > 0 and timed["processor"] == processor()
+    assert energy["device"] == "raspberry-pi-4"
+    in_time = timed["seconds"] / timed["dense_s"]
+    assert energy["energy_j"] / energy["dense_j"] == pytest.approx(in_time)
     assert told["bytes"] == len(page.encode()) < 200_000
     for words in ("block1", "exit final", "What is taken for what", "<img", "density 0.5"):
         assert words in page
+    for words in ("time for a sample here", "energy on raspberry-pi-4, an estimate", "in turn"):
+        assert words in page
     versions = json.loads((copied / "versions.json").read_text())
     assert {"command", "machine", "date"} < set(versions) and versions["machine"] in page
+
+
+def test_a_time_is_kept_for_the_next_report_on_the_same_processor(
+    copied: Path, command: Command
+) -> None:
+    kept = Timed(seconds=0.25, dense_s=0.5, how={}, processor=processor())
+    (copied / "timing.json").write_bytes(msgspec.json.encode(kept))
+    found = _told(command, copied, "--device", "macs=1G,memory=1MB,power=2")
+    assert found["timed"]["seconds"] == 0.25 and found["notes"] == []
+    assert found["energy"]["energy_j"] == pytest.approx(found["energy"]["dense_j"] / 2)
+
+
+@pytest.mark.long
+def test_a_time_is_measured_only_where_it_is_wanted_and_not_known(
+    copied: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = _told(command, copied, "--no-measure", "--device", "macs=1G,memory=1MB")
+    assert without["timed"] is None and without["energy"] is None
+    assert without["notes"] == ["Its time was not measured (--no-measure)."]
+    page = (copied / "report.html").read_text()
+    assert "no watts are known" in page and "time for a sample here" not in page
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "onnxruntime", None)
+        assert "pip install 'presplit[edge]'" in _told(command, copied)["notes"][0]
+    file = copied / "timing.json"
+    elsewhere = Timed(seconds=0.25, dense_s=0.5, how={}, processor="another")
+    file.write_bytes(msgspec.json.encode(elsewhere))
+    assert _told(command, copied, "--no-measure")["timed"]["processor"] == "another"
+    assert _told(command, copied)["timed"]["processor"] == processor()
+    assert json.loads(file.read_text())["seconds"] != 0.25
+
+
+def _told(command: Command, run: Path, *options: str) -> dict[str, Any]:
+    code, said, problem = command("report", run, "--json", *options)
+    assert code == 0, problem
+    return json.loads(said)
 
 
 def test_a_run_whose_net_cannot_be_built_is_shown_by_its_files(
@@ -122,5 +169,6 @@ def test_any_other_directory_is_refused_in_a_sentence(
 def test_options_of_another_kind_are_refused(run: Path, bundle: Path, command: Command) -> None:
     code, _, problem = command("report", run, "--link", "wifi")
     assert code == 2 and "--link: belongs to a bundle" in problem
-    code, _, problem = command("report", bundle, "--model", "a:b")
-    assert code == 2 and "--model: belongs to a run" in problem
+    for option in (["--model", "a:b"], ["--no-measure"]):
+        code, _, problem = command("report", bundle, *option)
+        assert code == 2 and f"{option[0]}: belongs to a run" in problem

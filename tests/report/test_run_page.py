@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -12,13 +13,15 @@ import msgspec
 import numpy as np
 import pytest
 
+from presplit.core.costs import Device
 from presplit.core.errors import DataError
 from presplit.core.recipe import Training
 from presplit.core.sections import ByDensity, Exits
 from presplit.core.spec import Spec, spec_json
 from presplit.core.types import Boundary, Exit, Net, Pattern
 from presplit.report.pictures import SIDE, Connections, pictures, png, shades
-from presplit.report.run_facts import Layer, Made, RunFacts, read_run_facts, said
+from presplit.report.run_costs import energy_of
+from presplit.report.run_facts import Layer, Made, RunFacts, Timed, read_run_facts, said
 from presplit.report.run_page import run_highlights, run_lead, run_sections
 from presplit.report.sections import report
 from presplit.report.strip import strip
@@ -165,6 +168,28 @@ def test_a_file_that_is_damaged_is_named(run: Path) -> None:
     (run / "result.json").write_text("{")
     with pytest.raises(DataError, match=r"result\.json: cannot be read as the file of a run"):
         read_run_facts(run)
+
+
+def test_a_time_that_was_kept_is_of_the_net_as_it_is_now(run: Path) -> None:
+    kept = Timed(seconds=0.25, dense_s=0.5, how={"engine": "an engine"}, processor="a board")
+    (run / "model.safetensors").write_bytes(b"")
+    (run / "timing.json").write_bytes(msgspec.json.encode(kept))
+    facts = dataclasses.replace(
+        read_run_facts(run),
+        made=made(),
+        device=Device("board", macs_per_s=1e6, memory_bytes=1e6, power_w=3),
+    )
+    assert facts.timed == kept
+    # 5 layers of 4,000 MACs are 20 ms of 3 W, and half of that takes half of the time.
+    assert energy_of(facts) == pytest.approx((0.03, 0.06))
+    counted = energy_of(dataclasses.replace(facts, timed=None))
+    assert counted == pytest.approx((0.015, 0.06))
+    html = page(facts)
+    for words in ("median of an engine, on a board", "30 mJ", "Of the dense net's time, here"):
+        assert words in html, words
+    later = (run / "timing.json").stat().st_mtime_ns + 1
+    os.utime(run / "model.safetensors", ns=(later, later))
+    assert read_run_facts(run).timed is None
 
 
 def test_only_what_a_spec_says_beyond_the_defaults_is_listed() -> None:

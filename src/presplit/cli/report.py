@@ -13,6 +13,7 @@ from presplit.core.errors import (
     DataError,
     GraphError,
     MissingLibrary,
+    PresplitError,
     SpecError,
 )
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from presplit.train.runs import Run
 
 REPORT = "report.html"
+DEVICE = "raspberry-pi-4"
+"""Whose energy is estimated where nobody names a device; presplit plan begins with it too."""
 NEWER = ("per_class", "confusion", "calibration", "curve", "samples")
 """What results of older runs lack, and is found by judging the run again."""
 
@@ -38,8 +41,19 @@ def report(
         ),
     ] = None,
     model: Annotated[str | None, typer.Option(help=OWN_CODE)] = None,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            help="Of a run: time its net beside the dense parent, where that is not known yet; "
+            "some seconds."
+        ),
+    ] = True,
     device: Annotated[
-        str | None, typer.Option(help="Of a bundle: the edge device, as in presplit plan.")
+        str | None,
+        typer.Option(
+            help="The device, as in presplit plan: of a bundle the edge's, of a run the one whose "
+            "energy is estimated."
+        ),
     ] = None,
     link: Annotated[
         str | None, typer.Option(help="Of a bundle: the link, as in presplit plan.")
@@ -64,27 +78,38 @@ def report(
     """Write one HTML file that shows a run, a sweep or a bundle.
 
     It needs no network, reads well on a phone, in print and in the dark, and can be sent on as it
-    is. Times in the report of a bundle are for a device, a link and a server: what is not said here
-    is taken from [plan] of its spec.
+    is. The net of a run is timed here beside its dense parent. Times in the report of a bundle are
+    for a device, a link and a server: what is not said here is taken from [plan] of its spec.
     """
     from presplit.cli.reporting import Around
 
     kind = kind_of(what)
     around = Around(device, link, server, deadline, edge_costs, server_costs, against)
-    if kind != "bundle" and around.said:
-        raise SpecError(f"{', '.join(around.said)}: belongs to a bundle, and {what} is a {kind}")
-    if kind != "run" and model is not None:
-        raise SpecError(f"--model: belongs to a run, and {what} is a {kind}")
+    _refuse_others(what, kind, around, model, measure=measure)
+    found: dict[str, Any] = {}
     if kind == "run":
-        path, notes = _of_run(what, out, model)
+        path, notes, found = _of_run(what, out, model, device, measure=measure)
     elif kind == "bundle":
         path, notes = _of_bundle(what, out, around)
     else:
         path, notes = _of_sweep(what, out), []
     size = path.stat().st_size
-    result = {"report": str(path), "kind": kind, "bytes": size, "notes": notes}
+    result = {"report": str(path), "kind": kind, "bytes": size, "notes": notes, **found}
     lines = [*notes, f"Report: {path} ({size / 1e3:.0f} kB); open it in a browser."]
     show(result, "\n".join(lines), as_json=json)
+
+
+def _refuse_others(
+    what: Path, kind: str, around: Around, model: str | None, *, measure: bool
+) -> None:
+    """Raise `SpecError` for an option that belongs to another kind of directory."""
+    of_bundle = [name for name in around.said if (kind, name) != ("run", "--device")]
+    if kind != "bundle" and of_bundle:
+        raise SpecError(f"{', '.join(of_bundle)}: belongs to a bundle, and {what} is a {kind}")
+    if kind != "run" and model is not None:
+        raise SpecError(f"--model: belongs to a run, and {what} is a {kind}")
+    if kind != "run" and not measure:
+        raise SpecError(f"--no-measure: belongs to a run, and {what} is a {kind}")
 
 
 def kind_of(what: Path) -> str:
@@ -105,12 +130,21 @@ def kind_of(what: Path) -> str:
     )
 
 
-def _of_run(what: Path, out: Path | None, model: str | None) -> tuple[Path, list[str]]:
+def _of_run(
+    what: Path, out: Path | None, model: str | None, device: str | None, *, measure: bool
+) -> tuple[Path, list[str], dict[str, Any]]:
+    import msgspec
+
+    from presplit.profiles import device_from
+    from presplit.report.run_costs import energy_of
     from presplit.report.run_facts import read_run_facts
     from presplit.report.run_page import run_highlights, run_lead, run_sections, run_title
     from presplit.report.sections import write_report
 
-    facts = _looked_into(read_run_facts(what), model)
+    facts = read_run_facts(what)
+    planned = facts.spec.plan.device if facts.spec.plan else None
+    facts = dataclasses.replace(facts, device=device_from(device or planned or DEVICE))
+    facts = _looked_into(facts, model, measure=measure)
     path = write_report(
         out or what / REPORT,
         title=run_title(facts),
@@ -119,7 +153,13 @@ def _of_run(what: Path, out: Path | None, model: str | None) -> tuple[Path, list
         sections=run_sections(facts),
         footer=f"Made by presplit report {what}.",
     )
-    return path, [facts.unknown] if facts.unknown else []
+    notes = [sentence for sentence in (facts.unknown, facts.untimed) if sentence]
+    timed = None if facts.timed is None else msgspec.to_builtins(facts.timed)
+    joules = energy_of(facts)
+    energy = None
+    if joules is not None and facts.device is not None:
+        energy = {"device": facts.device.name, "energy_j": joules[0], "dense_j": joules[1]}
+    return path, notes, {"timed": timed, "energy": energy}
 
 
 def _of_bundle(what: Path, out: Path | None, around: Around) -> tuple[Path, list[str]]:
@@ -147,7 +187,7 @@ def _of_sweep(what: Path, out: Path | None) -> Path:
     return write_sweep(out or what / REPORT, read_found(what).to_builtins())
 
 
-def _looked_into(facts: RunFacts, model: str | None) -> RunFacts:
+def _looked_into(facts: RunFacts, model: str | None, *, measure: bool) -> RunFacts:
     """The facts with what building the run's net shows; where it cannot be built, with the reason.
 
     A net of the user's own needs the user's word; the files of the run are shown without it.
@@ -165,7 +205,26 @@ def _looked_into(facts: RunFacts, model: str | None) -> RunFacts:
         if model is not None:
             raise
         return dataclasses.replace(facts, unknown=str(error))
-    return dataclasses.replace(facts, made=made, result=result)
+    return _timed(dataclasses.replace(facts, made=made, result=result), run, model, measure=measure)
+
+
+def _timed(facts: RunFacts, run: Run, model: str | None, *, measure: bool) -> RunFacts:
+    """The facts with what an answer takes here, measured unless that is known or not wanted."""
+    from presplit.cli.own_model import aside, trusted
+    from presplit.core.processor import processor
+    from presplit.lab.against_dense import time_run
+
+    known = facts.timed
+    if known is not None and (known.processor == processor() or not measure):
+        return facts
+    if not measure:
+        return dataclasses.replace(facts, untimed="Its time was not measured (--no-measure).")
+    try:
+        with aside():
+            found = time_run(run, facts.directory, trusted(model))
+    except PresplitError as error:
+        return dataclasses.replace(facts, untimed=f"Its time could not be measured: {error}.")
+    return dataclasses.replace(facts, timed=found)
 
 
 def _judged(run: Run) -> dict[str, Any]:

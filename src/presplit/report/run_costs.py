@@ -1,4 +1,4 @@
-"""What a run's net costs beside its dense parent: storage and multiplications."""
+"""What a run's net costs beside its dense parent: storage, multiplications, time and energy."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from presplit.report.run_facts import Layer, RunFacts
 from presplit.report.scales import share
 from presplit.report.sections import Section, Table
 
-AS_COUNTED = (
-    "Early exits are counted too. How long it takes and what energy it needs depends on the "
-    "device: presplit export, presplit measure, and the report of the bundle say that."
+OTHER_DEVICES = (
+    "Times on another device, and where to cut there: presplit export, presplit measure, and the "
+    "report of the bundle."
 )
 STATE_VALUES = {"adam": 2, "adamw": 2, "sgd": 1}
 """Numbers that an optimiser keeps for each weight."""
@@ -36,6 +36,14 @@ def costs_section(facts: RunFacts) -> Section | None:
         each = 4 * STATE_VALUES[optimiser]
         rows.append(_against(f"what {optimiser} keeps", each * weights, each * dense, units.data))
     rows.append(_against("MACs for a sample", macs, dense_macs, units.count))
+    timed = facts.timed
+    if timed is not None:
+        dense_s = timed.dense_s or timed.seconds
+        rows.append(_against("time for a sample here", timed.seconds, dense_s, units.seconds))
+    joules = energy_of(facts)
+    if joules is not None and facts.device is not None:
+        words = f"energy on {facts.device.name}, an estimate"
+        rows.append(_against(words, *joules, units.joules))
     columns = (
         Column("what", "", str, text=True),
         Column("dense", "dense parent", str),
@@ -45,13 +53,59 @@ def costs_section(facts: RunFacts) -> Section | None:
     if not made.sparse:
         lead = "The net is dense: every connection exists."
         columns = (columns[0], columns[2])
-        return Section("What it costs", lead, tables=[Table(rows, columns)], note=AS_COUNTED)
+        return Section("What it costs", lead, tables=[Table(rows, columns)], note=_note(facts))
     return Section(
         "What it costs against the dense parent",
         "The dense parent is the same net with every connection. What does not exist is not "
         "stored, not multiplied, and has no state in the optimiser.",
         tables=[Table(rows, columns)],
-        note=AS_COUNTED,
+        note=_note(facts),
+    )
+
+
+def energy_of(facts: RunFacts) -> tuple[float, float] | None:
+    """The joules of a sample on ``facts.device``, an estimate: this net's, and its dense parent's.
+
+    Watts times time, as in a plan from counted costs; where both nets were timed, this net's time
+    there is to the dense parent's as it is here. None where the watts are not known.
+    """
+    device, made, timed = facts.device, facts.made, facts.timed
+    if device is None or made is None or not device.power_w:
+        return None
+    here, dense = (macs / device.macs_per_s + device.overhead_s for macs in macs_of(made.layers))
+    if timed is not None and timed.dense_s:
+        here = dense * timed.seconds / timed.dense_s
+    return device.power_w * here, device.power_w * dense
+
+
+def _note(facts: RunFacts) -> str:
+    """What the numbers rest on."""
+    sentences = ["Early exits are counted too.", _time_note(facts), _energy_note(facts)]
+    return " ".join(filter(None, [*sentences, facts.untimed, OTHER_DEVICES]))
+
+
+def _time_note(facts: RunFacts) -> str:
+    timed = facts.timed
+    if timed is None:
+        return ""
+    both = " Both nets were run in turn." if timed.dense_s else ""
+    how = timed.how.get("engine", "")
+    return f"Time: the median of {how}, on {timed.processor}.{both}"
+
+
+def _energy_note(facts: RunFacts) -> str:
+    device = facts.device
+    if device is None:
+        return ""
+    if energy_of(facts) is None:
+        return f"Energy is left out: of {device.name} no watts are known, power=3 says them."
+    based = "counted from multiplications"
+    if facts.timed is not None and facts.timed.dense_s:
+        based = "the dense parent's counted from multiplications, this net's in the proportion "
+        based += "that was measured here"
+    return (
+        f"Energy: the {device.power_w:g} W of {device.name} under load times the time there, "
+        f"{based}; --device names another."
     )
 
 
@@ -60,7 +114,7 @@ def macs_of(layers: Sequence[Layer]) -> tuple[int, int]:
     return sum(each.macs for each in layers), sum(each.dense_macs for each in layers)
 
 
-def _against(what: str, here: int, dense: int, show: Any) -> dict[str, Any]:
+def _against(what: str, here: float, dense: float, show: Any) -> dict[str, Any]:
     return {
         "what": what,
         "dense": show(dense),

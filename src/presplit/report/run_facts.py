@@ -9,11 +9,15 @@ from typing import Any
 
 import msgspec
 
+from presplit.core.costs import Device
 from presplit.core.errors import DataError, SpecError
 from presplit.core.spec import Spec, read_spec
 from presplit.core.types import Net
 from presplit.report.pictures import Connections
 from presplit.report.strip import Cost
+
+TIMING = "timing.json"
+"""Where a run's directory keeps what an answer takes (`Timed`)."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,20 @@ class Made:
     sparse: Sequence[Connections]
 
 
+class Timed(msgspec.Struct, frozen=True, kw_only=True):
+    """What one sample takes, as ``timing.json`` of a run keeps it.
+
+    Medians in seconds, ``dense_s`` of the dense parent that was timed in turn with it, None of a
+    net that is dense itself. ``how`` is what `presplit.lab.sweep.timing` says of the measuring,
+    ``processor`` on what it was.
+    """
+
+    seconds: float
+    dense_s: float | None
+    how: Mapping[str, Any]
+    processor: str
+
+
 @dataclass(frozen=True)
 class RunFacts:
     """All that is known of a run.
@@ -46,7 +64,8 @@ class RunFacts:
     ``result`` is what ``result.json`` holds (see `presplit.train.runs.judge`), ``epochs`` the lines
     of ``metrics.jsonl``, ``parent_epochs`` those of its dense parent, ``origin`` what
     ``versions.json`` says; ``made`` is None where the net could not be built, for the reason
-    ``unknown``.
+    ``unknown``; ``timed`` None where its time is not known, for the reason ``untimed``. Energy is
+    told for ``device``.
     """
 
     directory: Path
@@ -57,6 +76,9 @@ class RunFacts:
     origin: Mapping[str, str]
     made: Made | None = None
     unknown: str = ""
+    timed: Timed | None = None
+    untimed: str = ""
+    device: Device | None = None
 
 
 def read_run_facts(directory: Path) -> RunFacts:
@@ -71,6 +93,7 @@ def read_run_facts(directory: Path) -> RunFacts:
         _lines(directory / "metrics.jsonl"),
         _lines(directory / "teacher" / "metrics.jsonl"),
         _read(directory / "versions.json", dict[str, str]),
+        timed=_kept(directory),
     )
 
 
@@ -104,6 +127,17 @@ def _default(field: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     return msgspec.to_builtins(value)
+
+
+def _kept(directory: Path) -> Timed | None:
+    """The times that an earlier report found, unless the net was trained again since."""
+    file, net = directory / TIMING, directory / "model.safetensors"
+    try:
+        if file.stat().st_mtime_ns < net.stat().st_mtime_ns:
+            return None
+        return msgspec.json.decode(file.read_bytes(), type=Timed)
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -60,6 +60,10 @@ def run_highlights(facts: RunFacts) -> dict[str, str]:
         found["Of the dense net's weights"] = share(result["weights"] / dense)
         macs, all_macs = macs_of(facts.made.layers)
         found["Of the dense net's MACs"] = share(macs / all_macs) if all_macs else "unknown"
+    if facts.timed is not None and facts.timed.dense_s:
+        found["Of the dense net's time, here"] = share(
+            round(facts.timed.seconds / facts.timed.dense_s, 3)
+        )
     usual = usual_row(result)
     if usual:
         early = sum([*usual["shares"].values()][:-1])

@@ -142,7 +142,8 @@ class _State:
         numbers = sorted(self.shapes)
         files = [self.directory / self.found.rows[n].run / WHOLE for n in numbers]
         timed = timing.measure(
-            [(file, self.shapes[n]) for n, file in zip(numbers, files, strict=True)], seconds_each
+            [(file.read_bytes(), self.shapes[n]) for n, file in zip(numbers, files, strict=True)],
+            seconds_each,
         )
         self._replace(
             {

@@ -1,11 +1,10 @@
-"""What an answer of each run takes here: all runs in turn in one process, one thread, batch 1."""
+"""What an answer of each net takes here: all nets in turn in one process, one thread, batch 1."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,16 +27,16 @@ class Timing:
 
 
 def measure(
-    nets: Sequence[tuple[Path, tuple[int, ...]]], seconds_each: float = SECONDS_EACH
+    nets: Sequence[tuple[bytes, tuple[int, ...]]], seconds_each: float = SECONDS_EACH
 ) -> Timing:
-    """The median time of one sample of each of ``nets``: an ONNX file and its sample's shape.
+    """The median time of one sample of each of ``nets``: an ONNX model and its sample's shape.
 
     All are run once in each round, in an order that is drawn anew: a slow moment of the machine
     falls on all of them. Every exit is computed.
     """
     random, runs = np.random.default_rng(0), list[Any]()
-    for file, shape in nets:
-        engine = Engine(file.read_bytes(), threads=1)
+    for model, shape in nets:
+        engine = Engine(model, threads=1)
         sample = random.random((1, *shape), np.float32)
         runs.append(functools.partial(engine.run, {INPUT: sample}))
     found = timed(runs, limit_s=min(seconds_each * len(runs), LONGEST_S))
