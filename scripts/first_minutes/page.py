@@ -83,7 +83,8 @@ def write(who: Any, page: Path, *, clone: str, pictures: Path | None) -> None:
 def machine() -> str:
     """What it was done on."""
     python = platform.python_version()
-    return f"{os.cpu_count()} processors of an {platform.machine()} server, Python {python}"
+    busy = f"load {os.getloadavg()[1]:.1f} by all that ran there"
+    return f"{os.cpu_count()} processors of an {platform.machine()} server, Python {python}, {busy}"
 
 
 def table(steps: list[Any]) -> str:
