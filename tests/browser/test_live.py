@@ -20,8 +20,9 @@ import pytest
 
 from presplit.bundle import Bundle
 from presplit.cli.live import page_files
+from presplit.core.costs import Device
 from presplit.core.link import Link
-from presplit.core.plans import Conditions, Plan, PlanTable, Row
+from presplit.core.plans import Conditions, Plan, PlannedFor, PlanTable, Row
 from presplit.core.types import Answer
 from presplit.lab.live_demo import Ready, playing
 from presplit.lab.processes import end, free_port
@@ -160,7 +161,9 @@ def test_a_minute_at_200_answers_a_second_leaves_the_page_neither_behind_nor_fat
 def test_a_page_shows_what_it_is_told_pauses_and_tells_the_end(
     bundle: Bundle, open_page: Any, axe: Any, fits: Any
 ) -> None:
-    plan = Plan(3, deadline_s=0.5)
+    pi = Device("pi", macs_per_s=1e9, memory_bytes=1e9, power_w=4.0)
+    place = PlannedFor(pi, Link("lte", up_bps=5e6, down_bps=1e7, rtt_s=0.07), pi)
+    plan = Plan(3, deadline_s=0.5, planned_for=place)
     live = EdgeLive(bundle, plan)
     scores = np.zeros(4, np.float32)
     with Edge.open(bundle, plan=plan) as edge:
@@ -170,6 +173,9 @@ def test_a_page_shows_what_it_is_told_pauses_and_tells_the_end(
             assert soon(lambda: facts(page).get("answers") == "1")
             assert page.locator("#state").inner_text() == "live"
             assert page.locator("#cut").inner_text() == "Now the edge computes all of it."
+            assert (
+                page.locator("#planned").inner_text() == "Planned to run on pi with pi behind lte."
+            )
             assert fits(page) and axe(page) == []
             page.locator("#pause").focus()
             page.keyboard.press("Enter")

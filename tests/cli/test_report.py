@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from presplit.bundle import read
+from presplit.bundle import read, write_plan
 from presplit.core.cost import counted
 from presplit.core.processor import processor
 from presplit.profiles import device_from
@@ -126,11 +126,23 @@ def test_a_plan_for_another_place_is_evaluated_here_and_said_to_be(
     own = Path(shutil.copytree(bundle, tmp_path / "own.bundle"))
     place = ("--device", "macs=1M,memory=1MB", "--link", "wifi")
     assert command("plan", own, *place, "--confidence", "none", "--save")[0] == 0
-    code, said, _ = command("report", own, *place, "--json")
+    known = json.loads(command("inspect", own, "--json")[1])["plan"]["planned_for"]
+    assert known["device"]["name"] == "macs=1M,memory=1MB" and known["link"]["name"] == "wifi"
+    shown = command("inspect", own)[1]
+    assert "made to run on macs=1M,memory=1MB with server-cpu behind wifi" in shown
+    # What the plan was made for need not be said again.
+    code, said, _ = command("report", own, "--json")
     assert code == 0 and json.loads(said)["notes"] == []
+    page = (tmp_path / "own.bundle.html").read_text()
+    assert "On macs=1M,memory=1MB with server-cpu behind wifi" in page
     assert json.loads(said)["report"] == str(tmp_path / "own.bundle.html")
     code, said, _ = command("report", own, "--link", "nb-iot", "--json")
-    assert code == 0 and "was made for other times" in json.loads(said)["notes"][0]
+    assert code == 0 and "it was planned on macs=1M" in json.loads(said)["notes"][0]
+    planned = read(own).plan
+    assert planned is not None
+    write_plan(own, msgspec.structs.replace(planned, planned_for=None))
+    code, said, _ = command("report", own, "--link", "nb-iot", "--json")
+    assert code == 0 and "say --device, --link, --server" in json.loads(said)["notes"][0]
     parts = [read(own).manifest.segments, read(own).manifest.exits.values()]
     macs = [[part.macs for part in each] for each in parts]
     costs = counted(device_from("t4"), segment_macs=macs[0], exit_macs=[*macs[1], 0], when="now")
@@ -143,6 +155,11 @@ def test_a_plan_for_another_place_is_evaluated_here_and_said_to_be(
     assert command("report", own, *place, *both)[0] == 0
     page = (tmp_path / "own.bundle.html").read_text()
     assert "Times of computing are measured." in page and "dense all-edge" in page
+    edge = f"--edge-costs={tmp_path / 'costs.json'}"
+    assert command("plan", own, *place, edge, "--confidence", "none", "--save")[0] == 0
+    code, said, _ = command("report", own, "--json")
+    assert "give as --edge-costs those measured on t4, now" in json.loads(said)["notes"][0]
+    assert json.loads(command("report", own, edge, "--json")[1])["notes"] == []
 
 
 @pytest.mark.parametrize(

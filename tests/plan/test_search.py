@@ -29,9 +29,9 @@ def edited(bundle: Bundle, **changes: object) -> Bundle:
 
 
 def bare(best: Plan) -> Plan:
-    """The plan without the reasons."""
+    """The plan without the reasons, and without where it is for."""
     expected = msgspec.structs.replace(best.expected, why=(), beside={})
-    return msgspec.structs.replace(best, expected=expected)
+    return msgspec.structs.replace(best, expected=expected, planned_for=None)
 
 
 def times(*seconds: float) -> tuple[Times, ...]:

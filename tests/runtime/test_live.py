@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from presplit.bundle import Bundle
-from presplit.core.plans import Estimate, Plan, PlanTable, Row
+from presplit.core.costs import Device
+from presplit.core.link import Link
+from presplit.core.plans import Estimate, Plan, PlannedFor, PlanTable, Row
 from presplit.core.types import Answer
 from presplit.runtime.edge import Edge
 from presplit.runtime.live.edge import EdgeLive
@@ -117,13 +119,17 @@ def an_answer(elapsed_s: float = 0.01) -> Answer:
 
 def test_answers_beyond_the_deadline_are_counted_and_energy_is_the_plans_own(bundle: Bundle):
     expected = Estimate(0.1, 0.1, 0.1, 1, 1, 0, energy_j=0.5, macs=1, how="counted")
-    live = EdgeLive(bundle, Plan(3, deadline_s=0.5, expected=expected), deadline_s=0.02)
+    pi = Device("pi", macs_per_s=1e9, memory_bytes=1e9, power_w=4.0)
+    place = PlannedFor(pi, Link("lte", up_bps=5e6, down_bps=1e7, rtt_s=0.07), pi)
+    plan = Plan(3, deadline_s=0.5, expected=expected, planned_for=place)
+    live = EdgeLive(bundle, plan, deadline_s=0.02)
     with Edge.open(bundle, plan=ALONE) as edge:
         for elapsed_s in (0.01, 0.03, 0.4):
             live(an_answer(elapsed_s))
         now = live.now(edge)
     assert (now["deadline_s"], now["missed"]["whole"]) == (0.02, 2)
     assert now["energy"] == {"total_j": 1.5, "mean_j": 0.5}
+    assert now["planned_for"] == "on pi with pi behind lte"
 
 
 def test_no_image_is_kept_unless_it_is_asked_for(bundle: Bundle):

@@ -105,6 +105,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "forms": _forms(bundle),
         "refused_forms": dict(manifest.refused_forms),
         "preparation": msgspec.to_builtins(manifest.preparation),
+        "plan": msgspec.to_builtins(manifest.plan),
     }
 
 
@@ -223,7 +224,8 @@ def text(facts: dict[str, Any]) -> str:
         for row in facts["boundaries"]
         for codec, why in row.get("refused", {}).items()
     ]
-    notes = [*exits, *refused, *_of_forms(facts), *_of_images(facts.get("preparation"))]
+    images = _of_images(facts.get("preparation"))
+    notes = [*exits, *refused, *_of_forms(facts), *images, *_of_plan(facts.get("plan"))]
     return "\n".join([total, "", table(rows, columns), *([""] if notes else []), *notes])
 
 
@@ -239,6 +241,27 @@ def _of_forms(facts: dict[str, Any]) -> list[str]:
         f"form {name} is not there: {why}" for name, why in facts.get("refused_forms", {}).items()
     ]
     return [*found, *refused] if len(found) > 1 or refused else []
+
+
+def _of_plan(raw: dict[str, Any] | None) -> list[str]:
+    """What the bundle's plan does, and what it was made for."""
+    if raw is None:
+        return []
+    import msgspec
+
+    from presplit.core import units
+    from presplit.core.plans import Plan
+    from presplit.plan.explain import named
+
+    plan = msgspec.convert(raw, Plan)
+    words = [f"plan: {named(plan)}"]
+    if plan.planned_for is not None:
+        words.append(f"made to run {plan.planned_for.words}")
+    if plan.deadline_s is not None:
+        words.append(f"deadline {units.seconds(plan.deadline_s)}")
+    if plan.expected is not None:
+        words.append(f"{units.seconds(plan.expected.mean_s)} on average")
+    return [", ".join(words)]
 
 
 def _of_images(how: dict[str, Any] | None) -> list[str]:

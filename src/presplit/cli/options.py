@@ -93,7 +93,7 @@ def plan_with(
     from presplit.codecs import CODECS
     from presplit.runtime.head import own_plan
 
-    changes: dict[str, Any] = {"expected": None}
+    changes: dict[str, Any] = {"expected": None, "planned_for": None}
     changes |= {name: form for name, form in (forms or {}).items() if form is not None}
     if split is not None:
         changes |= {"split": split, "thresholds": {}}

@@ -12,8 +12,11 @@ import numpy as np
 from presplit.cli.options import read_costs
 from presplit.cli.plan import table_for, wished
 from presplit.core import units
+from presplit.core.costs import Device
 from presplit.core.errors import BundleError, PlanError
+from presplit.core.link import Link
 from presplit.core.plans import Plan
+from presplit.profiles import device_from, link_from
 
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
@@ -59,24 +62,22 @@ def bundle_facts(bundle: Bundle, around: Around) -> BundleFacts:
     """
     from presplit.bundle import read
     from presplit.plan.scenario import scenario
-    from presplit.profiles import link_from
     from presplit.report.bundle_page import BundleFacts
 
     deadline = around.deadline
     asked = wished(
         bundle,
-        device=around.device,
-        link=around.link,
-        server=around.server,
+        **_where(bundle.plan, around),
         deadline_s=deadline and units.number(deadline, units.SECONDS, "--deadline"),
     )
-    where = {name: asked.pop(name) for name in ("device", "link", "server")}
-    costs = {
+    link = _link(asked.pop("link"))
+    device, server = _device(asked.pop("device")), _device(asked.pop("server"))
+    where: dict[str, Any] = {"device": device, "link": link, "server": server}
+    costs: dict[str, Any] = {
         "edge_costs": read_costs(around.edge_costs),
         "server_costs": read_costs(around.server_costs),
     }
-    link = link_from(where["link"])
-    place = f"On {where['device']} with {where['server']} behind {where['link']}"
+    place = f"On {device.name} with {server.name} behind {link.name}"
     try:
         found = scenario(bundle, **where, **costs)
         dense = None if around.against is None else scenario(read(around.against), **where)
@@ -87,6 +88,23 @@ def bundle_facts(bundle: Bundle, around: Around) -> BundleFacts:
         known = bundle.plan
         return BundleFacts(bundle, known, bundle.table, None, place, link, str(error))
     return BundleFacts(bundle, plan, table, found, place, link, notes=notes)
+
+
+def _where(own: Plan | None, around: Around) -> dict[str, Any]:
+    """The device, the link and the server: what was said, or what the plan was made for."""
+    said = {"device": around.device, "link": around.link, "server": around.server}
+    known = own.planned_for if own is not None else None
+    if known is None:
+        return said
+    return {name: getattr(known, name) if value is None else value for name, value in said.items()}
+
+
+def _device(given: str | Device) -> Device:
+    return device_from(given) if isinstance(given, str) else given
+
+
+def _link(given: str | Link) -> Link:
+    return link_from(given) if isinstance(given, str) else given
 
 
 def _plan(
@@ -122,11 +140,26 @@ def _here(own: Plan, found: Scenario, dense: Scenario | None) -> tuple[Plan, lis
         return (own if dense is None else _beside(own, found, dense)), []
     expected = block.plans(np.array([0]), deadline_s=own.deadline_s)[0].expected
     here = _beside(msgspec.structs.replace(own, expected=expected), found, dense)
-    note = (
-        "The bundle's plan was made for other times than those shown: say --device, --link, "
-        "--server and the costs that it was made with to see it as it was planned."
-    )
-    return here, [note]
+    return here, [_made_for(own, found)]
+
+
+def _made_for(own: Plan, found: Scenario) -> str:
+    """For what else than is shown the plan was made, and how to see it as it was planned."""
+    start, known = "The bundle's plan was made for other times than those shown", own.planned_for
+    if known is None:
+        return (
+            f"{start}: say --device, --link, --server and the costs that it was made with to see "
+            "it as it was planned."
+        )
+    here = {"edge": found.edge, "server": found.server}
+    missing = [
+        f"--{name}-costs those measured on {words}"
+        for name, words in known.measured.items()
+        if name in here and here[name].how != "measured"
+    ]
+    if missing:
+        return f"{start}: give as {' and as '.join(missing)} to see it as it was planned."
+    return f"{start}: it was planned {known.words}."
 
 
 def _beside(plan: Plan, found: Scenario, dense: Scenario | None) -> Plan:

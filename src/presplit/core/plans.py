@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from presplit.core.costs import Device
 from presplit.core.errors import SpecError
+from presplit.core.link import Link
 from presplit.core.types import Net
 from presplit.core.value import Deadline, NonNegative, Positive, Share, Value
 
@@ -64,6 +66,37 @@ class Gateway(Value, frozen=True):
     spare_s: NonNegative = 0.02
 
 
+class PlannedFor(Value, frozen=True):
+    """Where a plan was made to run: the machines and links with the numbers that it was made with.
+
+    With a ``gateway``, ``link`` is the edge's to that, and ``uplink`` the gateway's to the server.
+    ``measured`` says of each machine, "edge", "server" or "gateway", on what and when its costs
+    were measured; those of the others were counted.
+
+    >>> pi = Device("pi", macs_per_s=1e9, memory_bytes=1e9, power_w=4.0)
+    >>> lte = Link("lte", up_bps=5e6, down_bps=12e6, rtt_s=0.07)
+    >>> PlannedFor(pi, lte, pi, measured={"edge": "Cortex-A72, 2026-01-01"}).words
+    'on pi with pi behind lte'
+    """
+
+    device: Device
+    link: Link
+    server: Device
+    gateway: Device | None = None
+    uplink: Link | None = None
+    measured: dict[str, str] = {}
+
+    @property
+    def words(self) -> str:
+        """The names of all, as part of a sentence."""
+        if self.gateway is None or self.uplink is None:
+            return f"on {self.device.name} with {self.server.name} behind {self.link.name}"
+        return (
+            f"on {self.device.name} with {self.gateway.name} behind {self.link.name} and "
+            f"{self.server.name} behind {self.uplink.name}"
+        )
+
+
 class Plan(Value, frozen=True):
     """Where to cut, when an exit may answer, and how the cut travels.
 
@@ -73,6 +106,7 @@ class Plan(Value, frozen=True):
     that does what ``gateway`` says. Where no server answers in time, the edge goes on behind the
     split as far as ``fallback`` lets it: not at all ("none"), to the next exit if none has run
     ("exit"), or as deep as it gets by the deadline ("deepest"). What may run is held in memory.
+    ``planned_for`` is where it was made for, None of a plan that nobody searched for.
     """
 
     split: Annotated[int, Meta(ge=0)]
@@ -85,6 +119,7 @@ class Plan(Value, frozen=True):
     expected: Estimate | None = None
     gateway: Gateway | None = None
     fallback: FallbackName = "deepest"
+    planned_for: PlannedFor | None = None
 
     def fits(self, net: Net) -> None:
         """Raise `SpecError` unless the split and the exits exist in ``net``."""

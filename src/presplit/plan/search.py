@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from presplit.bundle import Bundle
 from presplit.core.costs import Costs, Device
 from presplit.core.link import Link
-from presplit.core.plans import FallbackName, Plan
+from presplit.core.plans import FallbackName, Plan, PlannedFor
 from presplit.core.times import NOTHING, Times
 from presplit.plan.beside import choice, told, ways
 from presplit.plan.choose import Choice, why_none
 from presplit.plan.limits import CONFIDENCE, RELIABILITY, Limits
 from presplit.plan.scenario import Scenario, scenario
 from presplit.plan.tiers import every
+from presplit.profiles import device_from, link_from
 
 
 def search(
@@ -100,7 +102,30 @@ def search(
             uplink=uplink,
         )
     best = _best(found, limits.checked())
-    return told(found, best, limits, ways(found, deadline_s=deadline_s, dense=dense))
+    plan = told(found, best, limits, ways(found, deadline_s=deadline_s, dense=dense))
+    costs = {"edge": edge_costs, "server": server_costs, "gateway": gateway_costs}
+    planned_for = PlannedFor(
+        _device(device),
+        _link(link),
+        _device(server),
+        None if gateway is None else _device(gateway),
+        None if uplink is None else _link(uplink),
+        {name: _measured(each) for name, each in costs.items() if each is not None},
+    )
+    return msgspec.structs.replace(plan, planned_for=planned_for)
+
+
+def _device(given: str | Device) -> Device:
+    return device_from(given) if isinstance(given, str) else given
+
+
+def _link(given: str | Link) -> Link:
+    return link_from(given) if isinstance(given, str) else given
+
+
+def _measured(costs: Costs) -> str:
+    """On what these costs were found, and when."""
+    return ", ".join(filter(None, [costs.processor or costs.device, costs.when]))
 
 
 def candidates(

@@ -67,6 +67,7 @@ function edge(now) {
   by("now").hidden = false;
   const how = { 0: "the server computes all of it", [end]: "the edge computes all of it" }[current.split];
   set(by("cut"), how ? `Now ${how}.` : `Now the edge computes up to ${current.at}, and sends that as ${current.codec}.`);
+  set(by("planned"), now.planned_for ? `Planned to run ${now.planned_for}.` : "");
   strip(by("strip"), now.boundaries, current.split);
   shareTables(by("shares"), [["Who answered", named(now.exits)], ["And why", words(now.whys, "edge")]]);
   by("plans").hidden = now.plans.length < 2;

@@ -88,6 +88,7 @@ class EdgeLive:
                 {"name": each.name, "bytes": each.nbytes} for each in self._bundle.net.boundaries
             ],
             "plans": self._plans(recent.kinds, whole),
+            "planned_for": self._planned_for(),
             "link": None if conditions is None else structs.asdict(conditions),
             "servers": self._servers(edge),
             "counts": edge.counts,
@@ -117,6 +118,12 @@ class EdgeLive:
                 }
             )
         return found
+
+    def _planned_for(self) -> str | None:
+        """Where the plan was made to run, in words; a table is of the bundle's plan."""
+        plan = self._bundle.plan if isinstance(self._plan, PlanTable) else self._plan
+        known = None if plan is None else plan.planned_for
+        return None if known is None else known.words
 
     def _servers(self, edge: Edge) -> list[dict[str, object]]:
         """Each server, and why it is not asked now, if so."""
