@@ -7,7 +7,7 @@ import pytest
 
 from presplit.core.errors import PlanError
 from presplit.core.plans import Gateway, Plan
-from presplit.plan.parts import answers, block_of, parts, quantiles
+from presplit.plan.parts import answers, block_of, ends, parts, quantiles
 from presplit.plan.search import plans
 from presplit.plan.synthetic import synthetic
 
@@ -26,6 +26,10 @@ def test_parts_and_answers_are_those_of_the_plan_that_was_evaluated() -> None:
         assert [*shares] == [*plan.thresholds, "final"]
         if not expected.all_edge:
             assert 1 - shares["final"] == pytest.approx(expected.edge_share)
+        ways = ends(block)
+        assert ways[-1].of == ("edge" if expected.all_edge else "server")
+        mean_s = sum(end.share * end.times.mean_s for end in ways)
+        assert mean_s == pytest.approx(expected.mean_s)
         again = block.plans(np.array([0]), deadline_s=0.02)[0]
         assert again.expected is not None
         assert again.expected.accuracy == pytest.approx(expected.accuracy)

@@ -11,7 +11,7 @@ import numpy as np
 from presplit.core.cost import REPLY_BYTES, WIRE_BYTES
 from presplit.core.errors import PlanError
 from presplit.core.plans import Plan
-from presplit.core.times import mixed_quantile
+from presplit.core.times import Times, mixed_quantile
 from presplit.core.types import Floats
 from presplit.plan.evaluate import Array, Block, head_of, weighing
 from presplit.plan.scenario import Scenario
@@ -26,6 +26,16 @@ class Part:
     name: str
     of: Of
     seconds: float
+
+
+@dataclass(frozen=True)
+class End:
+    """Where samples leave: at which exit, computed by whom, which share of all, after what time."""
+
+    exit: str
+    of: Of
+    share: float
+    times: Times
 
 
 def block_of(found: Scenario, plan: Plan) -> Block:
@@ -88,8 +98,20 @@ def quantiles(block: Block, levels: Sequence[float]) -> list[float]:
 
 def answers(block: Block) -> dict[str, float]:
     """The share of all answers that each exit gives, the net's own classifier last."""
+    return {end.exit: end.share for end in ends(block)}
+
+
+def ends(block: Block) -> list[End]:
+    """Each way that a sample can end, the one through the whole net last."""
     names, shares = _used(block)
-    return dict(zip(names, shares.tolist(), strict=True))
+    where: list[Of] = ["edge"] * len(names)
+    if block.asks:
+        where[-1] = "server"
+    times = block.times(_subset(block))
+    return [
+        End(name, of, float(share), each)
+        for name, of, share, each in zip(names, where, shares, times, strict=True)
+    ]
 
 
 def _used(block: Block) -> tuple[list[str], Array]:

@@ -24,7 +24,8 @@ from presplit.lab.processes import Process, address_of, end, start
 from presplit.lab.slow_device import Slowed
 from presplit.lab.view.here import PAUSE_S
 from presplit.lab.view.place import Asked, Places
-from presplit.lab.view.predict import block_of, used
+from presplit.lab.view.predict import plan_of
+from presplit.plan.parts import answers, block_of
 from presplit.runtime.edge import Edge
 from presplit.runtime.engines import DEFAULT, ENGINES, Arrays, Engine, Stop
 from presplit.runtime.hosted import Reply
@@ -87,11 +88,11 @@ class Try(contextlib.AbstractContextManager["Try"]):
     def _run(self, wish: Asked) -> dict[str, Any]:
         began, places = time.perf_counter(), self._places
         found = places.scenario(wish)
-        block = block_of(found, wish)
+        block = block_of(found, plan_of(found, wish))
         plan = msgspec.structs.replace(
             block.plans(np.array([0]))[0], expected=None, fallback="exit"
         )
-        names, shares = used(found, block)
+        leaving = answers(block)
         edge, server = places.side(wish.device), places.side(wish.server)
         notes: list[str] = []
         load = _Steered(_slowed(edge.factor, places.here.warm_s, wish.device, notes))
@@ -104,14 +105,14 @@ class Try(contextlib.AbstractContextManager["Try"]):
                 up = _Timed(guarded(self._address, patience_s=60.0, credentials=None))
                 opened.callback(up.close)
             edge_here = opened.enter_context(Edge(places.net.bundle, plan, upstream=up, load=load))
-            seen = _Seen(load, up, edge_here, names, shares, places.net.samples)
+            seen = _Seen(load, up, edge_here, [*leaving], [*leaving.values()], places.net.samples)
             seen.one(30.0)  # connected, and the tail is ready
             if up is not None:
                 _order(self._processes[1], _shape(found.link, notes))
                 time.sleep(0.02)
             load.begin()
-            answers = seen.all(wish.deadline_s, began=began)
-        return _told(answers, wish, notes)
+            given = seen.all(wish.deadline_s, began=began)
+        return _told(given, wish, notes)
 
     def _start(self) -> None:
         """The processes, unless they run already."""
@@ -230,7 +231,7 @@ class _Seen:
     up: _Timed | None
     edge: Edge
     names: list[str]
-    shares: Floats
+    shares: list[float]
     samples: Floats
     counted: list[int] = field(default_factory=list)
 

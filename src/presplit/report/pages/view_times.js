@@ -2,12 +2,16 @@
 import { byId, bytes, chance, joules, make, percent, seconds } from "./view_words.js";
 
 const HUES = {
-  head: "--h1", "edge's own": "--h8", encode: "--h5", "edge's own, encode": "--h5",
-  up: "--h3", "round trip": "--h6", down: "--h7", messages: "--h4", "link and messages": "--h3", tail: "--h2",
+  computing: "--h1", "making the answer": "--h8", encoding: "--h5",
+  "bytes up": "--h3", "round trip": "--h6", "reply down": "--h7", messages: "--h4",
+  "waiting for a worker": "--h8", decoding: "--h5", "computing there": "--h2",
+  head: "--h1", "edge's own, encode": "--h5", "link and messages": "--h3", tail: "--h2",
 };
 const WORDS = {
-  head: "head, on the device", "edge's own": "around it, on the device", encode: "encode", "edge's own, encode": "encode and around it",
-  up: "up", "round trip": "round trip", down: "down", messages: "messages", "link and messages": "link and messages", tail: "tail, on the server",
+  computing: "head, on the device", "making the answer": "around it, on the device", encoding: "encode",
+  "bytes up": "up", "round trip": "round trip", "reply down": "down", messages: "messages",
+  "waiting for a worker": "wait for a worker", decoding: "decode, on the server", "computing there": "tail, on the server",
+  head: "head, on the device", "edge's own, encode": "encode and around it", "link and messages": "link and messages", tail: "tail, on the server",
 };
 
 export function drawTimes(predicted, measured, deadline) {
@@ -69,8 +73,9 @@ export function drawEnds(predicted, measured) {
 function drawParts(parts, measured) {
   const of = (name) => parts.find((part) => part.name === name)?.s ?? 0;
   const seen = (name) => measured?.parts.find((part) => part.name === name)?.s;
-  const groups = [["head", ["head"]], ["edge's own, encode", ["edge's own", "encode"]],
-    ["link and messages", ["up", "round trip", "down", "messages"]], ["tail", ["tail"]]];
+  const groups = [["head", ["computing"]], ["edge's own, encode", ["making the answer", "encoding"]],
+    ["link and messages", ["bytes up", "round trip", "reply down", "messages"]],
+    ["tail", ["waiting for a worker", "decoding", "computing there"]]];
   const rows = groups.flatMap(([whole, names]) => {
     const shown = names.filter((name) => of(name) > 0);
     return shown.map((name, place) => {
