@@ -74,7 +74,7 @@ def test_a_time_is_measured_only_where_it_is_wanted_and_not_known(
     assert "no watts are known" in page and "time for a sample here" not in page
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "onnxruntime", None)
-        assert "pip install 'presplit[edge]'" in _told(command, copied)["notes"][0]
+        assert "needs onnxruntime: " in _told(command, copied)["notes"][0]
     file = copied / "timing.json"
     elsewhere = Timed(seconds=0.25, dense_s=0.5, how={}, processor="another")
     file.write_bytes(msgspec.json.encode(elsewhere))
