@@ -13,9 +13,10 @@ import pytest
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
-@pytest.fixture(scope="session")
+# Not longer: while playwright is there, no asyncio.run of another test can be in this process.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium, started once; a test that asks for it is skipped where it or playwright lacks."""
+    """Chromium, once a module; a test that asks for it is skipped where it or playwright lacks."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")

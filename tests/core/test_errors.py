@@ -13,7 +13,7 @@ def kinds() -> list[type[errors.PresplitError]]:
     return [
         kind
         for _, kind in inspect.getmembers(errors, inspect.isclass)
-        if kind.__module__ == errors.__name__
+        if kind.__module__ == errors.__name__ and not issubclass(kind, Warning)
     ]
 
 

@@ -27,7 +27,7 @@ def reached(task: Task) -> Outcome:
 
 @pytest.mark.skipif(INSTALLED, reason="Ray Tune is installed")
 def test_without_ray_one_sentence_says_what_brings_it(tmp_path: Path) -> None:
-    with pytest.raises(MissingLibrary, match=r"pip install 'presplit\[ray\]'"):
+    with pytest.raises(MissingLibrary, match=r"pip install .*\[ray\]"):
         sweep({}, [axis("sparsity.density=0.5")], tmp_path / "out", Settings(engine="ray"))
     assert not (tmp_path / "out").exists()
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEMOS", "DIGITS", "WAYS", "Settings", "Shown", "agreement", "show"]
 
-KILLED, RESTARTED = 0.28, 0.5
+KILLED, RESTARTED = 0.28, 0.4
 """When in the last way's run, as shares of it, the server is killed and started again."""
 
 

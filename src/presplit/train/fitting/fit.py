@@ -51,19 +51,19 @@ def fit(
     stopped. Under ``torchrun`` all processes share each batch. Returns one `Epoch` each;
     ``on_epoch`` sees them as they end. ``progress``: draw a bar on standard error (True; lines now
     and then where it is no terminal), or nothing (False); by default a bar on a terminal only.
-    Raises `SpecError` for a recipe that does not
-    fit the net or a net that is frozen, `GraphError` for one that is no classifier of these
-    samples, `DataError` if training diverges, ``state`` is of another training or cannot be
-    written.
+    Raises `SpecError` for a recipe that does not fit the net or a net that is frozen, `GraphError`
+    for one that is no classifier of these samples, `DataError` if training diverges, ``state`` is
+    of another training or cannot be written.
 
     >>> import numpy as np
     >>> samples = Samples(np.eye(4, dtype=np.float32), np.arange(4))
     >>> def tell(epoch):
     ...     print(f"epoch {epoch.number}: {epoch.accuracy[-1]:.0%} right when held out")
-    >>> initialise(net := nn.Linear(4, 4))
+    >>> net = nn.Linear(4, 4)
+    >>> _ = nn.init.eye_(net.weight)
     >>> history = fit(net, samples, epochs=2, validation=samples, on_epoch=tell)
-    epoch 1: 25% right when held out
-    epoch 2: 25% right when held out
+    epoch 1: 100% right when held out
+    epoch 2: 100% right when held out
     """
     trainer = Trainer(
         model,
