@@ -53,6 +53,7 @@ def test_a_demo_replaces_no_run_of_one_s_own(command: Command, tmp_path: Path) -
     assert (own / "model.safetensors").read_bytes() == before
 
 
+@pytest.mark.long
 def test_an_interrupted_training_says_the_command_that_goes_on_and_it_does(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
