@@ -6,13 +6,14 @@ No damage passes, and no failed write harms what was there.
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -237,6 +238,48 @@ def test_a_manifest_that_is_not_as_it_was_written_is_refused(
     raw = (bundle.path / MANIFEST).read_bytes()
     (bundle.path / MANIFEST).write_bytes(change(raw))  # type: ignore[operator]
     with pytest.raises(BundleError, match="manifest.json: damaged"):
+        read(bundle.path)
+
+
+def sealed_json(path: Path, change: Callable[[dict], object]) -> None:
+    """Write the manifest in ``path`` again as a version with other fields would have."""
+    held = msgspec.json.decode((path / MANIFEST).read_bytes())
+    change(held)
+    held["sha256"] = ""
+    held["sha256"] = hashlib.sha256(msgspec.json.encode(held)).hexdigest()
+    (path / MANIFEST).write_bytes(msgspec.json.encode(held))
+
+
+def test_a_bundle_from_before_a_field_with_a_default_is_read(bundle: Bundle) -> None:
+    plan = Plan(1, {"early": 0.5})
+    table = PlanTable((row(plan), row(Plan(2))))
+    write(bundle.path, manifest(contents(), plan=plan, table=table), contents())
+    now = read(bundle.path)
+
+    def older(held: dict) -> None:
+        for each in (held["plan"], *(line["plan"] for line in held["table"]["rows"])):
+            del each["planned_for"]
+
+    sealed_json(bundle.path, older)
+    found = read(bundle.path)
+    assert (found.plan, found.table) == (now.plan, now.table)
+    assert found.manifest.model_hash == now.manifest.model_hash
+    # Its plan may be changed, which writes it as of today.
+    write_plan(found, plan)
+    assert read(bundle.path).plan == plan
+
+
+def test_a_whole_bundle_with_fields_of_another_version_is_not_called_damaged(
+    bundle: Bundle,
+) -> None:
+    def newer(held: dict) -> None:
+        held["versions"] = {"presplit": "9.1"}
+        held["mood"] = "good"
+
+    sealed_json(bundle.path, newer)
+    with pytest.raises(
+        BundleError, match=r"whole, but made by presplit 9\.1, which .*`mood`.*; export the bundle"
+    ):
         read(bundle.path)
 
 

@@ -3,9 +3,10 @@
 It lists the net, every file with its SHA-256, the ports, the plan and its table, the spec and the
 versions.
 
-The manifest is canonical JSON (sorted keys; decoding and encoding it again must give the same
-bytes, which also refuses duplicate keys) and carries the SHA-256 of itself with that field empty,
-so that one atomic replacement changes a plan. `Manifest.model_hash` covers only what computes: it
+The manifest is written as canonical JSON and carries the SHA-256 of itself with that field empty,
+so that one atomic replacement changes a plan. It is read if decoding and encoding it again gives
+the same bytes, which refuses duplicate keys. A field with a default may be missing then: an older
+version did not know it. `Manifest.model_hash` covers only what computes: it
 stays when the plan changes.
 """
 

@@ -18,22 +18,22 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from presplit.bundle.arrays import array_in
 from presplit.bundle.files import MANIFEST, MOST_BYTES, SIGNATURE, Folder, opened
-from presplit.bundle.fits import PLAIN, check_consistent
-from presplit.bundle.manifest import FORMAT, Form, Manifest, Part, Validation
+from presplit.bundle.fits import PLAIN
+from presplit.bundle.manifest import Form, Manifest, Part, Validation
 from presplit.bundle.operators import MOST_ELEMENTS, check
+from presplit.bundle.sealed import parse_manifest
 from presplit.bundle.sign import Statement
 from presplit.bundle.trust import Trust
 from presplit.core.encoding import Encoding
 from presplit.core.errors import BundleError, SpecError, context
 from presplit.core.plans import Plan, PlanTable
 from presplit.core.tensors import INPUT, boundary_name, logits_name
-from presplit.core.types import Floats, Net, Runnable, canonical_json
+from presplit.core.types import Floats, Net, Runnable
 
 MAX_MANIFEST_BYTES = 16 * 2**20
 
@@ -354,32 +354,3 @@ def read_manifest(path: Path) -> Manifest:
     with opened(path) as folder:
         raw = folder.read(MANIFEST, most=MAX_MANIFEST_BYTES)
     return parse_manifest(raw, path / MANIFEST)
-
-
-def parse_manifest(raw: bytes, file: Path) -> Manifest:
-    """The manifest in ``raw``, the bytes of ``file``.
-
-    Raises `BundleError` unless all is as it was written.
-    """
-    damaged = f"{file}: damaged: its SHA-256 does not match; copy or export the bundle again"
-    try:
-        version = msgspec.json.decode(raw, type=_Format).format
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BundleError(damaged) from error
-    if version != FORMAT:
-        raise BundleError(
-            f"{file}: bundle format {version}, this presplit reads {FORMAT}; export the bundle "
-            "again"
-        )
-    try:
-        manifest = msgspec.json.decode(raw, type=Manifest)
-    except (msgspec.MsgspecError, SpecError, UnicodeDecodeError, RecursionError) as error:
-        raise BundleError(damaged) from error
-    if canonical_json(manifest) != raw or manifest.sealed().sha256 != manifest.sha256:
-        raise BundleError(damaged)
-    check_consistent(manifest, file)
-    return manifest
-
-
-class _Format(msgspec.Struct):
-    format: int

@@ -24,10 +24,10 @@ from presplit.bundle.fits import all_fit
 from presplit.bundle.manifest import File, Manifest
 from presplit.bundle.read import (
     Bundle,
-    parse_manifest,
     read,
     read_manifest,
 )
+from presplit.bundle.sealed import parse_manifest
 from presplit.bundle.sign import Statement, signed, statement_of
 from presplit.core.errors import BundleError, SpecError
 from presplit.core.plans import Plan, PlanTable

@@ -51,6 +51,10 @@ def run_highlights(facts: RunFacts) -> dict[str, str]:
     """What a reader is to see first."""
     result, found = facts.result, dict[str, str]()
     found["Accuracy"] = units.percent([*result["accuracy"].values()][-1])
+    usual = usual_row(result)
+    if usual and "accuracy" in usual:
+        early = units.percent(sum([*usual["shares"].values()][:-1]))
+        found[f"With exits, {early} answered early"] = units.percent(usual["accuracy"])
     if result.get("is_uneven"):
         balanced = [*result["balanced_accuracy"].values()][-1]
         found["Accuracy, every class alike"] = units.percent(balanced)
@@ -64,10 +68,6 @@ def run_highlights(facts: RunFacts) -> dict[str, str]:
         found["Of the dense net's time, here"] = share(
             round(facts.timed.seconds / facts.timed.dense_s, 3)
         )
-    usual = usual_row(result)
-    if usual:
-        early = sum([*usual["shares"].values()][:-1])
-        found["Answered at early exits"] = units.percent(early)
     if facts.epochs:
         many = "s" if len(facts.epochs) > 1 else ""
         seconds = units.seconds(sum(each["seconds"] for each in facts.epochs))

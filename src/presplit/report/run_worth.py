@@ -63,7 +63,7 @@ def exits_section(result: Result) -> Section:
     return Section(
         "How good it is",
         lead,
-        tables=[Table(rows, columns)],
+        tables=[Table(rows, columns), _thresholds_table(result)],
         figures=figures,
         note=(
             "An exit is calibrated when it is as often right as it is sure. The temperature is "
@@ -120,6 +120,45 @@ def _exit_row(result: Result, name: str) -> dict[str, Any]:
         low, high = interval(accuracy, result["samples"]["test"])
         row |= {"ends": (low, high), "between": f"{100 * low:.2f} and {100 * high:.2f} %"}
     return row
+
+
+def _thresholds_table(result: Result) -> Table:
+    """What thresholds give that were chosen for each goal; without rows where there are none."""
+    names = [*result["accuracy"]]
+    usual = usual_row(result)
+    found = [row for row in result.get("thresholds", ()) if "accuracy" in row]
+    rows = [
+        {
+            "goal": goal_words(row["goal"]),
+            "accuracy": row["accuracy"],
+            "held_out": row.get("validation_accuracy"),
+            "macs": row.get("macs"),
+            **{f"at {name}": row["shares"].get(name) for name in names},
+        }
+        for row in found
+    ]
+    columns = [
+        Column("goal", "thresholds chosen to", str, text=True),
+        Column("accuracy", "accuracy with exits", units.percent),
+        Column("held_out", "on held-out samples", units.percent),
+        Column("macs", "mean MACs of an answer", units.count),
+        *(Column(f"at {name}", f"answered at {name}", units.percent) for name in names),
+    ]
+    columns = [column for column in columns if any(row.get(column.key) is not None for row in rows)]
+    chosen = frozenset(number for number, row in enumerate(found) if row is usual)
+    return Table(rows, columns, "With early exits, on test samples", chosen)
+
+
+def goal_words(goal: Mapping[str, Any]) -> str:
+    """What thresholds were chosen for, as the end of "chosen to".
+
+    >>> goal_words({"max_drop": 0.005}), goal_words({"max_drop": 0.0})
+    ('lose at most 0.5 points', 'lose nothing')
+    """
+    if "max_drop" not in goal:
+        return ", ".join(f"{name} {value:g}" for name, value in goal.items())
+    drop = 100 * goal["max_drop"]
+    return f"lose at most {drop:g} points" if drop else "lose nothing"
 
 
 def _exit_figure(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
