@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from runpy import run_path
 
@@ -101,3 +105,27 @@ def test_a_run_shows_itself_on_a_page_that_must_be_free(command, tmp_path: Path)
     assert (code, out) == (2, "") and "another port for --live, or 0 for a free one" in problem
     code, _, problem = command("run", bundle, images, "--show-images")
     assert code == 2 and "--live PORT: give that too" in problem
+
+
+def test_who_interrupts_a_program_s_command_leaves_it_one_object():
+    """Somebody listens and never answers; the signal is a real one."""
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from presplit.cli.main import main; sys.exit(main())"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(20)
+        port = str(silent.getsockname()[1])
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, "top", port, "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        asking, _ = silent.accept()
+        with asking:
+            asking.recv(1)
+            process.send_signal(signal.SIGINT)
+            out, problem = process.communicate(timeout=20)
+    assert (process.returncode, problem) == (130, "")
+    assert json.loads(out) == {"error": "interrupted", "kind": "Interrupted", "exit_code": 130}

@@ -61,7 +61,8 @@ def test_an_interrupted_training_says_the_command_that_goes_on_and_it_does(
     words = [str(word) for word in (*WORDS[:3], "--epochs", "5000", "--set", "name=long")]
     layers = [word for size in ("64", "10") for word in ("--layers", size)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "presplit", "train", *layers, *words[3:]],
+        [sys.executable, "-m", "presplit", "train", *layers, *words[3:], "--json"],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -70,8 +71,9 @@ def test_an_interrupted_training_says_the_command_that_goes_on_and_it_does(
     while process.poll() is None and not (state.is_file() and state.stat().st_size):
         pass
     process.send_signal(signal.SIGINT)
-    _, problem = process.communicate(timeout=60)
+    out, problem = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in problem
+    assert json.loads(out) == {"error": "interrupted", "kind": "Interrupted", "exit_code": 130}
     hint = problem.splitlines()[-1].partition("to go on after the last epoch: ")[2]
     assert shlex.split(hint) == ["presplit", "train", "--resume", "--out", "runs/long"]
     code, _, problem = command("train", *words, "--out", "runs/long")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -172,3 +173,23 @@ def test_a_page_gives_snapshots_and_is_found_as_long_as_it_is_there():
             lines = [events.readline() for _ in range(5)]
     assert lines.count(b'data: {"kind":"edge","answers":7}\n') == 2
     assert address not in known()
+
+
+def test_no_page_is_found_where_another_process_has_its_number_or_nobody_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with showing(0, dict, files={}) as address:
+        [file] = tmp_path.rglob("[0-9]*")
+        process, began, port = file.name.split("-")
+        elsewhere = file.parents[1] / "another-machine" / file.name
+        elsewhere.parent.mkdir()
+        elsewhere.write_text("http://127.0.0.1:1")
+        earlier = file.with_name(f"{process}-{int(began) - 1}-{port}")
+        earlier.write_text(address)
+        unheard = file.with_name(f"{process}-{began}-1")
+        unheard.write_text("http://127.0.0.1:1")
+        assert known() == [address]
+        assert not unheard.exists(), "nobody answers there, so it is forgotten"
+    assert known() == [] and not earlier.exists()
+    assert elsewhere.exists(), "another machine's, with the same home"

@@ -37,6 +37,11 @@ def failing() -> Iterator[int]:
     raise InputError("the source is gone")
 
 
+def breaking() -> Iterator[int]:
+    yield 1
+    raise RuntimeError("dictionary changed size during iteration")
+
+
 def endless() -> Iterator[str]:
     try:
         while True:
@@ -60,7 +65,7 @@ def page() -> Iterator[Page]:
         files={"": ("text/html", b"<p>hello"), "look.css": ("text/css", b"p {}")},
         gets={"/twice": twice},
         posts={"add": lambda value: {"sum": sum(value)}},
-        streams={"numbers": numbers, "failing": failing, "endless": endless},
+        streams={"numbers": numbers, "failing": failing, "breaking": breaking, "endless": endless},
     )
     yield found
     found.close()
@@ -98,6 +103,18 @@ def test_what_cannot_be_given_is_told_in_a_sentence(page):
 def test_a_page_of_another_origin_is_refused(page):
     assert asked(page, "GET", "/", Origin="https://example.com")[0] == 403
     assert asked(page, "POST", "/add", b"[1]", Host="example.com")[0] == 403
+    assert asked(page, "POST", "/add", b"[1]", Origin="http://127.0.0.1:9")[0] == 403
+    assert asked(page, "POST", "/add", b"[1]", Origin=page.address)[0] == 200
+
+
+def test_another_page_reads_nothing_here_but_may_lead_here(page):
+    """A browser names no origin when a page reads, but says where the page stands to us."""
+    for site in ("cross-site", "same-site"):
+        by = {"Sec-Fetch-Site": site, "Sec-Fetch-Dest": "empty"}
+        assert asked(page, "GET", "/numbers", **by)[0] == 403
+        assert asked(page, "POST", "/add", b"[1]", **by)[0] == 403
+        assert asked(page, "GET", "/", **(by | {"Sec-Fetch-Dest": "document"}))[0] == 200
+    assert asked(page, "GET", "/numbers", **{"Sec-Fetch-Site": "same-origin"})[0] == 200
 
 
 def test_a_browser_is_told_to_load_nothing_from_elsewhere(page):
@@ -113,6 +130,12 @@ def test_a_stream_gives_every_value_and_says_how_it_ended(page):
     assert asked(page, "GET", "/numbers") == (200, over)
     _, text = asked(page, "GET", "/failing")
     assert 'event: failed\ndata: {"error":"the source is gone"}' in text
+
+
+def test_a_stream_that_breaks_ends_is_told_and_is_logged(page, caplog):
+    _, text = asked(page, "GET", "/breaking")
+    assert text.endswith('event: failed\ndata: {"error":"the server failed"}\n\n')
+    assert "a stream failed: dictionary changed size" in caplog.text
 
 
 def opened(page: Page, path: str) -> socket.socket:

@@ -182,7 +182,7 @@ def test_what_is_no_request_of_the_protocol_harms_nobody(bundle: Bundle, ask: An
 def test_pages_of_the_web_do_not_reach_it(ask: Any) -> None:
     assert ask("GET", "/v2", Host="example.com")[0] == 403
     assert ask("GET", "/v2", Origin="https://example.com")[0] == 403
-    assert ask("GET", "/v2", Origin="http://localhost:1")[0] == 200
+    assert ask("GET", "/v2", Origin="http://localhost:1")[0] == 403
 
 
 def test_whatever_is_asked_is_answered_and_its_place_is_free_again(

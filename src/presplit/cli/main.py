@@ -55,6 +55,8 @@ from presplit.core.errors import PresplitError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Why a file, or standard output that leads into one, takes nothing more."""
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="presplit",
     help="Predefined sparsity, early exits and split points for PyTorch classifiers at the edge.",
@@ -128,13 +130,15 @@ def _run(given: list[str]) -> tuple[int, Exception | str | None]:
     try:
         result = app(given, prog_name="presplit", standalone_mode=False)
         sys.stdout.flush()
-        return (result if isinstance(result, int) else 0), None
+        code = result if isinstance(result, int) else 0
+        # Typer makes Ctrl-C a result.
+        return code, ("interrupted" if code == INTERRUPTED else None)
     except PresplitError as error:
         return 2, error
     except typer.Exit as stop:
         return stop.exit_code, None
     except (typer.Abort, KeyboardInterrupt):
-        return 130, "interrupted"
+        return INTERRUPTED, "interrupted"
     except BrokenPipeError:
         _to_nowhere(sys.stdout)
         return 0, None
@@ -166,10 +170,11 @@ def _tell(problem: Exception | str, code: int, *, as_json: bool) -> None:
     """
     text = str(problem)
     if as_json:
-        kind = type(problem).__name__ if isinstance(problem, Exception) else "UsageError"
+        usual = "Interrupted" if code == INTERRUPTED else "UsageError"
+        kind = type(problem).__name__ if isinstance(problem, Exception) else usual
         with contextlib.suppress(OSError):
             print(json.dumps({"error": text, "kind": kind, "exit_code": code}), flush=True)
-    if code == 130:
+    if code == INTERRUPTED:
         return
     lines = "\n  ".join(" ".join(part.splitlines()) for part in text.split("\n  "))
     print(f"presplit: {lines}", file=sys.stderr)

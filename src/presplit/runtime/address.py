@@ -56,18 +56,23 @@ def is_loopback(host: str) -> bool:
 
 
 def is_here(host: str, origin: str | None) -> bool:
-    """True if a request's ``Host`` and ``Origin`` are this machine's own: no page of the web asks.
+    """True if ``host`` is this machine's own, and ``origin`` that very address: no other page asks.
 
-    ``origin`` is None where there is none, as programs that are no browser send it. Raises
-    ValueError for what is no address at all.
+    A request's ``Host`` and ``Origin``; ``origin`` is None where there is none, as programs that
+    are no browser send it. A page of another port of this machine is another one: whoever runs
+    it, what it shows may come from the web. Raises ValueError for what is no address at all.
 
-    >>> is_here("localhost:80", None), is_here("localhost:80", "https://example.com")
-    (True, False)
+    >>> is_here("localhost:80", None), is_here("localhost:80", "http://localhost:80")
+    (True, True)
+    >>> is_here("localhost:80", "http://localhost:9"), is_here("example.com", None)
+    (False, False)
     """
-    names = [urlsplit(f"//{host}").hostname]
-    if origin is not None:
-        names.append(urlsplit(origin).hostname)
-    return all(is_loopback(name or "") for name in names)
+    name = urlsplit(f"//{host}").hostname
+    if origin is None:
+        return is_loopback(name or "")
+    asking = urlsplit(origin)
+    is_same = (asking.scheme, asking.netloc.lower()) == ("http", host.lower())
+    return is_same and is_loopback(name or "")
 
 
 def address_of(server: str) -> str:

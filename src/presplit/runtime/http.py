@@ -2,9 +2,9 @@
 
 h11 has no clock and no sockets, so the bounds are here: a request's head, its body, a pause and a
 reply each have their time, and heads, bodies and connections their number. Uvicorn closes no slow
-client (RELIABILITY: idle, dripped heads and bodies were open after 40 s). A page of the web that a
-browser on this machine shows must not reach it either: who names another host, or comes from
-another origin, is refused.
+client (RELIABILITY: idle, dripped heads and bodies were open after 40 s). Another page that a
+browser on this machine shows must not reach it either, be it of the web or of another port here:
+who names another host, or comes from another origin, is refused.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Http:
             except (OSError, TimeoutError, asyncio.CancelledError):
                 pass  # it went away, was too slow, or the server ends
             except Exception as error:
-                _log("a connection failed", error)
+                log("a connection failed", error)
             finally:
                 # Whatever went wrong: a place that is not given back is lost until the end.
                 del self._open[task]
@@ -160,7 +160,7 @@ class Http:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
         if head.method == b"CONNECT":
             raise Refused(405, "this is no proxy")
-        _check_own(headers)
+        _check_own(head.method, headers)
         _check_length(headers, self.most_bytes)
         body = await talk.body(self.most_bytes)
         path, _, query = head.target.decode("latin-1").partition("?")
@@ -170,7 +170,7 @@ class Http:
         except Refused:
             raise
         except Exception as error:
-            _log("a request failed", error)
+            log("a request failed", error)
             raise Refused(500, "the server failed") from error
 
 
@@ -305,13 +305,25 @@ class _Talk:
         return event
 
 
-def _check_own(headers: dict[str, str]) -> None:
-    """Raise `Refused` for what a foreign page in a browser on this machine asks."""
+def log(what: str, error: Exception) -> None:
+    """Nothing of what went wrong goes back; it is logged where it can be mended."""
+    logging.getLogger("presplit.server").error("%s: %s", what, error, exc_info=error)
+
+
+def _check_own(method: bytes, headers: dict[str, str]) -> None:
+    """Raise `Refused` for what a foreign page in a browser on this machine asks.
+
+    A browser names no origin when a page reads from elsewhere, but says what the page is to us.
+    Whoever follows a link from another page sees this one: that is no page's doing.
+    """
     try:
         here = is_here(headers.get("host", ""), headers.get("origin"))
     except ValueError as error:
         raise Refused(400, "Host and Origin must be addresses") from error
-    if not here:
+    is_foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
+    if is_foreign and method in (b"GET", b"HEAD"):
+        is_foreign = headers.get("sec-fetch-dest") != "document"
+    if is_foreign or not here:
         raise Refused(403, "only this machine's own address is served here")
 
 
@@ -324,11 +336,6 @@ def _check_length(headers: dict[str, str], most_bytes: int) -> None:
         raise Refused(400, "a body has one length: content-length or transfer-encoding")
     if int(told) > most_bytes:  # h11 has seen that it is a number
         raise Refused(413, f"a request has at most {most_bytes} bytes, and this says {told[:32]}")
-
-
-def _log(what: str, error: Exception) -> None:
-    """Nothing of what went wrong goes back; it is logged where it can be mended."""
-    logging.getLogger("presplit.server").error("%s: %s", what, error, exc_info=error)
 
 
 def _h11() -> ModuleType:

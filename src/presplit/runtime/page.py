@@ -18,7 +18,7 @@ import msgspec
 
 from presplit.core.errors import PresplitError
 from presplit.runtime.beside import in_thread
-from presplit.runtime.http import Http, Refused, Request, Response
+from presplit.runtime.http import Http, Refused, Request, Response, log
 
 HERE = "127.0.0.1"
 MOST_BYTES = 2**24
@@ -64,7 +64,8 @@ class Page:
     All four are by path, with or without the first slash; ``""`` is the page itself. Values are
     sent as msgspec writes JSON. What a get, a post or a stream raises as `PresplitError` is told as
     ``{"error": SENTENCE}``, with status 400, or as the event ``failed``; a stream that is over ends
-    with the event ``end``. They are called on threads of their own, several at once.
+    with the event ``end``. Anything else that they raise is logged, and told as a failure without
+    its words. They are called on threads of their own, several at once.
 
     Raises `ServerError` if the port is taken; ``flag`` is the option that its cure names.
 
@@ -186,10 +187,11 @@ async def _events(stream: Stream) -> AsyncGenerator[bytes]:
         waiting.put_nowait(event)
 
     def work() -> None:
-        # The loop may be closed before a value comes; nobody waits for it then.
-        with contextlib.suppress(RuntimeError):
-            for event in _written(stream, ended):
+        for event in _written(stream, ended):
+            try:
                 loop.call_soon_threadsafe(put, event)
+            except RuntimeError:  # the loop was closed before the value came: nobody waits for it
+                return
 
     threading.Thread(target=work, name="stream", daemon=True).start()
     yield f"retry: {AGAIN_MS}\n\n".encode()
@@ -215,8 +217,16 @@ def _written(stream: Stream, ended: threading.Event) -> Iterator[bytes]:
                 return
             yield b"data: " + msgspec.json.encode(value) + b"\n\n"
     except PresplitError as error:
-        yield b"event: failed\ndata: " + msgspec.json.encode({"error": str(error)}) + b"\n\n"
+        yield _failed(str(error))
+    except Exception as error:
+        log("a stream failed", error)
+        yield _failed("the server failed")
     yield b"event: end\ndata: {}\n\n"
+
+
+def _failed(why: str) -> bytes:
+    """The event that says so."""
+    return b"event: failed\ndata: " + msgspec.json.encode({"error": why}) + b"\n\n"
 
 
 async def _told(call: Callable[[], Any]) -> Response:
