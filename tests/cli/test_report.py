@@ -42,8 +42,8 @@ def test_a_run_is_shown_with_its_net_its_patterns_and_how_it_was_made(
     timed, energy = told["timed"], told["energy"]
     assert timed["seconds"] > 0 and timed["dense_s"] > 0 and timed["processor"] == processor()
     assert energy["device"] == "raspberry-pi-4"
-    in_time = timed["seconds"] / timed["dense_s"]
-    assert energy["energy_j"] / energy["dense_j"] == pytest.approx(in_time)
+    # As counted, whatever the times are here, so that a bundle's report says the same.
+    assert 0 < energy["energy_j"] < energy["dense_j"]
     assert told["bytes"] == len(page.encode()) < 200_000
     for words in ("block1", "exit final", "What is taken for what", "<img", "density 0.5"):
         assert words in page
@@ -60,7 +60,7 @@ def test_a_time_is_kept_for_the_next_report_on_the_same_processor(
     (copied / "timing.json").write_bytes(msgspec.json.encode(kept))
     found = _told(command, copied, "--device", "macs=1G,memory=1MB,power=2")
     assert found["timed"]["seconds"] == 0.25 and found["notes"] == []
-    assert found["energy"]["energy_j"] == pytest.approx(found["energy"]["dense_j"] / 2)
+    assert 0 < found["energy"]["energy_j"] < found["energy"]["dense_j"]
 
 
 @pytest.mark.long
@@ -142,7 +142,10 @@ def test_a_plan_for_another_place_is_evaluated_here_and_said_to_be(
     assert planned is not None
     write_plan(own, msgspec.structs.replace(planned, planned_for=None))
     code, said, _ = command("report", own, "--link", "nb-iot", "--json")
-    assert code == 0 and "say --device, --link, --server" in json.loads(said)["notes"][0]
+    guess, differs = json.loads(said)["notes"]
+    assert "behind nb-iot is a guess: the plan does not say where it was made for" in guess
+    assert code == 0 and "say --device, --link, --server" in differs
+    assert "That place is a guess" in (tmp_path / "own.bundle.html").read_text()
     parts = [read(own).manifest.segments, read(own).manifest.exits.values()]
     macs = [[part.macs for part in each] for each in parts]
     costs = counted(device_from("t4"), segment_macs=macs[0], exit_macs=[*macs[1], 0], when="now")

@@ -135,7 +135,8 @@ def test_the_page_stands_alone_with_its_three_plots(demo: tuple[Shown, list[str]
     page = write_demo_page(out / "report.html", shown).read_text(encoding="utf-8")
     assert page.count("<svg") == 3 and "<script" not in page
     assert "http" not in page.replace("http://www.w3.org", "")
-    assert "link_down" in page and "this machine slowed" in page
+    assert "server not reached" in page and "this machine slowed" in page
+    assert "link_down" not in page and "does not fit in" in page
 
 
 def test_a_bundle_of_another_training_does_not_agree(

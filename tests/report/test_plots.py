@@ -42,15 +42,30 @@ def test_every_way_is_named(rows: list[dict]) -> None:
 def test_every_why_is_counted_and_the_deadline_is_drawn(timeline: list[dict]) -> None:
     shown = texts(answers_over_time(timeline, outage=(3.0, 6.0), deadline_s=0.05))
     for words in (
-        "confident (30)",
-        "server (30)",
-        "late (30)",
-        "link_down (30)",
+        "an early exit was sure (30)",
+        "the server answered (30)",
+        "no reply in time (30)",
+        "alone: server not reached (30)",
         "server gone",
         "deadline 50 ms",
     ):
         assert words in shown
     assert "overloaded" not in shown
+
+
+def test_a_way_that_is_too_large_is_hollow_and_ways_on_one_another_share_a_mark(
+    rows: list[dict],
+) -> None:
+    same = [dict(row, accuracy=0.9 + k / 50) for k, row in enumerate(rows)]
+    same[4] |= {"up_bytes": same[3]["up_bytes"] + 1, "accuracy": same[3]["accuracy"]}
+    drawn = accuracy_against_bytes([dict(same[0], is_large=True, ends=(0.8, 0.9)), *same[1:]])
+    assert drawn.count('class="mo"') == 1 and drawn.count("edge (too large)") == 1
+    assert "split+exit and split+exit+outage" in texts(drawn)
+    assert drawn.count("m-3,0h6") == 1
+
+
+def test_no_axis_of_shares_goes_beyond_all() -> None:
+    assert laid(Axis("accuracy", share), [0.2, 1.0], 0, 100).high == 1.0
 
 
 def test_one_way_alone_or_no_answer_yet_can_be_drawn(rows: list[dict]) -> None:

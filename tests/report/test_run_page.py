@@ -189,12 +189,12 @@ def test_a_time_that_was_kept_is_of_the_net_as_it_is_now(run: Path) -> None:
         device=Device("board", macs_per_s=1e6, memory_bytes=1e6, power_w=3),
     )
     assert facts.timed == kept
-    # 5 layers of 4,000 MACs are 20 ms of 3 W, and half of that takes half of the time.
-    assert energy_of(facts) == pytest.approx((0.03, 0.06))
+    # 5 layers of 4,000 MACs are 20 ms of 3 W, whatever the time is here.
+    assert energy_of(facts) == pytest.approx((0.015, 0.06))
     counted = energy_of(dataclasses.replace(facts, timed=None))
-    assert counted == pytest.approx((0.015, 0.06))
+    assert counted == energy_of(facts)
     html = page(facts)
-    for words in ("median of an engine, on a board", "30 mJ", "Of the dense net's time, here"):
+    for words in ("median of an engine, on a board", "15 mJ", "Of the dense net's time, here"):
         assert words in html, words
     later = (run / "timing.json").stat().st_mtime_ns + 1
     os.utime(run / "model.safetensors", ns=(later, later))

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 NEAR = 0.01
 """As a share: a mean time that differs by less is that of the same device, link and server."""
+UNKNOWN_PLACE = (
+    "the plan does not say where it was made for; say --device, --link and --server, or plan it "
+    "again with presplit plan --save"
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,11 @@ class Around:
     edge_costs: Path | None = None
     server_costs: Path | None = None
     against: Path | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether some of the device, the link and the server is left to guess."""
+        return None in (self.device, self.link, self.server)
 
     @property
     def said(self) -> list[str]:
@@ -87,7 +96,10 @@ def bundle_facts(bundle: Bundle, around: Around) -> BundleFacts:
     except (BundleError, PlanError) as error:
         known = bundle.plan
         return BundleFacts(bundle, known, bundle.table, None, place, link, str(error))
-    return BundleFacts(bundle, plan, table, found, place, link, notes=notes)
+    is_guessed = plan.planned_for is None and around.is_open
+    if is_guessed:
+        notes = [f"{place} is a guess: {UNKNOWN_PLACE}", *notes]
+    return BundleFacts(bundle, plan, table, found, place, link, notes=notes, is_guessed=is_guessed)
 
 
 def _where(own: Plan | None, around: Around) -> dict[str, Any]:

@@ -23,6 +23,14 @@ class Device(Value, frozen=True):
     source: str = ""
     date: str = ""
 
+    def counted_s(self, macs: float) -> float:
+        """Seconds of one call that does so many multiply-accumulates, as counted."""
+        return macs / self.macs_per_s + self.overhead_s
+
+    def counted_j(self, macs: float) -> float:
+        """Joules of such a call: its seconds at `power_w` watts."""
+        return self.power_w * self.counted_s(macs)
+
 
 class Parts(Value, frozen=True):
     """What the parts of a net take for one sample, as they really run: stretches in one engine.

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from presplit.core import units
+from presplit.core.shares import interval
 from presplit.lab.demo import Shown
+from presplit.lab.demo_ways import too_large
 from presplit.plan.explain import named
 from presplit.report.plots import (
     WAYS,
@@ -15,10 +19,7 @@ from presplit.report.plots import (
 )
 from presplit.report.sections import Figure, Section, Table, write_report
 
-WHY = (
-    "Each colour says why an answer is what it is: confident, an early exit was sure; server, the "
-    "server answered in time; link_down, the edge answered alone because the server was gone."
-)
+WHY = "Each colour says why an answer is what it is; in brackets, how many answers."
 
 
 def write_demo_page(path: Path, shown: Shown) -> Path:
@@ -43,23 +44,28 @@ def write_demo_page(path: Path, shown: Shown) -> Path:
 
 def _compared(shown: Shown, link: str) -> Section:
     device = shown.slow.device.name.partition(",")[0]
+    room, large = units.data(shown.slow.device.memory_bytes), _large(shown)
+    rows = [_marked(row, shown.asked, row["way"] in large, room) for row in shown.rows]
+    marks = [{**row, "way": plain["way"]} for row, plain in zip(rows, shown.rows, strict=True)]
+    hollow = f" Hollow: does not fit in {room}." if large else ""
     return Section(
         "Ways to answer the same images",
         "The dense ways are what one would do without Presplit: all on the device, or the image "
         "sent to a server. The others cut a sparse net, and let an early exit answer where it is "
         "sure.",
-        tables=[Table(shown.rows, WAYS, chosen=_planned(shown))],
+        tables=[Table(rows, WAYS, chosen=_planned(shown))],
         figures=[
             Figure(
                 "Time against bytes",
                 "Down and to the left is better: the mean time of an answer over the mean bytes "
-                "sent for it.",
-                time_against_bytes(shown.rows),
+                f"sent for it.{hollow}",
+                time_against_bytes(marks),
             ),
             Figure(
                 "Accuracy against bytes",
-                "Up and to the left is better.",
-                accuracy_against_bytes(shown.rows),
+                "Up and to the left is better; whiskers: 95 % intervals of "
+                f"{shown.asked:,} images.{hollow}",
+                accuracy_against_bytes(marks),
             ),
         ],
         note=(
@@ -68,6 +74,17 @@ def _compared(shown: Shown, link: str) -> Section:
             "multiplications."
         ),
     )
+
+
+def _large(shown: Shown) -> list[str]:
+    """The ways that do not fit the device."""
+    return too_large(shown.rows, shown.slow.device)
+
+
+def _marked(row: Mapping[str, Any], asked: int, is_large: bool, room: str) -> dict[str, Any]:
+    """The row with its accuracy's interval, and with what is said of a way that is too large."""
+    way = f"{row['way']} (does not fit in {room})" if is_large else row["way"]
+    return {**row, "way": way, "is_large": is_large, "ends": interval(row["accuracy"], asked)}
 
 
 def _planned(shown: Shown) -> frozenset[int]:

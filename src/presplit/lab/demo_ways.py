@@ -65,7 +65,7 @@ def slowness(dense: Bundle, device: Device) -> Slowness:
     """
     here_s = _engine_s(dense, dense.runnable(0, dense.net.last), 0)
     macs = sum(part.macs for part in dense.manifest.segments)
-    there_s = macs / device.macs_per_s + device.overhead_s
+    there_s = device.counted_s(macs)
     return Slowness(device, min(10_000.0, max(1.0, there_s / here_s)))
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from presplit.bundle import Bundle
 from presplit.core import units
+from presplit.core.cost import WIRE_BYTES
 from presplit.core.errors import BundleError
 from presplit.core.link import Link
 from presplit.core.plans import Conditions, Plan, PlanTable
@@ -51,7 +52,7 @@ def table_section(found: PlanTable | None, link: Link | None, last: int) -> Sect
         {
             "number": f"{number + 1}. {named(row.plan)}",
             "asked": row.asked,
-            "sent": row.up_bytes,
+            "sent": max(0.0, row.up_bytes - WIRE_BYTES),
             "accuracy": row.accuracy,
             "from": ", ".join(
                 units.rate(rate) for rate, best in turns(found, link) if best == number
@@ -63,7 +64,7 @@ def table_section(found: PlanTable | None, link: Link | None, last: int) -> Sect
         Column("number", "plan", str, text=True),
         Column("from", "best from", str),
         Column("asked", "asks the server", units.percent),
-        Column("sent", "bytes when asked", units.data),
+        Column("sent", "sent when it asks", units.data),
         Column("accuracy", "accuracy", units.percent),
     )
     return Section(
@@ -73,7 +74,8 @@ def table_section(found: PlanTable | None, link: Link | None, last: int) -> Sect
         figures=[Figure("Which plan is best at which rate", caption, drawn)] if series[1:] else [],
         tables=[Table(rows, columns)],
         note="Best from: with the round trip, the device and the server as planned. A plan without "
-        "a rate is best under other conditions.",
+        f"a rate is best under other conditions. A message takes {WIRE_BYTES} bytes more than what "
+        "is sent in it, which times and choices take into account.",
     )
 
 

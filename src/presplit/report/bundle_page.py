@@ -27,6 +27,8 @@ from presplit.report.strip import strip
 
 LEVELS = [0.001, *np.arange(0.02, 0.99, 0.02).round(2).tolist(), 0.99, 0.995, 0.999]
 """Shares of answers at which the spread of times is drawn."""
+MOST_LABELS = 20
+"""Classes that are named; of more, it is said how many."""
 FAR = 4
 """A deadline beyond so many times the longest answers is said, not drawn."""
 TONES = {"edge": (1, 6, 3), "link": (5, 7, 8), "server": (2, 4)}
@@ -46,6 +48,7 @@ class BundleFacts:
 
     ``place`` says on which device, link and server; ``found`` is the scenario there, None where
     nothing could be planned, for the reason ``unknown``. ``notes`` are sentences for the reader.
+    ``is_guessed``: nobody said the place, and the plan does not say for which one it was made.
     """
 
     bundle: Bundle
@@ -56,6 +59,7 @@ class BundleFacts:
     link: Link | None
     unknown: str = ""
     notes: Sequence[str] = ()
+    is_guessed: bool = False
 
 
 def bundle_lead(facts: BundleFacts) -> str:
@@ -66,7 +70,8 @@ def bundle_lead(facts: BundleFacts) -> str:
     what = f"A net of {net.last} segments{exits}, ready for an edge and a server."
     if facts.plan is None:
         return f"{what} It has no plan yet: {facts.unknown}"
-    return f"{what} {facts.place}: {named(facts.plan)}."
+    guess = " That place is a guess: the plan does not say where it was made for."
+    return f"{what} {facts.place}: {named(facts.plan)}.{guess if facts.is_guessed else ''}"
 
 
 def bundle_highlights(facts: BundleFacts) -> dict[str, str]:
@@ -262,9 +267,11 @@ def _origin_section(bundle: Bundle) -> Section:
     if manifest.validation is not None:
         listed["Held-out samples"] = units.count(manifest.validation.samples)
     if manifest.labels:
-        listed["Classes"] = ", ".join(manifest.labels[:20])
+        more = len(manifest.labels) - MOST_LABELS
+        rest = f" and {more:,} more" if more > 0 else ""
+        listed["Classes"] = f"{', '.join(manifest.labels[:MOST_LABELS])}{rest}"
     rows = [{"what": what, "value": value} for what, value in listed.items()]
-    columns = (Column("what", "", str, text=True), Column("value", "", str, text=True))
+    columns = (Column("what", "what", str, text=True), Column("value", "value", str, text=True))
     parts = [data_table(Table(rows, columns, "What it is"))]
     if manifest.spec is not None:
         raw = msgspec.json.format(msgspec.json.encode(manifest.spec), indent=2).decode()

@@ -30,8 +30,8 @@ class Series:
     """Points in the order of ``x``, drawn as a line, as marks or both.
 
     ``spread``: the low and high end of each ``y``, as whiskers at marks and as a band along a line;
-    ``steps``: the line stays until the next point. ``hue`` is one of 1..8, 0 is the page's ink; by
-    default the series' number among all.
+    ``steps``: the line stays until the next point; ``hollow``: marks are outlines. ``hue`` is one
+    of 1..8, 0 is the page's ink; by default the series' number among all.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Series:
     marks: bool = False
     steps: bool = False
     dashed: bool = False
+    hollow: bool = False
     spread: Sequence[tuple[float, float]] = ()
     hue: int | None = None
 
@@ -211,7 +212,7 @@ def _across(across: Scale, up: Scale, height: int) -> list[Html]:
         if place - half < reached:
             continue
         reached = place + half + 5
-        middle = min(place, WIDTH - half - 2)
+        middle = max(half + 2, min(place, WIDTH - half - 2))
         drawn.append(_text(middle, up.start + 17, shown, "ts", "middle"))
     middle = (across.start + across.end) / 2
     return [*drawn, _text(middle, height - 8, across.axis.title, "tx", "middle")]
@@ -242,7 +243,7 @@ def _series(each: Series, hue: int, across: Scale, up: Scale) -> Html:
         drawn.append(element("path", class_="ln", d=dots, style=look))
     elif each.marks:
         marks = "".join(_mark(x, y, hue) for x, y in places)
-        drawn.append(element("path", class_="mk", d=marks))
+        drawn.append(element("path", class_="mo" if each.hollow else "mk", d=marks))
     return element("g", *drawn, class_=f"s{hue}")
 
 
@@ -289,7 +290,7 @@ def _span(each: Span, across: Scale, up: Scale) -> Html:
 
 def _mark_of(each: Series) -> str:
     if each.marks:
-        return "mark"
+        return "outline" if each.hollow else "mark"
     return "dashed" if each.dashed else "line"
 
 
@@ -308,8 +309,9 @@ def _legend(keys: Sequence[tuple[str, int, str]]) -> tuple[Html, float]:
 
 
 def _key(kind: str, x: float, y: float, hue: int) -> Html:
-    if kind == "mark":
-        return element("path", class_=f"s{hue} mk", d=_mark(x + 8, y, hue))
+    if kind in ("mark", "outline"):
+        look = "mo" if kind == "outline" else "mk"
+        return element("path", class_=f"s{hue} {look}", d=_mark(x + 8, y, hue))
     if kind == "area":
         box = f"M{x:.1f},{y - 6:.1f}h15v11h-15z"
         return element("path", class_=f"s{hue} ar", d=box, fill_opacity="0.3")

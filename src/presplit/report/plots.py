@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from presplit.core import units
@@ -13,6 +14,22 @@ from presplit.report.charts import HUES, Rule, Series, Span, chart, stacked
 from presplit.report.scales import Axis, share
 
 Row = Mapping[str, Any]
+
+IN_WORDS = {
+    "confident": "an early exit was sure",
+    "planned": "on the edge, as planned",
+    "server": "the server answered",
+    "late": "no reply in time",
+    "no_time": "too little time was left",
+    "link_down": "alone: server not reached",
+    "overloaded": "the server was overloaded",
+    "refused": "the server refused it",
+    "bad_reply": "the reply was not understood",
+    "failed": "an engine failed",
+}
+"""What a legend calls each of `WHYS`."""
+NEAR = 0.02
+"""As a share of an axis: marks that are nearer than this in both would hide one another."""
 
 WAYS: tuple[Column, ...] = (
     Column("way", "way", str, text=True),
@@ -34,30 +51,65 @@ WAYS: tuple[Column, ...] = (
 def accuracy_against_bytes(rows: Sequence[Row]) -> str:
     """SVG: each way's accuracy over the bytes it sends for one answer.
 
-    The rows are as in `WAYS`. Up and to the left is better. Raises `SpecError`
-    without rows.
+    The rows are as in `WAYS`; ``ends``, if a row has them, are those of its accuracy's interval,
+    and a way that ``is_large`` for the device is hollow. Up and to the left is better. Raises
+    `SpecError` without rows.
     """
-    return _ways(rows, lambda row: row["accuracy"], Axis("accuracy", share))
+    return _ways(rows, "accuracy", Axis("accuracy", share))
 
 
 def time_against_bytes(rows: Sequence[Row]) -> str:
     """SVG: the mean time of each way's answers over the bytes it sends for one.
 
-    The rows are as in `WAYS`. Down and to the left is better. Raises
-    `SpecError` without rows.
+    The rows are as in `WAYS`; a way that ``is_large`` for the device is hollow. Down and to the
+    left is better. Raises `SpecError` without rows.
     """
     axis = Axis("mean time of an answer", units.seconds, log=True)
-    return _ways(rows, lambda row: row["mean_s"], axis)
+    return _ways(rows, "mean_s", axis)
 
 
-def _ways(rows: Sequence[Row], height: Callable[[Row], float], y: Axis) -> str:
-    """A mark for each way over the bytes that it sends."""
+def _ways(rows: Sequence[Row], key: str, y: Axis) -> str:
+    """A mark for each way over the bytes that it sends; one for ways that lie on one another."""
     if not rows:
         raise SpecError(f"{y.title} against bytes: expected at least one row, got 0")
-    series = [
-        Series(row["way"], [row["up_bytes"]], [height(row)], line=False, marks=True) for row in rows
-    ]
+    series = [_together(group, key) for group in _groups(rows, key, is_log=y.log)]
     return chart(series, x=Axis("sent for one answer (mean)", units.data, low=0), y=y, height=290)
+
+
+def _together(group: Sequence[Row], key: str) -> Series:
+    """The mark of ways that lie on one another, which has the names of all."""
+    name = " and ".join(row["way"] for row in group)
+    hollow = bool(group[0].get("is_large"))
+    first = group[0]
+    spread = [first["ends"]] if key == "accuracy" and "ends" in first else []
+    return Series(
+        f"{name} (too large)" if hollow else name,
+        [first["up_bytes"]],
+        [first[key]],
+        line=False,
+        marks=True,
+        hollow=hollow,
+        spread=spread,
+    )
+
+
+def _groups(rows: Sequence[Row], key: str, *, is_log: bool) -> list[list[Row]]:
+    """The rows, those together whose marks would hide one another."""
+    places = [(row["up_bytes"], math.log(row[key]) if is_log else row[key]) for row in rows]
+    wide = NEAR * (max(x for x, _ in places) or 1.0)
+    low, high = min(y for _, y in places), max(y for _, y in places)
+    tall = NEAR * (high - low)
+    found: list[tuple[tuple[float, float], list[Row]]] = []
+    for (x, y), row in zip(places, rows, strict=True):
+        large = bool(row.get("is_large"))
+        for (first_x, first_y), group in found:
+            is_near = abs(x - first_x) <= wide and abs(y - first_y) <= tall
+            if is_near and bool(group[0].get("is_large")) == large:
+                group.append(row)
+                break
+        else:
+            found.append(((x, y), [row]))
+    return [group for _, group in found]
 
 
 def answers_over_time(
@@ -75,7 +127,7 @@ def answers_over_time(
         shown = [answer for answer in timeline if answer["why"] == why]
         if shown:
             t_s, elapsed_s = ([answer[key] for answer in shown] for key in ("t_s", "elapsed_s"))
-            name, hue = f"{why} ({len(shown):,})", number % HUES + 1
+            name, hue = f"{IN_WORDS[why]} ({len(shown):,})", number % HUES + 1
             series.append(Series(name, t_s, elapsed_s, line=False, marks=True, hue=hue))
     rules = (
         [] if deadline_s is None else [Rule(f"deadline {units.seconds(deadline_s)}", y=deadline_s)]

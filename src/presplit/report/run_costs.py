@@ -45,7 +45,7 @@ def costs_section(facts: RunFacts) -> Section | None:
         words = f"energy on {facts.device.name}, an estimate"
         rows.append(_against(words, *joules, units.joules))
     columns = (
-        Column("what", "", str, text=True),
+        Column("what", "what", str, text=True),
         Column("dense", "dense parent", str),
         Column("here", "this net", str),
         Column("share", "share", share),
@@ -66,16 +66,14 @@ def costs_section(facts: RunFacts) -> Section | None:
 def energy_of(facts: RunFacts) -> tuple[float, float] | None:
     """The joules of a sample on ``facts.device``, an estimate: this net's, and its dense parent's.
 
-    Watts times time, as in a plan from counted costs; where both nets were timed, this net's time
-    there is to the dense parent's as it is here. None where the watts are not known.
+    Watts times time, as in a plan from counted costs, so that the report of the bundle says the
+    same. None where the watts are not known.
     """
-    device, made, timed = facts.device, facts.made, facts.timed
+    device, made = facts.device, facts.made
     if device is None or made is None or not device.power_w:
         return None
-    here, dense = (macs / device.macs_per_s + device.overhead_s for macs in macs_of(made.layers))
-    if timed is not None and timed.dense_s:
-        here = dense * timed.seconds / timed.dense_s
-    return device.power_w * here, device.power_w * dense
+    macs, dense_macs = macs_of(made.layers)
+    return device.counted_j(macs), device.counted_j(dense_macs)
 
 
 def _note(facts: RunFacts) -> str:
@@ -99,13 +97,9 @@ def _energy_note(facts: RunFacts) -> str:
         return ""
     if energy_of(facts) is None:
         return f"Energy is left out: of {device.name} no watts are known, power=3 says them."
-    based = "counted from multiplications"
-    if facts.timed is not None and facts.timed.dense_s:
-        based = "the dense parent's counted from multiplications, this net's in the proportion "
-        based += "that was measured here"
     return (
-        f"Energy: the {device.power_w:g} W of {device.name} under load times the time there, "
-        f"{based}; --device names another."
+        f"Energy: the {device.power_w:g} W of {device.name} under load times the time there, which "
+        "is counted from multiplications; --device names another."
     )
 
 

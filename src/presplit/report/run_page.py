@@ -213,7 +213,7 @@ def _origin_section(facts: RunFacts) -> Section:
 
 def _details(listed: Mapping[str, str]) -> Html:
     rows = [{"what": what, "value": value} for what, value in listed.items()]
-    columns = (Column("what", "", str, text=True), Column("value", "", str, text=True))
+    columns = (Column("what", "what", str, text=True), Column("value", "value", str, text=True))
     return data_table(Table(rows, columns, "How it was made"))
 
 

@@ -86,6 +86,8 @@ def laid(axis: Axis, values: Sequence[float], start: float, end: float) -> Scale
     low, high = _spread(min(shown), max(shown), is_log=axis.log)
     low = low if axis.low is None else axis.low
     high = high if axis.high is None else axis.high
+    if axis.show is share and max(shown) <= 1:
+        high = min(1.0, high)  # no share is more than all
     return Scale(axis, low, high if high > low else low + 1.0, start, end)
 
 
