@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from presplit.bundle import Bundle, read
+from presplit.lab.view import open_net
 from presplit.runtime.engines.onnxruntime import Engine
 from presplit.train import add_exits
 from presplit.train.nets.to_onnx import to_onnx
@@ -402,6 +403,11 @@ def test_the_command_takes_the_output_that_it_is_told(command: Command, tmp_path
     onnx.save(model(text), str(file))
     code, _, problem = command("export", "--from", file)
     assert code == 2 and "as in presplit export --output shares" in problem
+    assert command("inspect", file)[0] == 2
+    code, out, problem = command("inspect", file, "--output", "shares")
+    assert code == 0 and out.endswith(f"export --from {file} --output shares\n"), problem
+    with open_net(file, outputs=["shares"]) as net:
+        assert net.bundle.net.exits[-1].classes == 3
     code, _, problem = command("export", "--from", file, "--output", "shares")
     assert code == 0, problem
     same = Engine(read(tmp_path / "tagged.bundle").segment(0, 1)).run(
@@ -411,6 +417,9 @@ def test_the_command_takes_the_output_that_it_is_told(command: Command, tmp_path
     np.testing.assert_allclose(same["logits"], weight, rtol=1e-6)
     code, _, problem = command("export", tmp_path, "--output", "shares")
     assert code == 2 and "--output belongs to --from MODEL.onnx" in problem
+    for verb in ("inspect", "view"):
+        code, _, problem = command(verb, tmp_path / "tagged.bundle", "--output", "shares")
+        assert code == 2 and "--output belongs to MODEL.onnx, got the bundle" in problem
 
 
 def test_labels_that_are_answered_as_by_guessing_are_told(

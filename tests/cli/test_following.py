@@ -65,6 +65,7 @@ def test_a_command_that_is_named_runs(command: Command, bundle: Path, tmp_path: 
     code, said, _ = command(*saving)
     assert code == 0 and read(path).plan is not None
     assert after(said)[0] in ("serve", "run") and str(path) in after(said)
+    assert after(command("inspect", path)[1]) == after(said), "a saved plan is put to work"
 
 
 def test_an_edge_is_told_how_it_reaches_the_server(command: Command, tmp_path: Path) -> None:

@@ -163,6 +163,11 @@ def test_a_density_of_one_s_own_is_shown(command: Command, folder: Path) -> None
         (4096, 2048),
         (640, 640),
     ]
+    odd = ("inspect", word, "--input", "64", "--density", 0.3, "--json")
+    assert "density 0.3" in facts(command(*odd))["sparse"]["refused"]
+    found = facts(command(*odd, "--nearest"))
+    assert found["sparse"]["refused"] == ""
+    assert 0.2 < found["sparse"]["layers"][0]["weights"] / 4096 < 0.4
 
 
 def test_a_density_that_no_layer_can_have_says_why(command: Command, folder: Path) -> None:

@@ -16,6 +16,12 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "runtime"))
 from small import small_model
 
+from presplit.cli.view import place_of
+from presplit.core.plans import Plan, PlannedFor
+from presplit.lab.view.opened import viewed
+from presplit.packing import pack
+from presplit.profiles import device_from, link_from
+
 Said = tuple[int, str, str]
 
 
@@ -69,3 +75,22 @@ def test_a_device_that_does_not_exist_is_said_before_anything_is_timed(
     assert code == 2
     assert "no device named 'pi'" in err
     assert "timing" not in err
+
+
+def test_the_page_begins_with_a_saved_plan_where_it_was_made_for(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(60, 16)).astype(np.float32), random.integers(0, 4, 60)
+    where = PlannedFor(device_from("cortex-m7"), link_from("lte"), device_from("mini-pc"))
+    plan = Plan(2, {"middle": 0.5}, deadline_s=0.2, planned_for=where)
+    bundle = pack(small_model(0), tmp_path / "net.bundle", samples=x, labels=y)
+    net = viewed(bundle, "net.bundle")
+    nothing = {"device": None, "server": None, "link": None}
+    assert place_of(net, {}, {"link": "wifi"}, nothing).split == net.bundle.net.last
+    planned = viewed(
+        pack(small_model(0), tmp_path / "planned.bundle", samples=x, labels=y, plan=plan), ""
+    )
+    begin = place_of(planned, {}, {"link": "wifi"}, nothing)
+    assert (begin.split, begin.exits, begin.deadline_s) == (2, {"middle": 0.5}, 0.2)
+    assert (begin.device, begin.server, begin.link) == ("cortex-m7", "mini-pc", "lte")
+    begin = place_of(planned, {}, {"link": "5g", "deadline_s": 0.1}, {**nothing, "link": "5g"})
+    assert (begin.device, begin.link, begin.deadline_s) == ("cortex-m7", "5g", 0.1)

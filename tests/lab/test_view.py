@@ -20,7 +20,18 @@ from presplit.bundle import Bundle
 from presplit.core.errors import GraphError, InputError, PlanError, SpecError
 from presplit.core.plans import Plan
 from presplit.core.times import NOTHING
-from presplit.lab.view import Asked, Places, Try, asked, choose, describe, look, open_net, predict
+from presplit.lab.view import (
+    Asked,
+    Places,
+    Try,
+    asked,
+    choose,
+    describe,
+    first,
+    look,
+    open_net,
+    predict,
+)
 from presplit.lab.view.kernels import placed
 from presplit.lab.view.opened import viewed
 from presplit.packing import pack
@@ -280,3 +291,14 @@ def test_a_time_that_is_too_long_or_a_device_that_is_too_fast_is_said(trying: Tr
     assert "no answer was there within three seconds" in found["notes"]
     lossy = trying.run(Asked(0, link="wifi-busy,rtt=1ms"))
     assert any("loses packets" in note for note in lossy["notes"])
+
+
+def test_what_is_first_seen_is_the_planners_choice_or_else_the_fastest(places: Places) -> None:
+    limits = Limits(confidence=None)
+    begin = first(places, FAR, limits)
+    assert choose(places, FAR, limits)["plan"].items() <= msgspec.structs.asdict(begin).items()
+    never = msgspec.structs.replace(FAR, deadline_s=1e-6)
+    with pytest.raises(PlanError):
+        choose(places, never, limits)
+    assert first(places, never, limits).split in (0, places.net.bundle.net.last)
+    assert first(places, never, limits).deadline_s == 1e-6

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
+    from presplit.core.plans import Plan
     from presplit.runtime.serving.config import Secure
 
 SAMPLES = "SAMPLES"
@@ -32,6 +33,17 @@ def samples_of(bundle: Bundle) -> str:
 def running(bundle: Bundle, *options: str) -> str:
     """``presplit run`` of the bundle on what it was tested on, with more ``options``."""
     return " ".join(["presplit run", quote(str(bundle.path)), samples_of(bundle), *options])
+
+
+def using(bundle: Bundle, plan: Plan) -> str:
+    """The commands that put a plan to work; what serves says itself how it is asked."""
+    if plan.split == bundle.net.last:
+        return running(bundle)
+    path = quote(str(bundle.path))
+    words = f"presplit serve {path}"
+    if plan.gateway is not None and plan.gateway.split < bundle.net.last:
+        words += f", and presplit serve {path} --forward-to HOST:PORT on the gateway"
+    return words
 
 
 def reaching(address: str, secure: Secure) -> list[str]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from presplit.cli.options import Json, show
+from presplit.cli.following import using
+from presplit.cli.options import Json, OutputNames, show
 from presplit.cli.own_model import (
     aside,
     is_word,
@@ -43,6 +44,15 @@ def inspect(
         float | None,
         typer.Option(help="Your own model: show what this density would save; default 0.25."),
     ] = None,
+    nearest: Annotated[
+        bool,
+        typer.Option(
+            "--nearest",
+            help="Your own model: where a layer cannot have exactly the density, it takes the "
+            "nearest that it can.",
+        ),
+    ] = False,
+    output: OutputNames = [],
     json: Json = False,
 ) -> None:
     """List boundaries, bytes at each, multiply-accumulates and weights of each segment.
@@ -53,31 +63,43 @@ def inspect(
     torch.nn.Module.
     """
     if is_word(model):
-        _inspect_own(model, input, 0.25 if density is None else density, as_json=json)
+        if output:
+            raise SpecError(f"--output belongs to MODEL.onnx, got {model}")
+        wanted = 0.25 if density is None else density
+        _inspect_own(model, input, wanted, nearest=nearest, as_json=json)
         return
-    if input is not None or density is not None:
+    if input is not None or density is not None or nearest:
         raise SpecError(
-            f"--input and --density belong to your own model as module:factory, got {model}"
+            "--input, --density and --nearest belong to your own model as module:factory, got "
+            f"{model}"
         )
     path = Path(model)
     if path.is_dir():
         from presplit.bundle import read
 
-        facts, following = describe(read(path)), "plan"
+        if output:
+            raise SpecError(f"--output belongs to MODEL.onnx, got the bundle {model}")
+        bundle = read(path)
+        facts, after = describe(bundle), f"presplit plan {quote(str(path))}"
+        if bundle.plan is not None:
+            after = using(bundle, bundle.plan)
     else:
-        facts, following = _describe_onnx(path), "export --from"
-    after = f"Next: presplit {following} {quote(str(path))}"
-    show(facts, f"{text(facts)}\n{after}", as_json=json)
+        named = "".join(f" --output {quote(name)}" for name in output)
+        facts = _describe_onnx(path, output)
+        after = f"presplit export --from {quote(str(path))}{named}"
+    show(facts, f"{text(facts)}\nNext: {after}", as_json=json)
 
 
-def _inspect_own(word: str, sample: str | None, density: float, *, as_json: bool) -> None:
+def _inspect_own(
+    word: str, sample: str | None, density: float, *, nearest: bool, as_json: bool
+) -> None:
     if not 0 < density <= 1:
         raise SpecError(f"--density: expected a share above 0 and at most 1, got {density}")
     shape = shape_of(sample)
     from presplit.train.nets.inspect import survey
 
     with context(word), aside():
-        found = survey(load(word), shape, density=density)
+        found = survey(load(word), shape, density=density, nearest=nearest)
     facts = _facts(found.net, list(found.segments), dict(found.exits), sizes_of(found))
     facts = survey_facts(found, facts, shape, density)
     after = f"Next: presplit train --model {quote(word)} --data FOLDER, of samples of that shape"
@@ -131,10 +153,10 @@ def _bytes(bundle: Bundle, number: int, codec: str) -> float | None:
     return None
 
 
-def _describe_onnx(path: Path) -> dict[str, Any]:
+def _describe_onnx(path: Path, outputs: Sequence[str]) -> dict[str, Any]:
     from presplit import graph
 
-    read = graph.read(path)
+    read = graph.read(path, outputs=outputs)
     with context(str(path)):
         row = graph.row(read)
         pieces = graph.cut(row)

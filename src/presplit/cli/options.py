@@ -30,6 +30,15 @@ Json = Annotated[
     typer.Option("--json", help="Print one JSON object on standard output and nothing else there."),
 ]
 
+OutputNames = Annotated[
+    list[str],
+    typer.Option(
+        "--output",
+        metavar="NAME",
+        help="MODEL.onnx: its output that tells the classes apart, if it has others; given several "
+        "times, early exits first.",
+    ),
+]
 
 OWN_CODE = "Code of the run's own model, module:factory: it runs because you name it here."
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from presplit.cli import completing, options
-from presplit.cli.following import again, running
+from presplit.cli.following import again, using
 from presplit.cli.options import Json, fallback_named, read_costs, show
 from presplit.core import units
 from presplit.core.errors import SpecError
@@ -17,7 +16,7 @@ from presplit.core.errors import SpecError
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
     from presplit.core.link import Link
-    from presplit.core.plans import Plan, PlanTable
+    from presplit.core.plans import PlanTable
     from presplit.core.times import Times
 
 MOMENTARY = ("reliability", "max_energy_j")
@@ -176,19 +175,8 @@ def plan(
     if save:
         write_plan(found, best, table=rows)
         text += f"\n\nThe plan is in {bundle}."
-    text += f"\nNext: {_next(found, best) if save else again(options.given, '--save')}"
+    text += f"\nNext: {using(found, best) if save else again(options.given, '--save')}"
     show(result, text, as_json=json)
-
-
-def _next(found: Bundle, best: Plan) -> str:
-    """The commands that put a plan to work; what serves says itself how it is asked."""
-    if best.split == found.net.last:
-        return running(found)
-    path = quote(str(found.path))
-    words = f"presplit serve {path}"
-    if best.gateway is not None and best.gateway.split < found.net.last:
-        words += f", and presplit serve {path} --forward-to HOST:PORT on the gateway"
-    return words
 
 
 def queue(found: Bundle, around: dict[str, Any], load_per_s: float | None, workers: int) -> Times:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from presplit.cli.options import Json, say
+from presplit.cli.options import Json, OutputNames, say
 from presplit.core import units
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def view(
         Path | None,
         typer.Option(help="A .npy file (n, *shape) to try the net on; with MODEL.onnx for int8."),
     ] = None,
+    output: OutputNames = [],
     labels: Annotated[
         Path | None,
         typer.Option(help="With MODEL.onnx and --samples: their classes, so accuracy is known."),
@@ -68,23 +69,25 @@ def view(
     what each takes here. --json prints what the page shows of the net, and ends.
     """
     from presplit.cli.options import read_costs
-    from presplit.lab.view import Places, describe, look, open_net
+    from presplit.lab.view import Places, describe, first, look, open_net
 
-    with open_net(model, samples=samples, labels=labels) as net:
+    with open_net(model, samples=samples, labels=labels, outputs=output) as net:
         measured: dict[str, Costs] = {}
         if (given := read_costs(costs)) is not None:
             measured[given.device] = given
         wishes = _wishes(net, link, deadline)
-        begin = _begin(net, measured, wishes, device, server)
+        place = place_of(net, measured, wishes, {"device": device, "server": server, "link": link})
         say(f"timing {net.bundle.manifest.name} on this machine ...")
         places = Places(net, look(net.bundle, net.samples[0]), measured)
-        places.scenario(begin)  # costs of another net are refused before a browser opens
+        places.scenario(place)  # costs of another net are refused before a browser opens
+        limits = _limits(wishes)
+        begin = place if net.bundle.plan is not None else first(places, place, limits)
         if json:
             import json as text
 
             print(text.dumps(describe(places)), flush=True)
             return
-        _show(places, begin, _limits(wishes), port, open_page)
+        _show(places, begin, limits, port, open_page)
 
 
 def _show(places: Places, begin: Asked, limits: Limits, port: int, open_page: bool) -> None:
@@ -115,36 +118,47 @@ def _wishes(net: Viewed, link: str | None, deadline: str | None) -> dict[str, An
     return wished(net.bundle, link=link, deadline_s=deadline_s)
 
 
-def _begin(
-    viewed: Viewed,
-    measured: dict[str, Costs],
-    wishes: dict[str, Any],
-    device: str | None,
-    server: str | None,
+def place_of(
+    viewed: Viewed, measured: dict[str, Costs], wishes: dict[str, Any], said: dict[str, str | None]
 ) -> Asked:
-    """What the page begins with: the bundle's own plan, or the cut in the middle.
+    """Where the page begins, and with what: the bundle's own plan, in the place it was made for.
 
-    Raises `SpecError` for a name that does not exist.
+    What was ``said`` goes before that, and that before [plan] of the bundle's spec. Without a plan
+    all stays on the device. Raises `SpecError` for a name that does not exist.
     """
+    import msgspec
+
     from presplit.lab.view import Asked
     from presplit.lab.view.here import THIS
+    from presplit.lab.view.place import planned_place
     from presplit.profiles import device_from, link_from
 
-    plan, net = viewed.bundle.plan, viewed.bundle.net
+    plan = viewed.bundle.plan
     spec: dict[str, Any] = viewed.bundle.manifest.spec or {}
-    said: dict[str, Any] = spec.get("plan") or {}
-    first: str = next(iter(measured), said.get("device") or THIS)
-    where: dict[str, Any] = {
-        "device": device or first,
-        "server": server or said.get("server") or THIS,
-        "link": wishes["link"],
-        "deadline_s": wishes.get("deadline_s"),
-    }
-    if plan is None:
-        begin = Asked(max(1, net.last // 2), **where)
-    else:
-        where |= {"form": plan.form, "server_form": plan.server_form}
-        begin = Asked(plan.split, dict(plan.thresholds), plan.codec, **where)
+    planning: dict[str, str] = spec.get("plan") or {}
+    usual = {"link": wishes["link"], **planning}
+    if plan is not None:
+        usual |= planned_place(plan)
+    if measured:
+        usual["device"] = next(iter(measured))
+    usual |= {name: word for name, word in said.items() if word is not None}
+    begin = Asked(
+        viewed.bundle.net.last,
+        device=usual.get("device") or THIS,
+        server=usual.get("server") or THIS,
+        link=usual["link"],
+        deadline_s=wishes.get("deadline_s"),
+    )
+    if plan is not None:
+        begin = msgspec.structs.replace(
+            begin,
+            split=plan.split,
+            exits=dict(plan.thresholds),
+            codec=plan.codec,
+            form=plan.form,
+            server_form=plan.server_form,
+            deadline_s=begin.deadline_s or plan.deadline_s,
+        )
     for name in {begin.device, begin.server} - {THIS, *measured}:
         device_from(name)
     link_from(begin.link)

@@ -4,7 +4,7 @@
 page that shows them computes nothing itself.
 """
 
-from presplit.lab.view.choosing import choose
+from presplit.lab.view.choosing import choose, first
 from presplit.lab.view.describe import describe
 from presplit.lab.view.here import look
 from presplit.lab.view.opened import Viewed, open_net
@@ -20,6 +20,7 @@ __all__ = [
     "asked",
     "choose",
     "describe",
+    "first",
     "look",
     "open_net",
     "predict",

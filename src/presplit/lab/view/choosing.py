@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+import msgspec
+
+from presplit.core.errors import PlanError
 from presplit.lab.view.opened import KNOWN
 from presplit.lab.view.place import Asked, Places
 from presplit.lab.view.predict import told
 from presplit.plan.limits import Limits
 from presplit.plan.search import choose as best_of
+
+
+def first(places: Places, wish: Asked, limits: Limits) -> Asked:
+    """``wish`` with the planner's choice there; with the fastest plan where none keeps to limits.
+
+    Where no plan at all fits, ``wish`` is as it was.
+    """
+    for tried, kept in ((wish, limits), (msgspec.structs.replace(wish, deadline_s=None), Limits())):
+        with contextlib.suppress(PlanError):
+            return msgspec.structs.replace(wish, **choose(places, tried, kept)["plan"])
+    return wish
 
 
 def choose(places: Places, wish: Asked, limits: Limits) -> dict[str, Any]:

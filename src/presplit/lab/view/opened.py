@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,23 +51,30 @@ class Viewed:
 
 @contextlib.contextmanager
 def open_net(
-    path: Path, *, samples: Path | None = None, labels: Path | None = None
+    path: Path,
+    *,
+    samples: Path | None = None,
+    labels: Path | None = None,
+    outputs: Sequence[str] = (),
 ) -> Generator[Viewed]:
     """The bundle at ``path``, or that of the ONNX model there, which is gone at the end.
 
     ``samples`` is a ``.npy`` file ``(n, *shape)``, ``labels`` one of classes ``(n,)``; a bundle
-    keeps its own evidence. Raises `BundleError` or `GraphError` for what cannot be read or cut,
+    keeps its own evidence. ``outputs`` of a model are those to keep, as in `presplit.graph.read`.
+    Raises `BundleError` or `GraphError` for what cannot be read or cut,
     `InputError` for samples that do not fit.
     """
     if labels is not None and samples is None:
         raise SpecError("--labels needs the samples that it names the classes of: give --samples")
     if path.is_dir():
+        if outputs:
+            raise SpecError(f"--output belongs to MODEL.onnx, got the bundle {path}")
         yield viewed(read(path), str(path), samples=samples)
         return
     if not path.is_file():
         raise SpecError(f"{path}: expected an ONNX model or a bundle directory, got neither")
     with tempfile.TemporaryDirectory(prefix="presplit-view-") as folder:
-        bundle = _packed(path, Path(folder), samples, labels)
+        bundle = _packed(path, Path(folder), samples, labels, outputs)
         yield viewed(bundle, str(path), samples=samples)
 
 
@@ -162,7 +169,9 @@ def _ways(bundle: Bundle, sample: Floats) -> Generator[Way]:
                     yield Way(number, codec, form, server_form, mean_bytes=size, p99_bytes=size)
 
 
-def _packed(path: Path, folder: Path, samples: Path | None, labels: Path | None) -> Bundle:
+def _packed(
+    path: Path, folder: Path, samples: Path | None, labels: Path | None, outputs: Sequence[str]
+) -> Bundle:
     """The bundle of the ONNX model at ``path``, in ``folder``."""
     from presplit import graph
     from presplit.packing import pack
@@ -171,12 +180,13 @@ def _packed(path: Path, folder: Path, samples: Path | None, labels: Path | None)
     if samples is not None:
         y = None if labels is None else read_array(labels, "labels")
         x = read_samples(samples)
-        return pack(path, target, samples=x, labels=y, forms=("float32", "int8"))
-    read_model = graph.read(path)
+        forms = ("float32", "int8")
+        return pack(path, target, samples=x, labels=y, outputs=outputs, forms=forms)
+    read_model = graph.read(path, outputs=outputs)
     shape = read_model.batch_first(read_model.input) or ()
     whole = np.dtype(read_model.input_type).kind in "iu"
     del read_model
-    return pack(path, target, samples=made_up(shape, whole=whole))
+    return pack(path, target, samples=made_up(shape, whole=whole), outputs=outputs)
 
 
 def _saved(array: npt.NDArray[np.generic]) -> bytes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -14,11 +15,14 @@ from msgspec import Meta
 
 from presplit.core.costs import Costs, Device
 from presplit.core.errors import SpecError
+from presplit.core.link import Link
+from presplit.core.plans import Plan
 from presplit.core.value import Deadline, Value
 from presplit.lab.view.here import THIS, Here, scaled
 from presplit.lab.view.opened import Viewed
 from presplit.plan.scenario import Scenario, scenario
 from presplit.profiles import device_from, link_from
+from presplit.profiles.given import DEVICE_KEYS, LINK_KEYS, Kind
 
 
 class Asked(Value, frozen=True):
@@ -44,6 +48,36 @@ def asked(value: Any) -> Asked:
         return msgspec.convert(value, Asked, strict=False)
     except msgspec.ValidationError as error:
         raise SpecError(f"what was asked: {error}") from error
+
+
+def planned_place(plan: Plan) -> dict[str, str]:
+    """The device, the server and the link that ``plan`` was made for, in words of a command line.
+
+    Nothing where that is not known. What is on no shelf and in no file here is told by its numbers.
+
+    >>> from presplit.core.plans import PlannedFor
+    >>> pi = Device("my pi", macs_per_s=2e9, memory_bytes=5e8, power_w=4.0)
+    >>> made = Plan(1, planned_for=PlannedFor(pi, link_from("lte"), device_from("server-cpu")))
+    >>> planned_place(made)  # doctest: +NORMALIZE_WHITESPACE
+    {'device': 'macs=2000000000,memory=500000000,power=4,overhead=0',
+     'server': 'server-cpu', 'link': 'lte'}
+    """
+    known = plan.planned_for
+    if known is None:
+        return {}
+    return {
+        "device": _worded(known.device, device_from, DEVICE_KEYS),
+        "server": _worded(known.server, device_from, DEVICE_KEYS),
+        "link": _worded(known.link, link_from, LINK_KEYS),
+    }
+
+
+def _worded(thing: Device | Link, named: Callable[[str], object], keys: Mapping[str, Kind]) -> str:
+    with contextlib.suppress(SpecError):
+        named(thing.name)
+        return thing.name
+    numbers = {key: getattr(thing, field) for key, (field, *_) in keys.items()}
+    return ",".join(f"{key}={value:.12g}" for key, value in numbers.items() if value is not None)
 
 
 @dataclass(frozen=True)

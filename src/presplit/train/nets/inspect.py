@@ -48,14 +48,16 @@ class Survey:
     refused: str
 
 
-def survey(model: object, shape: Sequence[int], *, density: float = 0.25) -> Survey:
+def survey(
+    model: object, shape: Sequence[int], *, density: float = 0.25, nearest: bool = False
+) -> Survey:
     """What the classifier ``model`` is made of and could become.
 
     ``model`` takes float32 samples of ``shape``.
 
-    ``density`` (0..1]: as in `sparsify`. The model stays as it is, nothing is trained. It costs one
-    export to ONNX. Raises `GraphError` if ``model`` is no module, does not take such samples or
-    cannot be exported.
+    ``density`` (0..1] and ``nearest``: as in `sparsify`. The model stays as it is, nothing is
+    trained. It costs one export to ONNX. Raises `GraphError` if ``model`` is no module, does not
+    take such samples or cannot be exported.
 
     >>> from presplit.train.zoo import mlp
     >>> found = survey(mlp([64, 64, 64, 10]), (64,))
@@ -72,7 +74,7 @@ def survey(model: object, shape: Sequence[int], *, density: float = 0.25) -> Sur
     names = {name for name, _ in inner.named_modules()}
     sparse, refused = None, ""
     try:
-        decided = decide(model, density=density)
+        decided = decide(model, density=density, nearest=nearest)
         sparse = summary(applied(bare_copy(model), decided), example, decided=decided)
     except (GraphError, PatternError) as error:
         refused = str(error)
