@@ -65,6 +65,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "train/data/*",
         "patterns/chosen.py",
         "lab/sweep/intervals.py",
+        "lab/paired.py",
     ),
     "joblib": ("lab/sweep/local.py",),
     "onnx": ("graph/*",),

@@ -8,6 +8,8 @@ import fcntl
 import json
 import shutil
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +21,13 @@ import pytest
 from presplit.cli.main import main
 from presplit.core.errors import DataError, SpecError
 from presplit.core.progress import listening
-from presplit.lab.compare import Pair, chance, pair, sides
+from presplit.lab.compare import Pair, pair, sides
 from presplit.lab.sweep import Found, Settings, axis, grid, read_found, sweep
 from presplit.lab.sweep.found import Row
 from presplit.lab.sweep.intervals import estimate
 from presplit.lab.sweep.local import KILLED, side_by_side
 from presplit.lab.sweep.progress import epochs_done, following
+from presplit.lab.sweep.sweeping import alone
 from presplit.lab.sweep.task import Outcome, Task
 from presplit.lab.sweep.worth import worths
 
@@ -59,6 +62,26 @@ def test_each_point_is_compared_with_the_dense_net_that_is_like_it_in_all_else()
     # Nor does where a sparse layer's values come from.
     started = names(["sparsity.density=0.5", "start.values=taken,fresh"], {"start": {"net": "r"}})
     assert started == ["dense", "density=0.5,values=taken", "density=0.5,values=fresh"]
+
+
+def test_points_whose_names_would_be_alike_are_kept_apart_and_so_are_their_dense_nets() -> None:
+    both = grid({}, [axis("data.name=p/a.npz,p-a.npz"), axis("sparsity.density=1,0.5")])
+    assert [(point.name, point.baseline, point.spec.data.name) for point in both] == [
+        ("dense,name=p-a.npz", "dense,name=p-a.npz", "p/a.npz"),
+        ("dense,name=p-a.npz-2", "dense,name=p-a.npz-2", "p-a.npz"),
+        ("name=p-a.npz,density=0.5", "dense,name=p-a.npz", "p/a.npz"),
+        ("name=p-a.npz,density=0.5-2", "dense,name=p-a.npz-2", "p-a.npz"),
+    ]
+    close = names(["sparsity.density=0.3333331,0.3333332"])
+    assert close == ["dense", "density=0.3333331", "density=0.3333332"]
+    assert names(["sparsity.density=0.5,0.50"]) == ["dense", "density=0.5"]
+
+
+def test_commas_inside_of_brackets_and_quotes_part_no_values() -> None:
+    assert axis("model.layers=[64,[8,4],10],[2]").values == ("[64,[8,4],10]", "[2]")
+    assert axis("""data.name="a,b",it's,c""").values == ('"a,b"', "it's", "c")
+    with pytest.raises(SpecError, match="expected KEY=VALUE"):
+        axis("sparsity.density=1,")
 
 
 def test_all_points_that_cannot_be_are_told_at_once() -> None:
@@ -213,11 +236,14 @@ class Heard:
     def __init__(self) -> None:
         self.said: list[str] = []
         self.tasks: list[Any] = []
+        self.moves: list[float] = []
 
     def began(self, task: Any) -> None:
         self.tasks.append(task)
 
-    def moved(self, task: Any) -> None: ...
+    def moved(self, task: Any) -> None:
+        self.moves.append(task.done)
+
     def ended(self, task: Any) -> None: ...
 
     def told(self, sentence: str) -> None:
@@ -237,6 +263,10 @@ def test_how_far_a_sweep_is_counts_epochs_and_names_the_time_that_is_left(
         assert (work.total, work.done, work.unit) == (8, 0, "epochs")
         (tmp_path / "0" / "unfinished").mkdir(parents=True)
         (tmp_path / "0" / "unfinished" / "metrics.jsonl").write_text("{}\n")
+        until = time.monotonic() + 10
+        while not heard.moves and time.monotonic() < until:  # it is told while a run is trained
+            time.sleep(0.02)
+        assert heard.moves == [1]
         ended(rows[0])
         assert work.done == 1
         shutil.copytree(out / rows[1].run, tmp_path / "1")
@@ -318,18 +348,18 @@ def test_runs_that_were_tested_on_other_samples_are_not_compared(
     assert isinstance(pair(dataclasses.replace(one, data=("a copy", one.data[1])), one), Pair)
 
 
-def test_chance_is_that_of_a_fair_coin() -> None:
-    # Of ten tosses at most one is another: 11 of 1024, on either side.
-    assert chance(9, 1) == chance(1, 9) == 22 / 1024
-    assert chance(0, 0) == chance(3, 3) == 1.0
-
-
 def test_two_sweeps_never_work_in_one_directory(raw: dict[str, Any], tmp_path: Path) -> None:
     with (tmp_path / ".lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(DataError, match="another sweep is at work there"):
             sweep(raw, [DENSITIES], tmp_path, HERE)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    # What fails while it works is not taken for that.
+    with pytest.raises(BlockingIOError), alone(tmp_path):
+        raise BlockingIOError
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written"), alone(tmp_path / "file"):
+        pass
 
 
 def test_differences_are_paired_by_seed_and_a_missing_partner_leaves_its_seed_out() -> None:
@@ -376,6 +406,20 @@ def test_a_killed_process_is_a_failed_run_and_the_others_are_done() -> None:
     tasks = [Task(number, b"{}", Path(), 0.0, 1) for number in range(4)]
     ended = {each.number: each.reason for each in side_by_side(tasks, die_at_one, jobs=2)}
     assert ended == {0: "reached", 1: KILLED, 2: "reached", 3: "reached"}
+
+
+SIDE_BY_SIDE = """
+from pathlib import Path
+from presplit.lab.sweep.local import side_by_side
+from presplit.lab.sweep.task import Task, do
+print(len(list(side_by_side([Task(n, b"{}", Path(), 0.0, 1) for n in range(2)], do, jobs=2))))
+"""
+
+
+@pytest.mark.long
+def test_processes_that_are_done_end_without_a_word() -> None:
+    done = subprocess.run([sys.executable, "-c", SIDE_BY_SIDE], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
 
 
 @pytest.mark.long

@@ -75,6 +75,13 @@ def test_each_doubt_says_its_numbers() -> None:
         assert re.search(message, found[0]), found
 
 
+def test_a_test_set_of_classes_that_none_is_trained_on_is_named_and_nothing_is_divided_by_it() -> (
+    None
+):
+    (found,) = doubts(some(300, (1, 1, 0)), some(90, (1, 1, 0)), some(90, (0, 0, 1)))
+    assert found.startswith("hen: there are test samples of it and none to train with")
+
+
 def test_copies_are_found_to_the_byte() -> None:
     x = draw.random((50, 3, 20, 20)).astype(np.float32)
     other = x[:10].copy()

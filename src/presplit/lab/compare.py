@@ -1,14 +1,13 @@
 """Runs side by side on the same test set: what differs in their specs, and whether they do.
 
 Two nets that answer the same samples are compared pair by pair: what counts are the samples that
-one of them alone has right (McNemar, Psychometrika 12, 1947; the exact form, a binomial of 1/2).
+one of them alone has right (`presplit.lab.paired`).
 That a difference is not seen says nothing of how small it is; its interval does.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from presplit.core.errors import BundleError, DataError, context
 from presplit.core.sections import Spec
 from presplit.core.shares import interval
+from presplit.lab.paired import chance, difference_interval
 from presplit.lab.sweep.found import SWEEP, read_found
 from presplit.lab.sweep.task import kept_in
 
@@ -131,29 +131,9 @@ def pair(side: Side, first: Side) -> Pair | None:
     one, other = side.hits[FINAL], first.hits[FINAL]
     gains, losses, samples = int((one & ~other).sum()), int((other & ~one).sum()), len(one)
     difference = (gains - losses) / samples
-    half = 1.96 * math.sqrt(gains + losses - (gains - losses) ** 2 / samples) / samples
-    return Pair(
-        side.name,
-        first.name,
-        samples,
-        gains,
-        losses,
-        difference,
-        difference - half,
-        difference + half,
-        chance(gains, losses),
-    )
-
-
-def chance(gains: int, losses: int) -> float:
-    """How often a fair coin gives a split at least as uneven: McNemar's exact test, two-sided.
-
-    >>> chance(5, 5), round(chance(9, 1), 4), chance(0, 0)
-    (1.0, 0.0215, 1.0)
-    """
-    count, least = gains + losses, min(gains, losses)
-    tail = sum(math.comb(count, k) for k in range(least + 1))
-    return min(1.0, float(2 * tail / 2**count)) if count else 1.0
+    low, high = difference_interval(gains, losses, samples)
+    p = chance(gains, losses)
+    return Pair(side.name, first.name, samples, gains, losses, difference, low, high, p)
 
 
 def _side(path: Path, loaded: Callable[[Spec], Dataset], own: Own | None) -> Side:

@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import msgspec
@@ -94,12 +94,27 @@ def grid(raw: Mapping[str, object], axes: Sequence[Axis]) -> list[Point]:
         said = dict(zip(keys, values, strict=True))
         name = _named({key: _read(key, value) for key, value in said.items()})
         try:
+            baseline = ""
             for point in _points(raw, said, name):
-                found.setdefault(point.name, point)
+                baseline = _placed(point, baseline, found)
         except PresplitError as error:
             faults.append((name, str(error)))
     refuse(faults, of=len(found) + len(faults))
     return sorted(found.values(), key=lambda point: not point.is_dense)
+
+
+def _placed(point: Point, baseline: str, found: dict[str, Point]) -> str:
+    """Put ``point`` among those ``found``, and give the name that it has there.
+
+    If another spec has its name, as of ``a/b`` and ``a-b``, a number makes it one of its own.
+    ``baseline``: the name of the dense point beside it, which a dense one has not.
+    """
+    name, number = point.name, 1
+    while name in found and found[name].spec != point.spec:
+        number += 1
+        name = f"{point.name}-{number}"
+    found.setdefault(name, replace(point, name=name, baseline=baseline or name))
+    return name
 
 
 def refuse(faults: Sequence[tuple[str, str]], *, of: int) -> None:
@@ -118,7 +133,7 @@ def refuse(faults: Sequence[tuple[str, str]], *, of: int) -> None:
 
 
 def _points(raw: Mapping[str, object], said: Mapping[str, str], name: str) -> Iterable[Point]:
-    """The dense point that is like this one in all else, and this one unless it is the same."""
+    """First the dense point that is like this one in all else, then this one unless it is that."""
     spec = spec_from(raw, set=[f"{key}={value}" for key, value in said.items()])
     settings = {key: _read(key, value) for key, value in said.items()}
     dense = {key: 1.0 if key in WHOLE else None for key in settings if _is_sparsity(key)}
@@ -155,7 +170,21 @@ def _without(spec: Spec) -> Spec:
 
 def _parted(text: str) -> list[str]:
     """``text`` at its commas, but not at those inside of brackets, braces or quotes."""
-    return re.findall(r"""(?:\[[^\]]*\]|\{[^}]*\}|"[^"]*"|'[^']*'|[^,])+|(?<=,)(?=,|$)|^$""", text)
+    parts, depth, quote = [""], 0, ""
+    for place, letter in enumerate(text):
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "\"'" and letter in text[place + 1 :]:
+            quote = letter
+        elif letter in "[{":
+            depth += 1
+        elif letter in "]}":
+            depth -= 1
+        if letter == "," and depth <= 0 and not quote:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def _read(key: str, value: str) -> Any:
@@ -184,6 +213,7 @@ def _named(settings: Mapping[str, Any]) -> str:
 def _worded(value: Any) -> str:
     """``value`` as a part of a file's name."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{value:g}"
+        short = f"{value:g}"
+        return short if float(short) == value else str(value)
     text = value if isinstance(value, str) else json.dumps(value)
     return re.sub(r"[^\w.+-]+", "-", text).strip("-") or "empty"

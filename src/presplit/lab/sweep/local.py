@@ -50,5 +50,8 @@ def _outcomes(
         for future in loky.as_completed(tasks_of):
             is_killed = isinstance(future.exception(), loky.BrokenProcessPool)
             yield tasks_of[future], None if is_killed else future.result()
-    finally:
+    except BaseException:
         pool.shutdown(wait=True, kill_workers=True)
+        raise
+    # Killed workers leave semaphores behind, of which Python then warns: here they end themselves.
+    pool.shutdown(wait=True)

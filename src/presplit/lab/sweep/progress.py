@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from presplit.core import units
 from presplit.core.bar import clock
-from presplit.core.progress import doing, tell
+from presplit.core.progress import advance, doing, tell
 from presplit.core.sections import Spec
 from presplit.lab.sweep.found import Row
 from presplit.lab.sweep.task import Task
@@ -35,9 +36,8 @@ def following(tasks: Sequence[Task], of: int) -> Generator[Callable[[Row], None]
             done = min(total, sum(map(epochs_done, tasks)))
             if not work.note:  # until the first epoch ends libraries and data are loaded
                 work.first, work.began = float(done), time.monotonic()
-            if done == work.done:
-                return
-            work.done, work.note = float(done), f"{ended} of {of} runs"
+            if done != work.done:
+                advance(done - work.done, note=f"{ended} of {of} runs")
 
         def follow() -> None:
             while not over.wait(EVERY_S):
@@ -47,16 +47,21 @@ def following(tasks: Sequence[Task], of: int) -> Generator[Callable[[Row], None]
             nonlocal ended
             ended += 1
             look()
-            work.note = f"{ended} of {of} runs"
+            advance(0, note=f"{ended} of {of} runs")
             left = work.left_s(time.monotonic())
             rest = f"; about {clock(left)} left" if left and ended < of else ""
             tell(f"run {ended} of {of}: {_told(row)}{rest}")
 
-        threading.Thread(target=follow, daemon=True).start()
+        # Whoever listens here is known to the thread only in this context.
+        follower = threading.Thread(
+            target=contextvars.copy_context().run, args=(follow,), daemon=True
+        )
+        follower.start()
         try:
             yield note
         finally:
             over.set()
+            follower.join()
 
 
 def epochs_of(spec: Spec) -> int:

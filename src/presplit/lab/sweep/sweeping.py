@@ -100,7 +100,7 @@ def sweep(
     tasks = _tasks(points, directory, settings, own)
     _refuse_others(tasks, directory)
     samples = _check(points, own)
-    with _alone(directory):
+    with alone(directory):
         state = _State(_begun(raw, axes, points, tasks, settings, samples, command), directory)
         done = {task.number: found for task in tasks if (found := kept(task))}
         for number, found in done.items():
@@ -286,14 +286,18 @@ def _finished(row: Row, found: Kept) -> Row:
 
 
 @contextlib.contextmanager
-def _alone(directory: Path) -> Generator[None]:
+def alone(directory: Path) -> Generator[None]:
     """No other sweep is at work in ``directory`` while the block lasts; raises `DataError`."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with (directory / LOCK).open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-    except BlockingIOError as error:
-        raise DataError(f"{directory}: another sweep is at work there; wait for it") from error
+        lock = (directory / LOCK).open("wb")
     except OSError as error:
         raise DataError(f"{directory}: cannot be written ({error.strerror})") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(f"{directory}: another sweep is at work there; wait for it") from error
+        except OSError as error:
+            raise DataError(f"{directory}: cannot be locked ({error.strerror})") from error
+        yield

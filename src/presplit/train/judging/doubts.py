@@ -108,7 +108,9 @@ def _other_shares(train: Samples, held_out: Samples, test: Samples, names: Seque
     learned = np.bincount(np.concatenate([train.y, held_out.y]), minlength=len(names)).astype(float)
     known = learned > 0  # a class without any is another doubt
     tested = np.bincount(test.y, minlength=len(names)) * known
-    ours, theirs = learned / learned.sum(), tested / max(1, tested.sum())
+    if not tested.any():
+        return ""
+    ours, theirs = learned / learned.sum(), tested / tested.sum()
     apart = float(np.abs(ours - theirs).sum() / 2)
     freedom = max(1, int(known.sum()) - 1)
     expected = ours[known] * tested.sum()
