@@ -299,7 +299,7 @@ def test_what_cannot_be_trained_leaves_the_run_that_is_there(refused: str, tmp_p
             }
         )
     with pytest.raises(PresplitError, match="requires_grad|detaches|not a finished run"):
-        runs.train(spec, tmp_path, own=changed)
+        runs.train(spec, tmp_path, own=changed, replace=True)
     assert (tmp_path / "model.safetensors").read_bytes() == before
 
 

@@ -253,8 +253,10 @@ def test_a_finished_run_stays_until_a_newer_one_is_whole(tmp_path: Path) -> None
     runs.train(spec_from(mlp_spec()), tmp_path / "run")
     before, newer = bits(tmp_path / "run"), spec_from(mlp_spec(seed=1, training={"epochs": 2}))
     (tmp_path / "run" / "small.bundle").mkdir()
+    with pytest.raises(DataError, match=r"run: a finished run is there; .*replace=True"):
+        runs.train(newer, tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
-        runs.train(newer, tmp_path / "run", on_epoch=stop_after)
+        runs.train(newer, tmp_path / "run", replace=True, on_epoch=stop_after)
     assert bits(tmp_path / "run") == before and runs.read_run(tmp_path / "run").spec.seed == 0
     told: list[Epoch] = []
     result = runs.train(newer, tmp_path / "run", resume=True, on_epoch=told.append)
@@ -300,7 +302,7 @@ def test_a_disk_that_fills_up_loses_no_run(two_runs: tuple[Path, Path], tmp_path
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
         try:
             with pytest.raises(DataError, match=r"cannot be written .File too large."):
-                runs.train(spec_from(mlp_spec(seed=1)), place)
+                runs.train(spec_from(mlp_spec(seed=1)), place, replace=True)
             with pytest.raises(DataError, match=r"cannot be written .File too large."):
                 runs.train(spec_from(mlp_spec(seed=1)), tmp_path / "fresh")
         finally:

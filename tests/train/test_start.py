@@ -113,7 +113,7 @@ def test_a_run_goes_on_bit_for_bit_though_its_start_is_gone(dense: Path, tmp_pat
     one, two = (tmp_path / name / "model.safetensors" for name in ("whole", "half"))
     assert one.read_bytes() == two.read_bytes()
     with pytest.raises(DataError, match=r"start.net: .*start: no such run or file"):
-        runs.train(spec, tmp_path / "whole")
+        runs.train(spec, tmp_path / "whole", replace=True)
     assert one.read_bytes() == two.read_bytes(), "what was finished stays"
 
 
@@ -123,7 +123,7 @@ def test_the_start_teaches_unless_another_net_is_named(dense: Path, tmp_path: Pa
     losses = []
     for teacher in (None, str(dense), str(tmp_path / "other")):
         training = {"epochs": 1, "distil": 0.7, "teacher": teacher}
-        runs.train(dense_spec(**told, training=training), tmp_path / "run")
+        runs.train(dense_spec(**told, training=training), tmp_path / "run", replace=True)
         losses.append(json.loads((tmp_path / "run" / "metrics.jsonl").read_text())["loss"])
     assert losses[0] == losses[1] != losses[2]
 
@@ -189,7 +189,7 @@ def test_a_start_with_exits_gives_its_own_net(dense: Path, tmp_path: Path) -> No
 def test_a_start_that_does_not_fit_is_refused_before_training(dense: Path, tmp_path: Path) -> None:
     def refuses(sentence: str, folder: Path = tmp_path / "new", **changes: object) -> None:
         with pytest.raises(PresplitError, match=sentence):
-            runs.train(dense_spec(**changes), folder)
+            runs.train(dense_spec(**changes), folder, replace=True)
         assert not (tmp_path / "new").exists()
 
     sparse = tmp_path / "sparse"

@@ -147,7 +147,9 @@ def train(
     own = trusted(model, teacher_model)
     try:
         with aside():
-            result = runs.train(resolved, directory, own=own, resume=resume, on_data=_tell_data)
+            result = runs.train(
+                resolved, directory, own=own, resume=resume, replace=force, on_data=_tell_data
+            )
     except (KeyboardInterrupt, PresplitError) as error:
         is_outer = isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, OSError)
         if is_first and is_outer and _has_state(directory):

@@ -132,7 +132,7 @@ def _trained(name: str, spec: Spec, out: Path, tell: Callable[[str], None]) -> d
     from presplit.train import runs
 
     with about(f"training the {name} net"):
-        net = runs.train(spec, out / name)
+        net = runs.train(spec, out / name, replace=True)
     final = 100 * net["accuracy"]["final"]
     tell(f"      {name}: {net['weights']:,} weights, {final:.2f} % on the test set")
     return net

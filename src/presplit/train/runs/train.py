@@ -36,6 +36,7 @@ def train(
     *,
     own: Own | None = None,
     resume: bool = False,
+    replace: bool = False,
     on_epoch: OnEpoch | None = None,
     on_data: OnData | None = None,
     data: Dataset | None = None,
@@ -43,7 +44,7 @@ def train(
     """Build, train and evaluate ``spec``.
 
     Leave the run in ``directory`` and give what ``result.json`` says. A finished run that is there
-    stays until the new one is whole.
+    is refused with `DataError`, unless ``replace``: then it stays until the new one is whole.
 
     ``resume`` goes on with the run of the same spec that is there, from the last epoch that was
     saved. Raises `DataError` if it is of another spec. If the recipe distils without naming a
@@ -54,7 +55,7 @@ def train(
     """
     directory = Path(directory)
     unfinished = directory / place.UNFINISHED
-    before = _begun(spec, directory, resume=resume)
+    before = _begun(spec, directory, resume=resume, replace=replace)
     if before is not None and before.parent != unfinished:
         return judge(place.read_run(directory, own, data=data))
     weights = _start(spec, directory, is_begun=before is not None)
@@ -78,14 +79,19 @@ def train(
     return result
 
 
-def _begun(spec: Spec, directory: Path, *, resume: bool) -> Path | None:
+def _begun(spec: Spec, directory: Path, *, resume: bool, replace: bool) -> Path | None:
     """The spec of the run that is there to go on with, or finished; None to begin anew.
 
-    Raises `DataError` if it is another than ``spec``.
+    Raises `DataError` if it is another than ``spec``, or finished and neither of both is asked.
     """
     if distributed.rank() == 0:
         place.settle(directory)
     distributed.wait()
+    if not resume and not replace and place.is_finished(directory):
+        raise DataError(
+            f"{directory}: a finished run is there; name another directory, or say replace=True "
+            "to have it replaced once the new one is whole"
+        )
     before = place.spec_file(directory) if resume else None
     if before is not None:
         place.same_spec(before, spec)
