@@ -190,8 +190,11 @@ def test_a_set_without_key_and_value_is_refused(tmp_path, assignment):
         ("[sparsity]\nfan_outs = [2]", r"unknown key 'sparsity.fan_outs' \(nearest: fan_out\)"),
         ("[trainin]\nepochs = 2", r"unknown key 'trainin' \(nearest: training\)"),
         ("zzz = 2", r"unknown key 'zzz' \(there are: name, seed, data, "),
-        ("name = 'Two Words'", r"name: expected `str` matching regex .*, got 'Two Words'"),
-        ('name = "net\\n"', r"name: expected `str` matching regex"),
+        (
+            "name = 'Two Words'",
+            r"name: expected small letters, digits, - and _, .*, got 'Two Words'",
+        ),
+        ('name = "net\\n"', r"name: expected small letters, digits, - and _, at most 63"),
         ("seed = -1", r"seed: expected `int` >= 0, got -1"),
         ("seed = 4294967296", r"seed: expected `int` <= 4294967295, got 4294967296"),
         ("seed = 99999999999999999999999", r"seed: .*got 99999999999999999999999"),

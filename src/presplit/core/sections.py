@@ -19,6 +19,8 @@ NAME_PATTERN = r"\A[a-z0-9][a-z0-9_-]{0,62}\Z"
 
 Its name becomes part of file names and of the name that a server hosts.
 """
+NAME_WORDS = "expected small letters, digits, - and _, at most 63, the first a letter or digit"
+"""The same in words."""
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]

@@ -21,6 +21,7 @@ from presplit.core.errors import SpecError, context
 from presplit.core.recipe import RECIPES, Recipe, Training
 from presplit.core.sections import (
     NAME_PATTERN,
+    NAME_WORDS,
     SECTIONS,
     ByBudget,
     ByDensity,
@@ -322,6 +323,8 @@ def _explained(problem: str, raw: object) -> str:
     if what.startswith("invalid enum value"):
         legal = get_args(get_type_hints(_class(section, raw))[field])
         what = f"expected one of {', '.join(map(str, legal))}"
+    elif "matching regex" in what:  # names alone have a pattern
+        what = NAME_WORDS
     elif what.startswith("object missing"):
         return f"{where}: {what.removeprefix('object ')}"
     got = raw

@@ -21,6 +21,7 @@ from presplit.core.memory import give_back
 from presplit.core.plans import Plan
 from presplit.core.preparation import Preparation, preparation
 from presplit.core.protocols import ExitPolicy
+from presplit.core.sections import NAME_WORDS
 from presplit.core.spec import NAME_PATTERN
 from presplit.core.types import Floats
 from presplit.packing.agree import Reference, agree, of_file
@@ -264,10 +265,7 @@ def _noise(shape: tuple[int, ...], kind: str) -> Floats:
 def _called(name: str) -> str:
     """``name``, which becomes part of the name that a server hosts."""
     if not re.fullmatch(NAME_PATTERN, name):
-        raise InputError(
-            "name: expected small letters, digits, - and _, at most 63, the first no sign, got "
-            f"{name!r}"
-        )
+        raise InputError(f"name: {NAME_WORDS}, got {name!r}")
     return name
 
 
