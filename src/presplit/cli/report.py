@@ -193,13 +193,16 @@ def _looked_into(facts: RunFacts, model: str | None, *, measure: bool) -> RunFac
     A net of the user's own needs the user's word; the files of the run are shown without it.
     """
     from presplit.cli.own_model import aside, run_of
+    from presplit.core.progress import doing
 
     try:
-        run = run_of(facts.directory, model)
-        with aside():
+        with doing("building the net and reading its data"):
+            run = run_of(facts.directory, model)
+        with aside(), doing("counting the net's layers"):
             made = _made(run)
-            result = facts.result
-            if any(key not in result for key in NEWER):
+        result = facts.result
+        if any(key not in result for key in NEWER):
+            with aside(), doing("judging the net on its test set"):
                 result = _judged(run)
     except (MissingLibrary, DataError, GraphError, SpecError) as error:
         if model is not None:
