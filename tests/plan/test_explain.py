@@ -38,6 +38,21 @@ def test_a_split_is_explained_beside_the_baselines(bundle: Bundle) -> None:
     assert "Times of computing are counted" in lines[-2]
 
 
+def test_a_plan_is_compared_with_the_best_codec_and_told_slower_than_what_does_not_fit(
+    bundle: Bundle,
+) -> None:
+    fast, small = Device("fast", 1e12, 1e9, 5.0), Device("small", 1e12, 500_000, 5.0)
+    limits = {"link": SLOW, "server": GPU, "max_drop": 0.5, "confidence": None}
+    best = plan.search(bundle, device=small, **limits)
+    told = plan.explain(best, net=bundle.net)
+    assert " times slower than all-edge, which does not fit there, and " in told
+    beside = best.expected.beside
+    sent = min(each.mean_s for name, each in beside.items() if name.startswith("all-server"))
+    assert f"{sent / best.expected.mean_s:.3g} times as fast as all-server int8." in told
+    assert "does not fit" not in plan.explain(plan.search(bundle, device=fast, **limits))
+    assert "1 exits" not in told
+
+
 def test_all_edge_is_called_do_not_split() -> None:
     for thresholds in ({}, {"early": 0.5}):
         text = plan.explain(Plan(3, thresholds, expected=expected(1.0, all_edge=True)))

@@ -16,7 +16,7 @@ import numpy as np
 from presplit.core import units
 from presplit.core.plans import Estimate, Plan
 from presplit.plan.cautious import cautious, judging
-from presplit.plan.choose import Choice, Keep, everything, fastest
+from presplit.plan.choose import Choice, Keep, everything, fastest, room
 from presplit.plan.evaluate import Block
 from presplit.plan.limits import Limits
 from presplit.plan.risk import fewest
@@ -83,6 +83,7 @@ def told(found: Scenario, best: Choice, limits: Limits, others: Mapping[str, Pla
     plan = best.plan(deadline_s=limits.deadline_s, limits=limits)
     assert plan.expected is not None
     why = (
+        *_gain(found, limits, plan.expected, others),
         *_runner_up(found, best, limits),
         *_binding(found, best, limits),
         *_caution(found, best, limits),
@@ -90,6 +91,52 @@ def told(found: Scenario, best: Choice, limits: Limits, others: Mapping[str, Pla
     beside = {name: other.expected for name, other in others.items() if other.expected is not None}
     expected: Estimate = msgspec.structs.replace(plan.expected, why=why, beside=beside)
     return msgspec.structs.replace(plan, expected=expected)
+
+
+def _gain(
+    found: Scenario, limits: Limits, expected: Estimate, others: Mapping[str, Plan]
+) -> list[str]:
+    """How the plan's mean time compares with all on the edge and with the input sent.
+
+    Of either the fastest is meant that is at least as accurate as the plan, or as float32 is; and
+    of those on the edge one that fits there, if any does.
+    """
+    memory = room(found, limits)
+    small = {n: p for n, p in others.items() if found.whole_bytes(p.form) <= memory}
+    edge = _fastest("all-edge", small, expected.accuracy)
+    note = "" if edge else ", which does not fit there"
+    edge = edge or _fastest("all-edge", others, expected.accuracy)
+    server = _fastest("all-server", others, expected.accuracy)
+    words = [_ratio(expected, *edge) + note] if edge else []
+    words += [_ratio(expected, *server)] if server else []
+    return [f"On average it is {' and '.join(filter(None, words))}."] if words else []
+
+
+def _fastest(way: str, others: Mapping[str, Plan], accuracy: float) -> tuple[str, Estimate] | None:
+    """The fastest of ``others`` that go this way; None if there is none."""
+    named = {name: each.expected for name, each in others.items() if name.split()[0] == way}
+    known = {name: each for name, each in named.items() if each is not None}
+    plain = known.get(way)
+    least = accuracy if plain is None else min(accuracy, plain.accuracy)
+    right = [(name, each) for name, each in known.items() if each.accuracy >= least - 1e-9]
+    return min(right, key=lambda pair: pair[1].mean_s, default=None)
+
+
+def _ratio(expected: Estimate, name: str, other: Estimate) -> str:
+    """How fast the plan is beside the way called ``name``.
+
+    >>> slow, fast = (Estimate(s, s, s, 1, 1, 0, 0, 0, "counted") for s in (0.3, 0.001))
+    >>> _ratio(fast, "all-server", slow), _ratio(slow, "all-edge", fast)
+    ('300 times as fast as all-server', '300 times slower than all-edge')
+    """
+    least, most = sorted((expected.mean_s, other.mean_s))
+    if most <= least * 1.005:
+        return f"as fast as {name}"
+    if least == 0:
+        return f"{'slower than' if expected.mean_s else 'faster than'} {name}, which takes no time"
+    times = f"{most / least:,.0f}" if most >= 100 * least else f"{most / least:.3g}"
+    words = "slower than" if expected.mean_s > other.mean_s else "as fast as"
+    return f"{times} times {words} {name}"
 
 
 def _runner_up(found: Scenario, best: Choice, limits: Limits) -> list[str]:
@@ -112,7 +159,7 @@ def _splits(block: Block) -> tuple[int, ...]:
 
 def _named(plan: Plan, block: Block) -> str:
     """A plan in a few words."""
-    exits = f" with {len(plan.thresholds)} exits" if plan.thresholds else ""
+    exits = f" with {units.counted(len(plan.thresholds), 'exit')}" if plan.thresholds else ""
     if not block.asks:
         return f"all on the edge{exits}"
     named = f"split {plan.split} sent as {plan.codec}{exits}"

@@ -66,7 +66,7 @@ def explain(plan: Plan, *, net: Net | None = None) -> str:
             f"Accuracy {units.percent(expected.accuracy)} ({low} to {high} on "
             f"{expected.samples:,} held-out samples)."
         )
-    lines += [*_gain(expected), *expected.why, "", compared({"plan": expected, **expected.beside})]
+    lines += [*expected.why, "", compared({"plan": expected, **expected.beside})]
     return "\n".join(
         [
             *lines,
@@ -171,17 +171,3 @@ def _gateway(plan: Plan, net: Net | None) -> list[str]:
     if does.server_form != plan.server_form:
         told += f" The server computes in {does.server_form}."
     return [told, *rules]
-
-
-def _gain(expected: Estimate) -> list[str]:
-    """How the plan's mean time compares with all on the edge and with the raw input sent."""
-    told: list[str] = []
-    for name in ("all-edge", "all-server"):
-        other = expected.beside.get(name)
-        if other is None or expected.mean_s == 0:
-            continue
-        ratio = other.mean_s / expected.mean_s
-        times = f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
-        same = abs(ratio - 1) < 0.005
-        told.append(f"as fast as {name}" if same else f"{times} times as fast as {name}")
-    return [f"On average it is {' and '.join(told)}."] if told else []
