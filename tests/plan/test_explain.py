@@ -42,7 +42,7 @@ def test_a_plan_is_compared_with_the_best_codec_and_told_slower_than_what_does_n
     bundle: Bundle,
 ) -> None:
     fast, small = Device("fast", 1e12, 1e9, 5.0), Device("small", 1e12, 500_000, 5.0)
-    limits = {"link": SLOW, "server": GPU, "max_drop": 0.5, "confidence": None}
+    limits = {"link": SLOW, "server": GPU, "confidence": None}
     best = plan.search(bundle, device=small, **limits)
     told = plan.explain(best, net=bundle.net)
     assert " times slower than all-edge, which does not fit there, and " in told

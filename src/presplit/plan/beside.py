@@ -109,7 +109,8 @@ def _gain(
     server = _fastest("all-server", others, expected.accuracy)
     words = [_ratio(expected, *edge) + note] if edge else []
     words += [_ratio(expected, *server)] if server else []
-    return [f"On average it is {' and '.join(filter(None, words))}."] if words else []
+    between = ", and " if note else " and "
+    return [f"On average it is {between.join(words)}."] if words else []
 
 
 def _fastest(way: str, others: Mapping[str, Plan], accuracy: float) -> tuple[str, Estimate] | None:
