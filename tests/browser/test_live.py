@@ -186,6 +186,7 @@ def test_a_page_shows_what_it_is_told_pauses_and_tells_the_end(
             page.keyboard.press("Enter")
             assert soon(lambda: facts(page)["later than 500 ms"] == "1")
     assert soon(lambda: "the process is gone" in page.locator("#state").inner_text())
+    assert page.locator("#rate").is_disabled(), "nobody is there to obey"
     page.close()
     page.errors.clear()  # that nobody answers any more is what it is about
 
@@ -237,6 +238,8 @@ def test_a_hand_on_the_panel_moves_the_cut_and_the_edge_carries_on_without_a_ser
         assert soon(lambda: "the edge computes all" in cut.inner_text())
         before = facts(page)["answers"]
         assert soon(lambda: facts(page)["answers"] != before)
+        assert soon(lambda: "the edge goes on alone" in page.locator("#alone").inner_text())
+        assert page.locator("#link").inner_text().count("not known: no reply") == 2
         page.get_by_role("button", name="Start the server").press("Enter")
         assert soon(lambda: "the server computes all" in cut.inner_text(), 15)
         page.get_by_role("button", name="Cut the link").click()

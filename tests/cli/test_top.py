@@ -36,16 +36,33 @@ EDGE = {
     },
     "exits": [{"name": "final, server", "recent": 3, "whole": 9}],
     "whys": [
-        {"name": "server", "recent": 3, "whole": 9},
-        {"name": "link_down", "recent": 1, "whole": 1},
+        {"name": "server", "words": "the server", "recent": 3, "whole": 9},
+        {"name": "link_down", "words": "no connection", "recent": 1, "whole": 1},
     ],
     "seconds": 60 * [[10.0, 5.0, 0.0, 0.002, 0.03]],
     "boundaries": [],
     "plans": [
-        {"split": 4, "at": "bottleneck", "codec": "int4", "recent": 4, "whole": 10, "current": True}
+        {
+            "split": 4,
+            "at": "bottleneck",
+            "codec": "int4",
+            "bytes": 64.0,
+            "recent": 4,
+            "whole": 10,
+            "current": True,
+        }
     ],
-    "link": {"up_bps": 2e6, "rtt_s": 0.02, "server_factor": 1.0, "device_factor": 1.0},
-    "servers": [{"address": "127.0.0.1:1", "asked": False, "why": "Connection refused"}],
+    "link": {
+        "up_bps": 2e6,
+        "rtt_s": 0.02,
+        "server_factor": 1.0,
+        "device_factor": 1.0,
+        "heard": True,
+    },
+    "sent": {"recent_bytes": 48.0, "whole_bytes": 40.0},
+    "servers": [
+        {"address": "127.0.0.1:1", "asked": False, "why": "Connection refused", "silent_s": 12.0}
+    ],
     "counts": {},
     "said": {},
     "energy": {"total_j": 1.0, "mean_j": 0.002},
@@ -60,9 +77,15 @@ def test_a_screen_and_a_line_say_what_matters(capsys: pytest.CaptureFixture[str]
     shown = capsys.readouterr().out.replace("\N{NO-BREAK SPACE}", " ")
     for words in ("answers/s: 10.0", "p99 now: 30 ms", "over 100 ms: 3", "75.0 %", "bottleneck"):
         assert words in shown
-    assert "127.0.0.1:1 is not asked now: Connection refused" in shown
+    assert "127.0.0.1:1 is not asked for 12 s now:\n  Connection refused" in shown
+    assert "no connection" in shown and "link_down" not in shown and "sent, now: 48 B" in shown
+    assert 10 * "█" + "\n" in shown and max(map(len, shown.splitlines())) <= 80
+    unseen = {**EDGE, "link": {**EDGE["link"], "heard": None, "rtt_s": 59.8}}
+    screen_once(screen(unseen, ""))
+    shown = capsys.readouterr().out
+    assert "link as seen: not known yet" in shown and "59.8 s" not in shown + line(unseen)
     said = line(EDGE)
-    assert "server 75%, link_down 25%" in said and "cut at 4 (bottleneck)" in said
+    assert "75% the server, 25% no connection" in said and "cut at 4 (bottleneck)" in said
     assert "\n" not in said and "link 2 Mbit/s, 20 ms" in said
 
 

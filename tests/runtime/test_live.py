@@ -15,7 +15,7 @@ from presplit.bundle import Bundle
 from presplit.core.costs import Device
 from presplit.core.link import Link
 from presplit.core.plans import Estimate, Plan, PlannedFor, PlanTable, Row
-from presplit.core.types import Answer
+from presplit.core.types import WHYS, Answer
 from presplit.runtime.edge import Edge
 from presplit.runtime.live.edge import EdgeLive
 from presplit.runtime.live.known import known
@@ -23,6 +23,7 @@ from presplit.runtime.live.lately import SHOWN_S, TIMES, Lately
 from presplit.runtime.live.page import showing
 from presplit.runtime.live.picture import Pictures
 from presplit.runtime.live.server import MOST_CLIENTS, ServerLive
+from presplit.runtime.live.words import EDGE, SERVER
 from presplit.runtime.serving.served import Served
 
 IMAGE = np.zeros(16, np.float32)
@@ -90,12 +91,17 @@ def test_an_edge_tells_who_answered_and_why_and_by_which_row(bundle: Bundle):
         for _ in range(8):
             edge.answer(IMAGE)
         now = answered(live, edge, 8)
-    assert now["whys"] == [{"name": "planned", "recent": 8, "whole": 8}]
+    assert now["whys"] == [
+        {"name": "planned", "recent": 8, "whole": 8, "words": "the edge, as planned"}
+    ]
     assert now["exits"] == [{"name": "final, edge", "recent": 8, "whole": 8}]
     assert [(plan["whole"], plan["current"]) for plan in now["plans"]] == [(8, True), (0, False)]
     assert now["energy"] == {"total_j": 2.0, "mean_j": 0.25}
     assert now["link"]["up_bps"] == table.usual.up_bps
-    assert now["servers"] == [{"address": "127.0.0.1:1", "asked": True, "why": ""}]
+    assert now["link"]["heard"] is not True, "what was planned is not what was seen"
+    sent = bundle.payload_bytes(1, "float32")
+    assert [plan["bytes"] for plan in now["plans"]] == [0.0, sent]
+    assert now["servers"] == [{"address": "127.0.0.1:1", "asked": True, "why": "", "silent_s": 0.0}]
     assert now["deadline_s"] == 0.5 and now["missed"]["whole"] == 0
     assert json.dumps(now)
 
@@ -108,14 +114,23 @@ def test_a_server_that_is_not_there_is_told_as_not_asked(bundle: Bundle):
             edge.answer(IMAGE)
         now = answered(live, edge, 6)
     [server] = now["servers"]
-    assert not server["asked"] and server["why"]
-    assert now["whys"] == [{"name": "link_down", "recent": 6, "whole": 6}]
+    assert not server["asked"] and server["why"] and 0 < server["silent_s"] < 5
+    assert now["whys"] == [{"name": "link_down", "recent": 6, "whole": 6, "words": "no connection"}]
     assert now["energy"] is None and now["link"] is None
 
 
-def an_answer(elapsed_s: float = 0.01) -> Answer:
+def an_answer(elapsed_s: float = 0.01, up_bytes: int = 0) -> Answer:
     scores = np.zeros(4, np.float32)
-    return Answer(2, scores, "final", "edge", "planned", elapsed_s, 0, False, 3)
+    return Answer(2, scores, "final", "edge", "planned", elapsed_s, up_bytes, False, 3)
+
+
+def test_what_was_sent_is_told_for_an_answer_and_every_why_has_words(bundle: Bundle):
+    live = EdgeLive(bundle, ALONE)
+    for up_bytes in (0, 0, 90):
+        live(an_answer(up_bytes=up_bytes))
+    with Edge.open(bundle, plan=ALONE) as edge:
+        assert live.now(edge)["sent"] == {"recent_bytes": 30.0, "whole_bytes": 30.0}
+    assert tuple(EDGE) == WHYS and set(SERVER) == set(WHYS)
 
 
 def test_answers_beyond_the_deadline_are_counted_and_energy_is_the_plans_own(bundle: Bundle):

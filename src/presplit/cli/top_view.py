@@ -24,7 +24,10 @@ def screen(now: Mapping[str, Any], state: str) -> Group:
     """Everything that is known, for a terminal of 80 columns and more."""
     parts: list[Any] = [_head(now, state), _facts(now), Text("")]
     per_s = [row[0] for row in now["seconds"]]
-    parts += [Text(f"answers a second, the last minute  {_spark(per_s)}  {max(per_s):g} at most")]
+    parts += [
+        Text(f"answers a second, the last minute, {max(per_s):g} at most"),
+        Text(_spark(per_s)),
+    ]
     if now["kind"] == "edge":
         parts += [
             _shares("who answered", now["exits"]),
@@ -50,7 +53,7 @@ def line(now: Mapping[str, Any]) -> str:
         f"{now['per_s']:.1f}/s,",
         f"half within {units.seconds(times['p50_s'])},",
         f"99 % within {units.seconds(times['p99_s'])},",
-        ", ".join(f"{name} {share}" for name, share in _recent(now["whys"])) or "no answers now",
+        ", ".join(f"{share} {name}" for name, share in _recent(now["whys"])) or "no answers now",
     ]
     if now["kind"] == "server":
         return " ".join([*words[:-1], words[-1] + f"; {now.get('inside', 0)} inside"])
@@ -58,7 +61,8 @@ def line(now: Mapping[str, Any]) -> str:
     tail += [f"; cut at {plan['split']} ({plan['at']})" for plan in now["plans"] if plan["current"]]
     link = now["link"]
     if link is not None:
-        tail.append(f"; link {units.rate(link['up_bps'])}, {units.seconds(link['rtt_s'])}")
+        known = f"{units.rate(link['up_bps'])}, {units.seconds(link['rtt_s'])}"
+        tail.append(f"; link {known if link['heard'] else _link(link)}")
     tail += [f"; {each['address']} is not asked" for each in now["servers"] if not each["asked"]]
     return " ".join(words) + "".join(tail)
 
@@ -84,6 +88,7 @@ def _facts(now: Mapping[str, Any]) -> Text:
     if now["kind"] == "edge":
         found[f"over {units.seconds(now['deadline_s'])}"] = units.count(now["missed"]["whole"])
         found["degraded"] = units.count(now["degraded"]["whole"])
+        found["sent, now"] = units.data(now["sent"]["recent_bytes"])
         if now["energy"] is not None:
             found["energy, reckoned"] = units.joules(now["energy"]["mean_j"])
     else:
@@ -108,7 +113,7 @@ def _shares(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
         share = row["recent"] / recent
         is_bad = title == "why" and row["name"] not in GOOD
         table.add_row(
-            Text(row["name"], style="yellow" if is_bad else ""),
+            Text(row.get("words", row["name"]), style="yellow" if is_bad else ""),
             f"{100 * share:5.1f} %",
             ("█" * round(BAR * share)).ljust(BAR),
             Text(f"{100 * row['whole'] / whole:.1f} % of all", style="dim"),
@@ -119,7 +124,7 @@ def _shares(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 def _plans(now: Mapping[str, Any]) -> Table:
     """The rows of the table that have answered."""
     table = Table(title="the plan", title_justify="left", title_style="dim", box=None)
-    for name in ("row", "cut at", "sent as", "now", "all"):
+    for name in ("row", "cut at", "sent as", "bytes", "now", "all"):
         table.add_column(name, header_style="dim")
     rows = list(enumerate(now["plans"]))
     used = [(number, plan) for number, plan in rows if plan["whole"] or plan["current"]]
@@ -129,6 +134,7 @@ def _plans(now: Mapping[str, Any]) -> Table:
             f"{'>' if plan['current'] else ' '} {number}",
             f"{plan['split']}, {plan['at']}",
             plan["codec"],
+            "" if plan["bytes"] is None else units.data(plan["bytes"]),
             f"{100 * plan['recent'] / recent:.1f} %",
             units.count(plan["whole"]),
             style="bold" if plan["current"] else "",
@@ -142,20 +148,31 @@ def _around(now: Mapping[str, Any]) -> Text:
     link = now["link"]
     if link is not None:
         found.append(
-            f"link as seen: {units.rate(link['up_bps'])} up, {units.seconds(link['rtt_s'])} there "
-            f"and back; server x{link['server_factor']:.3g}, this device x"
+            f"link as seen: {_link(link)}\nserver x{link['server_factor']:.3g}, this device x"
             f"{link['device_factor']:.3g} of what is planned"
         )
     for each in now["servers"]:
-        words = "is asked" if each["asked"] else f"is not asked now: {each['why']}"
-        found.append(f"\n{each['address']} {words}", style="" if each["asked"] else "red")
+        found.append(f"\n{each['address']} ")
+        if each["asked"]:
+            found.append("is asked")
+            continue
+        found.append(f"is not asked for {each['silent_s']:.0f} s now:", style="red")
+        found.append(f"\n  {each['why']}", style="dim")
     return found
+
+
+def _link(link: Mapping[str, Any]) -> str:
+    """What is known of the link, which is nothing while requests have no reply."""
+    if link["heard"]:
+        return f"{units.rate(link['up_bps'])} up, {units.seconds(link['rtt_s'])} there and back"
+    return "not known yet" if link["heard"] is None else "not known: no reply"
 
 
 def _recent(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """The shares of the last seconds that are any."""
     total = sum(row["recent"] for row in rows) or 1
-    return [(row["name"], f"{row['recent'] / total:.0%}") for row in rows if row["recent"]]
+    named = [(row.get("words", row["name"]), row["recent"]) for row in rows if row["recent"]]
+    return [(words, f"{count / total:.0%}") for words, count in named]
 
 
 def _spark(values: Sequence[float]) -> str:

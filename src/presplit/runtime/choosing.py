@@ -43,6 +43,11 @@ class Choosing:
         return self._estimate.now
 
     @property
+    def is_heard(self) -> bool | None:
+        """Whether the last request had a reply; None before the first one."""
+        return self._estimate.is_heard
+
+    @property
     def probed_bytes(self) -> int:
         """The payload of all requests that were sent only to learn of the link."""
         return self._probing.sent_bytes

@@ -47,7 +47,7 @@ from presplit.runtime.opened import Opened
 from presplit.runtime.pace import Pace
 from presplit.runtime.sending import Sending
 from presplit.runtime.trip import Trip
-from presplit.runtime.upstream import Upstream
+from presplit.runtime.upstream import Failure, Upstream
 from presplit.runtime.upstreams.first_of import FirstOf
 from presplit.runtime.upstreams.guard import Guarded
 from presplit.runtime.upstreams.servers import guarded, named
@@ -271,12 +271,16 @@ class Edge:
         return None if self._choosing is None else self._choosing.now
 
     @property
+    def is_heard(self) -> bool | None:
+        """Whether the last request of an edge with a table had a reply; None before the first."""
+        return None if self._choosing is None else self._choosing.is_heard
+
+    @property
     def counts(self) -> dict[str, int]:
         """What happened so far, by name: answers by their ``why``, and what the guard counted.
 
         Of the guard are: requests ``asked`` and ``not asked``, ``replies`` that were used, those
-        that were ``late`` or a ``bad_reply`` (of another request, another form, not finite) and so
-        ignored, ``retries``, ``breaks`` of the breaker and ``probes``.
+        ``late`` or a ``bad_reply`` and so ignored, ``retries``, ``breaks`` of it and ``probes``.
         """
         found = {f"answers {why}": count for why, count in sorted(self._whys.items())}
         for other in (self._guard, self._behind):
@@ -286,14 +290,11 @@ class Edge:
 
     @property
     def said(self) -> dict[str, str]:
-        """What the link or the server last told of a failure, by the ``why`` of answers.
-
-        It is for people: gRPC's own words, such as those of a TLS handshake that failed.
-        """
+        """What link or server last told of a failure, by the answers' ``why``, in gRPC's words."""
         return {} if self._guard is None else dict(self._guard.said)
 
     @property
-    def not_asked(self) -> dict[str, str]:
+    def not_asked(self) -> dict[str, Failure]:
         """The servers that are not asked for the moment, and why: their breakers are open."""
         return {} if self._guard is None else self._guard.not_asked
 

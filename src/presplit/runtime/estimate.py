@@ -53,6 +53,8 @@ class Estimate:
         self.computed_at = time.monotonic()
         self._opened_at = self.computed_at
         self._heard_at = dict[int, float]()
+        self.is_heard: bool | None = None
+        """Whether the last request had a reply, if there was one."""
 
     @property
     def sound_bps(self) -> float:
@@ -87,6 +89,8 @@ class Estimate:
         """A request had its reply, or has none."""
         now = time.monotonic()
         self._heard_at[math.frexp(asked.nbytes)[1]] = now
+        if asked.why != "planned":  # one that was given up says nothing
+            self.is_heard = asked.why in ("overloaded", "refused", "server")
         if asked.why == "overloaded":
             self._overloads += 1
             return

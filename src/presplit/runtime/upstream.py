@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -40,12 +40,14 @@ class Request:
 class Failure:
     """Why no reply can be used; ``detail`` is for people.
 
-    ``again_s`` is how long the server asks to be left alone, 0 if it says nothing of that.
+    ``again_s`` is how long the server asks to be left alone, 0 if it says nothing of that; ``at``
+    when it failed, on the clock of `time.monotonic`.
     """
 
     why: Why
     detail: str
     again_s: float = 0.0
+    at: float = field(default_factory=time.monotonic, compare=False)
 
 
 OnChange = Callable[[str, Failure | None], None]

@@ -2,16 +2,18 @@
 import * as say from "./live_words.js";
 import * as charts from "./live_charts.js";
 import * as panel from "./live_panel.js";
-import { by, facts, legend, picture, planRows, set, shareTables, strip } from "./live_parts.js";
+import { by, facts, legend, make, picture, planRows, set, shareTables, strip } from "./live_parts.js";
 
 const SILENT_MS = 3000;
-let last = null, drawn = null, paused = false, heard = 0, isOpen = false, isOver = false;
+const FIRST_MS = 1000, MOST_MS = 60000, TRIES = 12; // some ten minutes in all
+let last = null, drawn = null, paused = false, heard = 0, isOpen = false, isOver = false, tries = 0;
 
 function state(name, words) {
   const place = by("state");
   place.className = `state ${name}`;
   set(place, words);
   document.body.classList.toggle("gone", name === "gone");
+  panel.enable(name !== "gone");
 }
 
 function tell() {
@@ -23,7 +25,7 @@ function tell() {
 }
 
 const hue = (name) => (say.isGood(name) ? "s1" : "s5");
-const words = (rows, kind) => rows.map((row) => ({ ...row, words: say.why(row.name, kind), hue: row.name === "server" ? "s2" : hue(row.name) }));
+const words = (rows) => rows.map((row) => ({ ...row, hue: row.name === "server" ? "s2" : hue(row.name) }));
 const named = (rows, tone) => rows.map((row) => ({ ...row, words: row.name, hue: tone ?? (row.name.endsWith("server") ? "s2" : "s1") }));
 
 function head(now) {
@@ -38,6 +40,7 @@ function head(now) {
   if (now.kind === "edge") {
     found.push([`later than ${say.seconds(now.deadline_s)}`, say.count(now.missed.whole), now.missed.recent ? "bad" : ""]);
     found.push(["less good than planned", say.count(now.degraded.whole), now.degraded.recent ? "warn" : ""]);
+    found.push(["sent for an answer, now", say.bytes(now.sent.recent_bytes)]);
     if (now.energy) found.push(["energy an answer, reckoned", say.joules(now.energy.mean_j)]);
   } else if (now.crew) {
     found.push(["waiting or computed", say.count(now.inside)]);
@@ -66,26 +69,35 @@ function edge(now) {
   const end = now.boundaries.length - 1;
   by("now").hidden = false;
   const how = { 0: "the server computes all of it", [end]: "the edge computes all of it" }[current.split];
-  set(by("cut"), how ? `Now ${how}.` : `Now the edge computes up to ${current.at}, and sends that as ${current.codec}.`);
+  set(by("cut"), how ? `Now ${how}.` : `Now the edge computes up to ${current.at}, and sends that as ${current.codec}${current.bytes === null ? "" : `, ${say.bytes(current.bytes)}`}.`);
   set(by("planned"), now.planned_for ? `Planned to run ${now.planned_for}.` : "");
-  strip(by("strip"), now.boundaries, current.split);
-  shareTables(by("shares"), [["Who answered", named(now.exits)], ["And why", words(now.whys, "edge")]]);
+  strip(by("strip"), now.boundaries, current);
+  alone(now.servers);
+  shareTables(by("shares"), [["Who answered", named(now.exits)], ["And why", words(now.whys)]]);
   by("plans").hidden = now.plans.length < 2;
   if (now.plans.length > 1) {
-    const left = planRows(by("rows"), now.plans);
+    const left = planRows(by("rows"), now.plans, end);
     set(by("rows-left"), left ? `${left} more rows were not the best so far.` : "");
   }
   const link = now.link;
   facts(by("link"), link ? [
-    ["rate up, as seen", say.rate(link.up_bps)],
-    ["round trip, as seen", say.seconds(link.rtt_s)],
+    ["rate up, as seen", say.linkNow(link)[0]],
+    ["round trip, as seen", say.linkNow(link)[1]],
     ["the server takes, of what is planned", say.times(link.server_factor)],
     ["this device takes, of what is planned", say.times(link.device_factor)],
   ] : []);
-  const servers = now.servers.map((each) => each.asked ? `${each.address} is asked` : `${each.address} is not asked now: ${each.why}`);
-  list(by("servers"), servers.length ? servers : ["No server is asked: the edge is alone."]);
+  const servers = now.servers.map((each) => each.asked ? [`${each.address} is asked`] : [`${each.address} is not asked now`, each.why]);
+  list(by("servers"), servers.length ? servers : [["No server is asked: the edge is alone."]]);
   facts(by("counts"), Object.entries(now.counts).map(([name, value]) => [name, say.count(value)]));
   shown(now.picture);
+}
+
+// What is the matter, where every server is silent.
+function alone(servers) {
+  const silent = servers.filter((each) => !each.asked);
+  const isAlone = silent.length && silent.length === servers.length;
+  const since = Math.min(...silent.map((each) => each.silent_s));
+  set(by("alone"), isAlone ? `Server not reached for ${say.since(since)}; the edge goes on alone.` : "");
 }
 
 function shown(found) {
@@ -94,19 +106,21 @@ function shown(found) {
 }
 
 function server(now) {
-  shareTables(by("shares"), [["What became of requests", words(now.whys, "server")], ["For which model", named(now.models, "s2")], ["From whom", named(now.clients, "s4")]]);
+  shareTables(by("shares"), [["What became of requests", words(now.whys)], ["For which model", named(now.models, "s2")], ["From whom", named(now.clients, "s4")]]);
   const broken = Object.entries(now.broken).map(([path, error]) => `not served: ${path}: ${error}`);
-  list(by("servers"), [...Object.entries(now.bundles).map(([key, path]) => `${key} from ${path}`), ...broken]);
+  list(by("servers"), [...Object.entries(now.bundles).map(([key, path]) => `${key} from ${path}`), ...broken].map((line) => [line]));
   facts(by("counts"), Object.entries(now.crew ?? {}).map(([name, value]) => [name, say.count(value)]));
 }
 
+// `lines`: a sentence each, and what a program said itself, if it did.
 function list(place, lines) {
-  const mark = lines.join("\n");
+  const mark = lines.map(([line]) => line).join("\n");
   if (place.dataset.mark === mark) return;
   place.dataset.mark = mark;
-  place.replaceChildren(...lines.map((line) => {
+  place.replaceChildren(...lines.map(([line, own]) => {
     const item = document.createElement("li");
     item.textContent = line;
+    if (own) item.append(make("details", {}, make("summary", {}, "in the program's own words"), make("code", {}, own)));
     if (line.includes("not asked") || line.startsWith("not served")) item.className = "bad";
     return item;
   }));
@@ -129,8 +143,16 @@ function draw() {
 
 function listen() {
   const source = new EventSource("events");
-  source.onopen = () => { isOpen = true; heard = performance.now(); tell(); };
-  source.onerror = () => { isOpen = false; tell(); };
+  source.onopen = () => { isOpen = true; tries = 0; heard = performance.now(); tell(); };
+  // The browser's own retries never end, and each one is an error on its console.
+  source.onerror = () => {
+    isOpen = false;
+    source.close();
+    tries += 1;
+    if (tries > TRIES) return over("the process is gone; reload to look again");
+    setTimeout(listen, Math.min(MOST_MS, FIRST_MS * 2 ** (tries - 1)));
+    tell();
+  };
   source.onmessage = (event) => {
     heard = performance.now();
     isOpen = true;
@@ -138,7 +160,12 @@ function listen() {
     requestAnimationFrame(draw);
     tell();
   };
-  source.addEventListener("end", () => { isOver = true; source.close(); state("gone", "the process has ended"); });
+  source.addEventListener("end", () => { source.close(); over("the process has ended"); });
+}
+
+function over(words) {
+  isOver = true;
+  state("gone", words);
 }
 
 by("pause").addEventListener("click", () => {

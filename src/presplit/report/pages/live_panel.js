@@ -4,7 +4,6 @@ import { by, set } from "./live_parts.js";
 
 const LEAST_BPS = 1e4, STEPS = 20; // a slider's steps in a factor of ten
 const HELD_MS = 1500;
-const DEAD_S = 2; // no link that the sliders make takes so long
 
 const bps = (step) => Number((LEAST_BPS * 10 ** (step / STEPS)).toPrecision(2));
 const step = (value) => Math.round(STEPS * Math.log10(value / LEAST_BPS));
@@ -56,6 +55,11 @@ export function start() {
   by("server").addEventListener("click", () => order({ server: !now.server }));
 }
 
+// Whether somebody is there to obey.
+export function enable(isThere) {
+  for (const each of document.querySelectorAll("#panel input, #panel button")) each.disabled = !isThere;
+}
+
 export function show(panel, link) {
   now = panel;
   by("panel").hidden = false;
@@ -67,7 +71,7 @@ export function show(panel, link) {
   by("outage").setAttribute("aria-pressed", String(panel.outage));
   set(by("outage"), panel.outage ? "Mend the link" : "Cut the link");
   set(by("server"), panel.server ? "Stop the server" : "Start the server");
-  const isDead = link && link.rtt_s > DEAD_S;
-  if (isDead) set(by("believed"), "The edge takes the link for cut, and tries it now and then.");
+  if (link && link.heard === null) set(by("believed"), "The edge has not asked over the link yet.");
+  else if (link && !link.heard) set(by("believed"), "The last request had no reply: the edge tries the link now and then.");
   else if (link) set(by("believed"), `The edge itself has seen: ${say.rate(link.up_bps)} up, ${say.seconds(link.rtt_s)} there and back.`);
 }

@@ -59,8 +59,9 @@ export function shareTables(parent, tables) {
   });
 }
 
-// The net between its boundaries, cut at `split`; a long one as a bar of two parts.
-export function strip(list, boundaries, split) {
+// The net between its boundaries, cut as `plan` says; a long one as a bar of two parts.
+export function strip(list, boundaries, plan) {
+  const split = plan.split;
   const long = boundaries.length > 14;
   renewed(list, [boundaries, long ? split : 0], () => {
     if (long) {
@@ -79,22 +80,33 @@ export function strip(list, boundaries, split) {
   if (long) return;
   [...list.children].forEach((item, n) => {
     const number = Math.ceil(n / 2);
+    if (n % 2 === 0) as(item, number === split && number < boundaries.length - 1 && plan.bytes !== null ? `${say.bytes(plan.bytes)} sent` : "");
     const name = n % 2 ? `segment ${number <= split ? "edge" : "server"}` : `boundary${number === split ? " cut" : ""}`;
     if (item.className !== name) item.className = name;
   });
 }
 
+// What is sent at a boundary, as a second line below the bytes of its values.
+function as(item, words) {
+  const sizes = item.querySelectorAll("small");
+  if (sizes.length === 1 && words) item.append(make("small", {}, words));
+  else if (sizes.length === 2 && !words) sizes[1].remove();
+  else if (words) set(sizes[1], words);
+}
+
 // The rows of the table that have answered, and the one that does now.
-export function planRows(table, plans) {
+export function planRows(table, plans, end) {
   const shown = plans.map((plan, number) => ({ ...plan, number })).filter((plan) => plan.whole || plan.current);
-  const columns = ["row", "cut at", "sent as", "exits that answer", "now", "all"];
+  const columns = ["way", "sent as", "bytes sent", "exits that answer", "now", "all"];
   renewed(table, shown.map((plan) => plan.number), () => [
-    make("thead", {}, make("tr", {}, ...columns.map((name, n) => make("th", { class: n && n < 4 ? "text" : "", scope: "col" }, name)))),
+    make("thead", {}, make("tr", {}, ...columns.map((name, n) => make("th", { class: [0, 1, 3].includes(n) ? "text" : "", scope: "col" }, name)))),
     make("tbody", {}, ...shown.map((plan) => {
       const exits = Object.entries(plan.exits).map(([name, least]) => `${name} from ${Number(least.toPrecision(3))}`).join(", ");
-      const words = [`${plan.split}, ${plan.at}`, plan.codec, exits || "none", "", ""];
-      return make("tr", {}, make("th", { scope: "row" }, String(plan.number)),
-        ...words.map((word, n) => make("td", { class: n < 3 ? "text" : "", "data-label": columns[n + 1] }, word)));
+      const isSent = plan.split !== end;
+      const bytes = plan.bytes === null ? "not known" : say.bytes(plan.bytes);
+      const words = [isSent ? plan.codec : "nothing", isSent ? bytes : "none", exits || "none", "", ""];
+      return make("tr", {}, make("th", { scope: "row", class: "text" }, say.cut(plan, end)),
+        ...words.map((word, n) => make("td", { class: n === 0 || n === 2 ? "text" : "", "data-label": columns[n + 1] }, word)));
     })),
   ]);
   const sum = (key) => shown.reduce((total, plan) => total + plan[key], 0) || 1;

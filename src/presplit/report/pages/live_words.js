@@ -25,19 +25,16 @@ export const since = (value) => {
   return value < 6000 ? `${(value / 60).toFixed(0)} min` : `${(value / 3600).toFixed(1)} h`;
 };
 
-const EDGE = {
-  confident: "an exit was sure",
-  planned: "the edge, as planned",
-  server: "the server",
-  late: "no reply by the deadline",
-  no_time: "too little time to ask",
-  link_down: "no connection",
-  overloaded: "the server had no room",
-  refused: "the server does not take it",
-  bad_reply: "the reply was not usable",
-  failed: "an engine failed",
-};
-const SERVER = { ...EDGE, server: "answered in full", confident: "an exit was sure", late: "its time was over", link_down: "whoever asked has gone", overloaded: "no room: sent away" };
-
-export const why = (name, kind) => (kind === "server" ? SERVER : EDGE)[name] ?? name;
 export const isGood = (name) => ["confident", "planned", "server"].includes(name);
+
+// Where the net is cut, of so many segments.
+export const cut = (plan, end) => {
+  if (plan.split === 0) return "all on the server";
+  return plan.split === end ? "all on the edge" : `cut at ${plan.at}`;
+};
+
+// The link is known while requests have replies.
+export const linkNow = (link) => {
+  if (link.heard) return [rate(link.up_bps), seconds(link.rtt_s)];
+  return link.heard === null ? ["not known yet", "not known yet"] : ["not known: no reply", "not known: no reply"];
+};

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -12,12 +13,14 @@ from typing import Any
 from msgspec import structs
 
 from presplit.bundle import Bundle
+from presplit.core.errors import PresplitError
 from presplit.core.plans import Plan, PlanTable
 from presplit.core.types import Answer
 from presplit.runtime.edge import DEFAULT_DEADLINE_S, Edge, plans_of
-from presplit.runtime.live.lately import Key, Lately, shares
+from presplit.runtime.live.lately import SENT, Key, Lately, shares
 from presplit.runtime.live.picture import Pictures
 from presplit.runtime.live.times import told
+from presplit.runtime.live.words import EDGE
 
 ON_SERVER: Key = ("where", "server")
 DEGRADED: Key = ("what", "degraded")
@@ -62,7 +65,7 @@ class EdgeLive:
             keys.append(DEGRADED)
         if answer.elapsed_s > self.deadline_s:
             keys.append(MISSED)
-        self._lately.add(answer.elapsed_s, *keys)
+        self._lately.add(answer.elapsed_s, *keys, sent_bytes=answer.up_bytes)
         self._last = answer
 
     def now(self, edge: Edge) -> dict[str, Any]:
@@ -82,14 +85,17 @@ class EdgeLive:
             "missed": {"recent": recent.kinds[MISSED], "whole": whole[MISSED]},
             "times": told(self._lately, recent),
             "exits": shares("exit", recent.kinds, whole),
-            "whys": shares("why", recent.kinds, whole),
+            "whys": shares("why", recent.kinds, whole, EDGE),
             "seconds": self._lately.seconds(ON_SERVER, DEGRADED),
             "boundaries": [
                 {"name": each.name, "bytes": each.nbytes} for each in self._bundle.net.boundaries
             ],
             "plans": self._plans(recent.kinds, whole),
             "planned_for": self._planned_for(),
-            "link": None if conditions is None else structs.asdict(conditions),
+            "sent": self._sent(recent.kinds, whole),
+            "link": None
+            if conditions is None
+            else {**structs.asdict(conditions), "heard": edge.is_heard},
             "servers": self._servers(edge),
             "counts": edge.counts,
             "said": edge.said,
@@ -109,6 +115,7 @@ class EdgeLive:
                     "split": plan.split,
                     "at": self._bundle.net.boundaries[plan.split].name,
                     "codec": plan.codec,
+                    "bytes": self._payload_bytes(plan),
                     "form": plan.form,
                     "server_form": plan.server_form,
                     "exits": exits,
@@ -119,6 +126,22 @@ class EdgeLive:
             )
         return found
 
+    def _payload_bytes(self, plan: Plan) -> float | None:
+        """What one sample takes at the plan's cut, encoded; None where that is not known."""
+        if plan.split == self._bundle.net.last:
+            return 0.0
+        with contextlib.suppress(PresplitError):
+            return self._bundle.payload_bytes(plan.split, plan.codec)
+        return None
+
+    def _sent(self, recent: Counter[Key], whole: Counter[Key]) -> dict[str, float]:
+        """Bytes that were sent for an answer on average; most answers may have sent nothing."""
+        lately = sum(count for key, count in recent.items() if key[0] == "why")
+        return {
+            "recent_bytes": recent[SENT] / max(1, lately),
+            "whole_bytes": whole[SENT] / max(1, self._lately.count),
+        }
+
     def _planned_for(self) -> str | None:
         """Where the plan was made to run, in words; a table is of the bundle's plan."""
         plan = self._bundle.plan if isinstance(self._plan, PlanTable) else self._plan
@@ -127,11 +150,19 @@ class EdgeLive:
 
     def _servers(self, edge: Edge) -> list[dict[str, object]]:
         """Each server, and why it is not asked now, if so."""
-        out = {each: why.removeprefix(SINCE)[:MOST_WHY] for each, why in edge.not_asked.items()}
-        return [
-            {"address": each, "asked": each not in out, "why": out.get(each, "")}
-            for each in self._asked
-        ]
+        out, now = edge.not_asked, time.monotonic()
+        found = list[dict[str, object]]()
+        for each in self._asked:
+            failed = out.get(each)
+            found.append(
+                {
+                    "address": each,
+                    "asked": failed is None,
+                    "why": failed.detail.removeprefix(SINCE)[:MOST_WHY] if failed else "",
+                    "silent_s": now - failed.at if failed else 0.0,
+                }
+            )
+        return found
 
     def _energy(self, whole: Counter[Key]) -> dict[str, float] | None:
         """What the plans reckon that all answers took, in joules; None where they reckon nothing.

@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 SHOWN_S = 60
@@ -25,6 +25,8 @@ STEPS = 50
 
 Key = tuple[str, str]
 """What is counted: a kind such as ``why``, and which one of that kind."""
+SENT: Key = ("bytes", "sent")
+"""What is counted in bytes."""
 
 
 @dataclass
@@ -36,10 +38,11 @@ class _Second:
     kinds: Counter[Key] = field(default_factory=Counter[Key])
     times: list[float] = field(default_factory=list[float])
 
-    def add(self, seconds: float | None, keys: Sequence[Key]) -> None:
+    def add(self, seconds: float | None, keys: Sequence[Key], sent_bytes: int) -> None:
         self.count += 1
         for key in keys:
             self.kinds[key] += 1
+        self.kinds[SENT] += sent_bytes
         if seconds is None:
             return
         if len(self.times) < TIMES:
@@ -81,15 +84,19 @@ class Lately:
         self.kinds = Counter[Key]()
         """All that ever came, by kind."""
 
-    def add(self, seconds: float | None, *keys: Key) -> None:
-        """Count one event that took so long (None: it is no answer), under each of ``keys``."""
+    def add(self, seconds: float | None, *keys: Key, sent_bytes: int = 0) -> None:
+        """Count one event that took so long (None: it is no answer), under each of ``keys``.
+
+        ``sent_bytes`` were sent for it, which is counted under `SENT`.
+        """
         number = int(self._clock())
         with self._lock:
             self.count += 1
             self.kinds.update(keys)
+            self.kinds[SENT] += sent_bytes
             if not self._seconds or self._seconds[-1].number < number:
                 self._seconds.append(_Second(number))
-            self._seconds[-1].add(seconds, keys)
+            self._seconds[-1].add(seconds, keys, sent_bytes)
             if seconds is not None:
                 self._steps[round(STEPS * math.log(max(seconds, 1e-6)))] += 1
                 self._longest_s = max(self._longest_s, seconds)
@@ -155,8 +162,10 @@ class Recent:
     spread: Spread
 
 
-def shares(kind: str, recent: Counter[Key], whole: Counter[Key]) -> list[dict[str, object]]:
-    """Each one of a kind with its counts, most first.
+def shares(
+    kind: str, recent: Counter[Key], whole: Counter[Key], words: Mapping[str, str] | None = None
+) -> list[dict[str, object]]:
+    """Each one of a kind with its counts, most first, and in ``words`` where these have it.
 
     >>> now, ever = Counter({("why", "late"): 1}), Counter({("why", "late"): 2, ("row", "0"): 9})
     >>> shares("why", now, ever)
@@ -164,4 +173,9 @@ def shares(kind: str, recent: Counter[Key], whole: Counter[Key]) -> list[dict[st
     """
     names = [(count, key) for key, count in whole.items() if key[0] == kind]
     names.sort(key=lambda each: (-each[0], each[1]))
-    return [{"name": key[1], "recent": recent[key], "whole": count} for count, key in names]
+    found: list[dict[str, object]] = [
+        {"name": key[1], "recent": recent[key], "whole": count} for count, key in names
+    ]
+    if words is not None:
+        found = [{**row, "words": words.get(str(row["name"]), row["name"])} for row in found]
+    return found

@@ -10,6 +10,7 @@ from typing import Any
 
 from presplit.runtime.live.lately import Key, Lately, shares
 from presplit.runtime.live.times import told
+from presplit.runtime.live.words import SERVER
 from presplit.runtime.serving.process import Told
 from presplit.runtime.serving.served import Served
 
@@ -62,7 +63,7 @@ class ServerLive:
             "per_s": recent.per_s,
             "refused": {"recent": recent.kinds[REFUSED], "whole": whole[REFUSED]},
             "times": told(self._lately, recent),
-            "whys": shares("why", recent.kinds, whole),
+            "whys": shares("why", recent.kinds, whole, SERVER),
             "models": shares("model", recent.kinds, whole),
             "clients": shares("client", recent.kinds, whole),
             "seconds": self._lately.seconds(IN_FULL, REFUSED),

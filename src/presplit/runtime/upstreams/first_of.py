@@ -74,9 +74,9 @@ class FirstOf:
         return found
 
     @property
-    def not_asked(self) -> dict[str, str]:
+    def not_asked(self) -> dict[str, Failure]:
         """The servers that are not asked for the moment, and why."""
-        found = dict[str, str]()
+        found = dict[str, Failure]()
         for server in self._servers:
             found |= server.up.not_asked
         return found

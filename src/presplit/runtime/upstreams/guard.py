@@ -89,10 +89,10 @@ class Guarded:
         self._on_change: OnChange | None = None
 
     @property
-    def not_asked(self) -> dict[str, str]:
+    def not_asked(self) -> dict[str, Failure]:
         """The server, and why it is not asked for the moment; empty while it is."""
         why = self._open
-        return {} if why is None else {self._address or "the server": why.detail}
+        return {} if why is None else {self._address or "the server": why}
 
     def on_heal(self, call: Callable[[], None]) -> None:
         """Have ``call`` called whenever the server is back."""
