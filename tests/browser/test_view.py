@@ -64,10 +64,22 @@ def test_the_page_is_light_and_there_at_once_and_the_cut_moves_by_keyboard(
     assert 0 < sum(sizes) < MOST_BYTES
     paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
     assert paint < PAINT_MS
-    page.locator("#cut").focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "cut", "it comes first"
     page.keyboard.press("ArrowRight")
     waiting_for(page, "#said", "Cut after h1, 2 of 3 segments on the device")
     assert page.get_attribute("#cut", "aria-valuenow") == "2"
+    for key in ("Tab", "ArrowRight", "ArrowRight"):
+        page.keyboard.press(key)
+    focused = "document.activeElement.parentElement.dataset.segment"
+    assert page.evaluate(focused) == "2"
+    page.keyboard.press("Tab")  # one segment alone is a stop
+    assert page.evaluate("document.activeElement.id") == "exit-early"
+    assert "of all samples" in page.get_attribute("#sure-early", "aria-valuetext")
+    waiting_for(page, "#adds", "Together the segments take")
+    assert page.locator("#brief").is_hidden()
+    page.set_viewport_size({"width": 1280, "height": 240})
+    waiting_for(page, "#brief", "Cut after h1")  # while one drags where it cannot be seen
 
 
 @pytest.mark.long
@@ -115,10 +127,20 @@ def test_a_segment_opens_and_exits_codec_and_link_change_what_is_predicted(
     page.select_option("#link", "other …")
     page.fill("#link-own", "up=3M,rtt=4miles")
     page.keyboard.press("Tab")
-    waiting_for(page, "#problem", "expected a time, as in 40ms, got '4miles'")
+    waiting_for(page, "#problem", "expected a time, as in 40ms, got '4miles'. Nothing is predicted")
+    assert page.locator("#shown[inert]").count() == page.locator("[aria-invalid=true]").count() == 1
+    assert page.locator("#run").is_disabled()
+    assert not page.locator("#chosen").is_visible()  # the same is not said twice
+    assert axe(page) == []
+    page.fill("#link-own", "rubbish")
+    page.keyboard.press("Tab")
+    waiting_for(page, "#problem", "no link named 'rubbish', and")
+    assert len(page.locator("#problem").inner_text()) < 200
     page.fill("#link-own", "up=3M,rtt=40ms")
     page.keyboard.press("Tab")
     page.wait_for_selector("#problem:empty", state="attached")
+    assert page.locator("#shown[inert]").count() == page.locator("[aria-invalid=true]").count() == 0
+    assert page.locator("#run").is_enabled()
     page.locator("#choose").click()
     waiting_for(page, "#said", "device")
     assert page.locator(".star").count() == 1
@@ -148,5 +170,7 @@ def test_a_run_is_shown_under_the_prediction_on_a_phone_too(
     waiting_for(page, "#trial", "times the predicted one")
     assert page.locator("#measured span").count() == 4
     assert page.locator("#measured-key").is_visible()
+    assert page.locator("#together span").count() == 4
+    waiting_for(page, "#key td", "predicted together")
     assert fits(page)
     assert axe(page) == []

@@ -9,6 +9,7 @@ from typing import Any
 from presplit.bundle import Bundle
 from presplit.core.errors import BundleError
 from presplit.core.routing import grid
+from presplit.core.short_names import short_names
 from presplit.lab.view.here import THIS
 from presplit.lab.view.kernels import Piece, Shown
 from presplit.lab.view.opened import AGREEMENT, KNOWN, UNKNOWN
@@ -30,6 +31,7 @@ def describe(places: Places) -> dict[str, Any]:
     bundle, here = places.net.bundle, places.here
     manifest, net = bundle.manifest, bundle.net
     shown = here.placed.operators
+    short = ["input", *short_names([boundary.name for boundary in net.boundaries[1:]])]
     segment_s = [float(row.mean()) for row in here.placed.segment_s]
     exit_s = [float(row.mean()) for row in here.placed.exit_s]
     return {
@@ -39,15 +41,21 @@ def describe(places: Places) -> dict[str, Any]:
         "weights": sum(part.weights for part in (*manifest.segments, *manifest.exits.values())),
         "here": {
             "s": here.warm_s,
+            "segments_s": sum(segment_s),
+            "wake_s": here.costs.forms["float32"].wake_s,
+            "pause_s": here.costs.pause_s,
             "processor": here.costs.processor,
             "engine": here.costs.engine,
             "threads": here.costs.threads,
         },
         "accuracy": {"kind": places.net.accuracy, "what": ACCURACIES[places.net.accuracy]},
-        "boundaries": [_boundary(bundle, number) for number in range(net.last + 1)],
+        "boundaries": [
+            {"short": name, **_boundary(bundle, number)} for number, name in enumerate(short)
+        ],
         "segments": [
             {
                 "name": net.boundaries[number + 1].name,
+                "short": short[number + 1],
                 "macs": part.macs,
                 "weights": part.weights,
                 "s": segment_s[number],

@@ -1,10 +1,13 @@
 // The page of `presplit view`: what is chosen goes to the planner, and what it says is drawn. Nothing is computed here.
 import { byId, bytes, chance, count, make, percent, seconds } from "./view_words.js";
 import { drawNet, showPlan, where } from "./view_net.js";
-import { drawEnds, drawFacts, drawTimes } from "./view_times.js";
+import { apart, drawEnds, drawFacts, drawTimes } from "./view_times.js";
 
 const OTHER = "other …";
-let net, wish, best = null, predicted = null, measured = null;
+const MUCH = 1.5;
+let net, wish, best = null, predicted = null, measured = null, running = false;
+
+const lockRun = () => { byId("run").disabled = running || byId("problem").textContent !== ""; };
 
 async function ask(path, value) {
   const given = value === undefined ? {} : { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(value) };
@@ -31,12 +34,27 @@ const predict = newest(async () => {
   try {
     const asked = JSON.stringify(wish);
     predicted = await ask("predict", wish);
-    byId("problem").textContent = "";
+    tellProblem(null);
     // What does not go together was brought to what does; a newer wish is not overruled by that.
     if (JSON.stringify(wish) === asked) Object.assign(wish, predicted.plan);
     show();
-  } catch (error) { byId("problem").textContent = error.message; }
+  } catch (error) { tellProblem(error); }
 });
+
+// What does not work is said once and short, and what is shown of before is not taken for what is asked now.
+function tellProblem(error) {
+  byId("problem").textContent = error ? `${short(error.message)}. Nothing is predicted until that is mended: what is shown is of before.` : "";
+  byId("shown").inert = Boolean(error);
+  byId("brief").classList.toggle("old", Boolean(error));
+  byId("chosen").hidden = Boolean(error);
+  lockRun();
+  for (const field of document.querySelectorAll("#choices input[type=text]")) {
+    field.setAttribute("aria-invalid", String(Boolean(error) && !field.hidden && error.message.includes(`'${field.value.trim()}'`)));
+  }
+}
+
+// An error names all that there is to choose from, which the page has in its lists.
+const short = (message) => message.replace(/; there are: .*$/s, ", and it is no list of numbers as the field shows");
 
 const choose = newest(async () => {
   try {
@@ -64,7 +82,8 @@ function show() {
   showChoices();
   byId("said").textContent = `${capital(where(wish.split))}: half of the answers are there within ${seconds(times.p50_s)}, 99 % within ${seconds(times.p99_s)}` +
     (wish.deadline_s ? `, and ${chance(times.in_time)} by the deadline of ${seconds(wish.deadline_s)}.` : ".");
-  byId("brief").textContent = `Predicted: half ${seconds(times.p50_s)}, 99 % ${seconds(times.p99_s)}`;
+  byId("brief").textContent = `${capital(where(wish.split))}: half ${seconds(times.p50_s)}, 99 % ${seconds(times.p99_s)}` +
+    (wish.deadline_s ? `, ${chance(times.in_time)} in time` : "");
   drawTimes(predicted, measured, wish.deadline_s);
   drawFacts(predicted, wish.deadline_s);
   drawEnds(predicted, measured);
@@ -73,8 +92,9 @@ function show() {
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
 async function run() {
-  const button = byId("run"), asked = JSON.stringify(wish);
-  button.disabled = true;
+  const asked = JSON.stringify(wish);
+  running = true;
+  lockRun();
   byId("trial").textContent = "Running: answers are asked for three seconds (the first time the server has to start).";
   try {
     const found = await ask("run", wish);
@@ -82,7 +102,10 @@ async function run() {
     measured = found;
     byId("trial").textContent = toldTrial(found);
     show();
-  } catch (error) { byId("trial").textContent = `Not measured: ${error.message}`; } finally { button.disabled = false; }
+  } catch (error) { byId("trial").textContent = `Not measured: ${error.message}`; } finally {
+    running = false;
+    lockRun();
+  }
 }
 
 function toldTrial(found) {
@@ -91,7 +114,14 @@ function toldTrial(found) {
   const ratio = found.mean_s / predicted.times.mean_s;
   const inTime = found.in_time == null ? "" : ` ${chance(found.in_time)} by the deadline.`;
   return `${found.answers} answers: half within ${seconds(found.p50_s)}, 99 % within ${seconds(found.p99_s)}, ` +
-    `mean ${seconds(found.mean_s)}, ${Number(ratio.toPrecision(3))} times the predicted one.${inTime} ${notes}`;
+    `mean ${seconds(found.mean_s)}, ${Number(ratio.toPrecision(3))} times the predicted one.${inTime} ${whySlower(ratio, found)}${notes}`;
+}
+
+// Where most of the time went that was not predicted, and what makes that so.
+function whySlower(ratio, found) {
+  if (ratio <= MUCH) return "";
+  const [part] = apart(predicted.parts, found.parts).sort((one, other) => other.more - one.more);
+  return `Most of the difference, ${seconds(part.more)}, is in "${part.words}": ${part.why}. `;
 }
 
 // The plan's controls. A select with numbers of one's own has an entry that opens a field.
@@ -182,6 +212,7 @@ function showExit(exit) {
   if (box.checked) range.value = nearest(exit.levels, threshold);
   const level = Number(range.value);
   const sure = `score of ${Number(exit.levels[level].toPrecision(3))} or more: ${percent(exit.sure[level])} of all samples`;
+  range.setAttribute("aria-valuetext", sure);
   byId(`told-${exit.name}`).textContent = box.checked ? sure : `off (would take a ${sure}; adds ${seconds(exit.s)} here)`;
 }
 
@@ -199,16 +230,32 @@ function move(split) {
   changed();
 }
 
+// Why what is predicted is longer than the segments together.
+function toldHere({ s, segments_s, wake_s, pause_s }) {
+  const rest = s > segments_s ? `, of the ${seconds(s)} that the whole net takes; the rest is the call into the engine, which each half of a cut net has` : "";
+  const wakes = `Answers come ${seconds(pause_s)} or more apart: waking up after such a pause adds ${seconds(wake_s)} to each half that runs on this machine, ` +
+    "and is in what is predicted.";
+  return `Together the segments take ${seconds(segments_s)} when they run again and again${rest}. ${wake_s > s / 50 ? wakes : ""}`.trim();
+}
+
+// The prediction stays in sight while the cut is dragged, where its place is not.
+function keepInSight() {
+  const seen = new IntersectionObserver(([one]) => { byId("brief").hidden = one.isIntersecting; }, { rootMargin: "0px 0px -40px 0px" });
+  seen.observe(byId("said"));
+}
+
 async function begin() {
   net = await ask("net");
   wish = net.begin;
   document.title = `${net.name}, presplit view`;
   byId("name").textContent = net.name;
   byId("what").textContent = `${net.source}: ${count(net.macs)} MACs, ${count(net.weights)} weights, ${net.segments.length} segments, ` +
-    `${net.exits.length} early ${net.exits.length === 1 ? "exit" : "exits"}. ${seconds(net.here.s)} for one sample on this machine, one thread.`;
+    `${net.exits.length} early ${net.exits.length === 1 ? "exit" : "exits"}. ${seconds(net.here.s)} for one sample on this machine, one thread, run again and again.`;
+  byId("adds").textContent = toldHere(net.here);
   byId("foot").textContent = `Times of segments and operators: ${net.here.engine} on ${net.here.processor}. ` +
     `Other machines are this one's proportions at their speed, codecs and messages as here. Accuracy: ${net.accuracy.what}.`;
   drawNet(net, move);
+  keepInSight();
   drawExits();
   drawChoices();
   byId("run").addEventListener("click", run);

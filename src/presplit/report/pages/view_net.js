@@ -10,6 +10,7 @@ export function drawNet(given, moved) {
   const strip = byId("strip");
   byId("row").classList.toggle("many", net.segments.length > MANY);
   const most = Math.max(...net.segments.map((one) => one.s), 1e-9);
+  strip.addEventListener("keydown", roam);
   net.boundaries.forEach((boundary, number) => {
     strip.append(boundaryOf(boundary, number));
     const segment = net.segments[number];
@@ -31,8 +32,8 @@ function boundaryOf(boundary, number) {
 }
 
 function segmentOf(segment, number, most) {
-  const button = make("button", { type: "button", "aria-expanded": "false" },
-    make("strong", {}, ...breakable(segment.name)),
+  const button = make("button", { type: "button", "aria-expanded": "false", title: segment.name, tabindex: number ? -1 : 0 },
+    make("strong", {}, ...breakable(segment.short)),
     make("small", { class: "time" }, seconds(segment.s)),
     make("small", {}, `${count(segment.macs)} MACs`),
     make("small", {}, `${count(segment.weights)} weights`));
@@ -42,9 +43,9 @@ function segmentOf(segment, number, most) {
   return made;
 }
 
-// A long name may break behind a dot, a slash or an underscore, and nowhere inside a word.
+// A long name may break behind a dot, a slash or an underscore, and inside a word only where that is very long.
 function breakable(name) {
-  const pieces = name.split(/(?<=[./_])/);
+  const pieces = name.split(/(?<=[./_])|(?<=[a-z])(?=[A-Z])/).flatMap((piece) => piece.match(/.{1,14}/gs) ?? []);
   return pieces.flatMap((piece, place) => (place ? [make("wbr"), piece] : [piece]));
 }
 
@@ -77,7 +78,7 @@ export function where(number) {
   const last = net.segments.length;
   if (number === 0) return "all on the server";
   if (number === last) return "all on the device";
-  return `cut after ${net.boundaries[number].name}, ${number} of ${last} segments on the device`;
+  return `cut after ${net.boundaries[number].short}, ${number} of ${last} segments on the device`;
 }
 
 // Lays the handle on the boundary where the cut is.
@@ -126,6 +127,18 @@ function nearest(x, y) {
   return found;
 }
 
+// One segment is reached with Tab, the others from it by the arrow keys.
+function roam(event) {
+  const all = [...document.querySelectorAll(".segment > button")];
+  const at = all.indexOf(document.activeElement);
+  const steps = { ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: all.length - 1 };
+  const wanted = all[steps[event.key]];
+  if (at < 0 || !wanted) return;
+  event.preventDefault();
+  for (const one of all) one.tabIndex = one === wanted ? 0 : -1;
+  wanted.focus();
+}
+
 // Opens one segment into its operators; on a phone right below it.
 function open(number) {
   document.querySelector(".strip > .operators")?.remove();
@@ -134,7 +147,9 @@ function open(number) {
   inside.hidden = true;
   opened = number;
   for (const one of document.querySelectorAll(".segment")) {
-    one.firstChild.setAttribute("aria-expanded", String(Number(one.dataset.segment) === number));
+    const isOpen = Number(one.dataset.segment) === number;
+    one.firstChild.setAttribute("aria-expanded", String(isOpen));
+    if (number !== null) one.firstChild.tabIndex = isOpen ? 0 : -1;
   }
   if (number === null) return place();
   const panel = panelOf(number);

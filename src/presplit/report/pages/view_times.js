@@ -5,7 +5,7 @@ const HUES = {
   computing: "--h1", "making the answer": "--h8", encoding: "--h5",
   "bytes up": "--h3", "round trip": "--h6", "reply down": "--h7", messages: "--h4",
   "waiting for a worker": "--h8", decoding: "--h5", "computing there": "--h2",
-  head: "--h1", "edge's own, encode": "--h5", "link and messages": "--h3", tail: "--h2",
+  head: "--h1", "edge's own, encode": "--own-all", "link and messages": "--link-all", tail: "--h2",
 };
 const WORDS = {
   computing: "head, on the device", "making the answer": "around it, on the device", encoding: "encode",
@@ -14,9 +14,28 @@ const WORDS = {
   head: "head, on the device", "edge's own, encode": "encode and around it", "link and messages": "link and messages", tail: "tail, on the server",
 };
 
+// What can be measured, and of which predicted parts it is made.
+const GROUPS = [
+  ["head", ["computing"], "other work slows this machine down, or its clock is lower than when the page opened"],
+  ["edge's own, encode", ["making the answer", "encoding"], "other work on this machine delays the edge between its parts"],
+  ["link and messages", ["bytes up", "round trip", "reply down", "messages"], "the link is made by a process of this machine, and is slower where others keep that waiting"],
+  ["tail", ["waiting for a worker", "decoding", "computing there"], "the server shares this machine's processors with the edge, and wakes up for each answer"],
+];
+
+// The predicted parts summed as they are measured, and how much more each took.
+export function apart(parts, seen) {
+  const of = (list, name) => list.find((part) => part.name === name)?.s ?? 0;
+  return GROUPS.map(([name, names, why]) => {
+    const s = names.reduce((sum, each) => sum + of(parts, each), 0);
+    return { name, s, more: of(seen, name) - s, words: WORDS[name], why };
+  });
+}
+
 export function drawTimes(predicted, measured, deadline) {
   const scale = Math.max(predicted.times.mean_s, measured?.mean_s ?? 0, 1e-9);
   bar(byId("predicted"), predicted.parts, predicted.times.mean_s, scale);
+  byId("together").hidden = !measured?.answers;
+  bar(byId("together"), measured?.answers ? apart(predicted.parts, measured.parts) : [], predicted.times.mean_s, scale);
   if (measured?.answers) bar(byId("measured"), measured.parts, measured.mean_s, scale);
   else byId("measured").replaceChildren();
   drawParts(predicted.parts, measured?.answers ? measured : null);
@@ -73,16 +92,13 @@ export function drawEnds(predicted, measured) {
 function drawParts(parts, measured) {
   const of = (name) => parts.find((part) => part.name === name)?.s ?? 0;
   const seen = (name) => measured?.parts.find((part) => part.name === name)?.s;
-  const groups = [["head", ["computing"]], ["edge's own, encode", ["making the answer", "encoding"]],
-    ["link and messages", ["bytes up", "round trip", "reply down", "messages"]],
-    ["tail", ["waiting for a worker", "decoding", "computing there"]]];
-  const rows = groups.flatMap(([whole, names]) => {
+  const rows = GROUPS.flatMap(([whole, names]) => {
     const shown = names.filter((name) => of(name) > 0);
     return shown.map((name, place) => {
       const word = make("th", { scope: "row", class: "text hue" }, WORDS[name]);
       word.style.setProperty("--hue", `var(${HUES[name]})`);
       const cells = [word, make("td", {}, seconds(of(name)))];
-      if (measured && place === 0) cells.push(make("td", { rowspan: shown.length }, seconds(seen(whole) ?? 0)));
+      if (measured && place === 0) cells.push(together(whole, shown, seen(whole) ?? 0, shown.reduce((sum, each) => sum + of(each), 0)));
       return make("tr", {}, ...cells);
     });
   });
@@ -90,6 +106,14 @@ function drawParts(parts, measured) {
   byId("key").replaceChildren(make("table", {},
     make("thead", {}, make("tr", {}, ...head.map((word, place) => make("th", { scope: "col", class: place ? null : "text" }, word)))),
     make("tbody", {}, ...rows)));
+}
+
+// One measured number beside the parts that it is made of, in the colour of its piece of the bar.
+function together(whole, names, seen, expected) {
+  const cell = make("td", { rowspan: names.length, class: "hue" }, seconds(seen));
+  cell.style.setProperty("--hue", `var(${HUES[whole]})`);
+  if (names.length > 1) cell.append(make("small", {}, `${WORDS[whole]}; predicted together ${seconds(expected)}`));
+  return cell;
 }
 
 const SVG = "http://www.w3.org/2000/svg";
