@@ -222,6 +222,17 @@ def test_the_strip_tells_who_computes_each_segment_and_what_travels() -> None:
     assert "on the server" not in alone and "segment server" not in alone
 
 
+def test_of_many_segments_those_between_exits_and_the_cut_stand_together() -> None:
+    names = ["input", *(f"backbone.block_{k}.relu" for k in range(1, 51))]
+    exits = (Exit("early", 10, 10), Exit("final", 50, 10))
+    net = Net(tuple(Boundary(name, (8,)) for name in names), exits)
+    html = strip(net, [(10, 1)] * 50, split=20)
+    row, whole = html.split("<details>")
+    assert row.count("segment edge") == 2 and row.count("segment server") == 1
+    assert "<wbr>1 to block_<wbr>10" in row and "30 segments" in row and "300 MACs" in row
+    assert whole.count('class="segment') == 50 and "backbone" not in html
+
+
 def test_a_picture_shows_the_share_of_connections_in_each_cell() -> None:
     rows = np.tile(np.arange(500), (300, 1))
     drawn = shades(Pattern(n_in=1000, tile=1, index=rows))

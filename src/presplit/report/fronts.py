@@ -12,13 +12,11 @@ from typing import Any
 
 from presplit.core import units
 from presplit.core.tables import Column
+from presplit.report.beside_dense import FINAL, Found, best_sparse, clock_words, plus, slower
 from presplit.report.charts import HUES, Series, chart, ranges
 from presplit.report.markup import Html, element
 from presplit.report.scales import Axis, share
 from presplit.report.sections import Figure, Section, Table, write_report
-
-FINAL = "final"
-Found = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,8 @@ def write_sweep(path: str | Path, found: Found) -> Path:
     points = found["points"]
     best = max((_mean(point) for point in points), default=0.0)
     facts = {
-        "points": str(len(points)),
+        **best_sparse(found),
+        "settings": str(len(points)),
         "finished runs": f"{sum(point['runs'] for point in points)} of {len(found['rows'])}",
         "test samples": f"{found['samples'].get('test', 0):,}",
         "best accuracy": units.percent(best),
@@ -79,30 +78,32 @@ def _fronts(found: Found) -> Section | None:
         return None
     timed = [point for point in found["points"] if point["seconds"]]
     costs: list[tuple[str, str, str, Axis, Callable[[Any], float], Sequence[Any]]] = [
-        ("weights", "Weights", "that are stored and trained.", _axis("weights", units.count),
+        ("weights", "weights", "that are stored and trained.", _axis("weights", units.count),
          lambda point: point["weights"], found["points"]),
-        ("macs", "Multiplications", "of one answer at the last exit, as the exported net does "
-         "them.", _axis("multiply-accumulates of an answer", units.count),
+        ("macs", "MACs", "(multiplications) of one answer at the last exit, as the exported net "
+         "does them.", _axis("MACs of an answer", units.count),
          lambda point: point["macs"], found["points"]),
-        ("time", "Measured time", "of one sample on one thread of the machine below.",
+        ("time", "measured time", "of one sample on one thread of the machine below.",
          _axis("time of an answer", units.seconds),
          lambda point: point["seconds"]["mean"], timed),
-        ("bytes", "Bytes", "that the exported net takes where it is stored.",
+        ("bytes", "bytes", "that the exported net takes where it is stored.",
          _axis("bytes stored", units.data), lambda point: point["bytes"], found["points"]),
     ]  # fmt: skip
     figures = [
         Figure(
-            f"Accuracy against {title.lower()}", f"{title} {what}", _chart(_marks(of, cost), axis)
+            f"Accuracy against {title}",
+            f"{title[0].upper()}{title[1:]} {what}",
+            _chart(_marks(of, cost), axis),
         )
         for _, title, what, axis, cost, of in costs
         if of
     ]
     return Section(
         "What accuracy costs",
-        "Up and to the left is better. The dashed line joins what nothing else beats: no point "
+        "Up and to the left is better. The dashed line joins what nothing else beats: no net "
         "is as accurate for less.",
         figures=figures,
-        note=_interval_note(found),
+        note=_interval_note(found) + slower(found),
     )
 
 
@@ -120,13 +121,13 @@ def _early(found: Found) -> Section | None:
     return Section(
         "With early answers",
         "Each sample is answered by the first exit that is sure of it, so most are answered for "
-        f"less. What sure means was chosen to lose at most {drop:g} points of accuracy on "
+        f"less. What sure means was chosen to lose at most {drop:g} percentage points on "
         f"{held:,} held-out samples.",
         figures=[
             Figure(
-                "Accuracy against mean multiplications",
+                "Accuracy against mean MACs",
                 "Both over the test set, where a sample costs what was computed until it left.",
-                _chart(marks, _axis("mean multiply-accumulates of an answer", units.count)),
+                _chart(marks, _axis("mean MACs of an answer", units.count)),
             ),
             Figure(
                 "Accuracy of each exit",
@@ -175,9 +176,9 @@ def _differences(found: Found) -> Section | None:
         "test samples.",
         figures=[
             Figure(
-                "Points of accuracy gained or lost",
+                "Percentage points gained or lost",
                 ends,
-                ranges(rows, axis=Axis("points of accuracy (of 100)")),
+                ranges(rows, axis=Axis("percentage points of accuracy")),
             )
         ],
     )
@@ -189,12 +190,12 @@ def _points(found: Found) -> Section | None:
         return None
     early = [name for name in found["points"][0]["accuracy"] if name != FINAL]
     columns = [
-        Column("point", "point", str, text=True),
+        Column("point", "setting", str, text=True),
         Column("runs", "runs", str),
         *(Column(f"exit {name}", f"exit {name}", str) for name in (*early, FINAL)),
-        Column("difference", "minus dense, points", str),
+        Column("difference", "minus dense, percentage points", str),
         Column("weights", "weights"),
-        Column("macs", "multiplications"),
+        Column("macs", "MACs"),
         Column("bytes", "stored", units.data),
         *([Column("seconds", "time", units.seconds)] if found["measured"] else []),
     ]
@@ -202,14 +203,14 @@ def _points(found: Found) -> Section | None:
         {
             **{key: point[key] for key in ("point", "runs", "weights", "macs", "bytes")},
             **{f"exit {name}": _percent(each) for name, each in point["accuracy"].items()},
-            "difference": _plus(point["difference"].get(FINAL)),
+            "difference": plus(point["difference"].get(FINAL)),
             "seconds": point["seconds"] and point["seconds"]["mean"],
         }
         for point in found["points"]
     ]
     dense = frozenset(n for n, point in enumerate(found["points"]) if point["dense"])
     return Section(
-        "Points",
+        "Settings",
         tables=[Table(rows, columns, "Means over seeds; dense nets are marked.", dense)],
     )
 
@@ -254,7 +255,8 @@ def _made(found: Found) -> Section:
     }
     timed = (
         f"Times: {measured['engine']}; all nets in turn for {measured['rounds']:,} rounds, so that "
-        f"a busy moment falls on all; every exit is computed. Clock then: {measured['clock']}."
+        "a busy moment falls on all; every exit is computed. Then: "
+        f"{clock_words(measured['clock'])}."
         if measured
         else "Times were not measured."
     )
@@ -352,10 +354,3 @@ def _high(each: Mapping[str, Any]) -> float:
 def _percent(each: Mapping[str, Any]) -> str:
     half = "" if each["high"] is None else f" ± {100 * (each['high'] - each['mean']):.2f}"
     return f"{100 * each['mean']:.2f} %{half}"
-
-
-def _plus(each: Mapping[str, Any] | None) -> str | None:
-    if each is None:
-        return None
-    half = "" if each["high"] is None else f" ± {100 * (each['high'] - each['mean']):.2f}"
-    return f"{100 * each['mean']:+.2f}{half}"

@@ -6,12 +6,20 @@ stands upright on a phone (``.strip`` of ``pages/look.css``).
 
 from __future__ import annotations
 
+import itertools
+import os
+import re
 from collections.abc import Mapping, Sequence
 
 from presplit.core import units
 from presplit.core.types import Net
 from presplit.report.markup import Html, element, joined
 from presplit.report.scales import share
+
+MOST = 12
+"""Segments that are all shown at once; of more, those between exits and cuts stand together."""
+ENDS = re.compile(r"(?<=[_./])")
+"""Where a name may be broken, and where what all names begin or end with may be cut off."""
 
 Cost = tuple[int, int]
 """Multiply-accumulates of one sample, weights."""
@@ -31,14 +39,62 @@ def strip(
     net is cut; what is before it is the edge's, what is after it the server's. ``payload`` says how
     the cut travels, and in how many bytes.
     """
-    most = max((macs for macs, _ in segments), default=0) or 1
-    items: list[Html] = []
-    for number in range(net.last + 1):
-        items.append(_boundary(net, number, shares or {}, split, payload))
-        if number < net.last:
-            name = net.boundaries[number + 1].name
-            items.append(_segment(name, segments[number], most, _side(number, split)))
-    return joined(element("ol", *items, class_="strip"), _key(split, net.last))
+    every = range(net.last + 1)
+    shown = _row(net, segments, every, shares or {}, split, payload)
+    if net.last > MOST:
+        kept = sorted({0, net.last, *(exit_.after for exit_ in net.exits), split or 0})
+        whole = element("summary", f"All {net.last} segments")
+        short = _row(net, segments, kept, shares or {}, split, payload)
+        shown = joined(short, element("details", whole, shown))
+    return joined(shown, _key(split, net.last))
+
+
+def shortened(names: Sequence[str]) -> list[str]:
+    """The names without the parts that all begin with and all end with.
+
+    >>> shortened(["backbone.block_1.relu", "backbone.block_2.relu"])
+    ['block_1', 'block_2']
+    >>> shortened(["conv1", "conv2"]), shortened(["alone.relu"])
+    (['conv1', 'conv2'], ['alone.relu'])
+    """
+    if len(set(names)) < 2:
+        return list(names)
+    start = os.path.commonprefix(list(names))
+    start = start[: max((start.rfind(each) for each in "./"), default=-1) + 1]
+    rests = [name.removeprefix(start) for name in names]
+    end = os.path.commonprefix([rest[::-1] for rest in rests])[::-1]
+    ends = [place for place in (end.find(each) for each in "./") if place >= 0]
+    end = end[min(ends) :] if ends else ""
+    short = [rest.removesuffix(end) for rest in rests]
+    return short if all(short) else list(names)
+
+
+def _row(
+    net: Net,
+    segments: Sequence[Cost],
+    kept: Sequence[int],
+    shares: Mapping[str, float],
+    split: int | None,
+    payload: str,
+) -> Html:
+    """The boundaries ``kept``, and between two of them what lies there as one box."""
+    names = shortened([boundary.name for boundary in net.boundaries[1:]])
+    stretches = list(itertools.pairwise(kept))
+    costs = [
+        (sum(macs for macs, _ in segments[a:b]), sum(weights for _, weights in segments[a:b]))
+        for a, b in stretches
+    ]
+    most = max((macs for macs, _ in costs), default=0) or 1
+    items = [_boundary(net, kept[0], shares, split, payload)]
+    for (start, stop), cost in zip(stretches, costs, strict=True):
+        name = names[stop - 1]
+        many = ""
+        if stop - start > 1:
+            name = f"{names[start]} to {name}"
+            many = units.counted(stop - start, "segment")
+        items.append(_segment(name, many, cost, most, _side(start, split)))
+        items.append(_boundary(net, stop, shares, split, payload))
+    return element("ol", *items, class_="strip")
 
 
 def _boundary(
@@ -56,16 +112,18 @@ def _boundary(
     for exit_ in net.exits:
         if exit_.after == number:
             answers = f": {share(round(shares[exit_.name], 3))}" if exit_.name in shares else ""
-            words.append(element("span", f"exit {exit_.name}{answers}", class_="exit"))
+            name = _breakable(exit_.name)
+            words.append(element("span", "exit ", name, answers, class_="exit"))
     look = "boundary cut" if number == split else "boundary"
     return element("li", *words, class_=look)
 
 
-def _segment(name: str, cost: Cost, most: int, side: str) -> Html:
+def _segment(name: str, many: str, cost: Cost, most: int, side: str) -> Html:
     macs, weights = cost
     return element(
         "li",
         element("b", _breakable(name)),
+        element("small", many) if many else Html(""),
         element("small", f"{units.count(macs)} MACs"),
         element("small", f"{units.count(weights)} weights"),
         class_=f"segment {side}".strip(),
@@ -74,9 +132,9 @@ def _segment(name: str, cost: Cost, most: int, side: str) -> Html:
 
 
 def _breakable(name: str) -> Html:
-    """A name that may go on in the next line behind each of its dots."""
-    first, *rest = name.split(".")
-    return joined(first, *(joined(".", element("wbr"), part) for part in rest))
+    """A name that may go on in the next line behind each of its dots and the like."""
+    first, *rest = ENDS.split(name)
+    return joined(first, *(joined(element("wbr"), part) for part in rest))
 
 
 def _side(number: int, split: int | None) -> str:
