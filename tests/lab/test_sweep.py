@@ -411,8 +411,14 @@ def test_a_killed_process_is_a_failed_run_and_the_others_are_done() -> None:
 SIDE_BY_SIDE = """
 from pathlib import Path
 from presplit.lab.sweep.local import side_by_side
-from presplit.lab.sweep.task import Task, do
-print(len(list(side_by_side([Task(n, b"{}", Path(), 0.0, 1) for n in range(2)], do, jobs=2))))
+from presplit.lab.sweep.task import Outcome, Task
+
+def reached(task):
+    import torch
+    return Outcome(task.number)
+
+tasks = [Task(number, b"", Path(), 0.0, 1) for number in range(2)]
+print(len(list(side_by_side(tasks, reached, jobs=2))))
 """
 
 
