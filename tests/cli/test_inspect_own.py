@@ -248,7 +248,7 @@ def test_a_model_of_transformers_is_shown(folder: Path) -> None:
         (
             "net.onnx",
             ["--input", "64"],
-            "--input and --density belong to your own model as module:factory, got ",
+            "--input, --density and --nearest belong to your own model as module:factory, ",
         ),
     ],
 )
