@@ -26,7 +26,7 @@ function boundaryOf(boundary, number) {
   const exits = net.exits.filter((one) => one.after === number);
   const button = make("button", { type: "button", tabindex: -1, title: `${boundary.name}: ${sizes(boundary.shape)}` },
     make("small", {}, bytes(boundary.bytes)),
-    ...exits.map((one) => make("span", { class: "exit", "data-exit": one.name }, one.name)));
+    ...exits.map((one) => make("span", { class: "exit", "data-exit": one.name }, ...breakable(one.name))));
   button.addEventListener("click", () => onCut(number));
   return make("li", { class: "boundary", "data-boundary": number }, button);
 }
@@ -45,7 +45,7 @@ function segmentOf(segment, number, most) {
 
 // A long name may break behind a dot, a slash or an underscore, and inside a word only where that is very long.
 function breakable(name) {
-  const pieces = name.split(/(?<=[./_])|(?<=[a-z])(?=[A-Z])/).flatMap((piece) => piece.match(/.{1,14}/gs) ?? []);
+  const pieces = name.split(/(?<=[./_])(?!\d)|(?<=[a-z])(?=[A-Z])/).flatMap((piece) => piece.match(/.{1,14}/gs) ?? []);
   return pieces.flatMap((piece, place) => (place ? [make("wbr"), piece] : [piece]));
 }
 
