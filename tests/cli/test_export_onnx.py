@@ -402,7 +402,7 @@ def test_the_command_takes_the_output_that_it_is_told(command: Command, tmp_path
         label = ArgMax<axis = 1, keepdims = 0>(shares) }"""
     onnx.save(model(text), str(file))
     code, _, problem = command("export", "--from", file)
-    assert code == 2 and "as in presplit export --output shares" in problem
+    assert code == 2 and f"as in presplit export --from {file} --output shares" in problem
     assert command("inspect", file)[0] == 2
     code, out, problem = command("inspect", file, "--output", "shares")
     assert code == 0 and out.endswith(f"export --from {file} --output shares\n"), problem

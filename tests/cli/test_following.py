@@ -57,6 +57,7 @@ def test_a_command_that_is_named_runs(command: Command, bundle: Path, tmp_path: 
         assert last.startswith("Next: presplit "), last
         return shlex.split(last)[2:]
 
+    assert following.after_run(tmp_path) == f"presplit export {tmp_path}"
     code, out, _ = command("inspect", path)
     planned = command(*after(out), "--device", "cortex-m7,memory=1MB", "--link", "wifi")
     assert planned[0] == 0, planned[2]
@@ -66,6 +67,12 @@ def test_a_command_that_is_named_runs(command: Command, bundle: Path, tmp_path: 
     assert code == 0 and read(path).plan is not None
     assert after(said)[0] in ("serve", "run") and str(path) in after(said)
     assert after(command("inspect", path)[1]) == after(said), "a saved plan is put to work"
+    # a run whose bundle carries a plan is not exported over it unasked
+    told = following.after_run(tmp_path)
+    assert told.startswith((f"presplit serve '{path}'", f"presplit run '{path}'"))
+    assert f"presplit export {tmp_path} --force makes the bundle anew" in told
+    told = following.after_run(tmp_path, is_new=True)
+    assert told.startswith(f"presplit export {tmp_path} --force, which replaces {path} ")
 
 
 def test_an_edge_is_told_how_it_reaches_the_server(command: Command, tmp_path: Path) -> None:

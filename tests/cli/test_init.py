@@ -46,8 +46,14 @@ def test_photos_are_looked_at_and_the_spec_and_the_code_train_as_they_are(
     code, out, problem = command("init", "My Photos")
     assert (code, out) == (2, "") and "spec.toml is there already" in problem
     assert Path("spec.toml").read_bytes() == before
+    for number in range(12):
+        (tmp_path / "My Photos" / "bright" / f"cut{number}.png").write_bytes(b"\x89PNG")
+    code, out, problem = command("train", "--data", "My Photos", "--set", "data.size=21", "--json")
+    assert code == 2 and len(problem.splitlines()) == 12 and "\n  and 4 more" in problem
+    assert json.loads(out)["error"].count("not a readable image") == 13, "programs are told all"
     code, out, problem = command("train", "spec.toml", "--epochs", 1, "--json")
     assert code == 0, problem
+    assert "\nand 4 more\n14 bad files are left out" in problem
     built_in = json.loads(out)
     code, out, problem = command(
         "train", "spec.toml", "--model", "model.py:make", "--epochs", 1, "--json"
@@ -97,3 +103,15 @@ def test_sounds_of_several_rates_are_brought_to_one(
     for words in ([], ["--model", "model.py:make"]):
         code, _, problem = command("train", "spec.toml", "--epochs", 1, *words)
         assert code == 0, problem
+
+
+@pytest.mark.long
+def test_a_data_set_of_photos_of_several_sizes_gets_one_size(
+    command: Command, tmp_path: Path
+) -> None:
+    code, _, problem = command("init", "clothing", "--out", tmp_path)
+    if "is not in" in problem:
+        pytest.skip(problem)
+    assert code == 0, problem
+    spec = tomllib.loads((tmp_path / "spec.toml").read_text())
+    assert spec["data"] == {"name": "clothing", "size": 48, "validation": 0.1}

@@ -79,7 +79,7 @@ def test_a_path_that_is_no_data_is_refused_in_one_sentence(
 ) -> None:
     for path in (tmp_path / "nowhere", tmp_path / "nowhere.csv"):
         code, out, problem = command("train", "--data", path, "--out", tmp_path / "run")
-        assert (code, out) == (2, "") and f"{path}: not a " in " ".join(problem.split())
+        assert (code, out) == (2, "") and f"{path}: no" in " ".join(problem.split())
 
 
 def test_bad_photos_are_told_by_lines_and_left_out_from_training_to_answers(

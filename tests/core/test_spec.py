@@ -188,6 +188,14 @@ def test_a_set_without_key_and_value_is_refused(tmp_path, assignment):
     ("text", "message"),
     [
         ("[sparsity]\nfan_outs = [2]", r"unknown key 'sparsity.fan_outs' \(nearest: fan_out\)"),
+        (
+            "[training]\nlearning_rate = 1",
+            r"unknown key 'training.learning_rate' \(nearest: rate\)",
+        ),
+        (
+            "[training]\nclass_weights = 'foo'",
+            r"training.class_weights: expected one of none, balanced, root, or a list of num",
+        ),
         ("[trainin]\nepochs = 2", r"unknown key 'trainin' \(nearest: training\)"),
         ("zzz = 2", r"unknown key 'zzz' \(there are: name, seed, data, "),
         (
@@ -270,7 +278,10 @@ def test_a_set_without_key_and_value_is_refused(tmp_path, assignment):
             "[start]\nnet = 'runs/a'\nconnections = 'drawn'",
             r"start.connections: 'drawn' is said of sparse layers, and there are none: add \[s",
         ),
-        ("[exits]\nafter = ['a']\nweights = 'best'", r"exits.weights: .*'auto'\], got 'best'"),
+        (
+            "[exits]\nafter = ['a']\nweights = 'best'",
+            r"exits.weights: expected auto, or a list of numbers, got 'best'",
+        ),
         (
             "[exits]\nafter = ['a']\nhidden = [64, 0]",
             r"exits.hidden: expected one number, or one for each of \['a'\], got \[64, 0\]",

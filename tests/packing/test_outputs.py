@@ -202,10 +202,18 @@ def test_outputs_that_are_no_logits_are_listed_with_the_cure(tmp_path: Path) -> 
     )
     for model, outputs, message in (
         (forest(), (), r"output_label \(string\[batch\]\), by_name \(dictionaries\); name the one"),
-        (linear(), (), r"label \(int64\[batch\]\), shares .*presplit export --output shares"),
+        (
+            linear(),
+            (),
+            r"label \(int64\[batch\]\), shares .*presplit export --from FILE --output shares",
+        ),
         (linear(), ("prob",), "no output is called 'prob'; it has label"),
         (linear(), ("label",), "output 'label' must be float32 logits"),
-        (features, (), "leave one of them out: presplit export --output classes keeps that one"),
+        (
+            features,
+            (),
+            r"presplit export --from FILE --output classes .* features \(6\), classes \(3\)",
+        ),
     ):
         with pytest.raises(GraphError, match=message):
             pack(model, tmp_path / "b", name="b", outputs=outputs)

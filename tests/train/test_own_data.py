@@ -191,14 +191,18 @@ LAYOUT = (
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (remove("."), f"own: not a folder; a folder of images or sounds is {LAYOUT}"),
-        (remove("test"), f"own: {LAYOUT}, and nothing else; got train"),
-        (remove("train", "test"), f"own: {LAYOUT}, and nothing else; got nothing"),
+        (remove("."), "own: no such file or folder"),
+        (remove("test"), "own: expected train/ and test/, or .* of classes alone, got 'train'$"),
+        (remove("train", "test"), f"own: it is empty; {LAYOUT}"),
         (
             lambda folder: (folder / "test").rename(folder / "val"),
-            f"own: {LAYOUT}, and nothing else; got train, val",
+            "own: expected train/ and test/, or folders of classes alone, got 'train', 'val'",
         ),
-        (add("README.md"), f"own: {LAYOUT}, and nothing else; got README.md, test, train"),
+        (
+            add("README.md"),
+            "own/README.md: expected a folder .* move it into one, or away; --skip-bad",
+        ),
+        (add("more/0.png"), "own: expected train/ and test/ alone, got 'more' beside them"),
         (
             add("train/list.txt"),
             "own/train/list.txt: expected a folder with the files of one class, got a file",
@@ -222,7 +226,7 @@ LAYOUT = (
         ),
         (
             remove("train/dog", "test/dog"),
-            "own: folders of at least two classes are expected, got cat",
+            "own: folders of at least two classes are expected, got 'cat' alone",
         ),
         (add("train/dog/0.png"), "own/train/dog/0.png: not a readable image"),
         (add("train/dog/0.png", b""), "own/train/dog/0.png: not a readable image"),
@@ -234,6 +238,25 @@ def test_a_folder_of_another_layout_is_refused_by_name(
     change(small(tmp_path / "own"))
     with pytest.raises(DataError, match=message):
         load(str(tmp_path / "own"))
+
+
+def test_photos_that_lie_beside_classes_or_without_any_are_told_with_the_cure(
+    tmp_path: Path,
+) -> None:
+    folder = small(tmp_path / "own")
+    unsplit(folder)
+    for name in ("cat", "dog"):
+        shutil.copy(next((folder / name).iterdir()), folder / name / "more.png")
+    add("IMG 1.png", b"")(folder)
+    with pytest.raises(DataError, match="own/IMG 1.png: expected a folder .*skip_bad. leaves it"):
+        load(str(folder))
+    assert len(load(str(folder), skip_bad=True).left_out) == 1
+    for name in ("cat", "dog"):
+        shutil.rmtree(folder / name)
+    with pytest.raises(DataError, match="own: 1 images .* make one subfolder for each class"):
+        load(str(folder))
+    with pytest.raises(DataError, match="IMG 1.png: one file is no data set; name a folder"):
+        load(str(folder / "IMG 1.png"))
 
 
 def test_classes_alone_are_parted_and_every_fifth_file_is_to_test_with(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 
 import numpy as np
@@ -413,6 +414,14 @@ def test_the_nearest_density_is_taken_where_it_is_asked_for_and_told() -> None:
         sparsify(net, layers={"fc2": 0.21})
     with pytest.raises(GraphError, match="name layers and densities; --nearest"):
         sparsify(net, density=0.3)
+    # 64 -> 33 has no grouped pattern but the whole one: the nearest is no cure, other families are
+    odd = mlp([64, 33, 10])
+    with pytest.raises(GraphError, match="; --nearest with --family ([a-z_]+)") as told:
+        sparsify(odd, density=0.37)
+    family = re.search("--family ([a-z_]+)", str(told.value))
+    assert family and sparse_layers(sparsify(odd, density=0.37, family=family[1], nearest=True))
+    with pytest.raises(PatternError, match="nearest: 1$"):
+        sparsify(odd, layers={"fc1": 0.37})
 
 
 def sparse_layers(model: nn.Module) -> dict[str, SparseLinear]:

@@ -12,7 +12,7 @@ import contextlib
 import io
 import sys
 import unicodedata
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 LOOKS_LIKE = {
     "µ": "u",
@@ -35,6 +35,8 @@ LOOKS_LIKE = {
 }
 """Characters that mean something in numbers and sentences, in ASCII."""
 
+SHOWN = 10
+"""Files, or other lines of a list, that the console shows."""
 HANDLER = "presplit.readable"
 """The name by which Python's codecs know `readable`."""
 
@@ -53,6 +55,16 @@ def readable(character: str) -> str:
         return f"\\x{ord(character) - 0xDC00:02x}"
     plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
     return plain or character.encode("ascii", "backslashreplace").decode()
+
+
+def shortened(lines: Sequence[str]) -> list[str]:
+    """The first ten ``lines`` of a list, and how many more there are.
+
+    >>> shortened(["a"] * 12)[9:]
+    ['a', 'and 2 more']
+    """
+    more = [f"and {len(lines) - SHOWN:,} more"] if len(lines) > SHOWN else []
+    return [*lines[:SHOWN], *more]
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:

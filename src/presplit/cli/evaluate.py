@@ -58,6 +58,7 @@ def evaluate(
     matrix of every exit is there, too, and how right each is when it is sure.
     """
     from presplit.cli.classes import classes_text
+    from presplit.cli.following import after_run
     from presplit.cli.own_model import aside, run_of
     from presplit.cli.train import text
     from presplit.core.errors import SpecError
@@ -79,7 +80,7 @@ def evaluate(
         raise SpecError(f"{run}: its net has no early exit to choose a threshold for")
     with aside():
         result = runs.judge(found, policy=policy, goal=goals[0] if goals else None)
-    lines = [classes_text(result, most=classes), text(result, run)]
+    lines = [classes_text(result, most=classes), text(result, run, after_run(run))]
     if goals:
         (row,) = result["thresholds"]
         own = found.spec.exits.policy if found.spec.exits else result["policy"]

@@ -9,6 +9,8 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from presplit.core.errors import BundleError
+
 if TYPE_CHECKING:
     from presplit.bundle import Bundle
     from presplit.core.plans import Plan
@@ -44,6 +46,32 @@ def using(bundle: Bundle, plan: Plan) -> str:
     if plan.gateway is not None and plan.gateway.split < bundle.net.last:
         words += f", and presplit serve {path} --forward-to HOST:PORT on the gateway"
     return words
+
+
+def after_run(run: Path, *, is_new: bool = False) -> str:
+    """What comes after a run: its export, unless its bundle carries a plan or a signature already.
+
+    What such a bundle needs is told then, and how it is replaced; ``is_new``: the run has just been
+    trained, so that a bundle there is of another net.
+    """
+    from presplit.bundle import read
+    from presplit.bundle.files import SIGNATURE
+    from presplit.runtime.head import own_plan
+
+    export = f"presplit export {quote(str(run))}"
+    for path in sorted(run.glob("*.bundle")):
+        try:
+            found = read(path)
+        except BundleError:
+            continue
+        if found.plan is None and not (path / SIGNATURE).exists():
+            continue
+        replacing = f"{export} --force"
+        if is_new:
+            return f"{replacing}, which replaces {path} of the net before"
+        plan = found.plan or own_plan(found)
+        return f"{using(found, plan)}; {replacing} makes the bundle anew, without its plan"
+    return export
 
 
 def reaching(address: str, secure: Secure) -> list[str]:

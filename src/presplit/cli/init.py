@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SPEC, MODEL = "spec.toml", "model.py"
 SHOWN = 20
-"""Classes, and bad files, that are listed."""
+"""Classes that are listed."""
 
 
 def init(
@@ -96,6 +96,7 @@ def facts(found: Look, files: tuple[Path, Path]) -> dict[str, Any]:
 
 def told(found: Look) -> list[str]:
     """What was found, for people."""
+    from presplit.cli.console import shortened
     from presplit.cli.starting import UNEVEN
     from presplit.core.tables import columns_of, table
 
@@ -120,6 +121,5 @@ def told(found: Look) -> list[str]:
     bad = found.data.left_out
     if bad:
         lines.append(f"{len(bad)} bad files, which the spec leaves out (skip_bad = true):")
-        lines += [f"  {sentence}" for sentence in bad[:SHOWN]]
-        lines += [f"  and {len(bad) - SHOWN} more"] * (len(bad) > SHOWN)
+        lines += [f"  {sentence}" for sentence in shortened(bad)]
     return lines

@@ -46,7 +46,7 @@ from presplit.cli import (
     train,
     view,
 )
-from presplit.cli.console import every_character_printable
+from presplit.cli.console import every_character_printable, shortened
 from presplit.cli.grouped import Grouped
 from presplit.cli.options import spread
 from presplit.core import bar
@@ -165,7 +165,8 @@ def _to_nowhere(stream: TextIO) -> None:
 def _tell(problem: Exception | str, code: int, *, as_json: bool) -> None:
     """Say what is wrong on standard error, and ``as_json`` on standard output too.
 
-    It is one line, and one more for each file of a list, which are indented. An interruption is
+    It is one line, and one more for each of the first files of a list, which are indented; programs
+    are told all. An interruption is
     told to programs only: who pressed Ctrl-C knows.
     """
     text = str(problem)
@@ -176,5 +177,5 @@ def _tell(problem: Exception | str, code: int, *, as_json: bool) -> None:
             print(json.dumps({"error": text, "kind": kind, "exit_code": code}), flush=True)
     if code == INTERRUPTED:
         return
-    lines = "\n  ".join(" ".join(part.splitlines()) for part in text.split("\n  "))
-    print(f"presplit: {lines}", file=sys.stderr)
+    sentence, *listed = (" ".join(part.splitlines()) for part in text.split("\n  "))
+    print("\n  ".join([f"presplit: {sentence}", *shortened(listed)]), file=sys.stderr)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from presplit.cli import completing
+from presplit.cli.console import shortened
+from presplit.cli.following import after_run
 from presplit.cli.options import Json, say, show
 from presplit.cli.where import RUNS, going_on, place_of, run_to_resume
 from presplit.core.errors import PresplitError, SpecError, context
@@ -157,7 +158,8 @@ def train(
         raise
     distributed.leave()
     if is_first:
-        show({**result, "run": str(directory)}, text(result, directory), as_json=json)
+        following = after_run(directory, is_new=True)
+        show({**result, "run": str(directory)}, text(result, directory, following), as_json=json)
 
 
 def _tell_data(run: Run) -> None:
@@ -168,8 +170,8 @@ def _tell_data(run: Run) -> None:
 
     for sentence in (*run.notes, *run.doubts):
         say(sentence)
-    for sentence in run.data.left_out:
-        say(f"left out: {sentence}")
+    for sentence in shortened([f"left out: {each}" for each in run.data.left_out]):
+        say(sentence)
     if run.data.left_out:
         say(f"{len(run.data.left_out):,} bad files are left out of {run.data.name}")
     if run.spec.data.name in DATASETS and not run.data.left_out:
@@ -274,8 +276,8 @@ def _tables(named: dict[str, Any]) -> dict[str, Any]:
     return tables
 
 
-def text(result: dict[str, Any], directory: Path) -> str:
-    """A run's result for people."""
+def text(result: dict[str, Any], directory: Path, following: str) -> str:
+    """A run's result for people, and the command that comes next."""
     zeros = f", {result['padding']:,} zeros added to each sample" if result["padding"] else ""
     lines = [f"{result['weights']:,} weights{zeros}; test accuracy:"]
     if result["outputs"] > result["classes"]:
@@ -289,9 +291,7 @@ def text(result: dict[str, Any], directory: Path) -> str:
         lines.append(
             f"  {_routed(next(rows), result['policy'])}"
         )  # the other goals, less strict, ask for the same
-    return "\n".join(
-        [*lines, f"Run: {directory}", f"Next: presplit export {quote(str(directory))}"]
-    )
+    return "\n".join([*lines, f"Run: {directory}", f"Next: {following}"])
 
 
 def _accuracy(result: dict[str, Any], name: str) -> str:

@@ -13,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast, get_args, get_type_hints
+from typing import Literal, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -226,9 +226,20 @@ def _refuse_unknown(raw: Mapping[str, object]) -> None:
 def _refuse_strange_keys(table: Mapping[str, object], known: Sequence[str], prefix: str) -> None:
     for key in table:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"nearest: {near[0]}" if near else f"there are: {', '.join(known)}"
+            near = _nearest(str(key), known)
+            hint = f"nearest: {near}" if near else f"there are: {', '.join(known)}"
             raise SpecError(f"unknown key '{prefix}{key}' ({hint})")
+
+
+def _nearest(key: str, known: Sequence[str]) -> str:
+    """The known key that is spelled most alike, or else is a word of ``key``; empty for none.
+
+    >>> _nearest("epoch", ["epochs"]), _nearest("learning_rate", ["rates", "rate"])
+    ('epochs', 'rate')
+    """
+    words = [each for each in known if each in key.split("_")]
+    near = difflib.get_close_matches(key, known, n=1)
+    return next(iter([*words, *near]), "")
 
 
 def _filled(raw: Mapping[str, object]) -> dict[str, object]:
@@ -322,7 +333,7 @@ def _explained(problem: str, raw: object) -> str:
     section, _, field = where.partition(".")
     if what.startswith("invalid enum value"):
         legal = get_args(get_type_hints(_class(section, raw))[field])
-        what = f"expected one of {', '.join(map(str, legal))}"
+        what = f"expected {_in_words(legal)}"
     elif "matching regex" in what:  # names alone have a pattern
         what = NAME_WORDS
     elif what.startswith("object missing"):
@@ -336,6 +347,20 @@ def _explained(problem: str, raw: object) -> str:
             else cast("Mapping[str, object]", got)[step]
         )
     return f"{where}: {what}, got {got!r}"
+
+
+def _in_words(kinds: Sequence[object]) -> str:
+    """What a key takes, of the kinds that its type lists.
+
+    >>> _in_words((Literal["none", "root"], tuple[float, ...], type(None)))
+    'one of none, root, or a list of numbers'
+    """
+    literal = [kind for kind in kinds if get_origin(kind) is Literal]
+    names = [kind for kind in kinds if isinstance(kind, str)]
+    names += [name for kind in literal for name in get_args(kind)]
+    words = f"{'one of ' if len(names) > 1 else ''}{', '.join(names)}"
+    is_list = any(get_origin(kind) is tuple for kind in kinds)
+    return f"{words}, or {'a list of numbers' if is_list else 'a number'}" if literal else words
 
 
 def _class(section: str, raw: object) -> type[Value]:

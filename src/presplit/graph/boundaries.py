@@ -20,6 +20,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from presplit.core.errors import GraphError
 from presplit.core.types import Boundary, Exit, Net
 from presplit.graph.count import count_macs
+from presplit.graph.outputs import likeliest
 from presplit.graph.read import Graph
 from presplit.graph.walk import needs, rename
 
@@ -69,8 +70,9 @@ def row(graph: Graph, exit_names: Sequence[str] | None = None) -> Row:
         if count != classes[-1]:
             raise GraphError(
                 f"output {output!r} has {count} classes and the net's own, {final!r}, has "
-                f"{classes[-1]}: all exits must tell the same classes; leave one of them out: "
-                f"presplit export --output {final} keeps that one alone"
+                f"{classes[-1]}: all exits must tell the same classes; leave some of them out: "
+                f"presplit export --from FILE --output {likeliest(graph.outputs)} "
+                f"keeps that one; there are {', '.join(map(_counted, graph.outputs, classes))}"
             )
     exits = sorted(zip(after, names, classes, graph.outputs, strict=True))
     if len(set(after)) != len(after):
@@ -80,6 +82,10 @@ def row(graph: Graph, exit_names: Sequence[str] | None = None) -> Row:
     graph = _in_float32(graph, carried)
     tensors = tuple(carried.get(tensor, tensor) for tensor in tensors)
     return Row(graph, net, tensors, tuple(output for *_, output in exits))
+
+
+def _counted(output: str, classes: int) -> str:
+    return f"{output} ({classes})"
 
 
 def _all_paths_through(graph: Graph, sink: str) -> list[str]:

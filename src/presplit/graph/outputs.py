@@ -8,6 +8,7 @@ need goes with them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shlex import quote
 
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
@@ -17,6 +18,8 @@ from presplit.graph.walk import attribute, needs
 ML = "ai.onnx.ml"
 """The domain of classical machine learning's operators."""
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+_CLASSIFIER = ("logit", "prob", "score", "class", "softmax")
+"""What those who write files call the output of a classifier."""
 _LABELS = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
 
 
@@ -46,6 +49,16 @@ def kept(model: ModelProto, names: Sequence[str], where: str) -> ModelProto:
     model.graph.output.extend(found)
     _drop_unneeded(model)
     return model
+
+
+def likeliest(names: Sequence[str]) -> str:
+    """Of outputs that may be a classifier's, the one that is called like one, or else the first.
+
+    >>> likeliest(["features", "class_scores"]), likeliest(["a", "b"])
+    ('class_scores', 'a')
+    """
+    told = [name for name in names if any(word in name.lower() for word in _CLASSIFIER)]
+    return [*told, *names][0]
 
 
 def class_names(model: ModelProto, count: int) -> tuple[str, ...]:
@@ -99,10 +112,11 @@ def _refuse_mixed(model: ModelProto, where: str) -> None:
     likely = [value.name for value in outputs if value.name in zipped or _may_be_logits(value)]
     if len(outputs) < 2 or (len(likely) == len(outputs) and not zipped):
         return
-    cure = likely[-1] if likely else "NAME"
+    cure = likeliest(likely) if likely else "NAME"
+    file = where if where.endswith(".onnx") else "FILE"
     raise GraphError(
         f"{where}: it has the outputs {_listed(model)}; name the one that tells the classes apart, "
-        f"as in presplit export --output {cure}"
+        f"as in presplit export --from {quote(file)} --output {cure}"
     )
 
 

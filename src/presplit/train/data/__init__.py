@@ -58,7 +58,7 @@ def load(
     is_file = ending in (".npz", ".csv", ".zip")
     if ending == ".zip":
         return by_class(Zip(name), **given)
-    if not is_file and name not in DATASETS and (os.sep in name or os.path.isdir(name)):
+    if not is_file and name not in DATASETS and (os.sep in name or os.path.exists(name)):
         return by_class(Folder(name), **given)
     if name in ARCHIVES:
         return DATASETS[name](**given)

@@ -9,9 +9,6 @@ import numpy.typing as npt
 
 from presplit.core.errors import DataError
 
-MOST_TOLD = 1000
-"""Files that one message names."""
-
 
 class Bad:
     """Files that are left out if ``skip`` says so, and otherwise end the reading, together."""
@@ -38,11 +35,10 @@ class Bad:
             return
         if len(self.found) == 1:
             raise DataError(f"{self.sentences[0]}; --skip-bad (data.skip_bad) leaves it out")
-        told = "".join(f"\n  {sentence}" for sentence in self.sentences[:MOST_TOLD])
-        more = f"\n  and {len(self.found) - MOST_TOLD:,} more" * (len(self.found) > MOST_TOLD)
+        told = "".join(f"\n  {sentence}" for sentence in self.sentences)
         raise DataError(
             f"{where}: {len(self.found):,} of its {of:,} files are not what is expected; "
-            f"--skip-bad (data.skip_bad) leaves them out:{told}{more}"
+            f"--skip-bad (data.skip_bad) leaves them out:{told}"
         )
 
     def refuse_empty(

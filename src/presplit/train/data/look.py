@@ -7,20 +7,21 @@ starting points that train in a few minutes on a laptop, no optimum.
 from __future__ import annotations
 
 import math
+import os
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from presplit.bundle.photo import size_of, strictly
 from presplit.core.errors import DataError, InputError
-from presplit.core.files import is_litter
 from presplit.core.progress import track
 from presplit.core.sound import Wav, wav_head
 from presplit.train.data import DATASETS, Dataset, load
-from presplit.train.data.tree import PARTS, File, Folder, Labelled, Zip, labelled
+from presplit.train.data.archives import ARCHIVES, archive
+from presplit.train.data.tree import File, Folder, Labelled, Zip, labelled
 
 LOOKED_AT = 300
 """Files whose size is looked at before all are read."""
@@ -75,19 +76,25 @@ def look(name: str) -> Look:
 
     Raises `DataError` if there is nothing that could be trained with, and what `load` raises.
     """
+    if name in ARCHIVES:
+        return _by_class(name, archive(name), is_named=True)
     if name in DATASETS:
         data = DATASETS[name]()
         return Look(data, _kind_of(data), is_named=True)
+    if not os.path.exists(name):
+        load(name)  # it says what there is
     suffix = name.lower().rpartition(".")[2]
     if suffix in ("csv", "npz"):
         data = load(name)
         return Look(data, _kind_of(data), is_parted=suffix == "npz")
-    tree = Zip(name) if suffix == "zip" else Folder(name)
-    files = labelled(tree)
-    is_parted = sorted(each for each in tree.names() if not is_litter(each)) == list(PARTS)
-    if files.kind == "images":
-        return _images(name, files, is_parted=is_parted)
-    return _sounds(name, files, is_parted=is_parted)
+    files = labelled(Zip(name) if suffix == "zip" else Folder(name))
+    return _by_class(name, files, is_named=False)
+
+
+def _by_class(name: str, files: Labelled, *, is_named: bool) -> Look:
+    """A look at images or sounds."""
+    found = _images(name, files) if files.kind == "images" else _sounds(name, files)
+    return replace(found, is_parted=files.is_parted, is_named=is_named)
 
 
 def _kind_of(data: Dataset) -> str:
@@ -99,7 +106,7 @@ def _kind_of(data: Dataset) -> str:
     return "images" if is_square else "rows"
 
 
-def _images(name: str, files: Labelled, *, is_parted: bool) -> Look:
+def _images(name: str, files: Labelled) -> Look:
     sizes = _sizes(_some(files))
     if not sizes:
         raise DataError(f"{files.where}: none of its images to train with can be read")
@@ -112,7 +119,7 @@ def _images(name: str, files: Labelled, *, is_parted: bool) -> Look:
     if grey:
         data = load(name, size=size, grey=True, skip_bad=True)
     ends = min(sizes, key=math.prod), max(sizes, key=math.prod)
-    return Look(data, "images", size=size, grey=grey, sizes=ends, is_parted=is_parted)
+    return Look(data, "images", size=size, grey=grey, sizes=ends)
 
 
 def _some(files: Labelled) -> list[File]:
@@ -133,7 +140,7 @@ def _sizes(files: Sequence[File]) -> list[tuple[int, int]]:
     return found
 
 
-def _sounds(name: str, files: Labelled, *, is_parted: bool) -> Look:
+def _sounds(name: str, files: Labelled) -> Look:
     heads = _heads([file for own in files.train.values() for file in own])
     if not heads:
         raise DataError(f"{files.where}: none of its sounds to train with can be read")
@@ -144,7 +151,7 @@ def _sounds(name: str, files: Labelled, *, is_parted: bool) -> Look:
     long = lengths[int(0.95 * (len(lengths) - 1))]
     length_s = round(long, 2) if lengths[-1] > 1.5 * long and long >= 0.01 else None
     data = load(name, rate=rate, length_s=length_s, skip_bad=True)
-    return Look(data, "sounds", rate=rate, length_s=length_s, is_parted=is_parted)
+    return Look(data, "sounds", rate=rate, length_s=length_s)
 
 
 def _heads(files: Sequence[File]) -> list[Wav]:

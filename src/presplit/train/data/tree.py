@@ -18,23 +18,16 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from presplit.core.errors import DataError
-from presplit.core.files import IMAGES, SOUNDS, is_litter
+from presplit.core.files import IMAGES, SOUNDS
+from presplit.train.data.layout import PARTS, STRAY, Tree, listed, own, parted, refuse_no_folder
 
 KINDS = {"images": IMAGES, "sounds": SOUNDS}
-PARTS = ("test", "train")
-PARTLIKE = (*PARTS, "val", "valid", "validation", "eval")
-"""Names of folders that are parts of a data set in many places, and no class."""
 EACH = 5
 """Where nothing says which files are to test with, the first of so many is."""
 MOST_FILE_BYTES = 2**28
 """No image or sound is a larger file; a zip that says so of one is refused before unpacking."""
-_LAYOUT = (
-    "expected CLASS/NAME, or train/CLASS/NAME and test/CLASS/NAME, the names ending in "
-    f"{' '.join(IMAGES)} for images or {' '.join(SOUNDS)} for sounds"
-)
 _PACKED_SOUNDS = (".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".aif", ".wma")
 _DAMAGED = (zipfile.BadZipFile, OSError, EOFError, zlib.error, RuntimeError, ValueError)
 """What the standard library raises for a damaged or encrypted zip, or another compression.
@@ -43,37 +36,13 @@ _DAMAGED = (zipfile.BadZipFile, OSError, EOFError, zlib.error, RuntimeError, Val
 """
 
 
-class Tree(Protocol):
-    """Files in folders, wherever they lie; ``steps`` lead from its root to one of them."""
-
-    name: str
-    """What the data set is called."""
-
-    def spelled(self, *steps: str) -> str:
-        """Where that is, for people."""
-        ...
-
-    def names(self, *steps: str) -> list[str]:
-        """What is in a folder."""
-        ...
-
-    def is_folder(self, *steps: str) -> bool:
-        """Whether that is a folder."""
-        ...
-
-    def read(self, *steps: str) -> bytes:
-        """The contents of a file; raises `DataError` if it cannot be read."""
-        ...
-
-
 class Folder:
     """A folder on disk."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.name = self.path.resolve().name
-        if not os.path.isdir(self.path):
-            raise DataError(f"{path}: not a folder; a folder of images or sounds is {_LAYOUT}")
+        refuse_no_folder(self.path)
 
     def spelled(self, *steps: str) -> str:
         """The path."""
@@ -122,7 +91,7 @@ class Zip:
             self._enter(member)
         for steps in self.members.keys() & self.folders.keys():
             raise DataError(f"{self.where}: {'/'.join(steps)} is both a file and a folder")
-        top = _own(self.names())
+        top = own(self.names())
         if len(top) == 1 and top[0] not in PARTS and self.is_folder(top[0]):
             self.root = (top[0],)
 
@@ -190,7 +159,8 @@ class Labelled:
     """The files of both parts by class; the classes are the same in both.
 
     ``kind``: a key of `KINDS`, what all the files are; ``bad``: files of none, or of another, each
-    with what is wrong with it, which are in neither part.
+    with what is wrong with it, which are in neither part. ``is_parted``: its owner says
+    what is to test with.
     """
 
     tree: Tree
@@ -198,6 +168,7 @@ class Labelled:
     train: Classes
     test: Classes
     bad: Sequence[tuple[File, str]] = ()
+    is_parted: bool = True
 
     @property
     def where(self) -> str:
@@ -220,22 +191,13 @@ def labelled(tree: Tree) -> Labelled:
 
     Raises `DataError` naming what is not as it should be.
     """
-    bad = list[tuple[File, str]]()
-    if _is_parted(tree):
+    is_parted, strays = parted(tree)
+    bad = [(File(tree, (name,)), STRAY) for name in strays]
+    if is_parted:
         train, test = (_classes(tree, (part,), bad) for part in ("train", "test"))
     else:
         train, test = _in_two(_classes(tree, (), bad))
-    for name in sorted(train.keys() ^ test.keys()):
-        has, lacks = PARTS if name in test else reversed(PARTS)
-        raise DataError(
-            f"{tree.spelled(has, name)}: the same classes are expected in both parts, {lacks}/ has "
-            f"no {name}/"
-        )
-    if len(train) < 2:
-        raise DataError(
-            f"{tree.spelled()}: folders of at least two classes are expected, got "
-            f"{_listed(list(train))}"
-        )
+    _refuse_other_classes(tree, train, test)
     first = next(iter(train.values()))[0]
     train, test = (_of_kind(first, part, bad) for part in (train, test))
     for part in (train, test):
@@ -245,21 +207,24 @@ def labelled(tree: Tree) -> Labelled:
                     f"{tree.spelled()}: expected {_kind(first)} of class {name} as {first} is one, "
                     "got none; a data set is of one kind"
                 )
-    return Labelled(tree, _kind(first), train, test, bad)
+    return Labelled(tree, _kind(first), train, test, bad, is_parted)
 
 
-def _is_parted(tree: Tree) -> bool:
-    """Whether ``tree`` has a part to train with and one to test with, or else classes alone.
-
-    Raises `DataError` if it has neither.
-    """
-    found = _own(tree.names())
-    if found == list(PARTS):
-        return True
-    parts = [name for name in found if name in PARTLIKE]
-    if parts or not found or not all(tree.is_folder(name) for name in found):
-        raise DataError(f"{tree.spelled()}: {_LAYOUT}, and nothing else; got {_listed(found)}")
-    return False
+def _refuse_other_classes(
+    tree: Tree, train: Mapping[str, list[File]], test: Mapping[str, list[File]]
+) -> None:
+    """Raise `DataError` for fewer than two classes, and for one that only one part has."""
+    for name in sorted(train.keys() ^ test.keys()):
+        has, lacks = PARTS if name in test else reversed(PARTS)
+        raise DataError(
+            f"{tree.spelled(has, name)}: the same classes are expected in both parts, {lacks}/ has "
+            f"no {name}/"
+        )
+    if len(train) < 2:
+        raise DataError(
+            f"{tree.spelled()}: folders of at least two classes are expected, got "
+            f"{listed(list(train))} alone; a net learns to tell one class from another"
+        )
 
 
 def _in_two(
@@ -294,9 +259,11 @@ def _classes(
     tree: Tree, part: tuple[str, ...], bad: list[tuple[File, str]]
 ) -> dict[str, list[File]]:
     """The files of each class in the folder to which the steps of a ``part`` lead."""
-    if part and not tree.is_folder(*part):
-        raise DataError(f"{tree.spelled(*part)}: expected a folder of classes, got a file")
-    return {name: _files(tree, (*part, name), bad) for name in _own(tree.names(*part))}
+    found = own(tree.names(*part))
+    folders = [name for name in found if tree.is_folder(*part, name)]
+    if part:
+        bad.extend((File(tree, (*part, name)), STRAY) for name in found if name not in folders)
+    return {name: _files(tree, (*part, name), bad) for name in folders}
 
 
 def _files(tree: Tree, steps: tuple[str, ...], bad: list[tuple[File, str]]) -> list[File]:
@@ -309,16 +276,12 @@ def _files(tree: Tree, steps: tuple[str, ...], bad: list[tuple[File, str]]) -> l
         raise DataError(
             f"{folder}: the name of a class is not UTF-8, {os.fsencode(name)!r}; rename its folders"
         ) from error
-    if not tree.is_folder(*steps):
-        raise DataError(
-            f"{where}: expected a folder with the files of one class, got a file; move it away"
-        )
-    files = [File(tree, (*steps, own)) for own in _own(tree.names(*steps))]
+    files = [File(tree, (*steps, each)) for each in own(tree.names(*steps))]
     strange = [file for file in files if tree.is_folder(*file.steps) or not _kind(file)]
     bad.extend((file, _unexpected(file)) for file in strange)
     known = [file for file in files if file not in strange]
     if not known:
-        told = f"; got {_listed([file.steps[-1] for file in strange])}" if strange else ", got none"
+        told = f"; got {listed([file.steps[-1] for file in strange])}" if strange else ", got none"
         raise DataError(f"{where}: expected at least one file of this class{told}")
     return known
 
@@ -337,20 +300,6 @@ def _unexpected(file: File) -> str:
         "expected an image or a sound, its name ending in "
         f"{' '.join((*IMAGES, *SOUNDS))}; move it away"
     )
-
-
-def _own(names: Sequence[str]) -> list[str]:
-    """What the user put into a folder, sorted by name."""
-    return sorted(name for name in names if not is_litter(name))
-
-
-def _listed(names: Sequence[str]) -> str:
-    """The first ``names`` in words.
-
-    >>> _listed(["cat", "dog"]), _listed([])
-    ('cat, dog', 'nothing')
-    """
-    return ", ".join([*names[:5], *(["..."] if len(names) > 5 else [])]) or "nothing"
 
 
 def _too_large(where: str, found: int) -> str:

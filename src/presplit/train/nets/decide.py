@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeVar
 
-import numpy as np
 from torch import nn
 
 from presplit.core.errors import GraphError, PatternError, context
@@ -23,12 +22,12 @@ from presplit.patterns.densities import SIX_DIGITS
 from presplit.patterns.periodic_kernel import KernelSupports
 from presplit.train.layers.convolution import Convolution
 from presplit.train.layers.feature_major import FeatureMajorLinear
-from presplit.train.layers.sparse import SparseLayer
 from presplit.train.nets.calling import AnswersAtExits, unwrapped
 from presplit.train.nets.copying import is_lazy
 from presplit.train.nets.drawing import draw_for, nearest_density
 from presplit.train.nets.feeders import feeders
 from presplit.train.nets.stay_dense import SPARSE_KINDS, stays_dense
+from presplit.train.nets.straight import is_depthwise, straight
 
 Value = TypeVar("Value")
 Wanted = float | Pattern | Family
@@ -37,6 +36,7 @@ PLAIN = (nn.Linear, FeatureMajorLinear, nn.Conv1d, nn.Conv2d)
 
 Kinds of them do more, or are read by their parents (attention reads its projection).
 """
+NEAREST = "; --nearest (sparsity.nearest = true, nearest=True) takes the nearest of each layer"
 SHARES = "shares its weight with another module"
 LEAST_FEATURES = 8
 """Without being named, a layer stays dense if its outputs would read fewer features.
@@ -103,11 +103,22 @@ def decide(
         raise PatternError(f"density must be in 0..1, got {density}")
     draw = PATTERNS.find(family) if isinstance(family, str) else family
     asked = _Asked(density, dict(layers or {}), dict(kernels or {}), draw, nearest)
-    dense = {
+    found = _decisions(model, asked, seed)
+    _refuse_all_dense(model, asked, found, seed)
+    return _straightened(model, found)
+
+
+def _dense(model: nn.Module) -> dict[str, nn.Linear | Convolution]:
+    return {
         name: layer
         for name, layer in model.named_modules()
         if isinstance(layer, nn.Linear | Convolution)
     }
+
+
+def _decisions(model: nn.Module, asked: _Asked, seed: int) -> dict[str, Decision]:
+    """What becomes of each layer, though all may stay dense."""
+    dense = _dense(model)
     never = {name: why for name, each in model.named_modules() if (why := stays_dense(each))}
     _refuse_idle(asked.layers, dense, never)
     _refuse_idle(asked.kernels, dense, never)
@@ -119,9 +130,14 @@ def decide(
             found[name] = _decision(
                 asked, name, layer, model, seed=seed + number, is_last=name == last
             )
-    _refuse_all_dense(model, asked, found)
+    return found
+
+
+def _straightened(model: nn.Module, found: dict[str, Decision]) -> Mapping[str, Decision]:
+    """The decisions, with neighbouring inputs in the patterns that do better so."""
+    dense = _dense(model)
     chosen = {name: each for name, each in found.items() if each.pattern is not None}
-    for name, pattern in _straight(model, dense, chosen).items():
+    for name, pattern in straight(model, dense, chosen).items():
         found[name] = replace(found[name], pattern=pattern)
     return MappingProxyType(found)
 
@@ -160,7 +176,7 @@ def _as_named(asked: _Asked, wanted: Wanted, layer: nn.Module, seed: int) -> Dec
         try:
             return _drawn(asked, asked.draw, layer, wanted, seed)
         except PatternError as error:
-            raise PatternError(f"{error}{_offer(asked)}") from error
+            raise PatternError(f"{error}{_offer(asked, layer, wanted)}") from error
     raise PatternError(
         f"expected a density, a Pattern or a family that draws one, got {type(wanted).__name__}"
     )
@@ -193,7 +209,7 @@ def _better_dense(layer: nn.Module, model: nn.Module, *, is_last: bool) -> str:
         return "the classifier stays dense unless it is named"
     if type(layer) not in PLAIN:
         return f"{type(layer).__name__} is more than a linear layer or convolution"
-    if _is_depthwise(layer):
+    if is_depthwise(layer):
         return "depthwise: each output reads one channel already"
     if _is_frozen(layer):
         return "frozen: the fresh values of a sparse layer would never be trained"
@@ -201,7 +217,9 @@ def _better_dense(layer: nn.Module, model: nn.Module, *, is_last: bool) -> str:
     return f"it {strange}" if strange else ""
 
 
-def _refuse_all_dense(model: nn.Module, asked: _Asked, found: Mapping[str, Decision]) -> None:
+def _refuse_all_dense(
+    model: nn.Module, asked: _Asked, found: Mapping[str, Decision], seed: int
+) -> None:
     """Raise `GraphError` if nothing becomes sparse, unless every name says so."""
     if any(decision.pattern is not None for decision in found.values()):
         return
@@ -215,7 +233,7 @@ def _refuse_all_dense(model: nn.Module, asked: _Asked, found: Mapping[str, Decis
         reasons = f" ({'; '.join(why[:3])}{more})" if why else ""
     raise GraphError(
         f"no layer of {type(model).__name__} can have {share}{reasons}; name layers and densities"
-        f"{_offer(asked) if asked.density is not None else ''}"
+        f"{_offer_of_all(model, asked, seed) if asked.density is not None else ''}"
     )
 
 
@@ -234,11 +252,32 @@ def _drawn(
     return Decision(pattern, family="" if pattern.density == 1 else _called(draw), asked=moved)
 
 
-def _offer(asked: _Asked) -> str:
-    """The cure for a density that there is not, unless it was taken."""
-    if asked.nearest or _called(asked.draw) not in LEGAL:
+def _offer(asked: _Asked, layer: nn.Module, density: float) -> str:
+    """The cure for a density that a named layer cannot have, where the nearest one is sparse."""
+    family = _called(asked.draw)
+    if asked.nearest or family not in LEGAL:
         return ""
-    return "; --nearest (sparsity.nearest = true, nearest=True) takes the nearest of each layer"
+    return NEAREST if nearest_density(family, layer, density, 1) < 1 else ""
+
+
+def _offer_of_all(model: nn.Module, asked: _Asked, seed: int) -> str:
+    """The cure for a density that no layer can have: the nearest one, or other families."""
+    own = _called(asked.draw)
+    if own in LEGAL and not asked.nearest and _makes_sparse(model, asked, own, seed):
+        return NEAREST
+    able = [name for name in LEGAL if name != own and _makes_sparse(model, asked, name, seed)]
+    if not able:
+        return ""
+    return f"; --nearest with --family {' or '.join(able[:3])} makes some of them sparse"
+
+
+def _makes_sparse(model: nn.Module, asked: _Asked, family: str, seed: int) -> bool:
+    """Whether any layer becomes sparse where the nearest densities of ``family`` are taken."""
+    try:
+        tried = replace(asked, draw=PATTERNS[family], nearest=True)
+        return any(each.pattern is not None for each in _decisions(model, tried, seed).values())
+    except (PatternError, GraphError):
+        return False
 
 
 def _refuse_never(asked: _Asked, never: Mapping[str, str]) -> None:
@@ -282,57 +321,13 @@ def _named(asked: Mapping[str, Value], name: str) -> Value | None:
     return next((value for glob, value in asked.items() if fnmatch.fnmatchcase(name, glob)), None)
 
 
-def _straight(
-    model: nn.Module, dense: Mapping[str, nn.Module], chosen: Mapping[str, Decision]
-) -> dict[str, Pattern]:
-    """The pattern of neighbouring inputs, for grouped ones that do better without dealing.
-
-    Linear layers that read no sparse layer: neighbours belong together in most data, and the next
-    layer mixes. And convolutions that read only layers that deal: two of them in a row need one
-    shuffle between, and a shuffle of images costs a pass over them. Convolutions of 1x1 are left
-    out: many are shortcuts beside a row. Where it cannot be told which layer reads which, all deal.
-    """
-    deals = {
-        name: layer.order == "dealt"
-        for name, layer in model.named_modules()
-        if isinstance(layer, SparseLayer)
-    }
-    deals |= dict.fromkeys(chosen, False)
-    mixing = [name for name, layer in dense.items() if not _is_depthwise(layer)]
-    found: dict[str, Pattern] = {}
-    for name, read in (feeders(model, [*mixing, *deals]) or {}).items():
-        pattern = chosen[name].pattern if name in chosen else None
-        if pattern is None or chosen[name].family != "grouped":
-            continue
-        layer, sources = dense[name], read & deals.keys()  # a dense layer between mixes all
-        fits = not sources
-        if isinstance(layer, Convolution):
-            fits = all(deals[source] for source in sources) and max(layer.kernel_size) > 1
-        if fits and pattern.tile >= len(pattern.index):
-            found[name] = _neighbours_together(pattern)
-        deals[name] = name not in found
-    return found
-
-
-def _neighbours_together(dealt: Pattern) -> Pattern:
-    """The same groups, of inputs that lie side by side.
-
-    Where the layer has groups of its own, this is within each.
-    """
-    return Pattern(dealt.n_in, dealt.tile, np.sort(dealt.index.ravel()).reshape(dealt.index.shape))
-
-
 def can_be_sparse(layer: nn.Module) -> bool:
     """True for plain linear layers and convolutions, depthwise and frozen ones excepted."""
-    return type(layer) in PLAIN and not _is_depthwise(layer) and not _is_frozen(layer)
+    return type(layer) in PLAIN and not is_depthwise(layer) and not _is_frozen(layer)
 
 
 def _is_frozen(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Linear | Convolution) and not layer.weight.requires_grad
-
-
-def _is_depthwise(layer: nn.Module) -> bool:
-    return isinstance(layer, Convolution) and layer.groups == layer.in_channels > 1
 
 
 def _refuse_special(layer: nn.Module, model: nn.Module) -> None:
@@ -344,7 +339,7 @@ def _refuse_special(layer: nn.Module, model: nn.Module) -> None:
             f"only a plain {SPARSE_KINDS.replace('and', 'or')} becomes sparse, got "
             f"{type(layer).__name__}"
         )
-    if _is_depthwise(layer):
+    if is_depthwise(layer):
         raise GraphError(
             f"a depthwise convolution has no connections between channels to leave out, got {layer}"
         )
