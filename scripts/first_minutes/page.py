@@ -11,10 +11,13 @@ from typing import Any
 
 FIRST, LAST = 22, 12
 """Lines that are shown of a long output, of its beginning and its end."""
+MOST = 160
+"""Characters that are shown of a line."""
 HEAD = """# The first five minutes
 
 This page is written by a script, which does all of this in an empty folder with an empty home and
-holds every step against a target. So what stands here was really typed, and really came:
+holds every step against a target. What stands here was typed and came in one run; of long outputs
+only the beginning and the end are shown, of long lines the first {most} characters:
 `scripts/newcomer --transcript docs/first_five_minutes.md --pictures docs/pictures`.
 Last written {when} on {machine}.
 
@@ -63,7 +66,8 @@ PICTURES = {
 def write(who: Any, page: Path, *, clone: str, pictures: Path | None) -> None:
     """Write ``page`` from the steps of ``who``."""
     steps = [step for step in who.steps if step.command]
-    parts = [HEAD.format(when=datetime.date.today(), machine=machine(), table=table(who.steps))]
+    when, times = datetime.date.today(), table(who.steps)
+    parts = [HEAD.format(when=when, machine=machine(), table=times, most=MOST)]
     for step in steps:
         title, words = WORDS[step.name]
         if title:
@@ -102,9 +106,14 @@ def spelled(text: str, home: Path, clone: str) -> str:
     return re.sub(r"^WARNING: Location .*\n", "", text, flags=re.MULTILINE)
 
 
+def cut(line: str) -> str:
+    """``line``, or its beginning and a mark that there is more."""
+    return line if len(line) <= MOST else f"{line[:MOST]} ..."
+
+
 def shortened(said: str) -> str:
     """The beginning and the end of what was said, if it is long."""
-    lines = [line.rstrip()[:160] for line in said.rstrip().splitlines()]
+    lines = [cut(line.rstrip()) for line in said.rstrip().splitlines()]
     if len(lines) > FIRST + LAST + 1:
         left = len(lines) - FIRST - LAST
         lines = [*lines[:FIRST], f"... {left} lines ...", *lines[-LAST:]]

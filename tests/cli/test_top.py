@@ -101,7 +101,9 @@ def test_top_shows_a_server_that_it_finds_by_itself(command):
         assert code == 0 and json.loads(out)["kind"] == "server"
         with showing(0, live.now, files={}) as other:
             code, _, problem = command("top")
-            assert code == 2 and address in problem and other in problem
+            assert (
+                code == 2 and f"\n  {address} (server starting)\n" in problem and other in problem
+            )
 
 
 def test_top_says_what_to_start_and_what_is_no_live_page(command):

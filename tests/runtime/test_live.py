@@ -106,6 +106,13 @@ def test_an_edge_tells_who_answered_and_why_and_by_which_row(bundle: Bundle):
     assert json.dumps(now)
 
 
+def test_a_server_that_the_plan_never_asks_is_told_as_not_asked(bundle: Bundle):
+    live = EdgeLive(bundle, ALONE, asked=["127.0.0.1:1"])
+    with Edge.open(bundle, plan=ALONE, server="127.0.0.1:1", watch=live) as edge:
+        [server] = live.now(edge)["servers"]
+    assert (server["asked"], server["why"]) == (False, "all stays on the edge, by the plan")
+
+
 def test_a_server_that_is_not_there_is_told_as_not_asked(bundle: Bundle):
     plan = Plan(1, deadline_s=0.5)
     live = EdgeLive(bundle, plan, asked=["127.0.0.1:1"])

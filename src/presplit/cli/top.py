@@ -92,8 +92,18 @@ def _address(given: str | None) -> str:
             "--live 0, or presplit serve ... --live 0"
         )
     if len(found) > 1:
-        raise InputError(f"there are {len(found)} live pages; name one: {', '.join(found)}")
+        told = "\n  ".join(_told(address) for address in found)
+        raise InputError(f"there are {len(found)} live pages; name one:\n  {told}")
     return found[0]
+
+
+def _told(address: str) -> str:
+    """The address of a page, and what is seen there."""
+    try:
+        now = snapshot(address)
+    except ServerError:
+        return address
+    return f"{address} ({now['kind']} {now.get('name') or ''}".rstrip() + ")"
 
 
 def screen_once(shown: Any) -> None:

@@ -25,6 +25,7 @@ from presplit.runtime.live.words import EDGE
 ON_SERVER: Key = ("where", "server")
 DEGRADED: Key = ("what", "degraded")
 MISSED: Key = ("what", "missed")
+ALONE = "all stays on the edge, by the plan"
 SINCE = "not asked since "
 MOST_WHY = 200
 """Characters of a failure's own words that are shown."""
@@ -150,6 +151,9 @@ class EdgeLive:
 
     def _servers(self, edge: Edge) -> list[dict[str, object]]:
         """Each server, and why it is not asked now, if so."""
+        if all(one.split == self._bundle.net.last for one in plans_of(self._plan)):
+            planned = {"asked": False, "why": ALONE, "silent_s": 0.0}
+            return [{"address": each, **planned} for each in self._asked]
         out, now = edge.not_asked, time.monotonic()
         found = list[dict[str, object]]()
         for each in self._asked:
