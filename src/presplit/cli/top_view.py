@@ -156,6 +156,9 @@ def _around(now: Mapping[str, Any]) -> Text:
         if each["asked"]:
             found.append("is asked")
             continue
+        if each["silent_s"] is None:
+            found.append(f"is not asked: {each['why']}")
+            continue
         found.append(f"is not asked for {each['silent_s']:.0f} s now:", style="red")
         found.append(f"\n  {each['why']}", style="dim")
     return found

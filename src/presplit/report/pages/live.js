@@ -94,7 +94,7 @@ function edge(now) {
 
 // What is the matter, where every server is silent.
 function alone(servers) {
-  const silent = servers.filter((each) => !each.asked);
+  const silent = servers.filter((each) => !each.asked && each.silent_s !== null); // not by plan
   const isAlone = silent.length && silent.length === servers.length;
   const since = Math.min(...silent.map((each) => each.silent_s));
   set(by("alone"), isAlone ? `Server not reached for ${say.since(since)}; the edge goes on alone.` : "");

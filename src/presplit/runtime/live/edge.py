@@ -152,7 +152,7 @@ class EdgeLive:
     def _servers(self, edge: Edge) -> list[dict[str, object]]:
         """Each server, and why it is not asked now, if so."""
         if all(one.split == self._bundle.net.last for one in plans_of(self._plan)):
-            planned = {"asked": False, "why": ALONE, "silent_s": 0.0}
+            planned = {"asked": False, "why": ALONE, "silent_s": None}
             return [{"address": each, **planned} for each in self._asked]
         out, now = edge.not_asked, time.monotonic()
         found = list[dict[str, object]]()
