@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from presplit import __version__
 from presplit.bundle import read
 from presplit.cli import following
 from presplit.cli.main import app
@@ -93,3 +94,7 @@ def test_an_edge_is_told_how_it_reaches_the_server(command: Command, tmp_path: P
     assert following.reaching("127.0.0.1:9000", Secure()) == ["--server", "127.0.0.1:9000"]
     (_, here) = following.reaching("0.0.0.0:9000", Secure())
     assert not here.startswith("0.0.0.0") and here.endswith(":9000")
+
+
+def test_the_version_is_said(command: Callable[..., tuple[int, str, str]]) -> None:
+    assert command("--version") == (0, f"presplit {__version__}\n", "")

@@ -8,8 +8,6 @@ import fcntl
 import json
 import shutil
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -406,26 +404,6 @@ def test_a_killed_process_is_a_failed_run_and_the_others_are_done() -> None:
     tasks = [Task(number, b"{}", Path(), 0.0, 1) for number in range(4)]
     ended = {each.number: each.reason for each in side_by_side(tasks, die_at_one, jobs=2)}
     assert ended == {0: "reached", 1: KILLED, 2: "reached", 3: "reached"}
-
-
-SIDE_BY_SIDE = """
-from pathlib import Path
-from presplit.lab.sweep.local import side_by_side
-from presplit.lab.sweep.task import Outcome, Task
-
-def reached(task):
-    import torch
-    return Outcome(task.number)
-
-tasks = [Task(number, b"", Path(), 0.0, 1) for number in range(2)]
-print(len(list(side_by_side(tasks, reached, jobs=2))))
-"""
-
-
-@pytest.mark.long
-def test_processes_that_are_done_end_without_a_word() -> None:
-    done = subprocess.run([sys.executable, "-c", SIDE_BY_SIDE], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
 
 
 @pytest.mark.long

@@ -67,7 +67,8 @@ def test_all_times_are_known_within_two_percent_and_take_no_room():
     assert spread.p50_s == pytest.approx(np.quantile(times, 0.5), rel=0.02)
     assert spread.p99_s == pytest.approx(np.quantile(times, 0.99), rel=0.05)
     assert lately.longest_s == times.max()
-    assert lately.recent().spread.p50_s == pytest.approx(spread.p50_s, rel=0.2)
+    # Of a sample of 512: its median's logarithm has a standard error of 0.083.
+    assert lately.recent().spread.p50_s == pytest.approx(spread.p50_s, rel=0.4)
     held = [each for each in lately._seconds if each.times]
     assert len(held) == 1 and len(held[0].times) == TIMES
 

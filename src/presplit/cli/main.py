@@ -19,10 +19,11 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 
+from presplit import __version__
 from presplit.cli import (
     compare,
     demo,
@@ -86,6 +87,26 @@ VERBS = (
     doctor,
 )
 """Modules, each with a function of its own name: in the order in which the help lists them."""
+
+
+def _version(asked: bool) -> None:
+    """Print the version if it is ``asked``, and end."""
+    if asked:
+        print(f"presplit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _presplit(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Say the version, and end."
+        ),
+    ] = False,
+) -> None:
+    """Predefined sparsity, early exits and split points for PyTorch classifiers at the edge."""
+
 
 for verb in VERBS:
     name = verb.__name__.rpartition(".")[2]
