@@ -15,6 +15,7 @@ SPECS = sorted(ROOT.glob("examples/*.toml"))
 MAX_LINES = 50
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.name)
 def test_an_example_runs_and_prints_a_result(
     program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

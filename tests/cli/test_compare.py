@@ -6,9 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 Said = tuple[int, str, str]
 
 
+@pytest.mark.long
 def test_a_bundle_has_right_what_its_run_has(
     command: Callable[..., Said], run: Path, bundle: Path
 ) -> None:

@@ -28,6 +28,7 @@ def photos(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_photos_are_looked_at_and_the_spec_and_the_code_train_as_they_are(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,7 @@ def facts(said: tuple[int, str, str]) -> dict[str, Any]:
     return json.loads(out)
 
 
+@pytest.mark.long
 def test_a_model_in_the_working_folder_is_found_and_shown(folder: Path) -> None:
     done = in_a_process(folder, "inspect", "own_nets:perceptron", "--input", "64")
     assert (done.returncode, done.stderr) == (0, "")

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 Command = Callable[..., tuple[int, str, str]]
 TRAIN = [sys.executable, "-m", "presplit", "train"]
 LAYERS = [word for size in ("64", "64", "32", "10") for word in ("--layers", size)]
@@ -24,6 +26,7 @@ def result(directory: Path) -> dict[str, object]:
     return json.loads((directory / "result.json").read_text())
 
 
+@pytest.mark.long
 def test_a_killed_run_is_resumed_and_ends_as_if_it_had_not_been(
     command: Command, tmp_path: Path
 ) -> None:

@@ -225,7 +225,7 @@ def test_every_goal_is_told_as_it_was_asked(
     assert code == 0, problem
     found = json.loads(out)
     (row,) = found["thresholds"]
-    said = text(found, own_run)
+    said = text(found, own_run, "presplit export")
     assert goal in said and row["macs"] < 6400
     assert f"right on the test set for {row['macs']:,.0f} MACs an answer" in said
     assert row["goal"] == {option.removeprefix("--").replace("-", "_"): float(value)}

@@ -331,7 +331,7 @@ ZOO: Models = {
 }
 
 
-LONGER = ("mobilenet_v2", "mixer", "waveform_cnn")
+LONGER = ("mobilenet_v2", "mixer", "waveform_cnn", "vgg", "spectrogram_cnn")
 OURS = [pytest.param(name, marks=[pytest.mark.long] if name in LONGER else []) for name in ZOO]
 
 

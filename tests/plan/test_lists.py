@@ -76,6 +76,7 @@ def test_the_front_has_the_fastest_and_the_most_accurate_plan(bundle: Bundle) ->
     assert {each.deadline_s for each in found} == {1.0}
 
 
+@pytest.mark.long
 def test_the_front_of_a_large_net_is_thinned_and_keeps_its_ends() -> None:
     found = synthetic(boundaries=8, exits=4, codecs=6, samples=60, draws=4)
     thinned = levels(found)

@@ -82,7 +82,11 @@ TWO = [f"{part}/{label}/0.jpg" for part in ("train", "test") for label in ("bird
 @pytest.mark.parametrize(
     ("names", "size", "message"),
     [
-        (TWO[:2], 32, "odd.zip: expected CLASS/NAME, .* got train"),
+        (
+            TWO[:2],
+            32,
+            "odd.zip: expected train/ and test/, or folders of classes alone, got 'train'",
+        ),
         (TWO, 32, "odd.zip: expected images of 32 x 32 of the .*, got 32 x 32 of bird, cat"),
         (TWO, 16, "odd.zip: expected images of 32 x 32 of the .*, got 16 x 16 of bird, cat"),
     ],

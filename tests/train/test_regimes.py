@@ -245,6 +245,7 @@ def test_a_teacher_of_other_classes_is_refused_before_training(
         fit(mlp([64, 10]), parts[0], recipe=Recipe(distil=0.5), teacher=mlp([64, 12]))
 
 
+@pytest.mark.long
 def test_a_run_that_distils_trains_its_dense_parent_first_and_resumes_both(tmp_path: Path) -> None:
     """Or takes the net of the run that it names."""
     raw = {

@@ -329,6 +329,7 @@ def agree(one: Path, two: Path) -> None:
         assert loss == pytest.approx(other, rel=1e-4) and accuracy == pytest.approx(seen, abs=0.02)
 
 
+@pytest.mark.long
 def test_two_processes_give_the_curve_of_one_with_the_same_batch(tmp_path: Path) -> None:
     FORKS.set_forkserver_preload(["presplit.train", "presplit.train.data", __name__])
     curve_of(tmp_path / "one")
