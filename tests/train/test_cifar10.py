@@ -85,7 +85,7 @@ TWO = [f"{part}/{label}/0.jpg" for part in ("train", "test") for label in ("bird
         (
             TWO[:2],
             32,
-            "odd.zip: expected train/ and test/, or folders of classes alone, got 'train'",
+            "odd.zip: expected train/ and test/, or folders of .*, got 'train'",
         ),
         (TWO, 32, "odd.zip: expected images of 32 x 32 of the .*, got 32 x 32 of bird, cat"),
         (TWO, 16, "odd.zip: expected images of 32 x 32 of the .*, got 16 x 16 of bird, cat"),

@@ -56,14 +56,7 @@ LONGER = ("mobilenet_v2", "mixer", "resnet")
 NAMES = [pytest.param(name, marks=[pytest.mark.long] if name in LONGER else []) for name in ZOO]
 
 
-SOON = ("resnet", "mlp", "vit")
-"""Of the others nothing is new where time is short."""
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(each, marks=[] if each in SOON else [pytest.mark.long]) for each in NAMES],
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_sparse_model_gets_exits_where_it_can_be_cut_and_learns(name: str) -> None:
     """Two classes that a threshold on the mean tells apart."""
     model, shape = ZOO[name]
